@@ -1,0 +1,31 @@
+"""Real-time fusion of an infrared and a visible camera on edge devices.
+
+>>> from edgefuse import Fuser
+>>> fused = Fuser()(ir, vis)  # uint8 arrays: ir [H, W], vis [H, W, 3] BGR
+
+Importing this package loads nothing heavy: numpy, OpenCV and the inference engine are
+loaded on first use, torch only by `edgefuse.train` and `edgefuse.export`.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["EdgefuseError", "Fuser", "__version__"]
+
+if TYPE_CHECKING:
+    from edgefuse.errors import EdgefuseError
+    from edgefuse.runtime.fuser import Fuser
+
+_LAZY = {"Fuser": "edgefuse.runtime.fuser", "EdgefuseError": "edgefuse.errors"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+    from importlib import import_module
+
+    return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

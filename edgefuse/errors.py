@@ -1,0 +1,42 @@
+"""The exceptions that edgefuse raises on purpose.
+
+Every message is one sentence that names what was asked, with its value, and how to mend it.
+The command line prints it and exits with status 1; a caller in Python catches `EdgefuseError`.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = ["BackendError", "EdgefuseError", "InputError", "ModelError", "SourceError", "unknown_name"]
+
+
+class EdgefuseError(Exception):
+    """Base of all errors that edgefuse raises on purpose."""
+
+
+class InputError(EdgefuseError):
+    """A file, folder, array or option that cannot be used as given."""
+
+
+class ModelError(EdgefuseError):
+    """An unknown model, or a model file that is damaged or not ours."""
+
+
+class BackendError(EdgefuseError):
+    """An inference engine that is not installed or cannot run the model."""
+
+
+class SourceError(EdgefuseError):
+    """A camera, video or image sequence that cannot be opened or read."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """Return the sentence for an unknown name, with the known ones and the nearest match.
+
+    >>> unknown_name("model", "nanno", ["cnn", "nano"])
+    "unknown model 'nanno': known are cnn, nano; did you mean 'nano'?"
+    """
+    names = sorted(known)
+    close = get_close_matches(name, names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"unknown {kind} {name!r}: known are {', '.join(names) or 'none'}{hint}"

@@ -1,0 +1,70 @@
+"""Folders of images and how two of them are paired: by equal file stem, never by order."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgefuse.errors import InputError
+from edgefuse.images import IMAGE_SUFFIXES
+
+__all__ = ["FolderPairs", "images_by_stem", "pair_folders"]
+
+
+@dataclass(frozen=True)
+class FolderPairs:
+    """The result of pairing two folders."""
+
+    pairs: list[tuple[str, Path, Path]]
+    """(stem, infrared file, visible file), sorted by stem."""
+    only_ir: list[str]
+    """Stems without a visible image."""
+    only_vis: list[str]
+    """Stems without an infrared image."""
+
+
+def images_by_stem(folder: str | Path) -> dict[str, Path]:
+    """Return the image files of a folder (not its subfolders) by stem, sorted.
+
+    Raises:
+        InputError: no such folder, no image in it, or two images of one stem.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise InputError(f"no such folder: {folder}")
+    if not folder.is_dir():
+        raise InputError(f"{folder} is a file, a folder of images is needed")
+    found: dict[str, Path] = {}
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"cannot read folder {folder}: {error.strerror}") from None
+    for path in entries:
+        if path.name.startswith(".") or path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file():
+            continue
+        if path.stem in found:
+            raise InputError(
+                f"{folder} has two images of stem {path.stem!r}: {found[path.stem].name} and {path.name}"
+            )
+        found[path.stem] = path
+    if not found:
+        raise InputError(f"no images in {folder} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
+    return found
+
+
+def pair_folders(ir: str | Path, vis: str | Path) -> FolderPairs:
+    """Pair the images of two folders by stem.
+
+    Raises:
+        InputError: as `images_by_stem`, or no stem is in both folders.
+    """
+    ir_files, vis_files = images_by_stem(ir), images_by_stem(vis)
+    common = sorted(ir_files.keys() & vis_files.keys())
+    if not common:
+        raise InputError(
+            f"no stem is in both folders: {ir} has {len(ir_files)} images such as {min(ir_files)!r}, "
+            f"{vis} has {len(vis_files)} such as {min(vis_files)!r}; pairs must have equal file stems"
+        )
+    return FolderPairs(
+        pairs=[(stem, ir_files[stem], vis_files[stem]) for stem in common],
+        only_ir=sorted(ir_files.keys() - vis_files.keys()),
+        only_vis=sorted(vis_files.keys() - ir_files.keys()),
+    )

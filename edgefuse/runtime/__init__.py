@@ -1,0 +1,1 @@
+"""Running fusion models without torch: backends, the fuser, sources, the live loop and its sinks."""
