@@ -1,0 +1,114 @@
+"""`edgefuse train`."""
+
+import signal
+import threading
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+__all__ = ["train"]
+
+
+def train(
+    paradigm: str = typer.Option(
+        "aptp",
+        help="Which images meet: sptp (strictly paired: equal file stems), uptp (never the paired ones), "
+        "aptp (all combinations; needs no aligned pairs).",
+    ),
+    ir: list[Path] = typer.Option([], help="Folder of infrared images; may be given several times."),
+    vis: list[Path] = typer.Option([], help="Folder of visible images; may be given several times."),
+    model: str = typer.Option("nano", help="Network to train: nano or cnn."),
+    base: int | None = typer.Option(None, help="Use only so many images a side.", show_default="all"),
+    pairs: int | None = typer.Option(
+        None, help="Pairs drawn per epoch.", show_default="all possible, at most 15,000"
+    ),
+    steps: int = typer.Option(6000, help="Training steps."),
+    batch: int = typer.Option(8, help="Patches per step."),
+    patch: int = typer.Option(128, help="Side of a patch, in pixels."),
+    lr: float = typer.Option(1e-3, help="Peak learning rate."),
+    alpha: float = typer.Option(1.0, help="Weight of the gradient loss."),
+    beta: float = typer.Option(0.2, help="Weight of the SSIM loss."),
+    seed: int = typer.Option(0, help="Same seed, same machine: same weights."),
+    threads: int | None = typer.Option(None, help="CPU threads.", show_default="all cores"),
+    out: Path | None = typer.Option(None, help="Run folder.", show_default="runs/MODEL-PARADIGM-SEED"),
+    resume: bool = typer.Option(False, "--resume", help="Go on from the run folder's checkpoint."),
+    checkpoint_minutes: float = typer.Option(5.0, help="Minutes between two checkpoints."),
+    sample_every: int = typer.Option(500, help="Steps between two pictures of sample fusions."),
+) -> None:
+    """Train a fusion network on infrared and visible images that need not be aligned.
+
+    Without folders it trains on the simulated rig. Ctrl-C writes a checkpoint and ends; --resume goes on.
+    """
+    from edgefuse.cli.needs import needs
+
+    needs("train", "torch", "safetensors", "matplotlib")
+    import torch
+
+    from edgefuse.train.config import TrainConfig
+    from edgefuse.train.data import training_set
+    from edgefuse.train.loop import train as run
+    from edgefuse.train.losses import LossWeights
+    from edgefuse.train.record import Progress as Step
+
+    config = TrainConfig(
+        model=model,
+        paradigm=paradigm,
+        ir=tuple(map(str, ir)),
+        vis=tuple(map(str, vis)),
+        base=base,
+        pairs=pairs,
+        steps=steps,
+        batch=batch,
+        patch=patch,
+        learning_rate=lr,
+        weights=LossWeights(gradient=alpha, ssim=beta),
+        seed=seed,
+    )
+    if threads is not None:
+        torch.set_num_threads(threads)
+    console = Console()
+    if not ir:
+        console.print("No folders given: training on frames of the simulated rig.")
+    data = training_set(config)
+    # What an unset --pairs came to belongs to the record of the run.
+    config = replace(config, pairs=data.pairs)
+    folder = out or Path("runs") / f"{model}-{paradigm}-{seed}"
+    console.print(data.describe())
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[losses]}"), TimeRemainingColumn())
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    previous = signal.signal(signal.SIGINT, on_signal), signal.signal(signal.SIGTERM, on_signal)
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("train", total=steps, losses="")
+
+        def show(now: Step) -> None:
+            losses = "  ".join(f"{name} {value:.4f}" for name, value in now.losses.items())
+            bar.update(task, completed=now.step, losses=f"{losses}  {now.pairs_per_second:.0f} pairs/s")
+
+        result = run(
+            config,
+            data,
+            folder,
+            resume=resume,
+            checkpoint_minutes=checkpoint_minutes,
+            sample_every=sample_every,
+            on_progress=show,
+            stop=stop,
+        )
+    signal.signal(signal.SIGINT, previous[0])
+    signal.signal(signal.SIGTERM, previous[1])
+    if stop.is_set() and result.suffix == ".pt":
+        console.print(f"Stopped; checkpoint in {result}. The same command with --resume goes on.")
+    else:
+        console.print(
+            f"Weights in {result}; losses in {folder / 'loss.png'}; samples in {folder / 'samples'}"
+        )
+        console.print(f"Next: edgefuse export {result}")

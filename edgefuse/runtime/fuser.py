@@ -1,0 +1,100 @@
+"""Fuser: two uint8 images in, one out. What happens around the network stands here, once."""
+
+import logging
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefuse.errors import InputError
+from edgefuse.images import Image, check_image, fit_infrared, luma, replace_luma, size_of
+from edgefuse.runtime.backends import Backend, OnnxRuntimeBackend
+from edgefuse.spec import ModelSpec
+from edgefuse.weights import DEFAULT_MODEL, model_file
+
+__all__ = ["Fuser"]
+
+logger = logging.getLogger(__name__)
+
+
+class Fuser:
+    """Fuses an infrared and a visible image.
+
+    Buffers are kept between calls, so one Fuser serves one thread.
+
+    Args:
+        model: name of a shipped model, path of an ONNX file from `edgefuse export`, or a `Backend`.
+        threads: CPU threads for one frame; None: all cores.
+
+    Raises:
+        ModelError: unknown model, or a file that is damaged or not ours.
+        BackendError: no inference engine is installed.
+    """
+
+    def __init__(self, model: str | Path | Backend = DEFAULT_MODEL, threads: int | None = None) -> None:
+        if threads is not None and threads < 1:
+            raise InputError(f"threads is {threads}, it must be at least 1")
+        self.backend: Backend = (
+            OnnxRuntimeBackend(model_file(model), threads) if isinstance(model, str | Path) else model
+        )
+        self._buffer: NDArray[np.float32] = np.empty((1, 2, 0, 0), np.float32)
+        self._resized_from: tuple[int, ...] | None = None
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the model takes and gives."""
+        return self.backend.spec
+
+    def __call__(self, ir: Image, vis: Image) -> Image:
+        """Fuse one pair.
+
+        Args:
+            ir: infrared, uint8 `[H, W]` or `[H, W, 3]` (its luma is taken), white = hot. Of another size
+                than the visible image it is resized to it, which is logged once.
+            vis: visible, uint8 `[H, W]` or `[H, W, 3]` BGR, at least 16×16, odd sizes too.
+
+        Returns:
+            uint8 of exactly the visible image's shape: the fused luma with the visible image's colours.
+
+        Raises:
+            InputError: another type, shape or size than above, or not the size the model is fixed to.
+        """
+        check_image("infrared", ir)
+        check_image("visible", vis)
+        if ir.shape[:2] != vis.shape[:2]:
+            self._say_resized(ir, vis)
+            ir = fit_infrared(ir, vis)
+        grey = luma(vis)
+        return replace_luma(vis, grey, self.fuse_luma(luma(ir), grey))
+
+    def fuse_luma(self, ir: Image, vis: Image) -> Image:
+        """Fuse two grey images uint8 `[H, W]` of equal size into one."""
+        height, width = vis.shape
+        x = self._padded(ir, vis)
+        fused = self.backend.run(x)[0, 0, :height, :width]
+        # Rounds and saturates in one pass; the network's answer is never negative.
+        return cv2.convertScaleAbs(fused, alpha=255.0)
+
+    def _padded(self, ir: Image, vis: Image) -> NDArray[np.float32]:
+        """Return the network's input: scaled to [0, 1], edges repeated up to the network's multiple."""
+        height, width = vis.shape
+        if self.spec.size not in (None, (width, height)):
+            w, h = self.spec.size or (0, 0)
+            raise InputError(
+                f"the model file is fixed to {w}x{h} and the image is {size_of(vis)}: "
+                f"export it with --size {size_of(vis)}, or without --size for any size"
+            )
+        down, right = -height % self.spec.multiple, -width % self.spec.multiple
+        if self._buffer.shape[2:] != (height + down, width + right):
+            self._buffer = np.empty((1, 2, height + down, width + right), np.float32)
+        for channel, image in zip(self._buffer[0], (ir, vis), strict=True):
+            np.multiply(image, np.float32(1 / 255), out=channel[:height, :width])
+            channel[:height, width:] = channel[:height, width - 1 : width]
+            channel[height:] = channel[height - 1]
+        return self._buffer
+
+    def _say_resized(self, ir: Image, vis: Image) -> None:
+        if self._resized_from != (ir.shape[:2], vis.shape[:2]):
+            self._resized_from = (ir.shape[:2], vis.shape[:2])
+            logger.warning("infrared is resized from %s to the visible %s", size_of(ir), size_of(vis))

@@ -1,0 +1,110 @@
+"""Checkpoints: `.pt` to go on training from, `.safetensors` with the weights alone to ship."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from edgefuse.errors import InputError, ModelError
+from edgefuse.train.models import build_model
+
+__all__ = ["Checkpoint", "load_checkpoint", "restore_model", "save_checkpoint", "save_weights"]
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network's weights and how they came about."""
+
+    model: str
+    weights: dict[str, Tensor]
+    step: int
+    config: dict[str, Any]
+    optimiser: dict[str, Any] | None = None
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a `.pt` file; one that exists is replaced in a single move, so it is never half-written."""
+    values = {
+        "format": FORMAT,
+        "model": checkpoint.model,
+        "weights": checkpoint.weights,
+        "step": checkpoint.step,
+        "config": checkpoint.config,
+        "optimiser": checkpoint.optimiser,
+    }
+    _replace(path, lambda partial: torch.save(values, partial))
+
+
+def save_weights(path: Path, checkpoint: Checkpoint) -> None:
+    """Write the weights alone as safetensors, with model, step and configuration as metadata."""
+    facts = {"model": checkpoint.model, "step": checkpoint.step, "config": checkpoint.config}
+    tensors = {k: v.detach().cpu().contiguous() for k, v in checkpoint.weights.items()}
+    _replace(path, lambda partial: save_file(tensors, partial, metadata={"edgefuse": json.dumps(facts)}))
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a `.pt` or `.safetensors` file. Nothing in it is executed.
+
+    Raises:
+        ModelError: missing, damaged, or not written by edgefuse.
+    """
+    if not path.is_file():
+        raise ModelError(f"no such checkpoint: {path}")
+    return _load_safetensors(path) if path.suffix == ".safetensors" else _load_pt(path)
+
+
+def restore_model(checkpoint: Checkpoint, path: object = "the checkpoint") -> nn.Module:
+    """Build the checkpoint's network, with its weights, in evaluation mode.
+
+    Raises:
+        ModelError: unknown network, or weights that do not fit it.
+    """
+    model = build_model(checkpoint.model)
+    try:
+        model.load_state_dict(checkpoint.weights)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise ModelError(f"the weights in {path} do not fit {checkpoint.model!r}: {reason[:160]}") from None
+    return model.eval()
+
+
+def _load_pt(path: Path) -> Checkpoint:
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling raises anything at all on damaged files
+        raise ModelError(f"{path} is not a readable checkpoint ({type(error).__name__})") from None
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise ModelError(f"{path} is not a checkpoint written by `edgefuse train`")
+    del values["format"]
+    return Checkpoint(**values)
+
+
+def _load_safetensors(path: Path) -> Checkpoint:
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = (file.metadata() or {}).get("edgefuse")
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is not a readable safetensors file: {error}") from None
+    if facts is None:
+        raise ModelError(f"{path} has no edgefuse metadata that names its network")
+    return Checkpoint(weights=weights, **json.loads(facts))
+
+
+def _replace(path: Path, write: Callable[[Path], None]) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(partial)
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {error.strerror}") from None

@@ -1,0 +1,75 @@
+"""What a training run is told, in one frozen dataclass."""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from edgefuse.errors import InputError, ModelError
+from edgefuse.train.losses import LossWeights
+from edgefuse.train.pairing import PARADIGMS
+
+__all__ = ["TrainConfig"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides the weights that come out. Defaults follow the paper where it speaks."""
+
+    model: str = "nano"
+    paradigm: str = "aptp"
+    ir: tuple[str, ...] = ()
+    """Infrared folders; none: the simulated rig."""
+    vis: tuple[str, ...] = ()
+    base: int | None = None
+    """Images a side that pairs are drawn from; None: all."""
+    pairs: int | None = None
+    """Pairs per epoch; None: all pairs of the paradigm, at most 15,000 as in the paper."""
+    steps: int = 6000
+    batch: int = 8
+    patch: int = 128
+    """Side of a patch, in pixels."""
+    learning_rate: float = 1e-3
+    """At its peak; a linear warm-up of 2 % of the steps leads to it, a cosine from it to 1 %."""
+    clip: float = 1.0
+    """Largest norm of all gradients together."""
+    weights: LossWeights = field(default_factory=LossWeights)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.paradigm not in PARADIGMS:
+            raise InputError(f"paradigm {self.paradigm!r} is unknown: known are {', '.join(PARADIGMS)}")
+        if bool(self.ir) != bool(self.vis):
+            raise InputError("give both --ir and --vis, or neither to train on the simulated rig")
+        for name in ("steps", "batch"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}, it must be at least 1")
+        if self.patch < 16 or self.patch % 16:
+            raise InputError(f"patch is {self.patch}, it must be a multiple of 16")
+        if self.pairs is not None and self.pairs < 1:
+            raise InputError(f"pairs is {self.pairs}, it must be at least 1")
+        if not 0 < self.learning_rate < 1:
+            raise InputError(f"learning rate is {self.learning_rate}, it must be between 0 and 1")
+        if not self.clip > 0:
+            raise InputError(f"clip is {self.clip}, it must be above 0")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON and checkpoints."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
+        """Read what `to_dict` wrote.
+
+        Raises:
+            ModelError: a key that this version does not know.
+        """
+        known = {f.name for f in fields(cls)}
+        if unknown := values.keys() - known:
+            raise ModelError(
+                f"unknown training settings {', '.join(sorted(unknown))}: "
+                f"known are {', '.join(sorted(known))}"
+            )
+        values = dict(values)
+        values["weights"] = LossWeights(**values.get("weights", {}))
+        for name in ("ir", "vis"):
+            values[name] = tuple(values.get(name, ()))
+        return cls(**values)

@@ -1,0 +1,78 @@
+"""The shipped models. Each has three files here, named after it:
+
+`.onnx` to run, `.safetensors` to fine-tune and export again, `.json` with what is known about it.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgefuse.errors import ModelError, unknown_name
+
+__all__ = ["DEFAULT_MODEL", "Card", "checkpoint_file", "model_file", "shipped"]
+
+DEFAULT_MODEL = "nano"
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known about a shipped model. The full story is in `docs/models.md`."""
+
+    name: str
+    summary: str
+    parameters: int
+    licence: str
+    """Terms that the training data puts on the weights."""
+    training: dict[str, Any]
+    quality: dict[str, dict[str, float]]
+    """Metric values by test set, protocol `field`."""
+
+    @property
+    def onnx(self) -> Path:
+        """The file to run."""
+        return FOLDER / f"{self.name}.onnx"
+
+    @property
+    def safetensors(self) -> Path:
+        """The weights, to fine-tune or export."""
+        return FOLDER / f"{self.name}.safetensors"
+
+
+def shipped() -> dict[str, Card]:
+    """Return the cards of the shipped models by name, the default first."""
+    cards = [Card(**json.loads(path.read_text("utf-8"))) for path in sorted(FOLDER.glob("*.json"))]
+    return {card.name: card for card in sorted(cards, key=lambda c: (c.name != DEFAULT_MODEL, c.name))}
+
+
+def model_file(model: str | Path) -> Path:
+    """Return the ONNX file of a shipped model's name, or the given file itself.
+
+    Raises:
+        ModelError: neither a shipped model nor an existing file.
+    """
+    return _resolve(model, "onnx")
+
+
+def checkpoint_file(model: str | Path) -> Path:
+    """Return the weights of a shipped model's name, or the given file itself.
+
+    Raises:
+        ModelError: neither a shipped model nor an existing file.
+    """
+    return _resolve(model, "safetensors")
+
+
+def _resolve(model: str | Path, kind: str) -> Path:
+    cards = shipped()
+    if isinstance(model, str) and model in cards:
+        return cards[model].onnx if kind == "onnx" else cards[model].safetensors
+    path = Path(model)
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder, a model file or one of {', '.join(cards)} is needed")
+    if path.is_file():
+        return path
+    if path.suffix or len(path.parts) > 1:
+        raise ModelError(f"no such model file: {path}")
+    raise ModelError(unknown_name("model", str(model), cards) + "; or give the path of a file")
