@@ -1,0 +1,62 @@
+"""An image and what the metrics need of it, each part computed at most once."""
+
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from edgefuse.errors import InputError
+from edgefuse.images import Image, check_image, size_of
+from edgefuse.metrics.edges import Edges, edges_of
+from edgefuse.metrics.fidelity import Scale, scales_of
+from edgefuse.metrics.information import entropy
+from edgefuse.metrics.structure import WindowSums, window_sums
+
+__all__ = ["Prepared", "check_sizes", "grey"]
+
+
+def grey(image: Image) -> Image:
+    """Return the grey image that metrics are computed on: 0.299 R + 0.587 G + 0.114 B, rounded.
+
+    OpenCV's conversion of 8-bit pixels rounds its weights first and differs by one level where the sum
+    ends in .5, which moves SCD by 4e-4; so the sum is done in float32 here, as the reference does.
+    """
+    if image.ndim == 2:
+        return image
+    return np.rint(cv2.cvtColor(image.astype(np.float32), cv2.COLOR_BGR2GRAY)).astype(np.uint8)
+
+
+def check_sizes(**images: Image) -> None:
+    """Raise `InputError` unless all, given by what they are, are images of one size."""
+    for what, image in images.items():
+        check_image(what, image)
+    if len({image.shape[:2] for image in images.values()}) > 1:
+        sizes = " and ".join(f"the {what} image is {size_of(image)}" for what, image in images.items())
+        raise InputError(f"{sizes}; metrics need one size, and resizing either would change the scores")
+
+
+class Prepared:
+    """A grey image `[H, W]` uint8 with the intermediate results that several metrics or pairs share."""
+
+    def __init__(self, image: Image) -> None:
+        self.image = np.ascontiguousarray(grey(image))
+
+    @cached_property
+    def entropy(self) -> float:
+        """Entropy of the grey levels, bits."""
+        return entropy(self.image)
+
+    @cached_property
+    def edges(self) -> Edges:
+        """Gradient for Qabf."""
+        return edges_of(self.image)
+
+    @cached_property
+    def windows(self) -> WindowSums:
+        """Window sums for SSIM."""
+        return window_sums(self.image)
+
+    @cached_property
+    def scales(self) -> list[Scale]:
+        """Local moments for VIF."""
+        return scales_of(self.image)

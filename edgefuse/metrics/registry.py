@@ -1,0 +1,180 @@
+"""The metrics by name, with unit, direction and reference, and the protocols they are computed under."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from edgefuse.metrics.edges import kept_edges
+from edgefuse.metrics.fidelity import explained
+from edgefuse.metrics.information import mutual_information
+from edgefuse.metrics.prepared import Prepared
+from edgefuse.metrics.statistics import (
+    average_gradient,
+    correlation,
+    difference_correlation,
+    mean_squared_error,
+    peak_ratio,
+    spatial_frequency,
+    standard_deviation,
+)
+from edgefuse.metrics.structure import similarity
+
+__all__ = ["FIVE", "METRICS", "PROTOCOLS", "Metric", "Parts", "Protocol"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How images become scores. Scores of different protocols cannot be compared."""
+
+    name: str
+    summary: str
+    stretch: bool = False
+    """Stretch each fused image linearly to 0..255 first."""
+    ssim_range: float = 2.0
+    """The data range in the constants of SSIM."""
+
+
+class Parts(NamedTuple):
+    """A score and what each source has in it."""
+
+    total: float
+    ir: float | None = None
+    vis: float | None = None
+
+    @property
+    def weaker(self) -> float | None:
+        """The score of the source that is served worse; None for a metric of the fused image alone."""
+        return None if self.ir is None or self.vis is None else min(self.ir, self.vis)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric and what a reader of its numbers must know."""
+
+    name: str
+    title: str
+    unit: str
+    reference: str
+    measure: Callable[[Prepared, Prepared, Prepared, Protocol], Parts]
+    """(fused, infrared, visible, protocol) → its parts."""
+    by_source: bool = True
+    """Whether it compares the fused image with each source."""
+    higher_is_better: bool = True
+
+
+def _en(f: Prepared, _a: Prepared, _b: Prepared, _p: Protocol) -> Parts:
+    return Parts(f.entropy)
+
+
+def _mi(f: Prepared, a: Prepared, b: Prepared, _p: Protocol) -> Parts:
+    ir, vis = mutual_information(f.image, a.image), mutual_information(f.image, b.image)
+    return Parts(ir + vis, ir, vis)
+
+
+def _vif(f: Prepared, a: Prepared, b: Prepared, _p: Protocol) -> Parts:
+    ir, vis = explained(a.scales, f.scales), explained(b.scales, f.scales)
+    return Parts(ir + vis, ir, vis)
+
+
+def _qabf(f: Prepared, a: Prepared, b: Prepared, _p: Protocol) -> Parts:
+    kept = [kept_edges(source.edges, f.edges) for source in (a, b)]
+    there = [a.edges.total, b.edges.total]
+    ir, vis = (k / t if t else 1.0 for k, t in zip(kept, there, strict=True))
+    return Parts(sum(kept) / sum(there) if sum(there) else 1.0, ir, vis)
+
+
+def _ssim(f: Prepared, a: Prepared, b: Prepared, p: Protocol) -> Parts:
+    ir, vis = (similarity(s.windows, f.windows, p.ssim_range) for s in (a, b))
+    return Parts(ir + vis, ir, vis)
+
+
+def _sd(f: Prepared, _a: Prepared, _b: Prepared, _p: Protocol) -> Parts:
+    return Parts(standard_deviation(f.image))
+
+
+def _sf(f: Prepared, _a: Prepared, _b: Prepared, _p: Protocol) -> Parts:
+    return Parts(spatial_frequency(f.image))
+
+
+def _ag(f: Prepared, _a: Prepared, _b: Prepared, _p: Protocol) -> Parts:
+    return Parts(average_gradient(f.image))
+
+
+def _scd(f: Prepared, a: Prepared, b: Prepared, _p: Protocol) -> Parts:
+    ir = difference_correlation(a.image, f.image, b.image)
+    vis = difference_correlation(b.image, f.image, a.image)
+    return Parts(ir + vis, ir, vis)
+
+
+def _cc(f: Prepared, a: Prepared, b: Prepared, _p: Protocol) -> Parts:
+    ir, vis = correlation(f.image, a.image), correlation(f.image, b.image)
+    return Parts((ir + vis) / 2, ir, vis)
+
+
+def _psnr(f: Prepared, a: Prepared, b: Prepared, _p: Protocol) -> Parts:
+    peak = float(f.image.max())
+    ir, vis = mean_squared_error(f.image, a.image), mean_squared_error(f.image, b.image)
+    return Parts(peak_ratio(peak, (ir + vis) / 2), peak_ratio(peak, ir), peak_ratio(peak, vis))
+
+
+FIVE = ("EN", "MI", "VIF", "Qabf", "SSIM")
+"""The five metrics that the field reports."""
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("EN", "entropy", "bit", "Roberts et al., J. Appl. Remote Sens. 2, 2008", _en, by_source=False),
+        Metric("MI", "mutual information", "nat", "Qu et al., Electronics Letters 38(7), 2002", _mi),
+        Metric("VIF", "visual information fidelity", "1", "Sheikh and Bovik, IEEE TIP 15(2), 2006", _vif),
+        Metric("Qabf", "edge transfer", "1", "Xydeas and Petrović, Electronics Letters 36(4), 2000", _qabf),
+        Metric("SSIM", "structural similarity", "1", "Wang et al., IEEE TIP 13(4), 2004", _ssim),
+        Metric(
+            "SD",
+            "standard deviation",
+            "grey level",
+            "Rao, Meas. Sci. Technol. 8(4), 1997",
+            _sd,
+            by_source=False,
+        ),
+        Metric(
+            "SF",
+            "spatial frequency",
+            "grey level/pixel",
+            "Eskicioglu and Fisher, IEEE Trans. Commun. 43(12), 1995",
+            _sf,
+            by_source=False,
+        ),
+        Metric(
+            "AG",
+            "average gradient",
+            "grey level/pixel",
+            "Cui et al., Optics Communications 341, 2015",
+            _ag,
+            by_source=False,
+        ),
+        Metric(
+            "SCD",
+            "sum of the correlations of differences",
+            "1",
+            "Aslantas and Bendes, AEU 69(12), 2015",
+            _scd,
+        ),
+        Metric("CC", "correlation coefficient", "1", "Pearson, Proc. R. Soc. Lond. 58, 1895", _cc),
+        Metric(
+            "PSNR",
+            "peak signal-to-noise ratio",
+            "dB",
+            "Jagalingam and Hegde, Aquatic Procedia 4, 2015",
+            _psnr,
+        ),
+    )
+}
+
+PROTOCOLS: dict[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol("field", "8-bit grey, the output as it is, SSIM with a data range of 2, as most papers do"),
+        Protocol("paper", "as field, after stretching each fused image to 0..255", stretch=True),
+        Protocol("strict", "as field, SSIM with the data range of the images, 255", ssim_range=255.0),
+    )
+}

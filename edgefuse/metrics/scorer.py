@@ -1,0 +1,95 @@
+"""Scoring a fused image against its two sources under a named protocol."""
+
+from collections.abc import Iterable
+
+import cv2
+import numpy as np
+
+from edgefuse.errors import InputError, unknown_name
+from edgefuse.images import Image
+from edgefuse.metrics.prepared import Prepared, check_sizes
+from edgefuse.metrics.registry import METRICS, PROTOCOLS, Parts, Protocol
+
+__all__ = ["FusionScorer", "named_metrics", "named_protocol", "score", "stretch"]
+
+
+def score(
+    fused: Image, ir: Image, vis: Image, protocol: str = "field", metrics: Iterable[str] | None = None
+) -> dict[str, float]:
+    """Return the metrics of a fused image.
+
+    Args:
+        fused: uint8 `[H, W]` or `[H, W, 3]` BGR, at least 16×16.
+        ir: uint8, of the same height and width.
+        vis: uint8, of the same height and width.
+        protocol: a name in `PROTOCOLS`.
+        metrics: names in `METRICS`; all by default.
+
+    Returns:
+        Score by metric name; never NaN.
+
+    Raises:
+        InputError: not images, different sizes, or an unknown name.
+    """
+    return FusionScorer(ir, vis, protocol).score(fused, metrics)
+
+
+class FusionScorer:
+    """Scores many fused images of one pair.
+
+    What depends on the sources only is computed once, when first needed.
+
+    >>> scorer = FusionScorer(ir, vis)
+    >>> [scorer.score(candidate)["VIF"] for candidate in candidates]
+
+    Args:
+        ir: uint8 `[H, W]` or `[H, W, 3]` BGR, at least 16×16.
+        vis: uint8, of the same height and width.
+        protocol: a name in `PROTOCOLS`.
+
+    Raises:
+        InputError: not images, different sizes, or an unknown name.
+    """
+
+    def __init__(self, ir: Image, vis: Image, protocol: str = "field") -> None:
+        self.protocol: Protocol = named_protocol(protocol)
+        check_sizes(infrared=ir, visible=vis)
+        self.ir, self.vis = Prepared(ir), Prepared(vis)
+
+    def score(self, fused: Image, metrics: Iterable[str] | None = None) -> dict[str, float]:
+        """Return the score of a fused image by metric name; arguments and errors as in `score`."""
+        return {name: parts.total for name, parts in self.parts(fused, metrics).items()}
+
+    def parts(self, fused: Image, metrics: Iterable[str] | None = None) -> dict[str, Parts]:
+        """Return the score with its parts by source, by metric name; arguments and errors as in `score`."""
+        names = named_metrics(metrics)
+        check_sizes(fused=fused, visible=self.vis.image)
+        prepared = Prepared(fused)
+        if self.protocol.stretch:
+            prepared = Prepared(stretch(prepared.image))
+        return {name: METRICS[name].measure(prepared, self.ir, self.vis, self.protocol) for name in names}
+
+
+def stretch(image: Image) -> Image:
+    """Stretch a grey image `[H, W]` linearly so that it spans 0..255; a constant one stays as it is."""
+    low, high = cv2.minMaxLoc(image)[:2]
+    if high <= low:
+        return image
+    levels = np.rint((np.arange(256) - low) * (255 / (high - low)))
+    return cv2.LUT(image, np.clip(levels, 0, 255).astype(np.uint8))
+
+
+def named_protocol(name: str) -> Protocol:
+    """Return the protocol of that name, or raise `InputError` with the known ones."""
+    if name not in PROTOCOLS:
+        raise InputError(unknown_name("protocol", name, PROTOCOLS))
+    return PROTOCOLS[name]
+
+
+def named_metrics(names: Iterable[str] | None) -> list[str]:
+    """Return the metric names in the order given, all of them for None; `InputError` for an unknown one."""
+    chosen = list(METRICS) if names is None else list(dict.fromkeys(names))
+    for name in chosen:
+        if name not in METRICS:
+            raise InputError(unknown_name("metric", name, METRICS))
+    return chosen

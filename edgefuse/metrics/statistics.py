@@ -1,0 +1,123 @@
+"""Contrast, sharpness and correlation: SD, SF, AG, SCD, CC and PSNR, as the field's evaluators compute them.
+
+References: Eskicioglu and Fisher, IEEE Trans. Commun. 43(12), 1995 (SF); Cui et al., Optics
+Communications 341, 2015 (AG); Aslantas and Bendes, AEU 69(12), 2015 (SCD). The correlation with a constant
+image is undefined; here it is 0, where the evaluators give NaN.
+"""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefuse.images import Image
+
+__all__ = [
+    "average_gradient",
+    "correlation",
+    "difference_correlation",
+    "mean_squared_error",
+    "peak_ratio",
+    "psnr",
+    "scd",
+    "spatial_frequency",
+    "standard_deviation",
+]
+
+PSNR_LIMIT = 100.0
+"""What stands for the infinite PSNR of equal images, dB."""
+
+
+def standard_deviation(image: Image) -> float:
+    """Return the standard deviation of the grey levels (SD) of a uint8 `[H, W]` image, 0 to 127.5."""
+    return float(cv2.meanStdDev(image)[1][0, 0])
+
+
+def spatial_frequency(image: Image) -> float:
+    """Return the spatial frequency (SF) of a uint8 `[H, W]` image.
+
+    Returns:
+        Grey levels per pixel, 0 to 361: the root of the mean squared differences of horizontal neighbours
+        plus that of vertical ones.
+    """
+    x = image.astype(np.int16)
+    across, down = np.diff(x, axis=1), np.diff(x, axis=0)
+    return float(np.sqrt(_mean_square(across) + _mean_square(down)))
+
+
+def average_gradient(image: Image) -> float:
+    """Return the average gradient (AG) of a uint8 `[H, W]` image.
+
+    Returns:
+        Grey levels per pixel, 0 to 255: the mean of √((gx² + gy²) / 2), with central differences inside and
+        one-sided ones at the borders.
+    """
+    x = image.astype(np.float32)
+    half = np.array([[-0.5, 0, 0.5]], np.float32)
+    gx = cv2.filter2D(x, -1, half, borderType=cv2.BORDER_REPLICATE)
+    gy = cv2.filter2D(x, -1, half.T, borderType=cv2.BORDER_REPLICATE)
+    gx[:, [0, -1]] *= 2
+    gy[[0, -1]] *= 2
+    return float(cv2.mean(cv2.magnitude(gx, gy))[0] / np.sqrt(2))
+
+
+def correlation(a: Image, b: Image) -> float:
+    """Return Pearson's correlation of two uint8 `[H, W]` images, -1 to 1; 0 if either is constant."""
+    return _pearson(a.astype(np.float32), b.astype(np.float32))
+
+
+def difference_correlation(source: Image, fused: Image, other: Image) -> float:
+    """Return the correlation of a source with what the fused image adds to the other source.
+
+    Args:
+        source: uint8 `[H, W]`.
+        fused: uint8 `[H, W]`.
+        other: the other source, uint8 `[H, W]`.
+
+    Returns:
+        -1 to 1; 0 if the fused image is the other source.
+    """
+    return _pearson(source.astype(np.float32), cv2.subtract(fused, other, dtype=cv2.CV_32F))
+
+
+def scd(fused: Image, ir: Image, vis: Image) -> float:
+    """Return the sum of the correlations of differences (SCD) of uint8 `[H, W]` images, -2 to 2."""
+    return difference_correlation(ir, fused, vis) + difference_correlation(vis, fused, ir)
+
+
+def mean_squared_error(a: Image, b: Image) -> float:
+    """Return the mean squared difference of two uint8 `[H, W]` images, squared grey levels."""
+    return float(cv2.norm(a, b, cv2.NORM_L2SQR)) / a.size
+
+
+def peak_ratio(peak: float, mse: float) -> float:
+    """Return 10·log10(peak² / mse) in dB, at most 100; a peak of 0 counts as 1."""
+    if mse <= 0:
+        return PSNR_LIMIT
+    return min(PSNR_LIMIT, float(10 * np.log10(max(peak, 1.0) ** 2 / mse)))
+
+
+def psnr(fused: Image, ir: Image, vis: Image) -> float:
+    """Return the peak signal-to-noise ratio against the mean error over both sources.
+
+    Args:
+        fused: uint8 `[H, W]`; its brightest pixel is the peak, as in the evaluators in use.
+        ir: uint8 `[H, W]`.
+        vis: uint8 `[H, W]`.
+
+    Returns:
+        dB, at most 100 (all equal).
+    """
+    mse = (mean_squared_error(fused, ir) + mean_squared_error(fused, vis)) / 2
+    return peak_ratio(float(fused.max()), mse)
+
+
+def _mean_square(values: NDArray[np.int16]) -> float:
+    return float(cv2.norm(np.ascontiguousarray(values), cv2.NORM_L2SQR)) / values.size
+
+
+def _pearson(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    a = (a - np.float32(cv2.mean(a)[0])).ravel()
+    b = (b - np.float32(cv2.mean(b)[0])).ravel()
+    below = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
+    # Below this, a constant image's rounding errors are what is left.
+    return float(np.clip(np.dot(a, b) / below, -1, 1)) if below > 1e-3 else 0.0

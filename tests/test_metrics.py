@@ -1,0 +1,129 @@
+"""Golden values: made with the evaluator that the field's papers use, never by this code."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from edgefuse.errors import InputError
+from edgefuse.images import Image, read_image
+from edgefuse.metrics import FIVE, METRICS, PROTOCOLS, FusionScorer, grey, qabf, score, ssim, vif
+
+TOLERANCE = 1e-4
+SYNTHETIC = json.loads((Path(__file__).parent / "golden_synthetic.json").read_text())
+SHARED = Path(__file__).parents[1].parent / "shared" / "golden"
+
+
+def arrays(seed: int, height: int, width: int, fused: str) -> tuple[Image, Image, Image]:
+    y, x = np.mgrid[:height, :width]
+    k = 37 * seed
+    disc = (x - width // 2) ** 2 + (y - height // 3) ** 2 < (height // 5) ** 2
+    ir = (x * (3 + seed) + 5 * y + k) % 256 // 2 + 60 * ((x // 8 + y // 8 + seed) % 2) + 60 * disc
+    vis = (x * y + k) % 97 + 40 * ((x // 5 + seed) % 3) + 30 * (y // 11 % 2)
+    ir, vis = np.clip(ir, 0, 255), np.clip(vis, 0, 255)
+    result = {"maximum": np.maximum(ir, vis), "average": (ir + vis) // 2, "copy-vis": vis}[fused]
+    return result.astype(np.uint8), ir.astype(np.uint8), vis.astype(np.uint8)
+
+
+def same_as_golden(found: dict[str, float], entry: dict[str, Any]) -> None:
+    for name in METRICS:
+        if math.isnan(entry[name]):  # SCD of a copy: undefined there, 0 for that source here
+            assert name == "SCD"
+            assert math.isfinite(found[name])
+        else:
+            assert found[name] == pytest.approx(entry[name], abs=TOLERANCE), name
+
+
+@pytest.mark.parametrize(
+    "entry", SYNTHETIC, ids=lambda e: f"{e['seed']}-{e['width']}x{e['height']}-{e['fused']}"
+)
+def test_synthetic_golden_values(entry: dict[str, Any]) -> None:
+    images = arrays(entry["seed"], entry["height"], entry["width"], entry["fused"])
+    same_as_golden(score(*images), entry)
+
+
+@pytest.mark.skipif(not (SHARED / "metrics.json").exists(), reason="no golden images beside the project")
+def test_golden_values_of_real_images() -> None:
+    for entry in json.loads((SHARED / "metrics.json").read_text()):
+        fused, ir, vis = (read_image(SHARED / entry[k]) for k in ("fused", "ir", "vis"))
+        same_as_golden(score(fused, ir, vis), entry)
+
+
+def test_the_single_functions_give_the_score() -> None:
+    fused, ir, vis = arrays(0, 96, 128, "average")
+    found = score(fused, ir, vis)
+    assert found["VIF"] == pytest.approx(vif(ir, fused) + vif(vis, fused))
+    assert found["Qabf"] == pytest.approx(qabf(fused, ir, vis))
+    assert found["SSIM"] == pytest.approx(ssim(ir, fused) + ssim(vis, fused))
+
+
+def test_registry_is_complete() -> None:
+    assert set(FIVE) < set(METRICS)
+    for name, metric in METRICS.items():
+        assert metric.name == name
+        assert metric.title
+        assert metric.unit
+        assert metric.reference
+    for name, protocol in PROTOCOLS.items():
+        assert protocol.name == name
+
+
+def test_protocols_differ_where_they_say() -> None:
+    fused, ir, vis = arrays(0, 96, 128, "average")
+    fused = fused // 2 + 20
+    field, paper, strict = (score(fused, ir, vis, name) for name in ("field", "paper", "strict"))
+    assert {name for name in METRICS if field[name] != strict[name]} == {"SSIM"}
+    assert paper["SD"] > 1.5 * field["SD"]
+    low, high = int(fused.min()), int(fused.max())
+    by_hand = np.rint((fused.astype(float) - low) * 255 / (high - low)).astype(np.uint8)
+    assert paper == pytest.approx(score(by_hand, ir, vis))
+
+
+def test_scorer_scores_candidates_as_score_does() -> None:
+    fused, ir, vis = arrays(1, 97, 131, "maximum")
+    scorer = FusionScorer(ir, vis)
+    for candidate in (fused, ir, vis):
+        assert scorer.score(candidate) == pytest.approx(score(candidate, ir, vis))
+    assert list(scorer.score(fused, ["VIF", "EN", "VIF"])) == ["VIF", "EN"]
+
+
+def test_parts_by_source() -> None:
+    fused, ir, vis = arrays(1, 97, 131, "maximum")
+    parts = FusionScorer(ir, vis).parts(fused)
+    for name, metric in METRICS.items():
+        assert (parts[name].weaker is not None) == metric.by_source
+    for name in ("MI", "VIF", "SSIM", "SCD"):
+        total, ir_part, vis_part = parts[name]
+        assert ir_part is not None
+        assert vis_part is not None
+        assert total == pytest.approx(ir_part + vis_part)
+        assert parts[name].weaker == min(ir_part, vis_part)
+
+
+def test_grey_is_the_rounded_sum() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    exact = image.astype(float) @ [0.114, 0.587, 0.299]
+    assert np.abs(grey(image) - exact).max() <= 0.5 + 1e-3
+    colour = cv2.cvtColor(image[:, :, 0], cv2.COLOR_GRAY2BGR)
+    assert np.array_equal(grey(colour), image[:, :, 0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"protocol": "fields"}, "unknown protocol 'fields'.*did you mean 'field'"),
+        ({"metrics": ["VIFF"]}, "unknown metric 'VIFF'.*did you mean 'VIF'"),
+        ({"fused": np.zeros((48, 64), np.float32)}, "fused image has dtype float32"),
+        ({"ir": np.zeros((48, 63), np.uint8)}, "infrared image is 63x48 and the visible image is 64x48"),
+        ({"vis": np.zeros((15, 64), np.uint8)}, "at least 16x16"),
+    ],
+)
+def test_wrong_arguments_are_named(change: dict[str, Any], message: str) -> None:
+    image = np.zeros((48, 64), np.uint8)
+    with pytest.raises(InputError, match=message):
+        score(**({"fused": image, "ir": image, "vis": image} | change))
