@@ -1,0 +1,106 @@
+"""The two simulated cameras: frame n of either is a function of the configuration and n alone."""
+
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefuse.errors import InputError, unknown_name
+from edgefuse.sim.config import RigConfig
+from edgefuse.sim.optics import NoiseTile
+from edgefuse.sim.scene import Scene
+
+__all__ = ["CameraName", "Rig"]
+
+CameraName = Literal["ir", "vis"]
+
+COLDEST, HOTTEST = -3.0, 36.0  # °C that 8-bit infrared shows as 0 and 255
+THERMAL_NOISE = 0.22  # °C of grain
+COLUMN_NOISE = 0.13  # °C that the columns of the sensor differ by
+READ_NOISE, SHOT_NOISE = 0.0035, 0.016  # of white; of the square root of white
+
+
+class Rig:
+    """Two cameras on a mast over a street at night.
+
+    >>> rig = Rig(RigConfig(seed=3))
+    >>> ir, vis = rig.frame("ir", 0), rig.frame("vis", 0)  # [480, 640] and [480, 640, 3] BGR
+    """
+
+    def __init__(self, config: RigConfig | None = None) -> None:
+        self.config = config = config or RigConfig()
+        self.homography: NDArray[np.float64] = config.homography
+        """`[3, 3]`, maps infrared pixels to visible ones: the truth a calibration should find."""
+        self._ir_size = config.ir_size or config.size
+        self._scene = Scene(config.seed, config.size, self._ir_size, self.homography)
+        rng = np.random.default_rng([config.seed, 31])
+        self._grain = NoiseTile(rng, self._ir_size, 1)
+        self._speckle = NoiseTile(rng, config.size, 3)
+        columns = rng.standard_normal((1, self._ir_size[0])) + 0.35 * rng.standard_normal(self._ir_size[::-1])
+        self._columns = (columns * (COLUMN_NOISE * config.noise)).astype(np.float32)
+
+    def capture_time(self, camera: CameraName, n: int) -> float:
+        """Return the true time of a camera's frame n in seconds."""
+        return _index(n) / (self.config.ir_fps if _checked(camera) == "ir" else self.config.vis_fps)
+
+    def timestamp(self, camera: CameraName, n: int) -> float:
+        """Return the time of frame n in seconds by that camera's own clock."""
+        time = self.capture_time(camera, n)
+        if camera == "vis":
+            return time
+        return time * (1 + self.config.ir_clock_drift * 1e-6) + self.config.ir_clock_offset
+
+    def frame(self, camera: CameraName, n: int) -> NDArray[Any]:
+        """Return frame n (from 0) of a camera.
+
+        Returns:
+            "vis": uint8 `[H, W, 3]` BGR. "ir": uint8 `[H, W]`, white = hot, or uint16 counts of
+            0.01 K with `ir_depth=16`. The array is the caller's own.
+
+        Raises:
+            InputError: another camera name, or a negative n.
+        """
+        time = self.capture_time(camera, n)
+        if camera == "ir":
+            return self._infrared(self._scene.celsius(time), n)
+        return self._visible(self._scene.radiance(time), n)
+
+    def _infrared(self, celsius: NDArray[np.float32], n: int) -> NDArray[Any]:
+        cv2.add(celsius, self._columns, dst=celsius)
+        if self.config.noise > 0:
+            grain = self._grain.window(*self._offsets(1, n, 2))
+            cv2.scaleAdd(grain, THERMAL_NOISE * self.config.noise, celsius, dst=celsius)
+        if self.config.ir_depth == 16:
+            counts = (celsius + np.float32(273.15)) * np.float32(100)
+            return np.clip(np.rint(counts), 0, 65535).astype(np.uint16)
+        scale = 255 / (HOTTEST - COLDEST)
+        return cv2.addWeighted(celsius, scale, celsius, 0, -COLDEST * scale, dtype=cv2.CV_8U)
+
+    def _visible(self, light: NDArray[np.float32], n: int) -> NDArray[Any]:
+        # Read noise is even in the light, shot noise is even in its square root, which is the picture.
+        if self.config.noise > 0:
+            a, b, c, d = self._offsets(2, n, 4)
+            cv2.scaleAdd(self._speckle.window(a, b), READ_NOISE * self.config.noise, light, dst=light)
+        cv2.max(light, 0, dst=light)
+        cv2.sqrt(light, dst=light)
+        if self.config.noise > 0:
+            shot = self._speckle.window(c, d)
+            return cv2.addWeighted(light, 255, shot, 255 * SHOT_NOISE * self.config.noise, 0, dtype=cv2.CV_8U)
+        return cv2.addWeighted(light, 255, light, 0, 0, dtype=cv2.CV_8U)
+
+    def _offsets(self, camera: int, n: int, count: int) -> list[int]:
+        state = np.random.SeedSequence([self.config.seed, camera, n]).generate_state(count)
+        return [int(value) for value in state]
+
+
+def _checked(camera: str) -> str:
+    if camera not in ("ir", "vis"):
+        raise InputError(unknown_name("camera of the sim", str(camera), ["ir", "vis"]))
+    return camera
+
+
+def _index(n: int) -> int:
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 0:
+        raise InputError(f"sim frame number {n!r} is not a whole number from 0 on")
+    return int(n)
