@@ -8,9 +8,17 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse.images import Image
-
-__all__ = ["AIR", "NoiseTile", "Projection", "from_code", "projection", "to_code"]
+__all__ = [
+    "AIR",
+    "CAMERA",
+    "CODES",
+    "COLDEST_CODE",
+    "NoiseTile",
+    "Projection",
+    "focal_length",
+    "projection",
+    "to_code",
+]
 
 Projection = NDArray[np.float64]
 """`[3, 4]`: homogeneous world point to homogeneous pixel; the third value is the depth in metres."""
@@ -18,6 +26,7 @@ Projection = NDArray[np.float64]
 CAMERA = np.array([0.9, 3.1, 0.0])  # on a mast, a little right of the road's middle
 PITCH = math.radians(4.5)  # downwards
 AIR = 9.0  # °C
+COLDEST_CODE, CODES = -20.0, 4.0  # sprites keep temperatures in steps of 0.25 °C from -20 °C on
 
 
 def focal_length(size: tuple[int, int]) -> float:
@@ -37,14 +46,9 @@ def projection(size: tuple[int, int], to_visible: NDArray[np.float64] | None = N
     return np.linalg.inv(to_visible) @ view
 
 
-def to_code(celsius: NDArray[np.float32] | float) -> NDArray[np.uint8]:
-    """Store temperatures from -20 to 43.75 °C in 8 bits."""
-    return np.clip((np.asarray(celsius) + 20.0) * 4.0, 0, 255).astype(np.uint8)
-
-
-def from_code(code: Image) -> NDArray[np.float32]:
-    """Undo `to_code`."""
-    return code.astype(np.float32) * np.float32(0.25) - np.float32(20.0)
+def to_code(celsius: float) -> float:
+    """Return the number, 0 to 255, that stands for a temperature in a sprite."""
+    return float(np.clip((celsius - COLDEST_CODE) * CODES, 0, 255))
 
 
 class NoiseTile:

@@ -4,14 +4,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse.sim.optics import Projection, projection
-from edgefuse.sim.street import Street
-from edgefuse.sim.surfaces import Floats, Surface, paint
+from edgefuse.images import Image
+from edgefuse.sim.cars import HEADLIGHTS, TAILLIGHTS, draw_car
+from edgefuse.sim.optics import CODES, COLDEST_CODE, Projection, focal_length, projection
+from edgefuse.sim.street import GARDEN, LEFT_WALL, Street
+from edgefuse.sim.surfaces import Floats, Surface, irradiance, paint, warp_patch
+from edgefuse.sim.traffic import Drive, Step, Traffic
 
 __all__ = ["Scene"]
 
-SUPERSAMPLED = 900_000  # pictures up to so many pixels are painted at twice their size
-FAR = 1e6
+SUPERSAMPLED = 900_000  # pictures of up to so many pixels are painted at twice their size
+BEAM = np.array([1.0, 0.97, 0.86], np.float32)
+BRAKE = np.array([0.03, 0.04, 1.0], np.float32)
 
 
 class Scene:
@@ -24,25 +28,190 @@ class Scene:
         ir_size: tuple[int, int],
         ir_to_vis: NDArray[np.float64],
     ) -> None:
-        self._vis_view = projection(vis_size)
-        # The infrared view in the reference frame of the visible camera, moved by the rig's homography.
+        self._vis_view, self._vis_size, self._ir_size = projection(vis_size), vis_size, ir_size
+        # The same place and lens as the visible camera, its picture moved by the rig's homography.
         self._ir_view = np.linalg.inv(ir_to_vis) @ self._vis_view
+        self._focal = focal_length(vis_size)
         street = Street(seed, vis_size)
-        layers = [(s, s.radiance(street.lights), s.alpha) for s in street.surfaces]
-        self._light = _still(self._vis_view, vis_size, layers, 3)
-        warmth = [(s, s.celsius, s.alpha if s.warm_alpha is None else s.warm_alpha) for s in street.surfaces]
+        self._traffic = Traffic(seed, vis_size)
+        self._lights = street.lights
+        self._glare, self._pool = _glare_texture(), _pool_texture()
+        still, hides = street.surfaces, [s for s in street.surfaces if s.hides]
+        self._light = _still(
+            self._vis_view, vis_size, [(s, s.radiance(street.lights), s.alpha) for s in still], 3
+        )
+        self._paint = _still(self._vis_view, vis_size, [(s, s.albedo, s.alpha) for s in still], 3)
+        self._before = _still(self._vis_view, vis_size, [(s, _nearness(s), s.alpha) for s in hides], 1)
+        warmth = [(s, s.celsius, _warm_alpha(s)) for s in still]
         self._warmth = _still(self._ir_view, ir_size, warmth, 1)
+        self._warm_before = _still(
+            self._ir_view, ir_size, [(s, _nearness(s), _warm_alpha(s)) for s in hides], 1
+        )
+        for drive in sorted(self._traffic.parked, key=lambda d: -d.z):
+            self._add_car(self._light, drive, None)
+            self._add_car(self._warmth, drive, None)
 
     def celsius(self, time: float) -> Floats:
         """Return the infrared camera's picture at a time, `[H, W]` in °C."""
-        return self._warmth.copy()
+        picture = self._warmth.copy()
+        for body in self._bodies(time):
+            if isinstance(body, Drive):
+                self._add_car(picture, body, self._warm_before)
+            else:
+                self._add_figure(picture, body)
+        return cv2.GaussianBlur(picture, (3, 3), 0.7, dst=picture)  # the lens is soft
 
     def radiance(self, time: float) -> Floats:
         """Return the visible camera's picture at a time, `[H, W, 3]` BGR, linear, 1 = white."""
-        return self._light.copy()
+        picture = self._light.copy()
+        bodies = self._bodies(time)
+        for drive in bodies:
+            if isinstance(drive, Drive):
+                self._add_pool(picture, drive)
+        for body in bodies:
+            if isinstance(body, Drive):
+                self._add_car(picture, body, self._before)
+                self._add_glare(picture, body)
+            else:
+                self._add_figure(picture, body)
+        return picture
+
+    def _bodies(self, time: float) -> list[Step | Drive]:
+        """All that moves, the farthest first."""
+        bodies: list[Step | Drive] = [*self._traffic.steps(time), *self._traffic.drives(time)]
+        return sorted(bodies, key=lambda body: -body.z)
+
+    def _lit(self, x: float, height: float, z: float) -> Floats:
+        garden = x < LEFT_WALL and GARDEN[0] < z < GARDEN[1]
+        light = irradiance(np.array([x, height, z]), self._lights)
+        return light * np.float32(0.12) if garden else light
+
+    def _add_figure(self, picture: Floats, step: Step) -> None:
+        warm = picture.ndim == 2
+        view, size = (self._ir_view, self._ir_size) if warm else (self._vis_view, self._vis_size)
+        width, height = step.figure.box
+        levels = step.figure.pose(step.stride)
+        needed = self._focal / step.z / step.figure.density
+        level = min(max(int(np.log2(1 / max(needed, 1e-3))), 0), len(levels) - 1)
+        texture = levels[level].warmth if warm else levels[level].visible
+        rows, columns = texture.shape[:2]
+        du, dv = width / columns, height / rows
+        plane = np.array(
+            [[du, 0, step.x - width / 2 + du / 2], [0, -dv, height - dv / 2], [0, 0, step.z], [0, 0, 1]]
+        )
+        patch = warp_patch(texture, view @ plane, size)
+        if patch is None:
+            return
+        light = None if warm else self._lit(step.x, 1.0, step.z)
+        _over(picture, *patch, light, self._warm_before if warm else self._before, step.z)
+
+    def _add_car(self, picture: Floats, drive: Drive, before: Floats | None) -> None:
+        warm = picture.ndim == 2
+        view, size = (self._ir_view, self._ir_size) if warm else (self._vis_view, self._vis_size)
+        patch = draw_car(drive.faces, (drive.x, drive.z), drive.heading, view, size, warm)
+        if patch is None:
+            return
+        light = None if warm else self._lit(drive.x, 1.2, drive.z)
+        _over(picture, *patch, light, before, max(drive.z, 0.5))
+
+    def _add_pool(self, picture: Floats, drive: Drive) -> None:
+        """Headlights on the road before the car: paint times light, so that markings show in it."""
+        rows, columns = self._pool.shape
+        length, width = 20.0, 7.0
+        start = drive.z + drive.heading * 2.2
+        z0, z1 = max(start, 1.5), max(start + drive.heading * length, 1.5)
+        if z0 == z1:
+            return
+        texture = self._pool[:, : max(2, int(columns * abs(z1 - z0) / length))]
+        du, dv = (z1 - z0) / texture.shape[1], width / rows
+        plane = np.array([[0, -dv, drive.x + width / 2], [0, 0, 0.0], [du, 0, z0 + du / 2], [0, 0, 1]])
+        patch = warp_patch(texture, self._vis_view @ plane, self._vis_size)
+        if patch is None:
+            return
+        beam, x, y = patch
+        place = np.s_[y : y + beam.shape[0], x : x + beam.shape[1]]
+        beam *= self._before[place] < 1 / max(drive.z, 1)
+        picture[place] += self._paint[place] * cv2.merge([beam * c for c in BEAM])
+
+    def _add_glare(self, picture: Floats, drive: Drive) -> None:
+        """The halo that a lamp in sight makes in the lens, brighter and wider the nearer it is."""
+        towards = drive.heading < 0
+        for forward, left, up in HEADLIGHTS if towards else TAILLIGHTS:
+            z = drive.z + forward * drive.heading
+            if z < 1.0:
+                continue
+            px, py, w = self._vis_view @ (drive.x - left * drive.heading, up, z, 1)
+            x, y = px / w, py / w
+            if (
+                0 <= x < self._vis_size[0]
+                and 0 <= y < self._vis_size[1]
+                and self._before[int(y), int(x)] > 1 / z
+            ):
+                continue
+            reach = self._focal * (0.11 + 1.5 / (z + 4)) * (1.0 if towards else 0.32)
+            scale = 2 * reach / self._glare.shape[0]
+            matrix = np.array([[scale, 0, x - reach], [0, scale, y - reach], [0, 0, 1]])
+            patch = warp_patch(self._glare, matrix, self._vis_size)
+            if patch is None:
+                continue
+            halo, x0, y0 = patch
+            halo *= np.float32((3.0 if towards else 0.8) * min(1.0, 45.0 / (z + 12)))
+            picture[y0 : y0 + halo.shape[0], x0 : x0 + halo.shape[1]] += cv2.merge(
+                [halo * c for c in (BEAM if towards else BRAKE)]
+            )
 
 
-def _still(view: Projection, size: tuple[int, int], layers: list[tuple[Surface, Floats, Floats]], channels: int) -> Floats:
+def _over(
+    picture: Floats, patch: Image, x: int, y: int, light: Floats | None, before: Floats | None, z: float
+) -> None:
+    """Blend a sprite into a picture, but not over what stands in front of it."""
+    place = np.s_[y : y + patch.shape[0], x : x + patch.shape[1]]
+    sprite = patch.astype(np.float32)
+    if before is not None:
+        sprite *= (before[place] < np.float32(1 / z))[..., None]
+    alpha = sprite[..., -1:] * np.float32(1 / 255)
+    under = picture[place]
+    if light is None:
+        under *= 1 - alpha[..., 0]
+        under += sprite[..., 0] * np.float32(1 / CODES) + alpha[..., 0] * np.float32(COLDEST_CODE)
+    else:
+        under *= 1 - alpha
+        under += sprite[..., :3] * (light * np.float32(1 / 255))
+
+
+def _warm_alpha(surface: Surface) -> Floats:
+    return surface.alpha if surface.warm_alpha is None else surface.warm_alpha
+
+
+def _nearness(surface: Surface) -> Floats:
+    """One over the depth of each texel: 0 far away, so that soft edges err on the transparent side."""
+    rows, columns = surface.alpha.shape
+    return 1 / surface.points(columns, rows)[..., 2]
+
+
+def _glare_texture() -> Floats:
+    """Return the halo of a point of light, `[129, 129]`: a core, a wide skirt and faint rays."""
+    y, x = np.mgrid[-1:1:129j, -1:1:129j].astype(np.float32)
+    r = np.sqrt(x * x + y * y)
+    rays = 0.6 + 0.4 * np.cos(6 * np.arctan2(y, x)) ** 8
+    halo = np.exp(-((r / 0.055) ** 2)) * 1.6 + 0.0045 * rays / (r * r + 0.012) + 0.05 * np.exp(-r * 4)
+    return (halo * np.clip(1 - r, 0, 1) ** 1.5).astype(np.float32)
+
+
+def _pool_texture() -> Floats:
+    """Return the light of two beams on the road, `[56, 160]`: across, and along from the car on."""
+    along = np.linspace(0, 1, 160, dtype=np.float32)[None, :]
+    across = np.linspace(-3.5, 3.5, 56, dtype=np.float32)[:, None]
+    width = 0.7 + 2.0 * along
+    beams = np.exp(-(((across - 0.6) / width) ** 2)) + np.exp(-(((across + 0.6) / width) ** 2))
+    fade = np.clip(1 - along, 0, 1) ** 1.5 * np.clip(along * 14, 0, 1)
+    return (1.5 * beams * fade * np.clip((3.5 - np.abs(across)) / 1.0, 0, 1)).astype(np.float32)
+
+
+def _still(
+    view: Projection, size: tuple[int, int], layers: list[tuple[Surface, Floats, Floats]], channels: int
+) -> Floats:
+    """Paint what never moves, from far to near."""
     k = 2 if size[0] * size[1] <= SUPERSAMPLED else 1
     finer = np.array([[k, 0, (k - 1) / 2], [0, k, (k - 1) / 2], [0, 0, 1]]) @ view
     shape = (size[1] * k, size[0] * k)
