@@ -1,0 +1,42 @@
+"""Pictures made of several: infrared, visible and fused side by side, with labels."""
+
+import cv2
+import numpy as np
+
+from edgefuse.images import Image, fit_infrared
+
+__all__ = ["side_by_side"]
+
+LABELS = ("infrared", "visible", "fused")
+
+
+def side_by_side(ir: Image, vis: Image, fused: Image) -> Image:
+    """Return infrared | visible | fused as one BGR image `[H, 3 W, 3]`, each labelled in its corner.
+
+    Args:
+        ir: uint8 `[H', W']`; it is resized to the visible image.
+        vis: uint8 `[H, W]` or `[H, W, 3]` BGR.
+        fused: as `vis`.
+    """
+    height, width = vis.shape[:2]
+    canvas = np.empty((height, 3 * width, 3), np.uint8)
+    for column, (label, image) in enumerate(zip(LABELS, (fit_infrared(ir, vis), vis, fused), strict=True)):
+        panel = canvas[:, column * width : (column + 1) * width]
+        panel[:] = image if image.ndim == 3 else image[:, :, np.newaxis]
+        _label(panel, label)
+    return canvas
+
+
+def _label(panel: Image, text: str) -> None:
+    """Write a label into the lower left corner, readable on any ground; too small a panel gets none."""
+    scale = panel.shape[0] / 700
+    thickness = max(1, round(2 * scale))
+    (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
+    margin = round(16 * scale)
+    if scale < 0.15 or width + 2 * margin > panel.shape[1]:
+        return
+    corner = (margin, panel.shape[0] - margin)
+    for colour, extra in (((0, 0, 0), 2 * thickness), ((255, 255, 255), 0)):
+        cv2.putText(
+            panel, text, corner, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness + extra, cv2.LINE_AA
+        )

@@ -1,0 +1,69 @@
+"""Image files as outputs: a sequence, and a single still."""
+
+from pathlib import Path
+
+from edgefuse.errors import InputError
+from edgefuse.images import IMAGE_SUFFIXES, write_image
+from edgefuse.runtime.compose import side_by_side
+from edgefuse.runtime.sinks.base import FusedFrame, Sink
+from edgefuse.runtime.sinks.video import check_folder
+
+__all__ = ["ImageSequence", "Still"]
+
+
+class ImageSequence(Sink):
+    """Writes every frame as `000000.png`, `000001.png` … into a folder, which is made if needed.
+
+    Raises:
+        InputError: the folder cannot be made, or has images in it already.
+    """
+
+    in_main_thread = False
+
+    def __init__(self, folder: str | Path, triptych: bool = False) -> None:
+        self.name = str(folder)
+        self._folder, self._triptych = Path(folder), triptych
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot make folder {folder}: {error.strerror}") from None
+        if any(p.suffix.lower() in IMAGE_SUFFIXES for p in self._folder.iterdir()):
+            raise InputError(f"{folder} already has images in it: give an empty or a new folder")
+
+    def write(self, frame: FusedFrame) -> None:
+        """Write one file."""
+        image = side_by_side(frame.ir, frame.vis, frame.fused) if self._triptych else frame.fused
+        write_image(self._folder / f"{frame.index:06d}.png", image)
+
+    def close(self) -> None:
+        """Every file is complete already."""
+
+
+class Still(Sink):
+    """Keeps the last frame and writes infrared | visible | fused as one image at the end.
+
+    Raises:
+        InputError: unknown suffix, or no folder to write to.
+    """
+
+    in_main_thread = False
+    timed = False
+
+    def __init__(self, path: str | Path) -> None:
+        self.name = str(path)
+        self._path = Path(path)
+        if self._path.suffix.lower() not in IMAGE_SUFFIXES:
+            known = ", ".join(sorted(IMAGE_SUFFIXES))
+            raise InputError(f"cannot write {path}: the suffix of a still must be one of {known}")
+        check_folder(self._path)
+        self._last: FusedFrame | None = None
+
+    def write(self, frame: FusedFrame) -> None:
+        """Keep the frame."""
+        self._last = frame
+
+    def close(self) -> None:
+        """Write the last frame, if there was any."""
+        frame, self._last = self._last, None
+        if frame is not None:
+            write_image(self._path, side_by_side(frame.ir, frame.vis, frame.fused))

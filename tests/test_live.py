@@ -1,0 +1,373 @@
+import logging
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgefuse.errors import InputError, SourceError
+from edgefuse.images import Image
+from edgefuse.runtime.live import Progress, Stop, run
+from edgefuse.runtime.pairing import InOrder, Newest, Pair, Pairer
+from edgefuse.runtime.sinks import FusedFrame, Sink
+from edgefuse.runtime.sources import Frame, Source
+from edgefuse.runtime.timing import STAGES, StageTimes, percentiles
+
+
+class FakeSource(Source):
+    """A source of flat frames whose grey value is their index.
+
+    A live one makes a frame every 1 / fps seconds; `fails_at` raises in place of that frame;
+    `hangs_at` waits there for ever, as a driver may.
+    """
+
+    def __init__(
+        self,
+        length: int | None = 10,
+        live: bool = False,
+        fps: float = 100.0,
+        fails_at: int | None = None,
+        hangs_at: int | None = None,
+        dtype: Any = np.uint8,
+    ) -> None:
+        self.name = f"fake-{length}"
+        self.live, self.fps, self.length = live, fps, length
+        self.fails_at, self.hangs_at, self.dtype = fails_at, hangs_at, dtype
+        self.next = 0
+        self.closed = threading.Event()
+
+    def read(self) -> Frame | None:
+        if self.live:
+            time.sleep(1 / self.fps)
+        if self.next == self.fails_at:
+            raise SourceError(f"{self.name}: the camera was lost")
+        if self.next == self.hangs_at:
+            self.closed.wait()
+        if self.next == self.length:
+            return None
+        now, n = time.monotonic(), self.next
+        self.next += 1
+        image = np.full((16, 24), n * (256 if self.dtype == np.uint16 else 1), self.dtype)
+        return Frame(image, n, now if self.live else n / self.fps, now)
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+class ListSink(Sink):
+    name = "list"
+    in_main_thread = False
+
+    def __init__(self, fails_at: int | None = None, seconds: float = 0.0) -> None:
+        self.frames: list[FusedFrame] = []
+        self.fails_at, self.seconds = fails_at, seconds
+        self.closed = 0
+
+    def write(self, frame: FusedFrame) -> None:
+        if len(self.frames) == self.fails_at:
+            raise InputError("list: the disk is full")
+        time.sleep(self.seconds)
+        self.frames.append(frame)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def pick_visible(ir: Image, vis: Image) -> Image:
+    return vis.copy()
+
+
+def frame(index: int, at: float | None = None) -> Frame:
+    when = index / 10 if at is None else at
+    return Frame(np.zeros((1, 1), np.uint8), index, when, when)
+
+
+def push_all(pairer: Pairer, order: str) -> list[tuple[int, int]]:
+    """Push frames in the order of a text such as "iiv" and return the (ir, vis) indices of the pairs."""
+    counts = {"i": 0, "v": 0}
+    pairs: list[Pair | None] = []
+    for letter in order:
+        pairs.append(pairer.push("ir" if letter == "i" else "vis", frame(counts[letter])))
+        counts[letter] += 1
+    return [(pair.ir.index, pair.vis.index) for pair in pairs if pair]
+
+
+@pytest.mark.parametrize(
+    ("order", "pairs"),
+    [("iv", [(0, 0)]), ("vi", [(0, 0)]), ("iiivvv", [(0, 0), (1, 1), (2, 2)]), ("vvii", [(0, 0), (1, 1)])],
+)
+def test_in_order_pairs_by_number(order: str, pairs: list[tuple[int, int]]) -> None:
+    pairer = InOrder()
+    assert push_all(pairer, order) == pairs
+    assert pairer.wants == ("ir", "vis")
+    assert pairer.unpaired == {"ir": 0, "vis": 0}
+
+
+def test_in_order_wants_the_missing_partner() -> None:
+    pairer = InOrder()
+    pairer.push("ir", frame(0))
+    assert pairer.wants == ("vis",)
+
+
+@pytest.mark.parametrize(
+    ("order", "pairs", "unpaired"),
+    [
+        ("ivvv", [(0, 0), (0, 1), (0, 2)], {"ir": 0, "vis": 0}),
+        ("iiiv", [(2, 0)], {"ir": 2, "vis": 0}),
+        ("vvi", [(0, 1)], {"ir": 0, "vis": 1}),
+        ("iviiv", [(0, 0), (2, 1)], {"ir": 1, "vis": 0}),
+        ("ivi", [(0, 0)], {"ir": 0, "vis": 0}),
+    ],
+)
+def test_newest_pairs_each_visible_frame_once(
+    order: str, pairs: list[tuple[int, int]], unpaired: dict[str, int]
+) -> None:
+    pairer = Newest()
+    assert push_all(pairer, order) == pairs
+    assert pairer.unpaired == unpaired
+
+
+def test_a_pair_is_as_old_as_its_newer_frame() -> None:
+    assert Pair(frame(0, at=3.0), frame(0, at=2.0)).captured == 3.0
+
+
+# --- the loop
+
+
+def test_two_recordings_lose_nothing_and_stay_in_order() -> None:
+    sink = ListSink(seconds=0.002)
+    report = run(FakeSource(50), FakeSource(50), pick_visible, [sink])
+    assert [f.index for f in sink.frames] == list(range(50))
+    assert all(f.ir[0, 0] == f.vis[0, 0] == f.fused[0, 0] == f.index for f in sink.frames)
+    assert [f.timestamp for f in sink.frames] == pytest.approx([n / 100 for n in range(50)])
+    assert report.frames == report.sinks[0].written == 50
+    assert [(s.captured, s.dropped, s.unpaired) for s in report.sources] == [(50, 0, 0), (50, 0, 0)]
+    assert report.error is None
+    assert report.ended == "end of fake-50"
+    assert report.fps == pytest.approx(50 / report.seconds)
+    assert sink.closed
+
+
+def test_every_stage_is_timed() -> None:
+    report = run(FakeSource(5), FakeSource(5), pick_visible, [ListSink()])
+    assert list(report.stages) == list(STAGES)
+    assert {stats.count for stats in report.stages.values()} == {5}
+
+
+@pytest.mark.parametrize(("ir", "vis"), [(7, 4), (4, 7), (5, 4), (4, 5)])
+def test_a_longer_recording_is_said(ir: int, vis: int, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "edgefuse"):
+        report = run(FakeSource(ir), FakeSource(vis), pick_visible)
+    assert report.frames == 4
+    (message,) = caplog.messages
+    longer = max(ir, vis)
+    assert message == f"fake-{longer} is longer than fake-4 by {longer - 4} frames: its rest is not fused"
+
+
+def test_equal_recordings_are_not_said_to_differ(caplog: pytest.LogCaptureFixture) -> None:
+    run(FakeSource(4), FakeSource(4), pick_visible)
+    assert caplog.messages == []
+
+
+def test_live_sources_keep_the_newest_and_count_the_rest() -> None:
+    def slow(ir: Image, vis: Image) -> Image:
+        time.sleep(0.03)
+        return vis.copy()
+
+    sink = ListSink()
+    report = run(
+        FakeSource(None, live=True, fps=100), FakeSource(None, live=True, fps=200), slow, [sink], duration=0.5
+    )
+    ir, vis = report.sources
+    assert 8 <= report.frames <= 18
+    assert vis.dropped > report.frames
+    # Every frame is fused, dropped, unpaired, or was still waiting at the end.
+    assert 0 <= vis.captured - report.frames - vis.dropped - vis.unpaired <= 1
+    shown = [int(f.vis[0, 0]) for f in sink.frames]
+    assert shown == sorted(set(shown))
+    assert ir.captured > report.frames
+    assert report.ended == "0.5 s are over"
+
+
+def test_a_slow_infrared_camera_does_not_slow_the_visible_one() -> None:
+    sink = ListSink()
+    report = run(
+        FakeSource(None, live=True, fps=20),
+        FakeSource(None, live=True, fps=100),
+        pick_visible,
+        [sink],
+        duration=0.4,
+    )
+    assert report.frames > 25
+    assert len({int(f.ir[0, 0]) for f in sink.frames}) < 12
+
+
+def test_a_gap_in_the_numbers_of_a_source_counts_as_dropped() -> None:
+    class Skips(FakeSource):
+        def read(self) -> Frame | None:
+            self.next += self.next == 3
+            return super().read()
+
+    report = run(Skips(6), FakeSource(6), pick_visible)
+    assert report.sources[0].captured == 6
+    assert report.sources[0].dropped == 1
+
+
+def test_a_recording_beside_a_camera_plays_at_its_own_rate() -> None:
+    start = time.monotonic()
+    report = run(FakeSource(None, live=True, fps=200), FakeSource(11, fps=50), pick_visible)
+    assert time.monotonic() - start >= 0.19
+    assert report.ended == "end of fake-11"
+    assert report.frames >= 9
+
+
+def test_16_bit_infrared_arrives_as_8_bit() -> None:
+    sink = ListSink()
+    run(FakeSource(3, dtype=np.uint16), FakeSource(3), pick_visible, [sink])
+    assert {f.ir.dtype for f in sink.frames} == {np.dtype(np.uint8)}
+
+
+def test_a_lost_camera_ends_the_run_and_is_reported() -> None:
+    sink = ListSink()
+    report = run(FakeSource(None, live=True), FakeSource(None, live=True, fails_at=5), pick_visible, [sink])
+    assert report.error == "fake-None: the camera was lost"
+    assert report.ended == "the visible source failed"
+    assert sink.closed
+
+
+def test_a_camera_that_hangs_does_not_hang_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    start = time.monotonic()
+    ir = FakeSource(None, live=True, hangs_at=3)
+    with caplog.at_level(logging.WARNING, "edgefuse"), ir:
+        run(ir, FakeSource(None, live=True), pick_visible, duration=0.2)
+    assert time.monotonic() - start < 2
+    assert caplog.messages == ["fake-None does not answer and is left behind"]
+
+
+def test_stop_ends_a_run_from_another_thread() -> None:
+    stop = Stop()
+    threading.Timer(0.1, stop, args=["enough"]).start()
+    start = time.monotonic()
+    report = run(FakeSource(None, live=True), FakeSource(None, live=True), pick_visible, stop=stop)
+    assert time.monotonic() - start < 1
+    assert report.ended == "enough"
+
+
+def test_stop_while_no_frame_comes() -> None:
+    stop = Stop()
+    threading.Timer(0.1, stop, args=["enough"]).start()
+    with FakeSource(None, live=True, hangs_at=0) as ir:
+        report = run(ir, FakeSource(None, live=True), pick_visible, stop=stop)
+    assert (report.frames, report.stages.get("fuse"), report.ended) == (0, None, "enough")
+
+
+def test_a_failing_sink_leaves_the_others_running(caplog: pytest.LogCaptureFixture) -> None:
+    bad, good = ListSink(fails_at=3), ListSink()
+    report = run(FakeSource(20), FakeSource(20), pick_visible, [bad, good])
+    assert len(good.frames) == report.frames == 20
+    assert (report.sinks[0].written, report.sinks[0].dropped) == (3, 17)
+    assert report.error == report.sinks[0].error == "list: the disk is full"
+    assert caplog.messages == ["list: the disk is full"]
+    assert bad.closed
+    assert good.closed
+
+
+def test_the_run_ends_when_no_output_is_left() -> None:
+    report = run(
+        FakeSource(None, live=True), FakeSource(None, live=True), pick_visible, [ListSink(fails_at=2)]
+    )
+    assert report.ended == "every output failed"
+
+
+def test_a_slow_sink_drops_frames_of_a_camera_and_counts_them() -> None:
+    sink = ListSink(seconds=0.05)
+    report = run(FakeSource(None, live=True), FakeSource(None, live=True), pick_visible, [sink], duration=0.5)
+    assert report.sinks[0].dropped > 0
+    assert report.sinks[0].written + report.sinks[0].dropped == report.frames
+
+
+def test_an_error_of_the_fuser_is_raised_after_everything_is_closed() -> None:
+    def refuse(ir: Image, vis: Image) -> Image:
+        raise InputError("too small")
+
+    sink = ListSink()
+    with pytest.raises(InputError, match="too small"):
+        run(FakeSource(5), FakeSource(5), refuse, [sink])
+    assert sink.closed
+    assert not [t for t in threading.enumerate() if t.name.startswith(("capture", "sink"))]
+
+
+def test_a_defect_in_a_source_is_not_swallowed() -> None:
+    class Defect(FakeSource):
+        def read(self) -> Frame | None:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(Defect(), FakeSource(), pick_visible)
+
+
+@pytest.mark.parametrize("duration", [0.0, -1.0, float("nan")])
+def test_a_duration_must_be_positive(duration: float) -> None:
+    with pytest.raises(InputError, match="must be over 0"):
+        run(FakeSource(), FakeSource(), pick_visible, duration=duration)
+
+
+def test_progress_is_told() -> None:
+    told: list[Progress] = []
+    run(
+        FakeSource(None, live=True),
+        FakeSource(None, live=True),
+        pick_visible,
+        duration=0.7,
+        progress=told.append,
+    )
+    assert len(told) >= 2
+    assert told[-1].frames > told[0].frames
+    assert told[-1].fps > 10
+
+
+def test_capture_fusion_and_output_overlap() -> None:
+    """Three stages of 10 ms each: in turn 30 ms a frame, overlapped 10."""
+
+    class Slow(FakeSource):
+        def read(self) -> Frame | None:
+            time.sleep(0.01)
+            return super().read()
+
+    def slow(ir: Image, vis: Image) -> Image:
+        time.sleep(0.01)
+        return vis.copy()
+
+    report = run(Slow(30), Slow(30), slow, [ListSink(seconds=0.01)])
+    assert report.seconds < 30 * 0.02
+
+
+# --- timing
+
+
+def test_percentiles_are_interpolated() -> None:
+    assert percentiles([float(n) for n in range(101)]) == (50.0, 95.0, 99.0)
+
+
+def test_times_stay_bounded_and_counts_do_not() -> None:
+    times = StageTimes()
+    for n in range(5000):
+        times.record("fuse", float(n))
+    stats = times.stats()["fuse"]
+    assert stats.count == 5000
+    assert stats.mean == pytest.approx(2499.5)
+    assert stats.max == 4999
+    assert stats.p50 == pytest.approx(np.median(range(904, 5000)))
+
+
+def test_an_unknown_stage_is_refused() -> None:
+    with pytest.raises(KeyError, match="unknown stage 'fusing'"):
+        StageTimes().record("fusing", 1.0)
+
+
+def test_a_stage_that_raises_is_not_recorded() -> None:
+    times = StageTimes()
+    with pytest.raises(ValueError, match="no"), times.measure("fuse"):
+        raise ValueError("no")
+    assert times.stats() == {}

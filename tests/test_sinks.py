@@ -1,0 +1,207 @@
+import os
+import shutil
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from edgefuse.errors import InputError
+from edgefuse.images import read_image
+from edgefuse.runtime.compose import side_by_side
+from edgefuse.runtime.sinks import FusedFrame, ImageSequence, Still, VideoOut, Window, open_output
+
+
+def shot(index: int = 0, size: tuple[int, int] = (64, 48), grey: bool = False, at: float = 0.0) -> FusedFrame:
+    width, height = size
+    shape = (height, width) if grey else (height, width, 3)
+    ir = np.full((height, width), 200, np.uint8)
+    vis, fused = np.full(shape, 20, np.uint8), np.full(shape, 20 * index % 256, np.uint8)
+    return FusedFrame(ir, vis, fused, index, at)
+
+
+def frames_of(path: Path) -> list[Any]:
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    frames: list[Any] = []
+    while True:
+        ok, image = capture.read()
+        if not ok:
+            return frames
+        frames.append(image)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mkv", ".MP4"])
+@pytest.mark.parametrize("size", [(64, 48), (65, 49)])
+@pytest.mark.parametrize("grey", [False, True])
+def test_a_video_holds_every_frame(tmp_path: Path, suffix: str, size: tuple[int, int], grey: bool) -> None:
+    path = tmp_path / f"out{suffix}"
+    with VideoOut(path, fps=12.5) as sink:
+        for n in range(5):
+            sink.write(shot(n, size, grey))
+        assert not path.exists(), "the final name is given at the end"
+    frames = frames_of(path)
+    assert [round(float(f.mean()) / 20) for f in frames] == [0, 1, 2, 3, 4]
+    assert frames[0].shape == (size[1] + size[1] % 2, size[0] + size[0] % 2, 3)
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_a_side_by_side_video(tmp_path: Path) -> None:
+    with VideoOut(tmp_path / "out.mkv", fps=10, triptych=True) as sink:
+        sink.write(shot(5))
+    (frame,) = frames_of(tmp_path / "out.mkv")
+    assert frame.shape == (48, 192, 3)
+    assert [int(frame[5, x, 0]) for x in (32, 96, 160)] == [200, 20, 100]
+
+
+@pytest.mark.parametrize(
+    ("times", "count"),
+    [
+        ([0.0, 0.1, 0.2, 0.3], 4),
+        ([0.0, 0.3, 0.4], 5),  # one frame is 0.2 s late: two repeats
+        ([0.0, 0.05, 0.1, 0.15, 0.2], 3),  # twice as fast as the file's rate
+        ([0.0, 60.0, 60.1], 3),  # a gap is not filled for longer than a second
+    ],
+)
+def test_a_live_video_keeps_its_pace(tmp_path: Path, times: list[float], count: int) -> None:
+    with VideoOut(tmp_path / "out.mkv", fps=10, keep_pace=True) as sink:
+        for n, at in enumerate(times):
+            sink.write(shot(n, at=100 + at))
+    assert len(frames_of(tmp_path / "out.mkv")) == count
+
+
+def test_an_existing_video_stays_until_the_new_one_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    path.write_text("old")
+    sink = VideoOut(path, fps=10)
+    sink.write(shot())
+    assert path.read_text() == "old"
+    sink.close()
+    sink.close()
+    assert len(frames_of(path)) == 1
+
+
+def test_a_video_without_frames_writes_nothing(tmp_path: Path) -> None:
+    VideoOut(tmp_path / "out.mp4", fps=10).close()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_stops_a_video_before_it_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = VideoOut(tmp_path / "out.mp4", fps=10)
+    for n in range(16):
+        sink.write(shot(n))
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 10**6))
+    with pytest.raises(InputError, match=r"out\.mp4: the disk is full"):
+        sink.write(shot(16))
+    sink.close()
+    assert len(frames_of(tmp_path / "out.mp4")) == 16
+
+
+def test_a_damaged_video_never_gets_the_name(tmp_path: Path) -> None:
+    sink = VideoOut(tmp_path / "out.mp4", fps=10)
+    sink.write(shot())
+    sink._writer.release()
+    next(tmp_path.glob(".*.part.mp4")).write_bytes(b"cut off")
+    with pytest.raises(InputError, match="could not be completed and was removed"):
+        sink.close()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_changed_picture_size_is_refused(tmp_path: Path) -> None:
+    with VideoOut(tmp_path / "out.mp4", fps=10) as sink:
+        sink.write(shot(size=(64, 48)))
+        with pytest.raises(InputError, match="the picture changed from 64x48 to 32x48"):
+            sink.write(shot(size=(32, 48)))
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("out.webm", r"the suffix of a video must be one of \.mp4, \.avi, \.mkv"),
+        ("missing/out.mp4", "there is no folder"),
+        ("", "the output is empty"),
+    ],
+)
+def test_a_bad_output_gets_one_sentence(tmp_path: Path, name: str, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        open_output(f"{tmp_path}/{name}" if name else "", fps=10, keep_pace=False, triptych=False)
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_output_follows_from_its_path(tmp_path: Path) -> None:
+    (tmp_path / "dotted.d").mkdir()
+    kinds = {
+        name: type(open_output(f"{tmp_path}/{name}", fps=10, keep_pace=False, triptych=False))
+        for name in ("a.mp4", "a/", "b", "dotted.d")
+    }
+    assert kinds == {"a.mp4": VideoOut, "a/": ImageSequence, "b": ImageSequence, "dotted.d": ImageSequence}
+
+
+def test_an_image_sequence_is_lossless_and_numbered(tmp_path: Path) -> None:
+    with ImageSequence(tmp_path / "new" / "frames") as sink:
+        for n in range(3):
+            sink.write(shot(n))
+    files = sorted((tmp_path / "new" / "frames").iterdir())
+    assert [f.name for f in files] == ["000000.png", "000001.png", "000002.png"]
+    assert read_image(files[2])[0, 0].tolist() == [40, 40, 40]
+
+
+def test_an_image_sequence_does_not_mix_with_older_images(tmp_path: Path) -> None:
+    (tmp_path / "old.png").touch()
+    with pytest.raises(InputError, match="already has images"):
+        ImageSequence(tmp_path)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot make folder"):
+        ImageSequence(tmp_path / "file" / "frames")
+
+
+def test_a_still_is_the_last_frame(tmp_path: Path) -> None:
+    with Still(tmp_path / "still.png") as sink:
+        for n in range(3):
+            sink.write(shot(n))
+        assert os.listdir(tmp_path) == []
+    image = read_image(tmp_path / "still.png")
+    assert image.shape == (48, 192, 3)
+    assert image[5, 160, 0] == 40
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"), [("a.txt", "the suffix of a still"), ("missing/a.png", "there is no folder")]
+)
+def test_a_bad_still_gets_one_sentence(tmp_path: Path, name: str, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        Still(tmp_path / name)
+
+
+def test_side_by_side_resizes_infrared_and_labels() -> None:
+    vis = np.full((480, 640, 3), 60, np.uint8)
+    image = side_by_side(np.full((240, 320), 60, np.uint8), vis, vis)
+    assert image.shape == (480, 1920, 3)
+    assert (image[:400] == 60).all()
+    for column in range(3):
+        assert (image[400:, 640 * column : 640 * (column + 1)] == 255).any()
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 33), (16, 480)])
+def test_side_by_side_of_small_pictures(size: tuple[int, int]) -> None:
+    small = shot(1, size)
+    assert side_by_side(small.ir, small.vis, small.fused).shape == (size[1], 3 * size[0], 3)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="displays are named by the environment on Linux only")
+@pytest.mark.parametrize("display", [None, ":99"])
+def test_a_missing_display_gets_one_sentence(display: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    if display is not None:
+        monkeypatch.setenv("DISPLAY", display)
+    with pytest.raises(InputError, match=r"no display|no window can be opened"):
+        Window(lambda: None)

@@ -1,0 +1,346 @@
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from edgefuse.errors import SourceError
+from edgefuse.runtime.opencv_video import open_writer
+from edgefuse.runtime.sources import Frame, RealTime, open_source, safe_name
+from edgefuse.runtime.sources import camera as camera_module
+from edgefuse.runtime.sources.base import Spec
+from edgefuse.runtime.sources.video import NetworkStream
+
+SHAPE = (48, 64, 3)
+
+
+def flat(value: int) -> np.ndarray:
+    return np.full(SHAPE, value, np.uint8)
+
+
+def write_video(path: Path, frames: int = 5, fps: float = 12.5) -> Path:
+    codec = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "FFV1"}[path.suffix]
+    writer = open_writer(str(path), codec, fps, (64, 48))
+    assert writer is not None
+    for n in range(frames):
+        writer.write(flat(20 * n))
+    writer.release()
+    return path
+
+
+def read_all(text: str, role: Any = "vis") -> list[Frame]:
+    with open_source(text, role) as source:
+        frames = []
+        while (frame := source.read()) is not None:
+            frames.append(frame)
+        assert source.read() is None
+        return frames
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.avi", "a.mkv", "name with spaces äö.mp4"])
+def test_a_video_gives_every_frame_in_order(tmp_path: Path, name: str) -> None:
+    path = write_video(tmp_path / name)
+    before = time.monotonic()
+    frames = read_all(str(path))
+    assert [round(float(f.image.mean()) / 20) for f in frames] == [0, 1, 2, 3, 4]
+    assert [f.index for f in frames] == [0, 1, 2, 3, 4]
+    assert [f.timestamp for f in frames] == pytest.approx([n / 12.5 for n in range(5)])
+    assert all(before <= f.captured <= time.monotonic() for f in frames)
+    with open_source(str(path), "vis") as source:
+        assert (source.live, source.fps, source.length) == (False, 12.5, 5)
+
+
+def test_a_video_takes_another_frame_rate(tmp_path: Path) -> None:
+    frames = read_all(f"{write_video(tmp_path / 'a.avi')}?fps=5")
+    assert frames[1].timestamp == pytest.approx(0.2)
+
+
+def test_a_folder_is_read_in_natural_order(tmp_path: Path) -> None:
+    for n in (10, 9, 100, 2):
+        cv2.imwrite(str(tmp_path / f"frame{n}.png"), flat(n))
+    (tmp_path / "notes.txt").write_text("not an image")
+    assert [int(f.image[0, 0, 0]) for f in read_all(str(tmp_path))] == [2, 9, 10, 100]
+    assert [f.timestamp for f in read_all(f"{tmp_path}?fps=10")] == pytest.approx([0, 0.1, 0.2, 0.3])
+
+
+def test_a_folder_keeps_16_bits(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((48, 64), 40_000, np.uint16))
+    (frame,) = read_all(str(tmp_path), "ir")
+    assert frame.image.dtype == np.uint16
+
+
+def test_a_recording_in_real_time_comes_when_it_is_due(tmp_path: Path) -> None:
+    with RealTime(open_source(f"{write_video(tmp_path / 'a.avi')}?fps=50", "vis")) as source:
+        start = time.monotonic()
+        frames = [source.read() for _ in range(6)]
+        assert time.monotonic() - start >= 0.079
+    assert source.live
+    assert frames.pop() is None
+    stamps = [f.timestamp for f in frames if f]
+    assert np.diff(stamps) == pytest.approx([0.02] * 4)
+
+
+def broken(tmp_path: Path) -> dict[str, Path]:
+    paths = {name: tmp_path / name for name in ("empty.mp4", "text.mp4", "folder", "image.png", "cut.mp4")}
+    paths["empty.mp4"].touch()
+    paths["text.mp4"].write_bytes(b"not a video" * 100)
+    paths["folder"].mkdir()
+    cv2.imwrite(str(paths["image.png"]), flat(1))
+    whole = write_video(tmp_path / "whole.mp4").read_bytes()
+    paths["cut.mp4"].write_bytes(whole[: len(whole) // 2])
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("missing.mp4", "no such file or folder: .*missing.mp4"),
+        ("empty.mp4", r"empty.mp4 is empty \(0 bytes\)"),
+        ("text.mp4", "text.mp4 is not a video"),
+        ("cut.mp4", "cut.mp4 is not a video"),
+        ("folder", "no images in .*folder"),
+        ("image.png", "image.png is an image"),
+        ("whole.mp4?speed=2", "unknown option 'speed': known are fps"),
+        ("whole.mp4?fps=fast", "option fps: 'fast' is not a number"),
+        ("whole.mp4?fps=0", "option fps: '0' is outside"),
+        ("whole.mp4?fps", "option 'fps' has no value"),
+        ("whole.mp4?fps=1&fps=2", "option 'fps' is given twice"),
+    ],
+)
+def test_a_bad_recording_gets_one_sentence(
+    tmp_path: Path, name: str, sentence: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    broken(tmp_path)
+    with pytest.raises(SourceError, match=sentence) as error:
+        open_source(str(tmp_path / name), "vis")
+    assert "\n" not in str(error.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_broken_image_in_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with (
+        open_source(str(tmp_path), "vis") as source,
+        pytest.raises(SourceError, match=r"a\.png is not an image"),
+    ):
+        source.read()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "the source is empty"),
+        ("cam", "unknown source 'cam'.*did you mean 'cam0'"),
+        ("simm", "did you mean 'sim'"),
+        ("ftp://host/a.mp4", "unknown URL scheme 'ftp': known are http, .*did you mean"),
+        ("http:///a.mp4", "names no host"),
+        ("rtsp://host:99999/x", "is not a valid URL"),
+        ("sim?sede=3", "unknown sim option 'sede'.*did you mean 'seed'"),
+        ("sim?frames=none", "option frames: 'none' is not a whole number"),
+    ],
+)
+def test_a_source_that_cannot_be_understood(text: str, sentence: str) -> None:
+    with pytest.raises(SourceError, match=sentence):
+        open_source(text, "ir")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("rtsp://me:pw@host:554/live", "rtsp://me:***@host:554/live"),
+        ("rtsp://me:p@w:x@host/live", "rtsp://me:***@host/live"),
+        ("http://h/v?user=a&password=pw&ch=1", "http://h/v?user=a&password=***&ch=1"),
+        ("http://h/v?auth_token=abc", "http://h/v?auth_token=***"),
+        ("http://h/v?a=b;c", "http://h/v?a=b;c"),
+        ("rtsp://[::1", "rtsp://…"),
+        ("recordings/a b?.mp4", "recordings/a b?.mp4"),
+    ],
+)
+def test_passwords_are_never_shown(text: str, shown: str) -> None:
+    assert safe_name(text) == shown
+
+
+def test_a_url_keeps_its_own_query() -> None:
+    spec = Spec.parse("rtsp://host/live?channel=1&subtype=0")
+    assert spec.target == "rtsp://host/live?channel=1&subtype=0"
+    assert spec.options == {}
+
+
+# --- network, for real, on the loopback interface
+
+
+class Mjpeg(BaseHTTPRequestHandler):
+    """Serves ten JPEGs as multipart/x-mixed-replace, then closes."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        for n in range(10):
+            data = cv2.imencode(".jpg", flat(10 * n))[1].tobytes()
+            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
+            self.wfile.write(head.encode() + data + b"\r\n")
+            time.sleep(0.01)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def mjpeg_url() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Mjpeg)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/live.mjpg"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_network_stream_is_live_and_its_end_is_said(mjpeg_url: str) -> None:
+    with open_source(mjpeg_url, "vis") as source:
+        assert source.live
+        frames = [source.read() for _ in range(8)]
+        with pytest.raises(SourceError, match=r"live\.mjpg was lost or ended after \d+ frames"):
+            frames += iter(source.read, None)
+    assert [f.index for f in frames if f] == list(range(len(frames)))
+    assert all(f.timestamp == f.captured for f in frames if f)
+
+
+def test_an_unreachable_url_is_said_without_its_password(capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    with pytest.raises(SourceError, match="nobody answers") as error:
+        open_source(f"http://me:hunter2@127.0.0.1:{port}/live", "vis")
+    assert "hunter2" not in str(error.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_silent_server_runs_into_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NetworkStream, "timeout", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        start = time.monotonic()
+        with pytest.raises(SourceError, match=r"nobody answers within 0\.3 s"):
+            open_source(f"http://127.0.0.1:{listener.getsockname()[1]}/live", "vis")
+    assert time.monotonic() - start < 3
+
+
+# --- cameras: no hardware here, so a fake stands below, where OpenCV would be
+
+
+class FakeDevice:
+    """Answers as a `cv2.VideoCapture` does for a camera of 64x48 at 30 frames per second."""
+
+    def __init__(self, frames: int = 3) -> None:
+        self.frames = frames
+        self.released = False
+
+    def get(self, setting: int) -> float:
+        return {cv2.CAP_PROP_FRAME_WIDTH: 64.0, cv2.CAP_PROP_FRAME_HEIGHT: 48.0, cv2.CAP_PROP_FPS: 30.0}[
+            setting
+        ]
+
+    def grab(self) -> bool:
+        self.frames -= 1
+        return self.frames >= 0
+
+    def retrieve(self) -> tuple[bool, np.ndarray]:
+        return True, flat(7)
+
+    def release(self) -> None:
+        self.released = True
+
+
+@pytest.fixture
+def devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(camera_module, "DEVICES", tmp_path)
+    monkeypatch.setattr("sys.platform", "linux")
+    return tmp_path
+
+
+def plug_in(devices: Path, monkeypatch: pytest.MonkeyPatch, device: FakeDevice | None) -> list[Any]:
+    (devices / "video0").touch()
+    calls: list[Any] = []
+
+    def open_capture(*args: Any) -> FakeDevice | None:
+        calls.append(args)
+        return device
+
+    monkeypatch.setattr(camera_module, "open_capture", open_capture)
+    return calls
+
+
+def test_a_camera_gives_frames_until_it_is_unplugged(devices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = FakeDevice()
+    calls = plug_in(devices, monkeypatch, device)
+    with open_source("cam0?size=64x48&fps=30", "vis") as source:
+        assert source.live
+        assert source.fps == 30
+        assert [source.read().index for _ in range(3)] == [0, 1, 2]  # type: ignore[union-attr]
+        with pytest.raises(SourceError, match="the camera was lost after 3 frames"):
+            source.read()
+    assert device.released
+    target, _, settings = calls[0]
+    assert target == str(devices / "video0")
+    assert settings[:4] == [cv2.CAP_PROP_FRAME_WIDTH, 64, cv2.CAP_PROP_FRAME_HEIGHT, 48]
+
+
+@pytest.mark.parametrize(
+    ("text", "device", "sentence"),
+    [
+        ("cam3", FakeDevice(), r"there is no camera .*video3 \(cameras present: .*video0\)"),
+        ("/dev/nothing", FakeDevice(), "there is no camera /dev/nothing"),
+        ("cam0", None, "video0 cannot be opened as a camera.*busy"),
+        ("cam0", FakeDevice(frames=0), "gives no picture: is it busy"),
+        ("cam0?size=640x480", FakeDevice(), "the camera gives 64x48 in place of 640x480"),
+        ("cam0?fps=60", FakeDevice(), "gives 30 frames per second in place of 60"),
+        ("cam0?size=big", FakeDevice(), "option size: size 'big' is not WIDTHxHEIGHT"),
+    ],
+)
+def test_a_bad_camera_gets_one_sentence_and_is_released(
+    devices: Path, monkeypatch: pytest.MonkeyPatch, text: str, device: FakeDevice | None, sentence: str
+) -> None:
+    calls = plug_in(devices, monkeypatch, device)
+    with pytest.raises(SourceError, match=sentence):
+        open_source(text, "ir")
+    assert not calls or device is None or device.released
+
+
+def test_a_device_that_is_no_camera(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SourceError, match="/dev/null cannot be opened as a camera"):
+        open_source("/dev/null", "vis")
+    assert capfd.readouterr() == ("", "")
+
+
+# --- the simulated rig
+
+
+def test_sim_with_frames_is_a_recording_that_repeats() -> None:
+    first, second = (read_all("sim?frames=2&size=64x48&seed=3", "ir") for _ in range(2))
+    assert len(first) == 2
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(first, second, strict=True))
+
+
+def test_two_sim_cameras_are_live_and_share_their_time() -> None:
+    with (
+        open_source("sim?size=64x48&ir_fps=25&vis_fps=50&ir_clock_offset=0.5", "ir") as ir,
+        open_source("sim?size=64x48&ir_fps=25&vis_fps=50", "vis") as vis,
+    ):
+        assert ir.live
+        assert (ir.fps, vis.fps) == (25, 50)
+        a, b, c = ir.read(), vis.read(), vis.read()
+    assert a is not None
+    assert b is not None
+    assert c is not None
+    assert a.captured - b.captured == pytest.approx(a.index / 25 - b.index / 50)
+    assert a.timestamp - a.captured == pytest.approx(0.5)
+    assert b.timestamp == pytest.approx(b.captured)
+    assert c.index > b.index
+    assert c.captured <= time.monotonic()
