@@ -4,7 +4,6 @@ Images are numpy arrays as OpenCV has them: uint8 (infrared also uint16), `[H, W
 `[H, W, 3]` in B, G, R order for colour, values 0..255.
 """
 
-import os
 import re
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse.errors import InputError
+from edgefuse.files import replace_file
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -188,10 +188,4 @@ def write_image(path: str | Path, image: NDArray[Any]) -> None:
     encoded, data = cv2.imencode(path.suffix.lower(), image)
     if not encoded:
         raise InputError(f"cannot encode a {image.dtype} image of shape {image.shape} as {path.suffix}")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        partial.write_bytes(data.tobytes())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error.strerror}") from None
+    replace_file(path, lambda partial: partial.write_bytes(data.tobytes()))

@@ -58,9 +58,8 @@ class OnnxRuntimeBackend:
         try:
             self._session: Any = ort.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # ORT's exceptions share no base class but Exception
-            raise ModelError(
-                f"{path} is not a model that ONNX Runtime can load: {_first_line(error)}"
-            ) from None
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+            raise ModelError(f"{path} is not a model that ONNX Runtime can load: {reason}") from None
         self._spec = ModelSpec.from_metadata(self._session.get_modelmeta().custom_metadata_map, path)
         self._input = self._session.get_inputs()[0].name
         self._device = dict(wanted)[self._session.get_providers()[0]]

@@ -13,7 +13,7 @@ from edgefuse.runtime.backends import Backend, OnnxRuntimeBackend
 from edgefuse.spec import ModelSpec
 from edgefuse.weights import DEFAULT_MODEL, model_file
 
-__all__ = ["Fuser"]
+__all__ = ["Fuser", "network_input"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +38,8 @@ class Fuser:
         self.backend: Backend = (
             OnnxRuntimeBackend(model_file(model), threads) if isinstance(model, str | Path) else model
         )
-        self._buffer: NDArray[np.float32] = np.empty((1, 2, 0, 0), np.float32)
-        self._resized_from: tuple[int, ...] | None = None
+        self._buffer: NDArray[np.float32] | None = None
+        self._resized: tuple[str, str] | None = None
 
     @property
     def spec(self) -> ModelSpec:
@@ -71,30 +71,42 @@ class Fuser:
     def fuse_luma(self, ir: Image, vis: Image) -> Image:
         """Fuse two grey images uint8 `[H, W]` of equal size into one."""
         height, width = vis.shape
-        x = self._padded(ir, vis)
-        fused = self.backend.run(x)[0, 0, :height, :width]
+        size = self.spec.size
+        if size is not None and size != (width, height):
+            raise InputError(
+                f"the model file is fixed to {size[0]}x{size[1]} and the image is {size_of(vis)}: "
+                f"export it with --size {size_of(vis)}, or without --size for any size"
+            )
+        self._buffer = network_input(ir, vis, self.spec.multiple, self._buffer)
+        fused = self.backend.run(self._buffer)[0, 0, :height, :width]
         # Rounds and saturates in one pass; the network's answer is never negative.
         return cv2.convertScaleAbs(fused, alpha=255.0)
 
-    def _padded(self, ir: Image, vis: Image) -> NDArray[np.float32]:
-        """Return the network's input: scaled to [0, 1], edges repeated up to the network's multiple."""
-        height, width = vis.shape
-        if self.spec.size not in (None, (width, height)):
-            w, h = self.spec.size or (0, 0)
-            raise InputError(
-                f"the model file is fixed to {w}x{h} and the image is {size_of(vis)}: "
-                f"export it with --size {size_of(vis)}, or without --size for any size"
-            )
-        down, right = -height % self.spec.multiple, -width % self.spec.multiple
-        if self._buffer.shape[2:] != (height + down, width + right):
-            self._buffer = np.empty((1, 2, height + down, width + right), np.float32)
-        for channel, image in zip(self._buffer[0], (ir, vis), strict=True):
-            np.multiply(image, np.float32(1 / 255), out=channel[:height, :width])
-            channel[:height, width:] = channel[:height, width - 1 : width]
-            channel[height:] = channel[height - 1]
-        return self._buffer
-
     def _say_resized(self, ir: Image, vis: Image) -> None:
-        if self._resized_from != (ir.shape[:2], vis.shape[:2]):
-            self._resized_from = (ir.shape[:2], vis.shape[:2])
-            logger.warning("infrared is resized from %s to the visible %s", size_of(ir), size_of(vis))
+        if self._resized != (size_of(ir), size_of(vis)):
+            self._resized = (size_of(ir), size_of(vis))
+            logger.warning("infrared is resized from %s to the visible camera's %s", *self._resized)
+
+
+def network_input(
+    ir: Image, vis: Image, multiple: int, buffer: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Make a network's input out of two grey images uint8 `[H, W]`.
+
+    Args:
+        ir: infrared.
+        vis: visible luma, of the same size.
+        multiple: the right and lower edges are repeated until H and W are multiples of this.
+        buffer: an earlier answer, overwritten if it has the right size.
+
+    Returns:
+        float32 `[1, 2, H, W]` in [0, 1]; infrared is channel 0.
+    """
+    height, width = vis.shape
+    shape = (1, 2, height + -height % multiple, width + -width % multiple)
+    x = buffer if buffer is not None and buffer.shape == shape else np.empty(shape, np.float32)
+    for channel, image in zip(x[0], (ir, vis), strict=True):
+        np.multiply(image, np.float32(1 / 255), out=channel[:height, :width])
+        channel[:height, width:] = channel[:height, width - 1 : width]
+        channel[height:] = channel[height - 1]
+    return x

@@ -1,8 +1,6 @@
 """Checkpoints: `.pt` to go on training from, `.safetensors` with the weights alone to ship."""
 
 import json
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from edgefuse.errors import InputError, ModelError
+from edgefuse.errors import ModelError
+from edgefuse.files import replace_file
 from edgefuse.train.models import build_model
 
 __all__ = ["Checkpoint", "load_checkpoint", "restore_model", "save_checkpoint", "save_weights"]
@@ -41,14 +40,14 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "config": checkpoint.config,
         "optimiser": checkpoint.optimiser,
     }
-    _replace(path, lambda partial: torch.save(values, partial))
+    replace_file(path, lambda partial: torch.save(values, partial))
 
 
 def save_weights(path: Path, checkpoint: Checkpoint) -> None:
     """Write the weights alone as safetensors, with model, step and configuration as metadata."""
     facts = {"model": checkpoint.model, "step": checkpoint.step, "config": checkpoint.config}
     tensors = {k: v.detach().cpu().contiguous() for k, v in checkpoint.weights.items()}
-    _replace(path, lambda partial: save_file(tensors, partial, metadata={"edgefuse": json.dumps(facts)}))
+    replace_file(path, lambda partial: save_file(tensors, partial, metadata={"edgefuse": json.dumps(facts)}))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -98,13 +97,3 @@ def _load_safetensors(path: Path) -> Checkpoint:
     if facts is None:
         raise ModelError(f"{path} has no edgefuse metadata that names its network")
     return Checkpoint(weights=weights, **json.loads(facts))
-
-
-def _replace(path: Path, write: Callable[[Path], None]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(partial)
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error.strerror}") from None

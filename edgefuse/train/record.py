@@ -2,7 +2,6 @@
 
 import csv
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from edgefuse.errors import InputError
+from edgefuse.files import replace_file
 from edgefuse.images import Image, write_image
 from edgefuse.runtime.fuser import Fuser
 from edgefuse.train.backend import TorchBackend
@@ -130,9 +130,7 @@ def plot_losses(log: Path, out: Path, title: str) -> None:
         axes.grid(alpha=0.25)
         if len(values) and (values > 0).all():
             axes.set_yscale("log")
-    partial = out.with_name(f".{out.name}.part")
-    canvas.print_png(partial)
-    os.replace(partial, out)
+    replace_file(out, canvas.print_png)
 
 
 def write_samples(path: Path, model: nn.Module, pairs: list[tuple[Image, Image]]) -> None:

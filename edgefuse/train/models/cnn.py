@@ -12,6 +12,17 @@ from torch import Tensor, nn
 __all__ = ["CNN"]
 
 
+class FrameNorm(nn.GroupNorm):
+    """Group norm whose statistics stay in float32: over a whole frame the sum overflows half precision."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `[B, C, H, W]`."""
+        normed = nn.functional.group_norm(
+            x.float(), self.num_groups, self.weight.float(), self.bias.float(), self.eps
+        )
+        return normed.to(x.dtype)
+
+
 class ChannelGate(nn.Module):
     """ECA (Wang et al., CVPR 2020): scale each channel by a sigmoid of its and its neighbours' means."""
 
@@ -21,7 +32,7 @@ class ChannelGate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Gate `[B, C, H, W]`."""
-        means = x.mean((2, 3)).unsqueeze(1)
+        means = x.float().mean((2, 3)).to(x.dtype).unsqueeze(1)
         return x * torch.sigmoid(self.conv(means)).permute(0, 2, 1).unsqueeze(3)
 
 
@@ -78,7 +89,7 @@ class CNN(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(2, 16, 1), nn.GroupNorm(2, 16), nn.LeakyReLU(0.01))
+        self.stem = nn.Sequential(nn.Conv2d(2, 16, 1), FrameNorm(2, 16), nn.LeakyReLU(0.01))
         self.skip_0 = PixelMLP(16)
         self.dense_1, self.down_1 = _dense(16, 4), _down(24)
         self.skip_1 = PixelMLP(48)
