@@ -1,0 +1,230 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import typer
+from onnx import TensorProto, helper
+from typer.testing import CliRunner, Result
+
+from edgefuse.cli.stream import stream
+from edgefuse.errors import EdgefuseError, InputError, ModelError, SourceError
+from edgefuse.images import read_image
+from edgefuse.runtime.opencv_video import open_writer
+from edgefuse.runtime.timing import STAGES
+from edgefuse.spec import ModelSpec
+
+# As in the real command line, one command among others.
+app = typer.Typer()
+app.command()(stream)
+
+
+@app.command()
+def other() -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def mean_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model file that returns the mean of its two inputs: small, and its answer is known."""
+    node = helper.make_node("ReduceMean", ["sources", "axes"], ["fused"], keepdims=1)
+    axes = helper.make_tensor("axes", TensorProto.INT64, [1], [1])
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, "h", "w"])
+        for name, channels in (("sources", 2), ("fused", 1))
+    ]
+    graph = helper.make_graph([node], "mean", ends[:1], ends[1:], [axes])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    helper.set_model_props(model, ModelSpec(model="mean", multiple=1).to_metadata())
+    path = tmp_path_factory.mktemp("model") / "mean.onnx"
+    onnx.save(model, path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Eight infrared images of value 100 and visible ones of value 20 n."""
+    root = tmp_path_factory.mktemp("pairs")
+    for n in range(8):
+        for name, image in (
+            ("ir", np.full((48, 64), 100, np.uint8)),
+            ("vis", np.full((48, 64, 3), 20 * n, np.uint8)),
+        ):
+            (root / name).mkdir(exist_ok=True)
+            cv2.imwrite(str(root / name / f"{n}.png"), image)
+    return str(root / "ir"), str(root / "vis")
+
+
+def run(*args: object) -> Result:
+    """Run the command in this process; errors come out as exceptions, as `edgefuse.cli.main` gets them."""
+    result = CliRunner().invoke(app, ["stream", *map(str, args)], catch_exceptions=True)
+    if isinstance(result.exception, EdgefuseError):
+        raise result.exception
+    return result
+
+
+def test_folders_become_images_and_a_table(tmp_path: Path, folders: tuple[str, str], mean_model: str) -> None:
+    ir, vis = folders
+    result = run("--ir", ir, "--vis", vis, "--model", mean_model, "--out", tmp_path / "fused", "--threads", 1)
+    assert result.exit_code == 0, result.output
+    images = [read_image(path) for path in sorted((tmp_path / "fused").iterdir())]
+    assert [int(image[0, 0, 0]) for image in images] == [50 + 10 * n for n in range(8)]
+    for word in (*STAGES, "p50", "p95", "p99", "dropped"):
+        assert word in result.output
+    assert "8 frames in" in result.output
+    assert "end of" in result.output
+
+
+def test_videos_become_a_side_by_side_video_and_a_still(tmp_path: Path, mean_model: str) -> None:
+    for name, value in (("ir", 100), ("vis", 60)):
+        writer = open_writer(str(tmp_path / f"{name}.avi"), "MJPG", 20, (64, 48))
+        assert writer is not None
+        for _ in range(6):
+            writer.write(np.full((48, 64, 3), value, np.uint8))
+        writer.release()
+    out, still = tmp_path / "out.mp4", tmp_path / "still.png"
+    sources = ("--ir", tmp_path / "ir.avi", "--vis", tmp_path / "vis.avi", "--model", mean_model)
+    result = run(*sources, "--out", out, "--side-by-side", "--still", still)
+    assert result.exit_code == 0, result.output
+    video = cv2.VideoCapture(str(out), cv2.CAP_FFMPEG)
+    assert (video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)) == (6, 20)
+    image = read_image(still)
+    assert image.shape == (48, 192, 3)
+    assert [int(image[5, x, 0]) for x in (32, 96, 160)] == pytest.approx([100, 60, 80], abs=2)
+
+
+def test_sim_ends_after_its_duration(mean_model: str) -> None:
+    sim = "sim?size=64x48&fps=50"
+    result = run("--ir", sim, "--vis", sim, "--model", mean_model, "--duration", 0.3)
+    assert result.exit_code == 0
+    assert "ended: 0.3 s are over" in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "sentence"),
+    [
+        ({"--ir": "missing.mp4"}, SourceError, "no such file or folder: missing.mp4"),
+        ({"--vis": "/dev/video99"}, SourceError, "there is no camera /dev/video99"),
+        ({"--model": "nanno"}, ModelError, "unknown model 'nanno'"),
+        ({"--model": "missing.onnx"}, ModelError, "no such model file: missing.onnx"),
+        ({"--model": __file__}, ModelError, "is not a model that ONNX Runtime can load"),
+        ({"--out": "out.gif"}, InputError, "the suffix of a video must be"),
+        ({"--still": "still.mp4"}, InputError, "the suffix of a still must be"),
+        ({"--duration": "0"}, InputError, "duration is 0 s"),
+        ({"--threads": "0"}, InputError, "threads is 0"),
+    ],
+)
+def test_wrong_input_gets_one_sentence(
+    options: dict[str, str],
+    error: type[EdgefuseError],
+    sentence: str,
+    folders: tuple[str, str],
+    mean_model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {"--ir": folders[0], "--vis": folders[1], "--model": mean_model, **options}
+    with pytest.raises(error, match=sentence) as raised:
+        run(*(word for pair in given.items() for word in pair))
+    assert "\n" not in str(raised.value)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_failing_output_ends_with_status_1_after_the_table(
+    tmp_path: Path, folders: tuple[str, str], mean_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgefuse.runtime.sinks.video.RESERVE", 2**62)
+    still = tmp_path / "still.png"
+    arguments = ("--ir", folders[0], "--vis", folders[1], "--model", mean_model, "--still", still)
+    result = run(*arguments, "--out", tmp_path / "out.mp4")
+    assert result.exit_code == 1
+    assert "output, failed" in result.output
+    assert "8 frames in" in result.output
+    assert os.listdir(tmp_path) == ["still.png"]
+
+
+def test_a_lost_source_ends_with_an_error_after_the_table(
+    tmp_path: Path, folders: tuple[str, str], mean_model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for n in range(3):
+        cv2.imwrite(str(tmp_path / f"{n}.png"), np.zeros((48, 64), np.uint8))
+    (tmp_path / "3.png").write_bytes(b"damaged")
+    with pytest.raises(SourceError, match=r"3\.png is not an image"):
+        run("--ir", tmp_path, "--vis", folders[1], "--model", mean_model)
+
+
+# --- real processes
+
+
+def start(*args: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-u", "-W", "error", "-m", "edgefuse", "stream", *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "COLUMNS": "100"},
+    )
+
+
+@pytest.mark.parametrize(("number", "reason"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+def test_a_signal_ends_the_stream_in_good_order(
+    number: signal.Signals, reason: str, tmp_path: Path, mean_model: str
+) -> None:
+    sim, out = "sim?size=160x128&seed=3", tmp_path / "out.mp4"
+    process = start("--ir", sim, "--vis", sim, "--model", mean_model, "--out", str(out), "--duration", "60")
+    assert process.stdout is not None
+    assert "sim" in process.stdout.readline()  # the stream begins
+    time.sleep(1)
+    process.send_signal(number)
+    sent = time.monotonic()
+    output, errors = process.communicate(timeout=20)
+    assert time.monotonic() - sent < 2
+    assert process.returncode == 0, errors
+    assert errors == ""
+    assert f"ended: {reason}" in output
+    assert "p99" in output
+    assert cv2.VideoCapture(str(out), cv2.CAP_FFMPEG).get(cv2.CAP_PROP_FRAME_COUNT) >= 10
+    assert os.listdir(tmp_path) == ["out.mp4"]
+
+
+def test_a_killed_stream_leaves_no_half_video_under_its_name(tmp_path: Path, mean_model: str) -> None:
+    sim, out = "sim?size=64x48", tmp_path / "out.mp4"
+    process = start("--ir", sim, "--vis", sim, "--model", mean_model, "--out", str(out))
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.5)
+    process.kill()
+    process.communicate()
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("ir", "sentence"),
+    [
+        ("missing.mp4", "no such file or folder: missing.mp4"),
+        ("cam97", "there is no camera /dev/video97"),
+        (__file__, "is not a video that can be decoded"),
+        ("rtsp://me:hunter2@127.0.0.1:9/live", "rtsp://me:***@127.0.0.1:9/live cannot be opened"),
+    ],
+)
+def test_a_user_sees_one_sentence_only(ir: str, sentence: str, mean_model: str) -> None:
+    process = start("--ir", ir, "--vis", "sim", "--model", mean_model)
+    output, errors = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert output == ""
+    assert errors.count("\n") == 1
+    assert sentence in errors
+    assert "hunter2" not in errors
+
+
+def test_the_runtime_never_loads_torch() -> None:
+    code = "import sys, edgefuse.runtime.live, edgefuse.runtime.fuser; print(*sys.modules)"
+    modules = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    assert not {"torch", "onnx", "typer"} & set(modules)
