@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import cv2
@@ -12,7 +13,7 @@ from edgefuse.images import Image
 from edgefuse.sim.optics import CAMERA, Projection, to_code
 from edgefuse.sim.surfaces import Colour
 
-__all__ = ["HEADLIGHTS", "TAILLIGHTS", "Car", "draw_car"]
+__all__ = ["HEADLIGHTS", "TAILLIGHTS", "Car", "Mesh", "draw_car"]
 
 HEADLIGHTS = np.array([[2.12, 0.62, 0.68], [2.12, -0.62, 0.68]])
 """Forward, left, up from the middle of the car on the road, in metres."""
@@ -29,12 +30,23 @@ FINER = 2  # drawn so many times larger, then averaged
 
 
 class Face(NamedTuple):
-    """A polygon `[n, 3]` (forward, left, up), its paint and its temperature; `bias` draws it later, in metres."""
+    """A polygon `[n, 3]` (forward, left, up), its paint and temperature.
+
+    It counts as nearer by `bias` metres when the faces are drawn in order.
+    """
 
     points: NDArray[np.float64]
     bgr: Colour
     celsius: float
     bias: float = 0.0
+
+
+class Mesh(NamedTuple):
+    """A car's faces with all their points in one array; face i has those from starts[i] on."""
+
+    points: NDArray[np.float64]
+    starts: NDArray[np.int64]
+    faces: Sequence[Face]
 
 
 @dataclass(frozen=True)
@@ -46,13 +58,11 @@ class Car:
     lights: bool = True
     tall: float = 1.0
 
-    def faces(self) -> list[Face]:
+    def mesh(self) -> Mesh:
         """Return all polygons, in the car's own metres."""
-        found = [*self._shell(), *self._sides(), *self._ends()]
-        if self.tall == 1:
-            return found
-        stretch = np.array([1, 1, self.tall])
-        return [face._replace(points=face.points * stretch) for face in found]
+        faces = [*self._shell(), *self._sides(), *self._ends()]
+        points = np.concatenate([face.points for face in faces]) * (1, 1, self.tall)
+        return Mesh(points, np.cumsum([0, *(len(face.points) for face in faces)]), faces)
 
     def _heat(self, celsius: float) -> float:
         return 8.0 + (celsius - 8.0) * self.warm
@@ -62,9 +72,9 @@ class Car:
         faces = [Face(np.array(under), (0.01, 0.01, 0.01), self._heat(15.0), -4.0)]
         paint = [0.55, 0.7, 1.0, 0, 1.0, 0, 0.95, 0.7, 0.55]
         heat = [15.0, 22.0, 27.0, 12.0, 6.5, 10.0, 9.0, 11.0, 15.0]
-        for i, (a, b) in enumerate(zip(PROFILE[:-1], PROFILE[1:], strict=True)):
+        for i, (a, b) in enumerate(pairwise(PROFILE)):
             quad = [[a[0], a[1], a[2]], [a[0], -a[1], a[2]], [b[0], -b[1], b[2]], [b[0], b[1], b[2]]]
-            bgr = tuple(c * paint[i] for c in self.bgr) if paint[i] else GLASS
+            bgr = _dimmed(self.bgr, paint[i]) if paint[i] else GLASS
             warm = heat[i] if i in (4,) else self._heat(heat[i])
             faces.append(Face(np.array(quad), bgr, warm))
         return faces
@@ -77,15 +87,15 @@ class Car:
             cabin = [(0.98, 0.97, 0.84), (0.28, 1.42, 0.62), (-0.95, 1.42, 0.62), (-1.68, 1.01, 0.80)]
             pane = [(0.74, 1.01, 0.83), (0.22, 1.36, 0.655), (-0.28, 1.36, 0.655), (-0.28, 1.02, 0.83)]
             pane2 = [(-0.38, 1.02, 0.83), (-0.38, 1.36, 0.655), (-0.9, 1.36, 0.655), (-1.42, 1.03, 0.82)]
-            dim = tuple(0.62 * c for c in self.bgr)
+            dim = _dimmed(self.bgr, 0.62)
             faces.append(Face(np.array([(x, 0.85 * side, y) for x, y in body]), dim, self._heat(12.5), 0.1))
             faces.append(Face(np.array([(x, w * side, y) for x, y, w in cabin]), dim, self._heat(10.5), 0.15))
             for glass in (pane, pane2):
                 points = np.array([(x, (w + 0.01) * side, y) for x, y, w in glass])
                 faces.append(Face(points, GLASS, self._heat(11.5), 0.3))
             door = np.array([(-0.32, 0.86 * side, y) for y in (0.32, 1.0)])
-            line = np.concatenate([door, door[::-1] + [0.03, 0, 0]])
-            faces.append(Face(line, tuple(0.3 * c for c in self.bgr), self._heat(11.5), 0.3))
+            line = np.concatenate([door, door[::-1] + np.array([0.03, 0, 0])])
+            faces.append(Face(line, _dimmed(self.bgr, 0.3), self._heat(11.5), 0.3))
             angle = np.linspace(0, 2 * np.pi, 16, endpoint=False)
             for axle in (1.32, -1.34):
                 for radius, bgr, celsius in ((0.38, (0.01,) * 3, 14.0), (0.33, (0.03,) * 3, 24.0),
@@ -119,8 +129,12 @@ class Car:
         return faces
 
 
+def _dimmed(bgr: Colour, factor: float) -> Colour:
+    return bgr[0] * factor, bgr[1] * factor, bgr[2] * factor
+
+
 def draw_car(
-    car: Sequence[Face],
+    car: Mesh,
     at: tuple[float, float],
     heading: float,
     view: Projection,
@@ -132,29 +146,35 @@ def draw_car(
     Returns:
         a patch as in a sprite, warm or visible, `[h, w, 2 or 4]`, and its left and top; None out of sight.
     """
-    placed = []
-    for face in car:
-        forward, left, up = face.points.T
-        world = np.stack([at[0] - left * heading, up, at[1] + forward * heading], 1)
-        world = _clip(world)
-        if len(world) < 3:
-            continue
-        pixels = view @ np.column_stack([world, np.ones(len(world))]).T
-        distance = float(np.linalg.norm(world.mean(axis=0) - CAMERA)) - face.bias
-        placed.append((distance, (pixels[:2] / pixels[2]).T, face))
-    if not placed:
-        return None
-    corners = np.concatenate([pixels for _, pixels, _ in placed])
-    x0, y0 = np.maximum(np.floor(corners.min(axis=0)).astype(int) - 1, 0)
-    x1, y1 = np.minimum(np.ceil(corners.max(axis=0)).astype(int) + 2, size)
+    forward, left, up = car.points.T
+    world = np.stack([at[0] - left * heading, up, at[1] + forward * heading], 1)
+    faces = car.faces
+    counts = np.diff(car.starts)
+    if (world[:, 2] < NEAR).any():
+        clipped = [_clip(part) for part in np.split(world, car.starts[1:-1])]
+        faces = [face for face, part in zip(faces, clipped, strict=True) if len(part)]
+        clipped = [part for part in clipped if len(part)]
+        if not clipped:
+            return None
+        world, counts = np.concatenate(clipped), np.array([len(part) for part in clipped])
+    pixels = world @ view[:, :3].T + view[:, 3]
+    pixels = pixels[:, :2] / pixels[:, 2:]
+    x0, y0 = np.maximum(np.floor(pixels.min(axis=0)).astype(int) - 1, 0)
+    x1, y1 = np.minimum(np.ceil(pixels.max(axis=0)).astype(int) + 2, size)
     if x1 <= x0 or y1 <= y0:
         return None
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    middles = np.add.reduceat(world, starts[:-1]) / counts[:, None]
+    order = np.argsort(
+        [face.bias for face in faces] - np.linalg.norm(middles - CAMERA, axis=1), kind="stable"
+    )
+    place = ((pixels - (x0, y0) + 0.5) * FINER - 0.5).clip(-1e4, 1e5)
+    place = np.rint(place * 16).astype(np.int32)
     canvas = np.zeros(((y1 - y0) * FINER, (x1 - x0) * FINER, 2 if warm else 4), np.uint8)
-    for _, pixels, face in sorted(placed, key=lambda item: -item[0]):
-        place = (pixels - (x0, y0) + 0.5) * FINER - 0.5
-        points = [np.rint(np.clip(place, -1e4, 1e5) * 16).astype(np.int32)]
+    for i in order:
+        face = faces[i]
         ink = (to_code(face.celsius), 255.0) if warm else (*(255 * c for c in face.bgr), 255.0)
-        cv2.fillPoly(canvas, points, ink, cv2.LINE_AA, 4)
+        cv2.fillPoly(canvas, [place[starts[i] : starts[i + 1]]], ink, cv2.LINE_AA, 4)
     patch = cv2.resize(canvas, (int(x1 - x0), int(y1 - y0)), interpolation=cv2.INTER_AREA)
     return patch, int(x0), int(y0)
 
@@ -169,4 +189,4 @@ def _clip(points: NDArray[np.float64]) -> NDArray[np.float64]:
             kept.append(a)
         if (a[2] >= NEAR) != (b[2] >= NEAR):
             kept.append(a + (b - a) * (NEAR - a[2]) / (b[2] - a[2]))
-    return np.array(kept)
+    return np.array(kept).reshape(-1, 3)

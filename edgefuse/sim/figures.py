@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 import cv2
@@ -13,7 +14,7 @@ from edgefuse.images import Image
 from edgefuse.sim.optics import AIR, CODES, COLDEST_CODE
 from edgefuse.sim.surfaces import Colour, Floats
 
-__all__ = ["PHASES", "Figure", "Look", "Sprite"]
+__all__ = ["PHASES", "Figure", "Look", "Pose", "Sprite"]
 
 PHASES = 16
 """Drawn poses of one stride."""
@@ -45,13 +46,24 @@ class Limb(NamedTuple):
 
 
 class Sprite(NamedTuple):
-    """One pose: `visible` uint8 [h, w, 4] is B, G, R and alpha, `warmth` [h, w, 2] a temperature's code and alpha.
+    """A drawn body, as the visible camera sees it and as the infrared one does.
 
-    Colours and codes are multiplied by alpha, so that both can be resized and warped.
+    `visible` is uint8 [h, w, 4]: B, G, R and alpha; `warmth` [h, w, 2]: a temperature's code and
+    alpha. Colours and codes are multiplied by alpha, so that both can be resized and warped.
     """
 
     visible: Image
     warmth: Image
+
+
+class Pose(NamedTuple):
+    """A sprite at full, half, quarter … size, and where it is: metres right of and above the body's place."""
+
+    levels: list[Sprite]
+    left: float
+    bottom: float
+    width: float
+    height: float
 
 
 @dataclass
@@ -68,21 +80,20 @@ class Figure:
     look: Look
     yaw: float
     density: float
-    _poses: dict[int, list[Sprite]] = field(default_factory=dict, repr=False)
+    _poses: dict[int, Pose] = field(default_factory=dict, repr=False)
 
     @property
     def box(self) -> tuple[float, float]:
         """Width and height of its sprites in metres; the figure stands in the middle of the lower edge."""
         return {"person": (1.3, 2.05), "dog": (1.3, 0.95), "cyclist": (2.2, 2.1)}[self.kind]
 
-    def pose(self, stride: float) -> list[Sprite]:
-        """Return the sprite at a place in the stride (1 = a whole one), at full, half, quarter … size."""
+    def pose(self, stride: float) -> Pose:
+        """Return the sprite at a place in the stride (1 = a whole one), drawn when first asked for."""
         phase = math.floor(stride * PHASES) % PHASES
         if phase not in self._poses:
-            limbs = {"person": _person, "dog": _dog, "cyclist": _cyclist}[self.kind](
-                self.look, phase / PHASES
-            )
-            self._poses[phase] = _pyramid(_draw(limbs, self.yaw, self.box, self.density, self.look.stripe))
+            limbs = _LIMBS[self.kind](self.look, phase / PHASES)
+            sprite = _draw(limbs, self.yaw, self.box, self.density, self.look.stripe)
+            self._poses[phase] = _cut(sprite, self.box[0], self.density)
         return self._poses[phase]
 
 
@@ -196,7 +207,7 @@ def _cyclist(look: Look, phase: float) -> list[Limb]:
         ring = [
             (x + 0.33 * math.cos(a), 0.34 + 0.33 * math.sin(a), 0.0) for a in np.linspace(0, 2 * math.pi, 21)
         ]
-        limbs += [Limb(a, b, 0.022, 0.022, rubber, 12.5) for a, b in zip(ring, ring[1:], strict=False)]
+        limbs += [Limb(a, b, 0.022, 0.022, rubber, 12.5) for a, b in pairwise(ring)]
         limbs += [
             Limb((x, 0.34, 0), ring[i], 0.006, 0.006, (0.3, 0.3, 0.3), AIR)
             for i in (int(phase * 5) % 5, int(phase * 5) % 5 + 5, int(phase * 5) % 5 + 10)
@@ -286,10 +297,13 @@ def _capsule(
     y0, y1 = max(int(min(a[1], b[1]) - reach), 0), min(int(max(a[1], b[1]) + reach) + 1, visible.shape[0])
     if x1 <= x0 or y1 <= y0:
         return
-    y, x = np.mgrid[y0:y1, x0:x1].astype(np.float32)
-    ab = b[:2] - a[:2]
-    along = np.clip(((x - a[0]) * ab[0] + (y - a[1]) * ab[1]) / max(float(ab @ ab), 1e-6), 0, 1)
-    nx, ny = x - (a[0] + along * ab[0]), y - (a[1] + along * ab[1])
+    x = np.arange(x0, x1, dtype=np.float32)[None, :]
+    y = np.arange(y0, y1, dtype=np.float32)[:, None]
+    ax, ay, bx, by = float(a[0]), float(a[1]), float(b[0] - a[0]), float(b[1] - a[1])
+    x -= ax
+    y -= ay
+    along = np.clip((x * bx + y * by) * (1 / max(bx * bx + by * by, 1e-6)), 0, 1)
+    nx, ny = x - along * bx, y - along * by
     radius = ra + (rb - ra) * along
     distance = np.sqrt(nx * nx + ny * ny)
     alpha = np.clip(radius - distance + 0.5, 0, 1).astype(np.float32)
@@ -297,7 +311,7 @@ def _capsule(
     shade = 0.42 + 0.5 * bulge - 0.28 * ny / radius
     bgr = np.broadcast_to(np.array(limb.bgr, np.float32), (*alpha.shape, 3))
     if stripe is not None and limb.radius_a > 0.12 and limb.celsius > 18:  # a pattern on the coat
-        bands = (((visible.shape[0] - y) / density * 9).astype(int) % 2 == 0)[..., None]
+        bands = (((visible.shape[0] - ay - y) / density * 9).astype(int) % 2 == 0)[..., None]
         bgr = np.where(bands, np.array(stripe, np.float32), bgr)
     colour = np.dstack([bgr * np.clip(shade, 0.1, 1.3)[..., None], np.ones_like(alpha)]) * alpha[..., None]
     warm = AIR + (limb.celsius - AIR) * (0.72 + 0.28 * bulge)
@@ -306,10 +320,18 @@ def _capsule(
     warmth[y0:y1, x0:x1] = warmth[y0:y1, x0:x1] * keep + np.dstack([warm * alpha, alpha])
 
 
-def _pyramid(sprite: Sprite) -> list[Sprite]:
-    levels = [sprite]
-    while min(levels[-1].visible.shape[:2]) >= 12:
-        size = (levels[-1].visible.shape[1] // 2, levels[-1].visible.shape[0] // 2)
-        small = [cv2.resize(layer, size, interpolation=cv2.INTER_AREA) for layer in levels[-1]]
-        levels.append(Sprite(*small))
-    return levels
+def _cut(sprite: Sprite, width: float, density: float) -> Pose:
+    """Cut the empty border off, and make the smaller sizes."""
+    opaque = sprite.visible[..., 3] > 0
+    x, y = np.flatnonzero(opaque.any(axis=0)), np.flatnonzero(opaque.any(axis=1))
+    x0, x1, y0, y1 = int(x[0]), int(x[-1]) + 1, int(y[0]), int(y[-1]) + 1
+    levels = [Sprite(sprite.visible[y0:y1, x0:x1].copy(), sprite.warmth[y0:y1, x0:x1].copy())]
+    while min(levels[-1].visible.shape[:2]) >= 8:
+        rows, columns = levels[-1].visible.shape[:2]
+        size = (columns // 2, rows // 2)
+        levels.append(Sprite(*(cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in levels[-1])))
+    left = x0 / density - width / 2
+    return Pose(levels, left, (len(opaque) - y1) / density, (x1 - x0) / density, (y1 - y0) / density)
+
+
+_LIMBS = {"person": _person, "dog": _dog, "cyclist": _cyclist}

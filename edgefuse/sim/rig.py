@@ -15,9 +15,10 @@ __all__ = ["CameraName", "Rig"]
 
 CameraName = Literal["ir", "vis"]
 
-COLDEST, HOTTEST = -3.0, 36.0  # °C that 8-bit infrared shows as 0 and 255
+COLDEST, HOTTEST = 0.5, 34.5  # °C that 8-bit infrared shows as 0 and 255
 THERMAL_NOISE = 0.22  # °C of grain
 COLUMN_NOISE = 0.13  # °C that the columns of the sensor differ by
+STRIP = 32  # rows
 READ_NOISE, SHOT_NOISE = 0.0035, 0.016  # of white; of the square root of white
 
 
@@ -79,15 +80,18 @@ class Rig:
 
     def _visible(self, light: NDArray[np.float32], n: int) -> NDArray[Any]:
         # Read noise is even in the light, shot noise is even in its square root, which is the picture.
-        if self.config.noise > 0:
-            a, b, c, d = self._offsets(2, n, 4)
-            cv2.scaleAdd(self._speckle.window(a, b), READ_NOISE * self.config.noise, light, dst=light)
-        cv2.max(light, 0, dst=light)
-        cv2.sqrt(light, dst=light)
-        if self.config.noise > 0:
-            shot = self._speckle.window(c, d)
-            return cv2.addWeighted(light, 255, shot, 255 * SHOT_NOISE * self.config.noise, 0, dtype=cv2.CV_8U)
-        return cv2.addWeighted(light, 255, light, 0, 0, dtype=cv2.CV_8U)
+        picture = np.empty(light.shape, np.uint8)
+        a, b, c, d = self._offsets(2, n, 4)
+        read, shot = self._speckle.window(a, b), self._speckle.window(c, d)
+        for top in range(0, len(light), STRIP):  # strip by strip, so that all steps stay in the cache
+            rows = np.s_[top : top + STRIP]
+            strip = light[rows]
+            cv2.scaleAdd(read[rows], READ_NOISE * self.config.noise, strip, dst=strip)
+            cv2.max(strip, 0, dst=strip)
+            cv2.sqrt(strip, dst=strip)
+            level = 255 * SHOT_NOISE * self.config.noise
+            cv2.addWeighted(strip, 255, shot[rows], level, 0, dst=picture[rows], dtype=cv2.CV_8U)
+        return picture
 
     def _offsets(self, camera: int, n: int, count: int) -> list[int]:
         state = np.random.SeedSequence([self.config.seed, camera, n]).generate_state(count)

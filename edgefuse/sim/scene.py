@@ -1,5 +1,7 @@
 """The scene at time t, as the light or the warmth that reaches each pixel of a camera."""
 
+from typing import TypeAlias
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -8,12 +10,13 @@ from edgefuse.images import Image
 from edgefuse.sim.cars import HEADLIGHTS, TAILLIGHTS, draw_car
 from edgefuse.sim.optics import CODES, COLDEST_CODE, Projection, focal_length, projection
 from edgefuse.sim.street import GARDEN, LEFT_WALL, Street
-from edgefuse.sim.surfaces import Floats, Surface, irradiance, paint, warp_patch
+from edgefuse.sim.surfaces import SKYLIGHT, Floats, Surface, paint, warp_patch
 from edgefuse.sim.traffic import Drive, Step, Traffic
 
 __all__ = ["Scene"]
 
 SUPERSAMPLED = 900_000  # pictures of up to so many pixels are painted at twice their size
+Layer: TypeAlias = tuple[Surface, Floats, Floats]
 BEAM = np.array([1.0, 0.97, 0.86], np.float32)
 BRAKE = np.array([0.03, 0.04, 1.0], np.float32)
 
@@ -34,19 +37,22 @@ class Scene:
         self._focal = focal_length(vis_size)
         street = Street(seed, vis_size)
         self._traffic = Traffic(seed, vis_size)
-        self._lights = street.lights
+        self._lamp_at = np.array([light.at for light in street.lights])
+        self._lamp_bgr = np.array([light.bgr for light in street.lights])
         self._glare, self._pool = _glare_texture(), _pool_texture()
+        ground = [s for s in street.surfaces if s.v[2] > 0.5]
         still, hides = street.surfaces, [s for s in street.surfaces if s.hides]
         self._light = _still(
             self._vis_view, vis_size, [(s, s.radiance(street.lights), s.alpha) for s in still], 3
         )
-        self._paint = _still(self._vis_view, vis_size, [(s, s.albedo, s.alpha) for s in still], 3)
+        self._paint = _still(self._vis_view, vis_size, [(s, s.albedo, s.alpha) for s in ground], 3, 1)
         self._before = _still(self._vis_view, vis_size, [(s, _nearness(s), s.alpha) for s in hides], 1)
         warmth = [(s, s.celsius, _warm_alpha(s)) for s in still]
         self._warmth = _still(self._ir_view, ir_size, warmth, 1)
         self._warm_before = _still(
             self._ir_view, ir_size, [(s, _nearness(s), _warm_alpha(s)) for s in hides], 1
         )
+        self._light += _bloom(self._light)
         for drive in sorted(self._traffic.parked, key=lambda d: -d.z):
             self._add_car(self._light, drive, None)
             self._add_car(self._warmth, drive, None)
@@ -83,22 +89,21 @@ class Scene:
 
     def _lit(self, x: float, height: float, z: float) -> Floats:
         garden = x < LEFT_WALL and GARDEN[0] < z < GARDEN[1]
-        light = irradiance(np.array([x, height, z]), self._lights)
-        return light * np.float32(0.12) if garden else light
+        square = ((self._lamp_at - (x, height, z)) ** 2).sum(axis=1)
+        light = (0.55 / (square + 0.6)) @ self._lamp_bgr * (0.12 if garden else 1.0) + SKYLIGHT
+        return light.astype(np.float32)
 
     def _add_figure(self, picture: Floats, step: Step) -> None:
         warm = picture.ndim == 2
         view, size = (self._ir_view, self._ir_size) if warm else (self._vis_view, self._vis_size)
-        width, height = step.figure.box
-        levels = step.figure.pose(step.stride)
+        pose = step.figure.pose(step.stride)
         needed = self._focal / step.z / step.figure.density
-        level = min(max(int(np.log2(1 / max(needed, 1e-3))), 0), len(levels) - 1)
-        texture = levels[level].warmth if warm else levels[level].visible
+        level = min(max(int(np.log2(1 / max(needed, 1e-3))), 0), len(pose.levels) - 1)
+        texture = pose.levels[level][1 if warm else 0]
         rows, columns = texture.shape[:2]
-        du, dv = width / columns, height / rows
-        plane = np.array(
-            [[du, 0, step.x - width / 2 + du / 2], [0, -dv, height - dv / 2], [0, 0, step.z], [0, 0, 1]]
-        )
+        du, dv = pose.width / columns, pose.height / rows
+        left, top = step.x + pose.left, pose.bottom + pose.height
+        plane = np.array([[du, 0, left + du / 2], [0, -dv, top - dv / 2], [0, 0, step.z], [0, 0, 1]])
         patch = warp_patch(texture, view @ plane, size)
         if patch is None:
             return
@@ -108,7 +113,7 @@ class Scene:
     def _add_car(self, picture: Floats, drive: Drive, before: Floats | None) -> None:
         warm = picture.ndim == 2
         view, size = (self._ir_view, self._ir_size) if warm else (self._vis_view, self._vis_size)
-        patch = draw_car(drive.faces, (drive.x, drive.z), drive.heading, view, size, warm)
+        patch = draw_car(drive.mesh, (drive.x, drive.z), drive.heading, view, size, warm)
         if patch is None:
             return
         light = None if warm else self._lit(drive.x, 1.2, drive.z)
@@ -131,7 +136,9 @@ class Scene:
         beam, x, y = patch
         place = np.s_[y : y + beam.shape[0], x : x + beam.shape[1]]
         beam *= self._before[place] < 1 / max(drive.z, 1)
-        picture[place] += self._paint[place] * cv2.merge([beam * c for c in BEAM])
+        light = cv2.merge([beam * c for c in BEAM])
+        cv2.multiply(light, self._paint[place], dst=light)
+        cv2.add(picture[place], light, dst=picture[place])
 
     def _add_glare(self, picture: Floats, drive: Drive) -> None:
         """The halo that a lamp in sight makes in the lens, brighter and wider the nearer it is."""
@@ -156,9 +163,8 @@ class Scene:
                 continue
             halo, x0, y0 = patch
             halo *= np.float32((3.0 if towards else 0.8) * min(1.0, 45.0 / (z + 12)))
-            picture[y0 : y0 + halo.shape[0], x0 : x0 + halo.shape[1]] += cv2.merge(
-                [halo * c for c in (BEAM if towards else BRAKE)]
-            )
+            place = picture[y0 : y0 + halo.shape[0], x0 : x0 + halo.shape[1]]
+            cv2.add(place, cv2.merge([halo * c for c in (BEAM if towards else BRAKE)]), dst=place)
 
 
 def _over(
@@ -179,6 +185,16 @@ def _over(
         under += sprite[..., :3] * (light * np.float32(1 / 255))
 
 
+def _bloom(light: Floats) -> Floats:
+    """Return the haze that what is too bright for the sensor spreads around itself."""
+    height, width = light.shape[:2]
+    small = cv2.resize(np.maximum(light - 0.55, 0), (max(width // 4, 1), max(height // 4, 1)),
+                       interpolation=cv2.INTER_AREA)  # fmt: skip
+    sigma = max(height / 4 * 0.035, 0.5)
+    haze = 0.30 * cv2.GaussianBlur(small, (0, 0), sigma) + 0.35 * cv2.GaussianBlur(small, (0, 0), sigma / 3.5)
+    return cv2.resize(haze, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
 def _warm_alpha(surface: Surface) -> Floats:
     return surface.alpha if surface.warm_alpha is None else surface.warm_alpha
 
@@ -186,7 +202,7 @@ def _warm_alpha(surface: Surface) -> Floats:
 def _nearness(surface: Surface) -> Floats:
     """One over the depth of each texel: 0 far away, so that soft edges err on the transparent side."""
     rows, columns = surface.alpha.shape
-    return 1 / surface.points(columns, rows)[..., 2]
+    return np.float32(1) / surface.points(columns, rows)[..., 2]
 
 
 def _glare_texture() -> Floats:
@@ -208,11 +224,9 @@ def _pool_texture() -> Floats:
     return (1.5 * beams * fade * np.clip((3.5 - np.abs(across)) / 1.0, 0, 1)).astype(np.float32)
 
 
-def _still(
-    view: Projection, size: tuple[int, int], layers: list[tuple[Surface, Floats, Floats]], channels: int
-) -> Floats:
-    """Paint what never moves, from far to near."""
-    k = 2 if size[0] * size[1] <= SUPERSAMPLED else 1
+def _still(view: Projection, size: tuple[int, int], layers: list[Layer], channels: int, k: int = 2) -> Floats:
+    """Paint what never moves, from far to near, `k` times finer unless the picture is large."""
+    k = k if size[0] * size[1] <= SUPERSAMPLED else 1
     finer = np.array([[k, 0, (k - 1) / 2], [0, k, (k - 1) / 2], [0, 0, 1]]) @ view
     shape = (size[1] * k, size[0] * k)
     canvas = np.zeros(shape if channels == 1 else (*shape, channels), np.float32)

@@ -11,7 +11,7 @@ __all__ = ["CROSSING", "GARDEN", "Street"]
 
 ROAD = (-3.2, 3.2)  # x of its kerbs; parked cars stand right of it, to 5.3
 LEFT_WALL, RIGHT_WALL = -6.4, 7.6
-GARDEN = (13.0, 25.0)  # z of the gap between the houses on the left
+GARDEN = (17.0, 29.0)  # z of the gap between the houses on the left
 CROSSING = (14.2, 17.4)
 SODIUM: Colour = (0.30, 0.66, 1.0)
 LED: Colour = (0.95, 0.95, 0.88)
@@ -256,9 +256,9 @@ class Street:
         rng = self.rng
         far = self._add((-19, 0, GARDEN[1]), "xy", (12.6, 9), (24, 24), shade=0.35)
         self._wall(far, (0.30, 0.34, 0.38), brick=True)
-        hedge = self._add((LEFT_WALL, 0, 13.2), "zy", (6.6, 2.05), (40, 60), shade=0.7, hides=True)
+        hedge = self._add((LEFT_WALL, 0, 17.2), "zy", (4.4, 2.05), (40, 60), shade=0.7, hides=True)
         shape = hedge.alpha.shape
-        leaves = smooth_noise(rng, shape, (int(2.05 * 16), int(6.6 * 13))) + 0.5 * rng.standard_normal(
+        leaves = smooth_noise(rng, shape, (int(2.05 * 16), int(4.4 * 13))) + 0.5 * rng.standard_normal(
             shape, np.float32
         )
         hedge.albedo[:] = np.clip(0.6 + 0.5 * leaves, 0.1, 2)[..., None] * np.array([0.05, 0.15, 0.09])
@@ -267,10 +267,10 @@ class Street:
         hedge.alpha[:] = up < top
         hedge.celsius[:] = 7.6 + 0.5 * leaves
         # Infrared looks through the gaps between leaves at whatever is warm behind.
-        gaps = smooth_noise(rng, shape, (int(2.05 * 11), int(6.6 * 9)))
+        gaps = smooth_noise(rng, shape, (int(2.05 * 11), int(4.4 * 9)))
         hedge.warm_alpha = hedge.alpha * (gaps < 0.12)
-        self._tree(-10.5, 23.0, 5.5)
-        self._tree(-4.3, 29.0, 6.5)
+        self._tree(-9.2, 27.8, 5.5)
+        self._tree(-4.3, 32.0, 6.5)
         self._tree(6.3, 33.0, 7.0)
 
     def _tree(self, x: float, z: float, height: float) -> None:
@@ -295,7 +295,7 @@ class Street:
         tree.alpha[leaf] = 1
 
     def _lamps(self) -> None:
-        places = [(-3.75, 8.5), (-3.75, 38.0), (-3.75, 62.0), (-3.75, 88.0)]
+        places = [(-3.75, 6.4), (-3.75, 40.0), (-3.75, 62.0), (-3.75, 88.0)]
         places += [(5.75, 22.0), (5.75, 46.0), (5.75, 74.0)]
         for i, (x, z) in enumerate(places):
             tint = LED if self.rng.random() < 0.3 else SODIUM

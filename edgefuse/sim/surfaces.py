@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgefuse.sim.optics import AIR, CAMERA, Projection
 
-__all__ = ["Light", "Surface", "irradiance", "paint", "smooth_noise", "warp_patch"]
+__all__ = ["SKYLIGHT", "Light", "Surface", "irradiance", "paint", "smooth_noise", "warp_patch"]
 
 Floats = NDArray[np.float32]
 Colour = tuple[float, float, float]
@@ -76,7 +76,7 @@ class Surface:
         hides: bool = False,
     ) -> None:
         self.origin, self.u, self.v = (np.array(a, np.float64) for a in (origin, u, v))
-        self.size, self.shade, self.hides = size, shade, hides
+        self.size, self.shade, self.solid, self.hides = size, shade, solid and not hides, hides
         columns, rows = (max(2, round(s * d)) for s, d in zip(size, density, strict=True))
         self.density = (columns / size[0], rows / size[1])
         self.albedo = np.full((rows, columns, 3), bgr, np.float32)
@@ -211,7 +211,11 @@ def _shrink(texture: Floats, matrix: NDArray[np.float64]) -> tuple[Floats, NDArr
 
 def paint(canvas: Floats, view: Projection, surface: Surface, layer: Floats, alpha: Floats) -> None:
     """Draw `layer` of a surface, `[h, w]` or `[h, w, 3]`, over the canvas of the same channels."""
-    stack = np.dstack([layer * alpha if layer.ndim == 2 else layer * alpha[..., None], alpha])
+    stack = np.empty((*alpha.shape, 2 if layer.ndim == 2 else 4), np.float32)
+    stack[..., :-1] = layer.reshape(*alpha.shape, -1)
+    if not surface.solid:
+        stack[..., :-1] *= alpha[..., None]
+    stack[..., -1] = alpha
     matrix = surface.homography(view)
     rows, columns = alpha.shape
     # Long surfaces go in slices, as their far end needs far fewer texels than the near one.

@@ -1,19 +1,20 @@
 """Who is where at time t: people on their ways and cars that give way to them."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
-from edgefuse.sim.cars import Car, Face
+from edgefuse.sim.cars import Car, Mesh
 from edgefuse.sim.figures import Figure, Look
 from edgefuse.sim.optics import focal_length
 from edgefuse.sim.surfaces import Colour
 
 __all__ = ["Drive", "Step", "Traffic"]
 
+PACING = ((-8.6, 27.6), (-6.9, 26.2), (-8.6, 27.6))  # m, beyond the lamps
 CYCLE = 20.0  # s after which the crossing sees the same again
 
 COATS: list[Colour] = [
@@ -42,7 +43,7 @@ class Step(NamedTuple):
 class Drive(NamedTuple):
     """A car at (x, z) in metres, heading away from the camera (1) or towards it (-1)."""
 
-    faces: Sequence[Face]
+    mesh: Mesh
     x: float
     z: float
     heading: float
@@ -63,7 +64,7 @@ class Walk:
 
     def lengths(self) -> list[float]:
         """Return the metres between the corners."""
-        return [math.dist(a, b) for a, b in zip(self.corners, self.corners[1:], strict=False)]
+        return [math.dist(a, b) for a, b in pairwise(self.corners)]
 
 
 class Traffic:
@@ -77,29 +78,29 @@ class Traffic:
         self._figures: dict[tuple[int, int], Figure] = {}
         order = rng.permutation(len(PAINTS))
         cars = [Car(PAINTS[i], tall=float(rng.choice([1.0, 1.0, 1.18]))) for i in order]
-        self._drives = [
+        self._drives: list[tuple[Mesh, float, float, list[tuple[float, float]]]] = [
             # Towards the camera; stops before the crossing while people are on it.
             (
-                cars[0].faces(),
+                cars[0].mesh(),
                 -1.7,
                 -1.0,
                 [(-6.5, 110), (1.5, 27), (3.2, 21.6), (8.6, 21.6), (10.2, 17), (12.6, -4)],
             ),
-            (cars[1].faces(), 1.7, 1.0, [(10.6, -4), (13, 14), (21.5, 112)]),
-            (cars[2].faces(), -1.7, -1.0, [(9.5, 112), (18.0, 22), (20.2, -4)]),
+            (cars[1].mesh(), 1.7, 1.0, [(10.6, -4), (13, 14), (21.5, 112)]),
+            (cars[2].mesh(), -1.7, -1.0, [(9.5, 112), (18.0, 22), (20.2, -4)]),
         ]
         just, long = Car(cars[3].bgr, 0.75, lights=False), Car(cars[4].bgr, 0.0, lights=False, tall=1.15)
         self.parked = [
-            Drive(just.faces(), 4.25, 21.5, 1.0, False),
-            Drive(long.faces(), 4.25, 28.0, 1.0, False),
-            Drive(long.faces(), 4.25, 41.0, 1.0, False),
+            Drive(just.mesh(), 4.25, 21.5, 1.0, False),
+            Drive(long.mesh(), 4.25, 28.0, 1.0, False),
+            Drive(long.mesh(), 4.25, 41.0, 1.0, False),
         ]
 
     def drives(self, time: float) -> list[Drive]:
         """Return the driving cars that can be in sight."""
         found = []
-        for faces, x, heading, keys in self._drives:
-            times, places = zip(*keys, strict=True)
+        for mesh, x, heading, keys in self._drives:
+            times, places = [at for at, _ in keys], [z for _, z in keys]
             for cycle in (-1, 0, 1):
                 now = (time + self._offset) % CYCLE + cycle * CYCLE
                 if not times[0] <= now <= times[-1]:
@@ -107,7 +108,7 @@ class Traffic:
                 # The mean over a second rounds off the changes of speed between the keys.
                 z = float(np.mean(np.interp(now + np.linspace(-0.6, 0.6, 7), times, places)))
                 if z > -1.5:
-                    found.append(Drive(faces, x, z, heading, True))
+                    found.append(Drive(mesh, x, z, heading, True))
         return found
 
     def steps(self, time: float) -> list[Step]:
@@ -116,11 +117,12 @@ class Traffic:
         for index, walk in enumerate(self._walks):
             lengths = walk.lengths()
             if not lengths:
-                found.append(Step(self._figure(index, walk, 0.3), *walk.corners[0], 0.05))
+                x, z = walk.corners[0]
+                found.append(Step(self._figure(index, walk, 0.3), x, z, 0.05))
                 continue
             way = ((time + self._offset - walk.start) % walk.every) * walk.speed
             stride = way / walk.stride
-            for (ax, az), (bx, bz), length in zip(walk.corners, walk.corners[1:], lengths, strict=False):
+            for ((ax, az), (bx, bz)), length in zip(pairwise(walk.corners), lengths, strict=True):
                 if way < length:
                     part = way / length
                     figure = self._figure(index, walk, math.atan2(bz - az, bx - ax))
@@ -152,18 +154,19 @@ def _look(rng: np.random.Generator, stripe: bool = False) -> Look:
 
 
 def _walks(rng: np.random.Generator) -> list[Walk]:
+    over, back = ((-4.7, 7.0), (-4.7, 15.2), (6.2, 15.2), (6.2, 7.0)), ((6.0, 7.0), (6.0, 16.5), (-4.3, 16.5))
     walks = [
-        # Over the crossing, to the right and to the left; the second one with a dog.
-        Walk("person", _look(rng, True), ((-4.7, 7.0), (-4.7, 15.2), (6.2, 15.2), (6.2, 7.0)), 1.38, -5.2, CYCLE),
-        Walk("person", _look(rng), ((6.0, 7.0), (6.0, 16.5), (-4.3, 16.5), (-4.3, 40.0)), 1.32, -6.6, CYCLE * 2),
-        Walk("person", _look(rng), ((6.0, 7.0), (6.0, 16.6), (-5.0, 16.6), (-5.0, 40.0)), 1.32, 13.4, CYCLE * 2),
+        # Over the crossing, to the right and to the left; every other time the second has a dog.
+        Walk("person", _look(rng, True), over, 1.38, -5.2, CYCLE),
+        Walk("person", _look(rng), (*back, (-4.3, 40.0)), 1.32, -6.6, CYCLE * 2),
+        Walk("person", _look(rng), (*back, (-4.3, 40.0)), 1.32, 13.4, CYCLE * 2),
         Walk("dog", Look((0.13, 0.22, 0.36), (0.05, 0.09, 0.16), coat_celsius=22.0),
              ((5.2, 7.0), (5.2, 15.9), (-4.9, 15.9), (-4.9, 40.0)), 1.32, -6.6, CYCLE * 2, 0.9),
         Walk("cyclist", _look(rng), ((-4.0, 9.0), (-3.9, 17.2), (14.0, 17.2)), 4.2, 5.8, CYCLE, 4.5),
         # In the dark of the garden: one behind the hedge, one pacing where no lamp reaches.
-        Walk("person", _look(rng), ((-7.35, 16.9),), 0.0, 0.0, CYCLE),
+        Walk("person", _look(rng), ((-7.35, 20.4),), 0.0, 0.0, CYCLE),
         Walk("person", Look((0.03, 0.03, 0.03), (0.03, 0.03, 0.03), (0.12, 0.17, 0.25)),
-             ((-9.6, 23.6), (-7.0, 22.0), (-9.6, 23.6)), 0.9, 0.0, 2 * math.dist((-9.6, 23.6), (-7.0, 22.0)) / 0.9),
+             PACING, 0.9, 0.0, 2 * math.dist(*PACING[:2]) / 0.9),
     ]  # fmt: skip
     for x, near, far in (
         (-5.6, 9.0, 46.0),
