@@ -13,6 +13,7 @@ __all__ = [
     "CAMERA",
     "CODES",
     "COLDEST_CODE",
+    "WHITE",
     "NoiseTile",
     "Projection",
     "focal_length",
@@ -26,6 +27,7 @@ Projection = NDArray[np.float64]
 CAMERA = np.array([0.9, 3.1, 0.0])  # on a mast, a little right of the road's middle
 PITCH = math.radians(4.5)  # downwards
 AIR = 9.0  # °C
+WHITE = 255.0**2  # light that is just white: its square root is the picture
 COLDEST_CODE, CODES = -20.0, 4.0  # sprites keep temperatures in steps of 0.25 °C from -20 °C on
 
 
@@ -52,19 +54,21 @@ def to_code(celsius: float) -> float:
 
 
 class NoiseTile:
-    """White noise of standard deviation 1, drawn once; a frame's noise is a window at a random offset.
+    """White noise, drawn once; a frame's noise is a window at a random offset.
 
     Args:
         rng: where it is drawn from.
         size: width and height of a frame.
         channels: 1, or 3 for colour noise of which a part is shared by the channels.
+        sigma: its standard deviation.
     """
 
     MARGIN = 97
 
-    def __init__(self, rng: np.random.Generator, size: tuple[int, int], channels: int) -> None:
+    def __init__(self, rng: np.random.Generator, size: tuple[int, int], channels: int, sigma: float) -> None:
         shape = (size[1] + self.MARGIN, size[0] + self.MARGIN)
         self._size = size
+        self._tile: NDArray[np.float32]
         if channels == 1:
             self._tile = rng.standard_normal(shape, np.float32)
         else:
@@ -73,6 +77,7 @@ class NoiseTile:
             # Demosaicing spreads a pixel's noise over its neighbours: average two in a row.
             grey = (grey + np.roll(grey, 1, axis=1)) * np.float32(0.55)
             self._tile = grey + colour * np.float32(0.62)
+        self._tile *= np.float32(sigma)
 
     def window(self, a: int, b: int) -> NDArray[np.float32]:
         """Return the window that two random numbers choose, `[H, W]` or `[H, W, C]`."""

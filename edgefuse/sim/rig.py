@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from edgefuse.errors import InputError, unknown_name
 from edgefuse.sim.config import RigConfig
-from edgefuse.sim.optics import NoiseTile
+from edgefuse.sim.optics import WHITE, NoiseTile
 from edgefuse.sim.scene import Scene
 
 __all__ = ["CameraName", "Rig"]
@@ -19,7 +19,7 @@ COLDEST, HOTTEST = 0.5, 34.5  # °C that 8-bit infrared shows as 0 and 255
 THERMAL_NOISE = 0.22  # °C of grain
 COLUMN_NOISE = 0.13  # °C that the columns of the sensor differ by
 STRIP = 32  # rows
-READ_NOISE, SHOT_NOISE = 0.0035, 0.016  # of white; of the square root of white
+READ_NOISE, SHOT_NOISE = 0.0035, 0.016  # of white, in the light and in its square root
 
 
 class Rig:
@@ -36,8 +36,11 @@ class Rig:
         self._ir_size = config.ir_size or config.size
         self._scene = Scene(config.seed, config.size, self._ir_size, self.homography)
         rng = np.random.default_rng([config.seed, 31])
-        self._grain = NoiseTile(rng, self._ir_size, 1)
-        self._speckle = NoiseTile(rng, config.size, 3)
+        self._grain = NoiseTile(rng, self._ir_size, 1, THERMAL_NOISE * config.noise)
+        # The visible picture is the square root of light: read noise is even in the light, shot noise
+        # in the picture.
+        self._shot = NoiseTile(rng, config.size, 3, 255 * SHOT_NOISE * config.noise)
+        self._read = NoiseTile(rng, config.size, 3, WHITE * READ_NOISE * config.noise)
         columns = rng.standard_normal((1, self._ir_size[0])) + 0.35 * rng.standard_normal(self._ir_size[::-1])
         self._columns = (columns * (COLUMN_NOISE * config.noise)).astype(np.float32)
 
@@ -71,7 +74,7 @@ class Rig:
         cv2.add(celsius, self._columns, dst=celsius)
         if self.config.noise > 0:
             grain = self._grain.window(*self._offsets(1, n, 2))
-            cv2.scaleAdd(grain, THERMAL_NOISE * self.config.noise, celsius, dst=celsius)
+            cv2.add(celsius, grain, dst=celsius)
         if self.config.ir_depth == 16:
             counts = (celsius + np.float32(273.15)) * np.float32(100)
             return np.clip(np.rint(counts), 0, 65535).astype(np.uint16)
@@ -79,18 +82,23 @@ class Rig:
         return cv2.addWeighted(celsius, scale, celsius, 0, -COLDEST * scale, dtype=cv2.CV_8U)
 
     def _visible(self, light: NDArray[np.float32], n: int) -> NDArray[Any]:
-        # Read noise is even in the light, shot noise is even in its square root, which is the picture.
-        picture = np.empty(light.shape, np.uint8)
+        noisy = self.config.noise > 0
         a, b, c, d = self._offsets(2, n, 4)
-        read, shot = self._speckle.window(a, b), self._speckle.window(c, d)
+        read, shot = self._read.window(a, b), self._shot.window(c, d)
+        picture = np.empty(light.shape, np.uint8)
+        width = light.shape[1] * 3
         for top in range(0, len(light), STRIP):  # strip by strip, so that all steps stay in the cache
             rows = np.s_[top : top + STRIP]
             strip = light[rows]
-            cv2.scaleAdd(read[rows], READ_NOISE * self.config.noise, strip, dst=strip)
-            cv2.max(strip, 0, dst=strip)
+            if noisy:
+                cv2.add(strip, read[rows], dst=strip)
+            flat = strip.reshape(-1, width)
+            cv2.threshold(flat, 0, 0, cv2.THRESH_TOZERO, dst=flat)
             cv2.sqrt(strip, dst=strip)
-            level = 255 * SHOT_NOISE * self.config.noise
-            cv2.addWeighted(strip, 255, shot[rows], level, 0, dst=picture[rows], dtype=cv2.CV_8U)
+            if noisy:
+                cv2.add(strip, shot[rows], dst=strip)
+            # Of a negative sum it takes the absolute value: noise about black either way.
+            cv2.convertScaleAbs(strip, dst=picture[rows])
         return picture
 
     def _offsets(self, camera: int, n: int, count: int) -> list[int]:

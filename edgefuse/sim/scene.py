@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from edgefuse.images import Image
 from edgefuse.sim.cars import HEADLIGHTS, TAILLIGHTS, draw_car
-from edgefuse.sim.optics import CODES, COLDEST_CODE, Projection, focal_length, projection
+from edgefuse.sim.optics import CODES, COLDEST_CODE, WHITE, Projection, focal_length, projection
 from edgefuse.sim.street import GARDEN, LEFT_WALL, Street
 from edgefuse.sim.surfaces import SKYLIGHT, Floats, Surface, paint, warp_patch
 from edgefuse.sim.traffic import Drive, Step, Traffic
@@ -17,8 +17,8 @@ __all__ = ["Scene"]
 
 SUPERSAMPLED = 900_000  # pictures of up to so many pixels are painted at twice their size
 Layer: TypeAlias = tuple[Surface, Floats, Floats]
-BEAM = np.array([1.0, 0.97, 0.86], np.float32)
-BRAKE = np.array([0.03, 0.04, 1.0], np.float32)
+BEAM = np.array([1.0, 0.97, 0.86], np.float32) * np.float32(WHITE)
+BRAKE = np.array([0.03, 0.04, 1.0], np.float32) * np.float32(WHITE)
 
 
 class Scene:
@@ -38,7 +38,7 @@ class Scene:
         street = Street(seed, vis_size)
         self._traffic = Traffic(seed, vis_size)
         self._lamp_at = np.array([light.at for light in street.lights])
-        self._lamp_bgr = np.array([light.bgr for light in street.lights])
+        self._lamp_bgr = np.array([light.bgr for light in street.lights]) * WHITE
         self._glare, self._pool = _glare_texture(), _pool_texture()
         ground = [s for s in street.surfaces if s.v[2] > 0.5]
         still, hides = street.surfaces, [s for s in street.surfaces if s.hides]
@@ -53,6 +53,7 @@ class Scene:
             self._ir_view, ir_size, [(s, _nearness(s), _warm_alpha(s)) for s in hides], 1
         )
         self._light += _bloom(self._light)
+        self._light *= np.float32(WHITE)
         for drive in sorted(self._traffic.parked, key=lambda d: -d.z):
             self._add_car(self._light, drive, None)
             self._add_car(self._warmth, drive, None)
@@ -68,7 +69,7 @@ class Scene:
         return cv2.GaussianBlur(picture, (3, 3), 0.7, dst=picture)  # the lens is soft
 
     def radiance(self, time: float) -> Floats:
-        """Return the visible camera's picture at a time, `[H, W, 3]` BGR, linear, 1 = white."""
+        """Return the visible camera's picture at a time, `[H, W, 3]` BGR, linear up to `WHITE`."""
         picture = self._light.copy()
         bodies = self._bodies(time)
         for drive in bodies:
@@ -90,7 +91,7 @@ class Scene:
     def _lit(self, x: float, height: float, z: float) -> Floats:
         garden = x < LEFT_WALL and GARDEN[0] < z < GARDEN[1]
         square = ((self._lamp_at - (x, height, z)) ** 2).sum(axis=1)
-        light = (0.55 / (square + 0.6)) @ self._lamp_bgr * (0.12 if garden else 1.0) + SKYLIGHT
+        light = (0.55 / (square + 0.6)) @ self._lamp_bgr * (0.12 if garden else 1.0) + SKYLIGHT * WHITE
         return light.astype(np.float32)
 
     def _add_figure(self, picture: Floats, step: Step) -> None:
@@ -172,17 +173,23 @@ def _over(
 ) -> None:
     """Blend a sprite into a picture, but not over what stands in front of it."""
     place = np.s_[y : y + patch.shape[0], x : x + patch.shape[1]]
-    sprite = patch.astype(np.float32)
     if before is not None:
-        sprite *= (before[place] < np.float32(1 / z))[..., None]
-    alpha = sprite[..., -1:] * np.float32(1 / 255)
-    under = picture[place]
+        hidden = before[place] >= np.float32(1 / z)
+        if hidden.any():
+            patch[hidden] = 0
+    # cv2.transform mixes the channels of a pixel several times faster than numpy does.
+    sprite, under = patch.astype(np.float32), picture[place]
     if light is None:
-        under *= 1 - alpha[..., 0]
-        under += sprite[..., 0] * np.float32(1 / CODES) + alpha[..., 0] * np.float32(COLDEST_CODE)
+        over = cv2.transform(sprite, _WARMTH)
     else:
-        under *= 1 - alpha
-        under += sprite[..., :3] * (light * np.float32(1 / 255))
+        over = cv2.transform(sprite, np.diag([*light / 255, 0])[:3])
+    keep = cv2.transform(sprite, _KEEP[: 1 if light is None else 3, -sprite.shape[2] - 1 :])
+    cv2.multiply(under, keep, dst=under)
+    cv2.add(under, over, dst=under)
+
+
+_WARMTH = np.array([[1 / CODES, COLDEST_CODE / 255]])
+_KEEP = np.array([[0, 0, 0, -1 / 255, 1]] * 3)  # one minus alpha
 
 
 def _bloom(light: Floats) -> Floats:

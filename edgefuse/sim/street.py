@@ -41,8 +41,8 @@ class Street:
         self._sky()
         self._ground(22.0, 115.0, (26, 11))
         self._ground(2.6, 22.2, (46, 36))
-        self._houses()
         self._garden()
+        self._houses()
         self._lamps()
         near_last = [s for s in self.surfaces if not s.hides]
         self.surfaces = near_last + sorted((s for s in self.surfaces if s.hides), key=lambda s: -s.origin[2])

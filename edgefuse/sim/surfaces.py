@@ -28,17 +28,16 @@ class Light:
 SKYLIGHT = np.array([0.020, 0.014, 0.012], np.float32)  # B, G, R: the glow of the clouds
 
 
-def irradiance(
-    points: NDArray[np.floating], lights: Sequence[Light], normal: NDArray[Any] | None = None
-) -> Floats:
-    """Return the light that falls on points `[..., 3]`, as `[..., 3]` in B, G, R; no normal: on a body."""
-    total = np.broadcast_to(SKYLIGHT, points.shape).copy()
-    for light in lights:
-        away = np.asarray(light.at, np.float32) - points.astype(np.float32)
-        square = np.einsum("...i,...i->...", away, away) + np.float32(0.6)
-        facing = 0.55 if normal is None else np.maximum(away @ normal.astype(np.float32), 0) / np.sqrt(square)
-        total += (facing / square)[..., None] * np.asarray(light.bgr, np.float32)
-    return total
+def irradiance(points: Floats, lights: Sequence[Light], normal: NDArray[np.float64]) -> Floats:
+    """Return the light that falls on points `[..., 3]` of a plane, as `[..., 3]` in B, G, R."""
+    flat = points.reshape(-1, 3)
+    at = np.array([light.at for light in lights], np.float32)
+    bgr = np.array([light.bgr for light in lights], np.float32)
+    square = (flat**2).sum(axis=1)[:, None] + (at**2).sum(axis=1) - 2 * flat @ at.T
+    square = np.maximum(square, 0) + np.float32(0.6)  # a lamp has a size: no pole where it touches
+    along = normal.astype(np.float32)
+    facing = np.maximum((at @ along) - (flat @ along)[:, None], 0)
+    return (facing / (square * np.sqrt(square)) @ bgr + SKYLIGHT).reshape(points.shape)
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cells: tuple[int, int]) -> Floats:
@@ -87,10 +86,9 @@ class Surface:
 
     def texels(self, points: Sequence[tuple[float, float]]) -> NDArray[np.int32]:
         """Map (u, v) in metres to texture x, y in sixteenths of a texel."""
-        place = np.asarray(points, np.float64)
-        x = place[:, 0] * self.density[0] - 0.5
-        y = (self.size[1] - place[:, 1]) * self.density[1] - 0.5
-        return np.rint(np.stack([x, y], 1) * 16).astype(np.int32)
+        (du, dv), top = self.density, self.size[1]
+        place = [(16 * (u * du - 0.5), 16 * ((top - v) * dv - 0.5)) for u, v in points]
+        return np.rint(np.array(place)).astype(np.int32)
 
     def polygon(
         self,
