@@ -1,0 +1,30 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+# The same examples on every run, and no clock: the machine may be busy.
+settings.register_profile("project", derandomize=True, deadline=None, database=None)
+settings.load_profile("project")
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real pairs and reference values, which are not part of the project."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no reference data in {SHARED}")
+    return SHARED
+
+
+@pytest.fixture
+def pair() -> tuple[np.ndarray, np.ndarray]:
+    """An infrared and a colour image of odd size, with edges, flat ground and noise."""
+    rng = np.random.default_rng(7)
+    y, x = np.mgrid[0:75, 0:101]
+    ir = (60 + 120 * ((x - 50) ** 2 + (y - 30) ** 2 < 200) + rng.normal(0, 3, x.shape)).clip(0, 255)
+    base = 90 + 60 * ((x // 9 + y // 11) % 2) + rng.normal(0, 4, x.shape)
+    vis = np.stack((base * 0.7, base, base * 1.1), -1).clip(0, 255)
+    return ir.astype(np.uint8), vis.astype(np.uint8)

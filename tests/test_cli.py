@@ -1,0 +1,186 @@
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from edgefuse.cli import COMMANDS, main
+from edgefuse.images import read_image, write_image
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run the command line in an empty folder; return its exit status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["edgefuse", *map(str, args)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        output = capsys.readouterr()
+        return caught.value.code or 0, output.out, output.err
+
+    return call
+
+
+@pytest.fixture
+def folders(tmp_path, pair):
+    ir, vis = pair
+    for folder, image, names in (("ir", ir, "abc"), ("vis", vis, "bcd")):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            write_image(tmp_path / folder / f"{name}.png", image)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "zero.png").touch()
+    (tmp_path / "text.onnx").write_text("no model")
+    (tmp_path / "zero.onnx").touch()
+    return tmp_path
+
+
+def test_help_names_every_command(run):
+    status, out, _ = run("--help")
+    assert status == 0
+    assert all(f" {name} " in out for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_explains_itself(run, command):
+    status, out, _ = run(command, "--help")
+    assert status == 0
+    assert "Usage: edgefuse" in out
+
+
+def test_version(run):
+    assert run("--version")[1].startswith("edgefuse 0.")
+
+
+def test_fusing_two_images(run, folders):
+    status, _, err = run("fuse", "--ir", "ir/a.png", "--vis", "vis/b.png", "--out", "fused.png")
+    assert status == 0, err
+    assert read_image(folders / "fused.png").shape == (75, 101, 3)
+
+
+def test_fusing_two_folders_names_what_has_no_partner(run, folders):
+    status, _, err = run("fuse", "--ir", "ir", "--vis", "vis", "--out", "out/deep")
+    assert status == 0, err
+    assert sorted(p.name for p in (folders / "out" / "deep").iterdir()) == ["b.png", "c.png"]
+    assert "No visible image for: a" in err
+    assert "No infrared image for: d" in err
+
+
+def test_fusing_says_once_that_infrared_is_resized(run, folders):
+    cv2.imwrite("ir/b.png", np.zeros((40, 50), np.uint8))
+    cv2.imwrite("ir/c.png", np.zeros((40, 50), np.uint8))
+    status, _, err = run("fuse", "--ir", "ir", "--vis", "vis", "--out", "out")
+    assert status == 0
+    assert err.count("infrared is resized from 50x40") == 1
+
+
+def test_the_shipped_models_are_listed(run):
+    status, out, _ = run("models")
+    assert status == 0
+    assert "nano (default)" in out
+    assert "roadscene/test" in out
+
+
+ONE = ["--out", "o.png"]
+BOTH = ["--ir", "ir", "--vis", "vis"]
+WRONG = {
+    "missing file": [
+        (["fuse", "--ir", "absent.png", "--vis", "vis/b.png", *ONE], "no such file or folder: absent.png"),
+        (["export", "absent.pt"], "no such model file: absent.pt"),
+    ],
+    "not an image": [
+        (["fuse", "--ir", "ir/a.png", "--vis", "text.png", *ONE], "text.png is not an image"),
+        (["fuse", "--ir", "zero.png", "--vis", "vis/b.png", *ONE], "zero.png is not an image"),
+    ],
+    "empty folder": [
+        (["fuse", "--ir", "empty", "--vis", "vis", "--out", "o"], "no images in empty"),
+        (["train", "--ir", "empty", "--vis", "vis", "--out", "o"], "no images in empty"),
+    ],
+    "unknown model": [
+        (["fuse", *BOTH, "--out", "o", "--model", "nanno"], "did you mean 'nano'"),
+        (
+            ["train", "--model", "resnet", "--patch", "32", *BOTH],
+            "known are cnn, nano",
+        ),
+    ],
+    "corrupt model file": [
+        (
+            ["fuse", *BOTH, "--out", "o", "--model", "text.onnx"],
+            "text.onnx is not a model",
+        ),
+        (
+            ["fuse", *BOTH, "--out", "o", "--model", "zero.onnx"],
+            "zero.onnx is not a model",
+        ),
+        (["export", "text.onnx"], "text.onnx is not a readable checkpoint"),
+    ],
+    "options that do not go together": [
+        (["fuse", "--ir", "ir", "--vis", "vis/b.png", *ONE], "two images or two folders"),
+        (["fuse", "--ir", "ir/a.png", "--vis", "vis/b.png", "--out", "o.xyz"], "suffix"),
+        (["fuse", "--ir", "ir", "--vis", "vis", "--out", "text.png"], "text.png is a file"),
+        (["fuse", "--ir", "ir/b.png", "--vis", "vis/b.png", "--out", "vis/b.png"], "overwrite the input"),
+        (["train", "--ir", "ir"], "give both --ir and --vis"),
+        (["train", "--paradigm", "sptp", *BOTH], "without a partner: a, d"),
+        (["train", "--paradigm", "mptp", *BOTH], "'mptp'"),
+        (["train", *BOTH], "smaller than a patch of 128"),
+        (["export", "--size", "640"], "not WIDTHxHEIGHT"),
+        (["export", "--size", "641x480"], "such as 644x480"),
+        (["export", "--out", "model.pt"], "must be .onnx"),
+        (["export", "--pairs-ir", "ir"], "give both --pairs-ir and --pairs-vis"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("args", "words"), [pytest.param(*case, id=k) for k, v in WRONG.items() for case in v]
+)
+def test_wrong_input_is_answered_by_one_sentence(run, folders, args, words):
+    before = {p: p.read_bytes() for p in folders.rglob("*") if p.is_file()}
+    status, _, err = run(*args)
+    (line,) = err.strip().splitlines()
+    assert status == 1
+    assert line.startswith("error: ")
+    assert words in line
+    assert {p: p.read_bytes() for p in folders.rglob("*") if p.is_file()} == before
+
+
+def test_an_unknown_option_is_named(run):
+    status, _, err = run("fuse", "--infrared", "x")
+    assert status == 2
+    assert "--infrared" in err
+
+
+def test_debug_shows_the_traceback(folders):
+    command = [sys.executable, "-m", "edgefuse", "fuse", "--ir", "x", "--vis", "y", "--out", "o.png"]
+    plain = subprocess.run(command, capture_output=True, text=True, cwd=folders)
+    debug = subprocess.run([*command, "--debug"], capture_output=True, text=True, cwd=folders)
+    assert (plain.returncode, debug.returncode) == (1, 1)
+    assert "Traceback" not in plain.stderr
+    assert "Traceback" in debug.stderr
+
+
+def test_training_exporting_and_fusing_from_one_folder_to_the_next(run, folders):
+    for side in ("ir", "vis"):
+        (folders / side / "a.png").unlink(missing_ok=True)
+        (folders / side / "d.png").unlink(missing_ok=True)
+    base = ["train", "--paradigm", "sptp", "--ir", "ir", "--vis", "vis", "--patch", "32", "--out", "run"]
+    status, out, err = run(*base, "--steps", "3", "--batch", "2", "--pairs", "4")
+    assert status == 0, err
+    assert "sptp has 2 pairs, 4 are drawn per epoch" in out
+    config = json.loads((folders / "run" / "config.json").read_text())
+    assert (config["pairs"], config["paradigm"]) == (4, "sptp")
+    status, out, err = run("export", "run/nano.safetensors", "--pairs-ir", "ir", "--pairs-vis", "vis")
+    assert status == 0, err
+    assert "2 pairs of ir and vis" in out
+    assert "passed" in out
+    status, _, err = run("fuse", "--ir", "ir", "--vis", "vis", "--out", "o", "--model", "nano.onnx")
+    assert status == 0, err
+    assert len(list((folders / "o").iterdir())) == 2
+    status, _, err = run(*base, "--steps", "3", "--batch", "2", "--pairs", "4")
+    assert "already holds a run" in err

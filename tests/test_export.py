@@ -1,0 +1,167 @@
+import json
+from functools import cache
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from edgefuse import Fuser
+from edgefuse.errors import InputError, ModelError
+from edgefuse.export.graph import save_graph
+from edgefuse.export.pipeline import export
+from edgefuse.export.receipt import compare, folder_pairs, simulated_pairs
+from edgefuse.images import write_image
+from edgefuse.runtime.backends import OnnxRuntimeBackend
+from edgefuse.spec import ModelSpec
+from edgefuse.train.checkpoint import Checkpoint, save_weights
+from edgefuse.train.models import MODELS, build_model
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A checkpoint of each network, with random weights and batch-norm statistics."""
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(2)
+    for name in MODELS:
+        model = build_model(name)
+        for key, value in model.state_dict().items():
+            if key.endswith("running_var"):
+                value.uniform_(0.5, 2)
+            elif key.endswith("running_mean"):
+                value.normal_(0, 0.2)
+        config = {"paradigm": "aptp", "seed": 2, "unrelated": 1}
+        save_weights(folder / f"{name}.safetensors", Checkpoint(name, model.state_dict(), 7, config))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    rng = np.random.default_rng(3)
+    smooth = np.kron(rng.integers(0, 256, (2, 7, 9)), np.ones((1, 9, 9))).astype(np.uint8)
+    black, white = np.zeros((32, 32), np.uint8), np.full((32, 32), 255, np.uint8)
+    return [("blocks", smooth[0], smooth[1]), ("extremes", black, white), ("white", white, white)]
+
+
+@pytest.fixture(scope="module")
+def exported(weights, pairs):
+    """Export a network once, when a test first asks for it."""
+
+    @cache
+    def run(name, fp16):
+        out = weights / f"{name}-{fp16}.onnx"
+        return out, *export(weights / f"{name}.safetensors", out, pairs, "test images", fp16=fp16)
+
+    return run
+
+
+@pytest.mark.parametrize("fp16", [False, True])
+@pytest.mark.parametrize("name", MODELS)
+def test_every_network_exports_and_answers_as_its_checkpoint(exported, name, fp16):
+    out, spec, receipt = exported(name, fp16)
+    assert receipt.passed
+    assert receipt.pairs == 3
+    stored = ModelSpec.from_metadata(OnnxRuntimeBackend(out)._session.get_modelmeta().custom_metadata_map)
+    assert stored == spec
+    assert stored.precision == ("fp16" if fp16 else "fp32")
+    assert stored.training == {"paradigm": "aptp", "seed": 2, "steps": 7}
+    assert stored.receipt["compared_on"] == "test images"
+    assert not list(out.parent.glob("*.part"))
+
+
+def test_half_precision_is_in_the_graph(exported):
+    graph = onnx.load(exported("cnn", True)[0]).graph
+    half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+    kernels = {node.input[1] for node in graph.node if node.op_type == "Conv"}
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    assert {types[name] for name in kernels} == {half}
+    assert [graph.input[0].type.tensor_type.elem_type, graph.output[0].type.tensor_type.elem_type] == [
+        single
+    ] * 2
+    # Statistics over the frame stay in single precision: each is reached through a cast to it.
+    casts = {
+        node.output[0] for node in graph.node if node.op_type == "Cast" and node.attribute[0].i == single
+    }
+    means = [node for node in graph.node if node.op_type == "ReduceMean"]
+    assert len(means) == 3
+    assert all(node.input[0] in casts for node in means)
+
+
+def test_a_fixed_size_is_in_the_graph_and_checked(weights, pairs, tmp_path, pair):
+    out = tmp_path / "model.onnx"
+    spec, receipt = export(weights / "nano.safetensors", out, pairs, "test images", size=(104, 76))
+    assert receipt.passed
+    dims = onnx.load(out).graph.input[0].type.tensor_type.shape.dim
+    assert [d.dim_value for d in dims] == [1, 2, 76, 104]
+    assert spec.size == (104, 76)
+    ir, vis = pair
+    with pytest.raises(InputError, match=r"fixed to 104x76 and the image is 101x75.*--size 101x75"):
+        Fuser(out)(ir, vis)
+    with pytest.raises(InputError, match="multiples of 4, such as 104x76"):
+        export(weights / "nano.safetensors", out, pairs, "test images", size=(101, 75))
+
+
+def test_files_hold_no_traces_of_the_machine(exported):
+    content = exported("nano", False)[0].read_bytes()
+    assert len(content) < 240_000
+    assert b"edgefuse/train" not in content
+    assert b".py" not in content
+
+
+class Answers:
+    """A backend that always answers the same value."""
+
+    device = "nowhere"
+
+    def __init__(self, value, precision="fp32"):
+        self.value, self.spec = value, ModelSpec("nano", 4, precision=precision)
+
+    def run(self, x):
+        return np.full((1, 1, *x.shape[2:]), self.value, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("precision", "difference", "passed"),
+    [("fp32", 9e-5, True), ("fp32", 1.1e-4, False), ("fp16", 0.0017, True), ("fp16", 0.0018, False)],
+)
+def test_gates(pairs, precision, difference, passed):
+    receipt = compare(Answers(0.5 + difference, precision), Answers(0.5), pairs, "x")
+    assert receipt.passed is passed
+    assert receipt.max_difference == pytest.approx(difference, rel=1e-3)
+    assert receipt.psnr == pytest.approx(-20 * np.log10(difference), abs=0.01)
+
+
+def test_equal_answers_have_no_finite_psnr_and_fit_into_json(pairs):
+    receipt = compare(Answers(0.5), Answers(0.5), pairs, "x")
+    assert receipt.psnr == float("inf")
+    assert json.loads(json.dumps(receipt.to_dict()))["psnr"] is None
+
+
+def test_pairs_to_compare_on(tmp_path):
+    for side in ("ir", "vis"):
+        (tmp_path / side).mkdir()
+        for k in range(20):
+            write_image(tmp_path / side / f"{k:02}.png", np.full((16, 20, 3), k, np.uint8))
+    described, found = folder_pairs(tmp_path / "ir", tmp_path / "vis", limit=5)
+    assert [name for name, _, _ in found] == ["00", "04", "08", "12", "16"]
+    assert described.startswith("5 pairs of")
+    described, found = simulated_pairs((64, 48))
+    assert "simulated" in described
+    assert {image.shape for _, ir, vis in found for image in (ir, vis)} == {(48, 64)}
+
+
+def test_a_folder_that_refuses_is_named(weights, pairs, tmp_path):
+    with pytest.raises(InputError, match="no folder"):
+        export(weights / "nano.safetensors", tmp_path / "absent" / "x.onnx", pairs, "test images")
+
+
+def test_files_of_others_are_refused(tmp_path):
+    node = onnx.helper.make_node("Relu", ["a"], ["b"])
+    ends = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1]) for n in "ab"]
+    graph = onnx.helper.make_graph([node], "g", ends[:1], ends[1:])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, tmp_path / "foreign.onnx")
+    with pytest.raises(ModelError, match="edgefuse export"):
+        Fuser(tmp_path / "foreign.onnx")
+    save_graph(model, ModelSpec("nano", 4), tmp_path / "ours.onnx")
+    assert Fuser(tmp_path / "ours.onnx").spec.model == "nano"

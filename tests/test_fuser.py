@@ -1,0 +1,141 @@
+import logging
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from edgefuse import Fuser
+from edgefuse.errors import InputError, ModelError
+from edgefuse.images import luma
+from edgefuse.runtime.fuser import network_input
+from edgefuse.spec import ModelSpec
+from edgefuse.weights import model_file, shipped
+
+
+class Takes:
+    """A backend that answers one of its inputs, and remembers what it was given."""
+
+    device = "here"
+
+    def __init__(self, channel, multiple=4):
+        self.channel, self.spec, self.given = channel, ModelSpec("fake", multiple), None
+
+    def run(self, x):
+        self.given = x.copy()
+        return x[:, self.channel : self.channel + 1]
+
+
+def test_taking_the_visible_image_gives_it_back_to_the_bit(pair):
+    ir, vis = pair
+    np.testing.assert_array_equal(Fuser(Takes(1))(ir, vis), vis)
+    np.testing.assert_array_equal(Fuser(Takes(1))(ir, luma(vis)), luma(vis))
+
+
+def test_taking_the_infrared_gives_its_luma(pair):
+    ir, vis = pair
+    fused = Fuser(Takes(0))(ir, np.repeat(luma(vis)[..., None], 3, -1))
+    np.testing.assert_array_equal(fused, np.repeat(ir[..., None], 3, -1))
+
+
+def test_a_network_gets_repeated_edges_up_to_its_multiple(pair):
+    ir, vis = pair
+    fake = Takes(1, multiple=8)
+    assert Fuser(fake)(ir, vis).shape == vis.shape
+    assert fake.given.shape == (1, 2, 80, 104)
+    expected = np.pad(ir, ((0, 5), (0, 3)), mode="edge") / 255
+    np.testing.assert_allclose(fake.given[0, 0], expected, atol=1e-7)
+
+
+def test_the_buffer_is_kept_for_frames_of_one_size(pair):
+    ir, vis = pair[0], luma(pair[1])
+    first = network_input(ir, vis, 4)
+    again = network_input(vis, ir, 4, first)
+    assert again is first
+    np.testing.assert_array_equal(again, network_input(vis, ir, 4))
+    assert network_input(ir[:50], vis[:50], 4, first) is not first
+
+
+def test_infrared_of_another_size_is_resized_and_said_once(pair, caplog):
+    ir, vis = pair
+    fuser = Fuser(Takes(0))
+    with caplog.at_level(logging.WARNING, "edgefuse"):
+        for _ in range(3):
+            assert fuser(ir[:40, :60], vis).shape == vis.shape
+    assert [record.getMessage() for record in caplog.records] == [
+        "infrared is resized from 60x40 to the visible camera's 101x75"
+    ]
+
+
+@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("size", [(16, 16), (17, 31), (75, 101), (480, 640)])
+def test_shipped_models_fuse_any_size(name, size):
+    rng = np.random.default_rng(1)
+    ir, vis = rng.integers(0, 256, size, np.uint8), rng.integers(0, 256, (*size, 3), np.uint8)
+    fused = Fuser(name)(ir, vis)
+    assert (fused.shape, fused.dtype) == (vis.shape, np.uint8)
+    np.testing.assert_array_equal(fused, Fuser(name, threads=1)(ir, vis))
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_shipped_models_show_what_either_camera_sees(name):
+    rng = np.random.default_rng(2)
+    ir, vis = (rng.normal(60, 3, (128, 128)) for _ in range(2))
+    ir[40:80, 20:50] += 150  # a warm body
+    vis[20:100, 70:120] += 90 * (np.arange(50) // 5 % 2)  # a painted fence
+    fused = Fuser(name)(ir.astype(np.uint8), vis.astype(np.uint8)).astype(float)
+    assert fused[45:75, 25:45].mean() - fused[90:, :50].mean() > 60
+    assert fused[25:95, 72:118].std() > 15
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_shipped_files_say_what_they_are(name):
+    card = shipped()[name]
+    spec = Fuser(name).spec
+    assert (spec.model, spec.precision, spec.size) == (name, "fp32", None)
+    assert spec.training["steps"] >= 6000
+    assert spec.receipt["passed"] is True
+    for path in (card.onnx, card.safetensors):
+        assert path.stat().st_size < 1_000_000
+        assert b"/work/" not in path.read_bytes()
+    assert set(card.quality) >= {"roadscene/test", "llvip/test"}
+
+
+def test_unusable_arrays_and_threads_are_named(pair):
+    ir, vis = pair
+    with pytest.raises(InputError, match=r"infrared image has dtype float64"):
+        Fuser(Takes(0))(ir / 255, vis)
+    with pytest.raises(InputError, match=r"visible image is 10x75"):
+        Fuser(Takes(0))(ir, vis[:, :10])
+    with pytest.raises(InputError, match="threads is 0"):
+        Fuser("nano", threads=0)
+
+
+def test_unusable_models_are_named(tmp_path):
+    (tmp_path / "text.onnx").write_text("no model")
+    (tmp_path / "empty.onnx").touch()
+    whole = model_file("nano").read_bytes()
+    (tmp_path / "cut.onnx").write_bytes(whole[: len(whole) // 2])
+    for model, words in {
+        "nanno": "unknown model 'nanno'.*did you mean 'nano'",
+        "absent.onnx": "no such model file",
+        tmp_path: "is a folder",
+        tmp_path / "text.onnx": "not a model that ONNX Runtime can load",
+        tmp_path / "empty.onnx": r"empty\.onnx",
+        tmp_path / "cut.onnx": "not a model that ONNX Runtime can load",
+    }.items():
+        with pytest.raises(ModelError, match=words) as caught:
+            Fuser(model)
+        assert "\n" not in str(caught.value)
+
+
+def test_without_an_engine_the_error_names_the_extras():
+    code = (
+        "import sys; sys.modules['onnxruntime'] = None\n"
+        "from edgefuse import Fuser, EdgefuseError\n"
+        "try: Fuser()\n"
+        "except EdgefuseError as error: print(error)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "edgefuse[cpu]" in result.stdout
+    assert "edgefuse[gpu]" in result.stdout

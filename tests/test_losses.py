@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from edgefuse.errors import InputError
+from edgefuse.train.losses import (
+    LossWeights,
+    fusion_losses,
+    gradient,
+    gradient_loss,
+    intensity_loss,
+    share,
+    ssim,
+    ssim_loss,
+)
+
+SEEDS = st.integers(0, 2**31)
+
+
+def images(seed, count=3, shape=(2, 1, 24, 33)):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.rand(shape, generator=generator) for _ in range(count)]
+
+
+def plain_ssim(a, b):
+    """The definition, with a two-dimensional window and one image at a time."""
+    taps = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
+    window = torch.tensor(np.outer(taps, taps) / taps.sum() ** 2, dtype=torch.float64)[None, None]
+
+    def blur(x):
+        return F.conv2d(F.pad(x.double(), (5, 5, 5, 5), mode="reflect"), window)
+
+    ma, mb = blur(a), blur(b)
+    va, vb, vab = blur(a * a) - ma**2, blur(b * b) - mb**2, blur(a * b) - ma * mb
+    c1, c2 = 1e-4, 9e-4
+    return (((2 * ma * mb + c1) * (2 * vab + c2)) / ((ma**2 + mb**2 + c1) * (va + vb + c2))).mean((1, 2, 3))
+
+
+@settings(max_examples=20)
+@given(SEEDS)
+def test_ssim_is_its_definition(seed):
+    a, b, _ = images(seed)
+    torch.testing.assert_close(ssim(a, b).double(), plain_ssim(a, b), atol=2e-6, rtol=0)
+    torch.testing.assert_close(ssim(a, b), ssim(b, a))
+    torch.testing.assert_close(ssim(a, a), torch.ones(2))
+
+
+def test_shares_add_up_to_one():
+    a, b, _ = images(0)
+    torch.testing.assert_close(share(a, b) + share(b, a), torch.ones_like(a), atol=1e-5, rtol=0)
+    assert share(torch.zeros(1), torch.zeros(1)) == 0
+
+
+@given(SEEDS)
+def test_the_intensity_loss_wants_the_closed_form(seed):
+    ir, vis, fused = images(seed)
+    best = (ir * ir + vis * vis) / (ir + vis)
+    assert intensity_loss(best, ir, vis) < 1e-6
+    torch.testing.assert_close(intensity_loss(fused, ir, vis), (fused - best).abs().mean())
+
+
+def test_the_gradient_is_a_sobel_magnitude_over_each_image_from_0_to_1():
+    ramp = torch.zeros(1, 1, 16, 16)
+    ramp[..., 8:] = 1.0
+    answer = gradient(torch.cat((ramp, ramp * 0.5)))
+    assert answer[0].max() == answer[1].max() == 1  # each image by its own range
+    assert answer[0, 0, :, :6].abs().max() == answer[0, 0, :, 10:].abs().max() == 0  # no edge at the borders
+    assert (answer[0, 0, :, 7:9] == 1).all()
+    faint = gradient(ramp / 1000)
+    assert faint.max() < 0.3  # an edge far below one grey level is not stretched to a full one
+
+
+@pytest.mark.parametrize("loss", [intensity_loss, gradient_loss, ssim_loss])
+@given(seed=SEEDS)
+def test_losses_do_not_care_which_source_is_which(loss, seed):
+    ir, vis, fused = images(seed)
+    torch.testing.assert_close(loss(fused, ir, vis), loss(fused, vis, ir))
+
+
+@pytest.mark.parametrize("loss", [intensity_loss, gradient_loss, ssim_loss])
+def test_equal_sources_are_best_kept(loss):
+    ir, other = images(3, 2)
+    assert loss(ir, ir, ir) < 2e-6
+    assert loss(other, ir, ir) > 0.05
+
+
+def test_the_ssim_loss_weighs_the_nearer_source_more():
+    ir, vis, _ = images(5)
+    fused = 0.9 * ir + 0.1 * vis
+    s_ir, s_vis = ssim(ir, fused), ssim(vis, fused)
+    expected = (1 - (s_ir**2 + s_vis**2) / (s_ir + s_vis)).mean()
+    assert (s_vis > 0).all()
+    torch.testing.assert_close(ssim_loss(fused, ir, vis), expected, atol=1e-6, rtol=0)
+
+
+FLAT = {
+    "black": torch.zeros(1, 1, 32, 32),
+    "white": torch.ones(1, 1, 32, 32),
+    "grey": torch.full((1, 1, 32, 32), 0.5),
+    "noise": torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0)),
+}
+
+
+@pytest.mark.parametrize("fused", FLAT)
+@pytest.mark.parametrize("ir", FLAT)
+@pytest.mark.parametrize("vis", FLAT)
+def test_gradients_are_finite_on_flat_and_identical_images(fused, ir, vis):
+    output = FLAT[fused].clone().requires_grad_()
+    total, terms = fusion_losses(output, FLAT[ir], FLAT[vis], LossWeights())
+    total.backward()
+    assert torch.isfinite(total)
+    assert all(torch.isfinite(term) for term in terms.values())
+    assert output.grad is not None
+    assert torch.isfinite(output.grad).all()
+    assert output.grad.abs().max() < 10
+
+
+def test_the_total_is_the_weighted_sum_of_its_terms():
+    ir, vis, fused = images(9)
+    total, terms = fusion_losses(fused, ir, vis, LossWeights(1, 2, 0.5))
+    torch.testing.assert_close(total, terms["intensity"] + 2 * terms["gradient"] + 0.5 * terms["ssim"])
+
+
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf")])
+def test_impossible_weights_are_refused(value):
+    with pytest.raises(InputError, match="gradient"):
+        LossWeights(gradient=value)

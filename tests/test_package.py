@@ -1,0 +1,52 @@
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import edgefuse
+
+ROOT = Path(__file__).parents[1]
+
+
+def loaded_after(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print(' '.join(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(result.stdout.split())
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    assert not loaded_after("import edgefuse") & {"numpy", "cv2", "torch", "onnxruntime", "typer", "rich"}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import edgefuse.runtime.live, edgefuse.batch, edgefuse.sim",
+        "import edgefuse.metrics, edgefuse.evaluate",
+        "from edgefuse import Fuser; Fuser()",
+        "import edgefuse.cli",
+    ],
+)
+def test_running_never_loads_torch(statement: str) -> None:
+    assert not loaded_after(statement) & {"torch", "onnx", "matplotlib"}
+
+
+def test_library_code_never_loads_typer() -> None:
+    loaded = loaded_after(
+        "import edgefuse.runtime.live, edgefuse.batch, edgefuse.evaluate, edgefuse.train.loop"
+    )
+    assert "typer" not in loaded
+
+
+def test_unknown_attribute_names_what_there_is() -> None:
+    with pytest.raises(AttributeError, match=r"'Fusor'.*Fuser"):
+        edgefuse.Fusor  # noqa: B018
+
+
+def test_the_base_installation_has_no_engine() -> None:
+    # The engine wheels overwrite each other's files, so each is an extra of its own.
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {requirement.split(">")[0] for requirement in project["dependencies"]}
+    assert names == {"numpy", "opencv-python", "typer", "rich"}

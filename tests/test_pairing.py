@@ -1,0 +1,93 @@
+import sys
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgefuse.errors import InputError
+from edgefuse.train.pairing import Pairing, limit_base
+
+KEYS = st.lists(st.integers(0, 12), min_size=1, max_size=9, unique=True)
+
+
+@given(KEYS, KEYS, st.integers(0, 99))
+def test_each_paradigm_draws_exactly_its_set(ir, vis, seed):
+    everything = {(i, j) for i, j in product(range(len(ir)), range(len(vis)))}
+    matched = {(i, j) for i, j in everything if ir[i] == vis[j]}
+    expected = {"aptp": everything, "uptp": everything - matched}
+    if set(ir) == set(vis):
+        expected["sptp"] = matched
+    for paradigm, pairs in expected.items():
+        if not pairs:
+            with pytest.raises(InputError):
+                Pairing(paradigm, ir, vis)
+            continue
+        pairing = Pairing(paradigm, ir, vis)
+        drawn = pairing.draw(len(pairs), seed)
+        assert len(pairing) == len(pairs)
+        assert len(drawn) == len(set(drawn))
+        assert set(drawn) == pairs
+    assert set(Pairing("aptp", ir, vis).aligned()) == matched
+
+
+@given(KEYS, st.integers(1, 60), st.integers(0, 9))
+def test_no_pair_comes_again_before_all_have_come(keys, count, seed):
+    drawn = Pairing("sptp", keys, keys).draw(count, seed)
+    counts = [drawn.count((i, i)) for i in range(len(keys))]
+    assert len(drawn) == count
+    assert max(counts) - min(counts) <= 1
+
+
+def test_draws_are_a_function_of_the_seed():
+    pairing = Pairing("aptp", range(150), range(150))
+    assert pairing.draw(100, (0, 1)) == pairing.draw(100, (0, 1))
+    assert pairing.draw(100, (0, 1)) != pairing.draw(100, (0, 2))
+
+
+def test_a_million_by_a_million_images_cost_no_memory():
+    pairing = Pairing("aptp", range(10**6), range(10**6, 2 * 10**6))
+    drawn = pairing.draw(22_500, 0)
+    assert len(pairing) == 10**12
+    assert len(set(drawn)) == 22_500
+    assert sys.getsizeof(pairing._matched) < 1000
+    assert max(max(pair) for pair in drawn) > 9 * 10**5
+
+
+def test_without_common_stems_uptp_is_aptp():
+    ir, vis = ["a", "b"], ["c", "d", "e"]
+    uptp, aptp = Pairing("uptp", ir, vis), Pairing("aptp", ir, vis)
+    assert len(uptp) == len(aptp) == 6
+    assert uptp.draw(6, 3) == aptp.draw(6, 3)
+
+
+@pytest.mark.parametrize(
+    ("paradigm", "ir", "vis", "words"),
+    [
+        ("sptp", ["a", "b"], ["a", "c"], "without a partner: b, c"),
+        ("sptp", [(0, "x")], [(0, "y")], "without a partner: x, y"),
+        ("uptp", ["a"], ["a"], "there are none"),
+        ("apt", ["a"], ["a"], "unknown paradigm 'apt'.*did you mean 'aptp'"),
+        ("aptp", [], ["a"], "0 infrared and 1 visible"),
+    ],
+)
+def test_impossible_pairings_are_named(paradigm, ir, vis, words):
+    with pytest.raises(InputError, match=words):
+        Pairing(paradigm, ir, vis)
+
+
+def test_no_pairs_cannot_be_drawn():
+    with pytest.raises(InputError, match="0"):
+        Pairing("aptp", ["a"], ["b"]).draw(0, 0)
+
+
+def test_the_base_set_prefers_aligned_images():
+    ir, vis = list("abcdefx"), list("yabcdefz")
+    ir_places, vis_places = limit_base(ir, vis, 4, seed=1)
+    assert [ir[i] for i in ir_places] == [vis[j] for j in vis_places]
+    assert limit_base(ir, vis, 4, seed=1) == (ir_places, vis_places)
+    ir_places, vis_places = limit_base(ir, vis, 7, seed=1)
+    assert (len(set(ir_places)), len(set(vis_places))) == (7, 7)
+    for base in (0, 8):
+        with pytest.raises(InputError, match="--base"):
+            limit_base(ir, vis, base, seed=1)

@@ -1,0 +1,219 @@
+import json
+import threading
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from edgefuse.errors import InputError, ModelError
+from edgefuse.images import read_image, write_image
+from edgefuse.train.checkpoint import load_checkpoint, restore_model, save_weights
+from edgefuse.train.config import TrainConfig
+from edgefuse.train.data import ImageBank, TrainingSet, training_set
+from edgefuse.train.loop import rate, train
+from edgefuse.train.pairing import Pairing
+from edgefuse.train.record import read_log
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pairs")
+    rng = np.random.default_rng(0)
+    for side in ("ir", "vis"):
+        (root / side).mkdir()
+        for k in range(4):
+            image = np.kron(rng.integers(0, 256, (6, 7), dtype=np.uint8), np.ones((11, 10), np.uint8))
+            write_image(root / side / f"{k}.png", image)
+    return root
+
+
+def configured(folders, **changes):
+    values = {"steps": 45, "batch": 2, "patch": 32, "seed": 5, "pairs": 10} | changes
+    return TrainConfig(ir=(str(folders / "ir"),), vis=(str(folders / "vis"),), **values)
+
+
+@pytest.fixture(scope="module")
+def finished(folders, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    config = configured(folders)
+    return config, out, train(config, training_set(config), out, sample_every=20)
+
+
+def test_a_run_leaves_everything_to_look_at(finished):
+    config, out, weights = finished
+    assert weights == out / "nano.safetensors"
+    assert TrainConfig.from_dict(json.loads((out / "config.json").read_text())) == config
+    assert sorted(p.name for p in (out / "samples").iterdir()) == [
+        "step_000020.png",
+        "step_000040.png",
+        "step_000045.png",
+    ]
+    assert read_image(out / "samples" / "step_000045.png").shape == (3 * 70, 3 * 74)
+    assert read_image(out / "loss.png").shape[1] == 1000
+    assert [row["step"] for row in read_log(out / "log.csv")] == [20, 40, 45]
+    assert not list(out.rglob("*.part"))
+
+
+def test_training_lowers_the_loss(finished):
+    rows = read_log(finished[1] / "log.csv")
+    assert rows[-1]["total"] < 0.95 * rows[0]["total"]
+    assert rows[0]["total"] == pytest.approx(
+        rows[0]["intensity"] + rows[0]["gradient"] + 0.2 * rows[0]["ssim"], rel=1e-5
+    )
+
+
+def test_a_stopped_and_resumed_run_ends_with_the_same_weights(folders, finished, tmp_path):
+    config, _, weights = finished
+    stop = threading.Event()
+    seen = []
+
+    def at_row(progress):
+        seen.append(progress.step)
+        stop.set()
+
+    data = training_set(config)
+    checkpoint = train(config, data, tmp_path / "run", on_progress=at_row, stop=stop)
+    assert checkpoint.name == "checkpoint.pt"
+    assert load_checkpoint(checkpoint).step == 20
+    resumed = train(config, data, tmp_path / "run", resume=True)
+    expected, answer = load_checkpoint(weights).weights, load_checkpoint(resumed).weights
+    assert all(torch.equal(expected[name], answer[name]) for name in expected)
+    assert [row["step"] for row in read_log(tmp_path / "run" / "log.csv")] == [20, 40, 45]
+
+
+def test_another_seed_gives_other_weights(folders, finished, tmp_path):
+    config = replace(finished[0], seed=6, steps=1)
+    other = train(config, training_set(config), tmp_path / "run")
+    mine, theirs = load_checkpoint(finished[2]).weights, load_checkpoint(other).weights
+    assert any(not torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_a_folder_with_a_run_is_not_overwritten(finished):
+    config, out, _ = finished
+    with pytest.raises(InputError, match="already holds a run"):
+        train(config, training_set(config), out)
+
+
+def test_resuming_wants_the_same_run(finished, tmp_path):
+    config, out, _ = finished
+    data = training_set(config)
+    with pytest.raises(ModelError, match=r"batch = 2, this run has 4"):
+        train(replace(config, batch=4), data, out, resume=True)
+    with pytest.raises(InputError, match="no checkpoint"):
+        train(config, data, tmp_path, resume=True)
+
+
+def banks(sizes):
+    images = [(k, np.full(size, 10 * k + 1, np.uint8)) for k, size in enumerate(sizes)]
+    return ImageBank(images), ImageBank((k, image + 100) for k, image in images)
+
+
+def test_a_bank_gives_back_its_images():
+    ir, _ = banks([(20, 30), (17, 16), (40, 21)])
+    assert [image.shape for image in ir] == [(20, 30), (17, 16), (40, 21)]
+    assert [int(image.min()) for image in ir] == [int(image.max()) for image in ir] == [1, 11, 21]
+    part = ir.subset([2, 0])
+    assert part.keys == [2, 0]
+    assert part[0].shape == (40, 21)
+
+
+def test_aligned_pairs_are_cropped_at_one_place_and_others_apart():
+    y, x = np.mgrid[0:100, 0:120]
+    image = (y + x).astype(np.uint8)
+    ir, vis = ImageBank([("a", image), ("b", image)]), ImageBank([("a", image), ("b", image)])
+    data = TrainingSet(ir, vis, Pairing("aptp", ir.keys, vis.keys), 4, 4, 32, seed=0)
+    together = data.patches([(0, 0), (1, 1)] * 8, step=3)
+    assert (together[:, 0] == together[:, 1]).all()
+    apart = data.patches([(0, 1), (1, 0)] * 8, step=3)
+    assert (apart[:, 0] != apart[:, 1]).any((1, 2)).mean() > 0.8
+    np.testing.assert_array_equal(data.patches([(0, 0), (1, 1)] * 8, step=3), together)
+
+
+def test_an_epoch_ends_with_a_short_batch_and_the_next_is_drawn_afresh():
+    ir, vis = banks([(32, 32)] * 5)
+    data = TrainingSet(ir, vis, Pairing("aptp", ir.keys, vis.keys), pairs=7, batch=3, patch=32, seed=0)
+    seen = [[(b[0, 0, 0] // 10, (b[1, 0, 0] - 100) // 10) for b in patches] for patches in data.batches(0, 6)]
+    assert [len(batch) for batch in seen] == [3, 3, 1] * 2
+    first, second = ([*a, *b, *c] for a, b, c in (seen[:3], seen[3:]))
+    assert len(set(first)) == len(set(second)) == 7
+    assert first != second
+    later = [len(patches) for patches in data.batches(4, 6)]
+    assert later == [3, 1]
+
+
+def test_images_smaller_than_a_patch_are_named():
+    ir, vis = banks([(64, 64), (64, 40)])
+    with pytest.raises(InputError, match=r"infrared image 1 .*40 pixels.*patch of 48"):
+        TrainingSet(ir, vis, Pairing("aptp", ir.keys, vis.keys), 1, 1, 48, seed=0)
+
+
+def test_two_folders_of_one_list_do_not_mix_their_stems(folders):
+    one, both = (str(folders / "ir"),), (str(folders / "ir"), str(folders / "ir"))
+    config = TrainConfig(ir=both, vis=(str(folders / "vis"),) * 2, patch=32)
+    assert len(training_set(config).pairing.aligned()) == 8
+    crossed = TrainConfig(ir=both, vis=one, patch=32, paradigm="uptp")
+    assert len(training_set(crossed).pairing) == 8 * 4 - 4
+    assert len(training_set(replace(config, base=3)).pairing) == 9
+
+
+def test_the_simulated_rig_trains_without_folders():
+    data = training_set(TrainConfig(base=2))
+    assert data.patches([(0, 0)], 0).shape == (1, 2, 128, 128)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"steps": 0},
+        {"batch": 0},
+        {"patch": 100},
+        {"pairs": 0},
+        {"learning_rate": 0},
+        {"learning_rate": float("nan")},
+        {"clip": 0},
+        {"paradigm": "x"},
+        {"vis": ()},
+    ],
+)
+def test_impossible_settings_are_named(folders, changes):
+    name = next(iter(changes))
+    with pytest.raises(InputError, match=name.replace("_", " ")):
+        replace(configured(folders), **changes)
+
+
+def test_unknown_settings_are_named():
+    with pytest.raises(ModelError, match="speed"):
+        TrainConfig.from_dict({"speed": 1})
+
+
+def test_the_learning_rate_warms_up_and_falls():
+    rates = [rate(step, 1000) for step in range(1000)]
+    assert rates[0] == pytest.approx(0.05)
+    assert max(rates) == rates[20] == 1
+    assert rates[-1] == pytest.approx(0.01, abs=1e-4)
+    assert all(a >= b for a, b in pairwise(rates[20:]))
+
+
+def test_damaged_checkpoints_are_named(finished, tmp_path):
+    _, out, weights = finished
+    whole = (out / "checkpoint.pt").read_bytes()
+    (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "cut.safetensors").write_bytes(weights.read_bytes()[:1000])
+    torch.save({"weights": {}}, tmp_path / "foreign.pt")
+    for name, words in {
+        "absent.pt": "no such checkpoint",
+        "cut.pt": "not a readable",
+        "cut.safetensors": "not a readable",
+        "foreign.pt": "not a checkpoint written by",
+    }.items():
+        with pytest.raises(ModelError, match=words):
+            load_checkpoint(tmp_path / name)
+
+
+def test_weights_of_another_network_are_refused(finished, tmp_path):
+    checkpoint = load_checkpoint(finished[2])
+    save_weights(tmp_path / "x.safetensors", replace(checkpoint, model="cnn"))
+    with pytest.raises(ModelError, match="do not fit 'cnn'"):
+        restore_model(load_checkpoint(tmp_path / "x.safetensors"))
