@@ -22,7 +22,7 @@ def side_by_side(ir: Image, vis: Image, fused: Image) -> Image:
     canvas = np.empty((height, 3 * width, 3), np.uint8)
     for column, (label, image) in enumerate(zip(LABELS, (fit_infrared(ir, vis), vis, fused), strict=True)):
         panel = canvas[:, column * width : (column + 1) * width]
-        panel[:] = image if image.ndim == 3 else image[:, :, np.newaxis]
+        panel[:] = image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
         _label(panel, label)
     return canvas
 

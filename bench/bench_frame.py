@@ -1,0 +1,68 @@
+"""One frame in memory: what is around the network, the network alone, and both together."""
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+import pytest
+
+from edgefuse import Fuser
+from edgefuse.images import Image, as_infrared, fit_infrared, luma, replace_luma
+from edgefuse.runtime.backends import OnnxRuntimeBackend
+from edgefuse.runtime.compose import side_by_side
+from edgefuse.runtime.fuser import network_input
+from edgefuse.weights import model_file, shipped
+
+Measure: TypeAlias = Callable[[Callable[[], Any]], None]
+MODELS = list(shipped())
+THREADS = sorted({1, os.cpu_count() or 1})
+
+
+def test_pre_processing(measure: Measure, pair: tuple[Image, Image]) -> None:
+    """Luma of the visible frame, and both scaled into the network's input."""
+    ir, vis = pair
+    buffer = network_input(ir, luma(vis), 4)
+    measure(lambda: network_input(ir, luma(vis), 4, buffer))
+
+
+def test_pre_processing_16_bit(measure: Measure, pair: tuple[Image, Image]) -> None:
+    """16-bit infrared to 8 bit."""
+    ir16 = pair[0].astype(np.uint16) * 20 + 28_000
+    measure(lambda: as_infrared(ir16))
+
+
+def test_pre_processing_resize(measure: Measure, pair: tuple[Image, Image]) -> None:
+    """A 320x256 infrared frame brought to the visible one's size."""
+    small, vis = cv2.resize(pair[0], (320, 256)).astype(np.uint8), pair[1]
+    measure(lambda: fit_infrared(small, vis))
+
+
+def test_post_processing(measure: Measure, pair: tuple[Image, Image]) -> None:
+    """The network's answer to 8 bit, and the visible frame's colours given to it."""
+    ir, vis = pair
+    grey, answer = luma(vis), ir.astype(np.float32) / 255
+    measure(lambda: replace_luma(vis, grey, cv2.convertScaleAbs(answer, alpha=255.0)))
+
+
+def test_side_by_side(measure: Measure, pair: tuple[Image, Image]) -> None:
+    ir, vis = pair
+    measure(lambda: side_by_side(ir, vis, vis))
+
+
+@pytest.mark.parametrize("threads", THREADS)
+@pytest.mark.parametrize("model", MODELS)
+def test_network(measure: Measure, pair: tuple[Image, Image], model: str, threads: int) -> None:
+    """The network alone at 640x480."""
+    backend = OnnxRuntimeBackend(model_file(model), threads)
+    x = network_input(pair[0], luma(pair[1]), backend.spec.multiple)
+    measure(lambda: backend.run(x))
+
+
+@pytest.mark.parametrize("threads", THREADS)
+@pytest.mark.parametrize("model", MODELS)
+def test_fuser(measure: Measure, pair: tuple[Image, Image], model: str, threads: int) -> None:
+    """One call of `Fuser` at 640x480 in colour."""
+    fuser = Fuser(model, threads)
+    measure(lambda: fuser(*pair))
