@@ -1,25 +1,17 @@
-"""Walking people, a dog and a cyclist: limbs as tapered capsules, drawn once per phase of the stride."""
+"""The bodies of people, a dog and a cyclist, as limbs between joints at a phase of their stride."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import NamedTuple
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from edgefuse.images import Image
-from edgefuse.sim.optics import AIR, CODES, COLDEST_CODE
-from edgefuse.sim.surfaces import Colour, Floats
+from edgefuse.sim.optics import AIR
+from edgefuse.sim.surfaces import Colour
 
-__all__ = ["PHASES", "Figure", "Look", "Pose", "Sprite"]
-
-PHASES = 16
-"""Drawn poses of one stride."""
+__all__ = ["Limb", "Look", "Point", "Wire", "cyclist", "dog", "person"]
 
 Point = tuple[float, float, float]
+"""x forward, y up, z to the figure's left, in metres."""
 
 
 class Look(NamedTuple):
@@ -35,7 +27,7 @@ class Look(NamedTuple):
 
 
 class Limb(NamedTuple):
-    """A capsule between two joints; x forward, y up, z to the figure's left, in metres."""
+    """A capsule between two joints, with its radius in metres at either, its paint and temperature."""
 
     a: Point
     b: Point
@@ -45,56 +37,13 @@ class Limb(NamedTuple):
     celsius: float
 
 
-class Sprite(NamedTuple):
-    """A drawn body, as the visible camera sees it and as the infrared one does.
+class Wire(NamedTuple):
+    """A bent tube, too thin to be shaded."""
 
-    `visible` is uint8 [h, w, 4]: B, G, R and alpha; `warmth` [h, w, 2]: a temperature's code and
-    alpha. Colours and codes are multiplied by alpha, so that both can be resized and warped.
-    """
-
-    visible: Image
-    warmth: Image
-
-
-class Pose(NamedTuple):
-    """A sprite at full, half, quarter … size, and where it is: metres right of and above the body's place."""
-
-    levels: list[Sprite]
-    left: float
-    bottom: float
-    width: float
-    height: float
-
-
-@dataclass
-class Figure:
-    """A moving body seen from one side, drawn pose by pose when first needed.
-
-    Attributes:
-        kind: "person", "dog" or "cyclist".
-        yaw: the direction it faces, radians from the picture's right towards the viewer's back.
-        density: pixels per metre of its sprites.
-    """
-
-    kind: str
-    look: Look
-    yaw: float
-    density: float
-    _poses: dict[int, Pose] = field(default_factory=dict, repr=False)
-
-    @property
-    def box(self) -> tuple[float, float]:
-        """Width and height of its sprites in metres; the figure stands in the middle of the lower edge."""
-        return {"person": (1.3, 2.05), "dog": (1.3, 0.95), "cyclist": (2.2, 2.1)}[self.kind]
-
-    def pose(self, stride: float) -> Pose:
-        """Return the sprite at a place in the stride (1 = a whole one), drawn when first asked for."""
-        phase = math.floor(stride * PHASES) % PHASES
-        if phase not in self._poses:
-            limbs = _LIMBS[self.kind](self.look, phase / PHASES)
-            sprite = _draw(limbs, self.yaw, self.box, self.density, self.look.stripe)
-            self._poses[phase] = _cut(sprite, self.box[0], self.density)
-        return self._poses[phase]
+    points: list[Point]
+    radius: float
+    bgr: Colour
+    celsius: float
 
 
 def _bend(root: Point, angle: float, length: float, side: float = 0.0) -> Point:
@@ -102,9 +51,15 @@ def _bend(root: Point, angle: float, length: float, side: float = 0.0) -> Point:
     return (root[0] + length * math.sin(angle), root[1] - length * math.cos(angle), root[2] + side)
 
 
-def _person(look: Look, phase: float) -> list[Limb]:
+def _polar(x: float, radius: float, angle: float) -> Point:
+    """Return a point on a wheel whose hub is at x."""
+    return (x + radius * math.cos(angle), 0.34 + radius * math.sin(angle), 0.0)
+
+
+def person(look: Look, phase: float) -> list[Limb | Wire]:
+    """Return a walking person at a phase (0 to 1) of the stride."""
     k = look.height / 1.75
-    limbs: list[Limb] = []
+    limbs: list[Limb | Wire] = []
     swing = math.sin(2 * math.pi * phase)
     bob = 0.02 * math.cos(4 * math.pi * phase)
     hip_y, shoulder_y = (0.90 + bob) * k, (1.43 + bob) * k
@@ -180,9 +135,10 @@ def _person(look: Look, phase: float) -> list[Limb]:
     return limbs
 
 
-def _dog(look: Look, phase: float) -> list[Limb]:
+def dog(look: Look, phase: float) -> list[Limb | Wire]:
+    """Return a trotting dog; `look.coat` is its fur, `look.trousers` its ears."""
     fur, warm = look.coat, look.coat_celsius
-    limbs: list[Limb] = []
+    limbs: list[Limb | Wire] = []
     for x, offset in ((0.27, 0.0), (-0.27, 0.5)):
         for side, half in ((0.07, 0.0), (-0.07, 0.5)):
             turn = 2 * math.pi * (2 * phase + offset + half)
@@ -200,28 +156,21 @@ def _dog(look: Look, phase: float) -> list[Limb]:
     return limbs
 
 
-def _cyclist(look: Look, phase: float) -> list[Limb]:
+def cyclist(look: Look, phase: float) -> list[Limb | Wire]:
+    """Return somebody on a bicycle at a phase of the cranks."""
     steel, rubber = (0.10, 0.10, 0.45), (0.04, 0.04, 0.04)
-    limbs: list[Limb] = []
+    parts: list[Limb | Wire] = []
     for x in (-0.52, 0.52):
-        ring = [
-            (x + 0.33 * math.cos(a), 0.34 + 0.33 * math.sin(a), 0.0) for a in np.linspace(0, 2 * math.pi, 21)
-        ]
-        limbs += [Limb(a, b, 0.022, 0.022, rubber, 12.5) for a, b in pairwise(ring)]
-        limbs += [
-            Limb((x, 0.34, 0), ring[i], 0.006, 0.006, (0.3, 0.3, 0.3), AIR)
-            for i in (int(phase * 5) % 5, int(phase * 5) % 5 + 5, int(phase * 5) % 5 + 10)
-        ]
-    crank, seat, bar = (0.0, 0.32, 0.0), (-0.18, 0.88, 0.0), (0.40, 0.98, 0.0)
-    for a, b in (
-        (crank, seat),
-        (crank, (0.36, 0.80, 0)),
-        ((-0.15, 0.78, 0), (0.36, 0.82, 0)),
-        ((-0.52, 0.34, 0), crank),
-        ((-0.52, 0.34, 0), (-0.15, 0.78, 0)),
-        ((0.52, 0.34, 0), bar),
-    ):
-        limbs.append(Limb(a, b, 0.02, 0.02, steel, 9.5))
+        rim = [_polar(x, 0.33, angle) for angle in np.linspace(0, 2 * math.pi, 25)]
+        parts.append(Wire(rim, 0.022, rubber, 12.5))
+        for spoke in range(3):
+            angle = 2 * math.pi * (spoke / 6 - 2 * phase)
+            ends = [_polar(x, 0.33, angle), _polar(x, 0.33, angle + math.pi)]
+            parts.append(Wire(ends, 0.006, (0.25, 0.25, 0.25), AIR))
+    crank, seat, head = (0.0, 0.32, 0.0), (-0.18, 0.88, 0.0), (0.36, 0.82, 0.0)
+    rear, front, bar = (-0.52, 0.34, 0.0), (0.52, 0.34, 0.0), (0.40, 0.98, 0.0)
+    parts.append(Wire([seat, crank, head, (-0.15, 0.78, 0.0), rear, crank], 0.02, steel, 9.5))
+    parts.append(Wire([front, head, bar], 0.02, steel, 9.5))
     hip, shoulder = (-0.16, 0.98, 0.0), (0.16, 1.45, 0.0)
     for side, half in ((0.1, 0.0), (-0.1, 0.5)):
         turn = -2 * math.pi * (phase + half)
@@ -230,7 +179,7 @@ def _cyclist(look: Look, phase: float) -> list[Limb]:
         bend = math.acos(min(1.0, across / 0.90))
         lead = math.atan2(foot[0] - hip[0], hip[1] - foot[1])
         knee = _bend((hip[0], hip[1], side), lead + bend, 0.45)
-        limbs += [
+        parts += [
             Limb((hip[0], hip[1], side), knee, 0.09, 0.066, look.trousers, 25.5),
             Limb(knee, foot, 0.064, 0.045, look.trousers, 24.0),
             Limb(foot, (foot[0] + 0.1, foot[1] - 0.02, side), 0.04, 0.035, (0.05, 0.05, 0.05), 15.0),
@@ -245,7 +194,7 @@ def _cyclist(look: Look, phase: float) -> list[Limb]:
             Limb((0.30, 1.18, side * 2.1), (0.44, 1.04, side * 2), 0.048, 0.04, look.skin, 30.0),
         ]
     for z in (-0.07, 0.07):
-        limbs.append(
+        parts.append(
             Limb(
                 (hip[0], hip[1], z),
                 (shoulder[0], shoulder[1] - 0.05, z * 1.4),
@@ -255,83 +204,6 @@ def _cyclist(look: Look, phase: float) -> list[Limb]:
                 look.coat_celsius + 1,
             )
         )
-    limbs.append(Limb((0.19, 1.5, 0), (0.25, 1.62, 0), 0.06, 0.09, look.skin, 33.5))
-    limbs.append(Limb((0.18, 1.70, 0), (0.27, 1.71, 0), 0.095, 0.085, (0.75, 0.75, 0.75), 13.0))  # a helmet
-    return limbs
-
-
-def _draw(
-    limbs: Sequence[Limb], yaw: float, box: tuple[float, float], density: float, stripe: Colour | None
-) -> Sprite:
-    columns, rows = math.ceil(box[0] * density), math.ceil(box[1] * density)
-    visible, warmth = np.zeros((rows, columns, 4), np.float32), np.zeros((rows, columns, 2), np.float32)
-    c, s = math.cos(yaw), math.sin(yaw)
-
-    def turned(p: Point) -> NDArray[np.float64]:
-        """Pixel x, pixel y and the distance behind the figure's middle."""
-        x, y, z = p
-        return np.array([(x * c - z * s) * density + columns / 2, rows - 1 - y * density, x * s + z * c])
-
-    placed = [(turned(limb.a), turned(limb.b), limb) for limb in limbs]
-    for a, b, limb in sorted(placed, key=lambda item: -(item[0][2] + item[1][2])):
-        _capsule(visible, warmth, a, b, limb, density, stripe)
-    weighed = np.rint((warmth[..., 0] - COLDEST_CODE * warmth[..., 1]) * CODES)
-    warm = np.dstack([weighed, np.rint(warmth[..., 1] * 255)])
-    return Sprite(
-        np.rint(np.clip(visible, 0, 1) * 255).astype(np.uint8), np.clip(warm, 0, 255).astype(np.uint8)
-    )
-
-
-def _capsule(
-    visible: Floats,
-    warmth: Floats,
-    a: NDArray[np.float64],
-    b: NDArray[np.float64],
-    limb: Limb,
-    density: float,
-    stripe: Colour | None,
-) -> None:
-    ra, rb = max(limb.radius_a * density, 0.6), max(limb.radius_b * density, 0.6)
-    reach = max(ra, rb) + 1.5
-    x0, x1 = max(int(min(a[0], b[0]) - reach), 0), min(int(max(a[0], b[0]) + reach) + 1, visible.shape[1])
-    y0, y1 = max(int(min(a[1], b[1]) - reach), 0), min(int(max(a[1], b[1]) + reach) + 1, visible.shape[0])
-    if x1 <= x0 or y1 <= y0:
-        return
-    x = np.arange(x0, x1, dtype=np.float32)[None, :]
-    y = np.arange(y0, y1, dtype=np.float32)[:, None]
-    ax, ay, bx, by = float(a[0]), float(a[1]), float(b[0] - a[0]), float(b[1] - a[1])
-    x -= ax
-    y -= ay
-    along = np.clip((x * bx + y * by) * (1 / max(bx * bx + by * by, 1e-6)), 0, 1)
-    nx, ny = x - along * bx, y - along * by
-    radius = ra + (rb - ra) * along
-    distance = np.sqrt(nx * nx + ny * ny)
-    alpha = np.clip(radius - distance + 0.5, 0, 1).astype(np.float32)
-    bulge = np.sqrt(np.clip(1 - (distance / radius) ** 2, 0, 1))  # 1 in the middle, 0 at the outline
-    shade = 0.42 + 0.5 * bulge - 0.28 * ny / radius
-    bgr = np.broadcast_to(np.array(limb.bgr, np.float32), (*alpha.shape, 3))
-    if stripe is not None and limb.radius_a > 0.12 and limb.celsius > 18:  # a pattern on the coat
-        bands = (((visible.shape[0] - ay - y) / density * 9).astype(int) % 2 == 0)[..., None]
-        bgr = np.where(bands, np.array(stripe, np.float32), bgr)
-    colour = np.dstack([bgr * np.clip(shade, 0.1, 1.3)[..., None], np.ones_like(alpha)]) * alpha[..., None]
-    warm = AIR + (limb.celsius - AIR) * (0.72 + 0.28 * bulge)
-    keep = (1 - alpha)[..., None]
-    visible[y0:y1, x0:x1] = visible[y0:y1, x0:x1] * keep + colour
-    warmth[y0:y1, x0:x1] = warmth[y0:y1, x0:x1] * keep + np.dstack([warm * alpha, alpha])
-
-
-def _cut(sprite: Sprite, width: float, density: float) -> Pose:
-    """Cut the empty border off, and make the smaller sizes."""
-    opaque = sprite.visible[..., 3] > 0
-    x, y = np.flatnonzero(opaque.any(axis=0)), np.flatnonzero(opaque.any(axis=1))
-    x0, x1, y0, y1 = int(x[0]), int(x[-1]) + 1, int(y[0]), int(y[-1]) + 1
-    levels = [Sprite(sprite.visible[y0:y1, x0:x1].copy(), sprite.warmth[y0:y1, x0:x1].copy())]
-    while min(levels[-1].visible.shape[:2]) >= 8:
-        rows, columns = levels[-1].visible.shape[:2]
-        size = (columns // 2, rows // 2)
-        levels.append(Sprite(*(cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in levels[-1])))
-    left = x0 / density - width / 2
-    return Pose(levels, left, (len(opaque) - y1) / density, (x1 - x0) / density, (y1 - y0) / density)
-
-
-_LIMBS = {"person": _person, "dog": _dog, "cyclist": _cyclist}
+    parts.append(Limb((0.19, 1.5, 0), (0.25, 1.62, 0), 0.06, 0.09, look.skin, 33.5))
+    parts.append(Limb((0.18, 1.70, 0), (0.27, 1.71, 0), 0.095, 0.085, (0.75, 0.75, 0.75), 13.0))  # a helmet
+    return parts

@@ -36,7 +36,7 @@ class Scene:
         self._ir_view = np.linalg.inv(ir_to_vis) @ self._vis_view
         self._focal = focal_length(vis_size)
         street = Street(seed, vis_size)
-        self._traffic = Traffic(seed, vis_size)
+        self._traffic = Traffic(seed)
         self._lamp_at = np.array([light.at for light in street.lights])
         self._lamp_bgr = np.array([light.bgr for light in street.lights]) * WHITE
         self._glare, self._pool = _glare_texture(), _pool_texture()
@@ -97,13 +97,11 @@ class Scene:
     def _add_figure(self, picture: Floats, step: Step) -> None:
         warm = picture.ndim == 2
         view, size = (self._ir_view, self._ir_size) if warm else (self._vis_view, self._vis_size)
-        pose = step.figure.pose(step.stride)
-        needed = self._focal / step.z / step.figure.density
-        level = min(max(int(np.log2(1 / max(needed, 1e-3))), 0), len(pose.levels) - 1)
-        texture = pose.levels[level][1 if warm else 0]
+        sprite = step.figure.sprite(step.stride, self._focal / step.z)
+        texture = sprite.warmth if warm else sprite.visible
         rows, columns = texture.shape[:2]
-        du, dv = pose.width / columns, pose.height / rows
-        left, top = step.x + pose.left, pose.bottom + pose.height
+        du, dv = sprite.width / columns, sprite.height / rows
+        left, top = step.x + sprite.left, sprite.bottom + sprite.height
         plane = np.array([[du, 0, left + du / 2], [0, -dv, top - dv / 2], [0, 0, step.z], [0, 0, 1]])
         patch = warp_patch(texture, view @ plane, size)
         if patch is None:

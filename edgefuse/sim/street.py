@@ -90,7 +90,7 @@ class Street:
         grain = rng.standard_normal(shape, np.float32)
         broad = smooth_noise(rng, shape, (int(far - near), 18))
         g.albedo[:] = (0.105 + 0.016 * grain + 0.020 * broad)[..., None] * np.array([1.02, 1, 0.98])
-        g.celsius[:] += 0.35 * broad + 0.08 * grain
+        g.celsius[:] += 0.7 * broad + 0.12 * grain
         for x in (-2.5, -1.05, 1.05, 2.5):  # where the wheels run
             g.box(x - left - 0.16, 0, 0.32, far - near, celsius=12.9)
         length = far - near
@@ -161,7 +161,7 @@ class Street:
             tone = np.where(joint, 1.5, tone)
         s.albedo[:] = tone[..., None] * np.array(bgr, np.float32)
         up = np.linspace(1, 0, shape[0], dtype=np.float32)[:, None]
-        s.celsius[:] = 10.6 - 2.2 * up + 0.5 * stains
+        s.celsius[:] = 10.6 - 2.4 * up + 0.9 * stains
 
     def _facade(self, x: float, z: float, width: float, shop: bool) -> None:
         rng = self.rng

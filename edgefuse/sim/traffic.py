@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from edgefuse.sim.cars import Car, Mesh
-from edgefuse.sim.figures import Figure, Look
-from edgefuse.sim.optics import focal_length
+from edgefuse.sim.figures import Look
+from edgefuse.sim.sprites import Figure
 from edgefuse.sim.surfaces import Colour
 
 __all__ = ["Drive", "Step", "Traffic"]
@@ -70,9 +70,8 @@ class Walk:
 class Traffic:
     """All that moves, as a function of time: `steps(t)` and `drives(t)`; `parked` stands still."""
 
-    def __init__(self, seed: int, size: tuple[int, int]) -> None:
+    def __init__(self, seed: int) -> None:
         rng = np.random.default_rng([seed, 21])
-        self._focal = focal_length(size)
         self._offset = float(rng.uniform(-1.2, 1.2))
         self._walks = _walks(rng)
         self._figures: dict[tuple[int, int], Figure] = {}
@@ -134,9 +133,7 @@ class Traffic:
     def _figure(self, index: int, walk: Walk, yaw: float) -> Figure:
         key = (index, round(yaw * 16))
         if key not in self._figures:
-            nearest = max(8.0, min(z for _, z in walk.corners))
-            density = min(max(1.1 * self._focal / nearest, 8.0), 140.0)
-            self._figures[key] = Figure(walk.kind, walk.look, yaw, density)
+            self._figures[key] = Figure(walk.kind, walk.look, yaw)
         return self._figures[key]
 
 
