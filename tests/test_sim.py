@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -51,11 +52,10 @@ def test_same_bytes_in_any_order_and_any_process() -> None:
         other.frame("vis", n)
         other.frame("ir", n)
     assert digest(other) == first
-    code = (
-        "import sys; sys.path.insert(0, 'tests'); from test_sim import *;"
-        "print(digest(Rig(RigConfig(size=SMALL, seed=5))))"
+    code = "from test_sim import *; print(digest(Rig(RigConfig(size=SMALL, seed=5))))"
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == first
 
 

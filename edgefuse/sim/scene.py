@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from edgefuse.images import Image
 from edgefuse.sim.cars import HEADLIGHTS, TAILLIGHTS, draw_car
 from edgefuse.sim.optics import CODES, COLDEST_CODE, WHITE, Projection, focal_length, projection
-from edgefuse.sim.street import GARDEN, LEFT_WALL, Street
+from edgefuse.sim.site import GARDEN, LEFT_WALL
+from edgefuse.sim.street import Street
 from edgefuse.sim.surfaces import SKYLIGHT, Floats, Surface, paint, warp_patch
 from edgefuse.sim.traffic import Drive, Step, Traffic
 

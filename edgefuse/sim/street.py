@@ -1,68 +1,37 @@
-"""The still part of the world: road, houses, garden, lamps, signs and trees, drawn from a seed."""
+"""The still part of the world: sky, road, houses, garden, lamps, signs and trees, drawn from a seed."""
 
 import math
 
 import numpy as np
 
-from edgefuse.sim.optics import focal_length
+from edgefuse.sim.houses import brick_wall, build_houses
+from edgefuse.sim.site import GARDEN, LEFT_WALL, RIGHT_WALL, Site
 from edgefuse.sim.surfaces import Colour, Light, Surface, smooth_noise
 
-__all__ = ["CROSSING", "GARDEN", "Street"]
+__all__ = ["Street"]
 
 ROAD = (-3.2, 3.2)  # x of its kerbs; parked cars stand right of it, to 5.3
-LEFT_WALL, RIGHT_WALL = -6.4, 7.6
-GARDEN = (17.0, 29.0)  # z of the gap between the houses on the left
 CROSSING = (14.2, 17.4)
 SODIUM: Colour = (0.30, 0.66, 1.0)
 LED: Colour = (0.95, 0.95, 0.88)
-WALLS: list[Colour] = [
-    (0.22, 0.27, 0.42),
-    (0.34, 0.42, 0.50),
-    (0.18, 0.22, 0.33),
-    (0.42, 0.42, 0.40),
-    (0.26, 0.36, 0.42),
-    (0.38, 0.34, 0.28),
-]
-NEON: list[Colour] = [(0.15, 0.12, 1.6), (1.5, 0.7, 0.12), (0.25, 1.2, 0.3), (1.1, 0.2, 1.3), (0.1, 0.9, 1.5)]
-SHOPS = ["BAKERY", "CAFE LUNA", "BOOKS", "PIZZA", "HOTEL", "PHARMACY", "NOODLES", "RECORDS", "OPTIK"]
-BLADES = ["BAR", "24h", "TAXI", "CAFE", "APO"]
-POSTERS = ["JAZZ", "OPEN", "CIRCO", "SALE", "FILM", "1984", "EXPO"]
-Z_AXIS, Y_AXIS, X_AXIS = (0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)
 
 
-class Street:
+class Street(Site):
     """What stands still: `surfaces` from far to near, and the `lights` above them."""
 
     def __init__(self, seed: int, size: tuple[int, int]) -> None:
-        self.rng = np.random.default_rng([seed, 11])
-        self.detail = float(np.clip(focal_length(size) / 560, 0.25, 1.6))  # texels needed, 1 at 640x480
-        self.lights: list[Light] = []
-        self.surfaces: list[Surface] = []
+        super().__init__(seed, size)
         self._sky()
         self._ground(22.0, 115.0, (26, 11))
         self._ground(2.6, 22.2, (46, 36))
         self._garden()
-        self._houses()
+        build_houses(self)
         self._lamps()
         near_last = [s for s in self.surfaces if not s.hides]
         self.surfaces = near_last + sorted((s for s in self.surfaces if s.hides), key=lambda s: -s.origin[2])
 
-    def _add(
-        self,
-        origin: tuple[float, float, float],
-        axes: str,
-        size: tuple[float, float],
-        density: tuple[float, float],
-        **options: object,
-    ) -> Surface:
-        directions = {"x": X_AXIS, "y": Y_AXIS, "z": Z_AXIS}
-        fine = (density[0] * self.detail, density[1] * self.detail)
-        surface = Surface(origin, directions[axes[0]], directions[axes[1]], size, fine, **options)  # type: ignore[arg-type]
-        self.surfaces.append(surface)
-        return surface
-
     def _sky(self) -> None:
-        sky = self._add((-900, -20, 600), "xy", (1800, 700), (0.12, 0.3))
+        sky = self.add((-900, -20, 600), "xy", (1800, 700), (0.12, 0.3))
         rows, columns = sky.alpha.shape
         up = np.linspace(1, 0, rows, dtype=np.float32)[:, None]
         clouds = smooth_noise(self.rng, (rows, columns), (14, 10)) + 0.5 * smooth_noise(
@@ -70,11 +39,10 @@ class Street:
         )
         haze = np.exp(-up * 5)[..., None] * np.array([0.030, 0.034, 0.052], np.float32)
         night = (0.55 + 0.25 * clouds[..., None]) * np.array([0.034, 0.021, 0.016], np.float32)
-        assert sky.glow is not None
         sky.albedo[:] = 0
         sky.glow[:] = haze + night
         sky.celsius[:] = -16 + 13 * np.exp(-up * 6) + 2.0 * clouds
-        skyline = self._add((-70, 0, 120), "xy", (140, 30), (4, 4), bgr=(0.05, 0.05, 0.06), solid=False)
+        skyline = self.add((-70, 0, 120), "xy", (140, 30), (4, 4), bgr=(0.05, 0.05, 0.06), solid=False)
         for u in np.arange(0, 140, 6.5):
             width, height = self.rng.uniform(5, 10), self.rng.uniform(6, 19)
             skyline.box(u, 0, width, height, alpha=1, celsius=6.5 + self.rng.uniform(-1, 1.5))
@@ -85,12 +53,17 @@ class Street:
 
     def _ground(self, near: float, far: float, density: tuple[float, float]) -> None:
         rng, left = self.rng, -19.0
-        g = self._add((left, 0, near), "xz", (31, far - near), density, celsius=12.0)
+        g = self.add((left, 0, near), "xz", (31, far - near), density, celsius=12.0)
         shape = g.alpha.shape
         grain = rng.standard_normal(shape, np.float32)
         broad = smooth_noise(rng, shape, (int(far - near), 18))
         g.albedo[:] = (0.105 + 0.016 * grain + 0.020 * broad)[..., None] * np.array([1.02, 1, 0.98])
         g.celsius[:] += 0.7 * broad + 0.12 * grain
+        for _ in range(5):  # repaired asphalt
+            x, z = rng.uniform(-3, 1.5) - left, rng.uniform(0, far - near)
+            a, b = int(x * g.density[0]), int((far - near - z) * g.density[1])
+            c, d = int(rng.uniform(0.6, 2) * g.density[0]), int(rng.uniform(1, 3) * g.density[1])
+            g.albedo[max(b - d, 0) : b, a : a + c] *= 0.62
         for x in (-2.5, -1.05, 1.05, 2.5):  # where the wheels run
             g.box(x - left - 0.16, 0, 0.32, far - near, celsius=12.9)
         length = far - near
@@ -127,136 +100,12 @@ class Street:
                 g.disc(x - left, z - near, radius, celsius=warm)
             g.disc(x - left, z - near, 0.36, bgr=(0.07, 0.07, 0.075))
             g.disc(x - left, z - near, 0.29, bgr=(0.11, 0.11, 0.115))
-        for _ in range(5):  # repaired asphalt
-            x, z = self.rng.uniform(-3, 1.5), self.rng.uniform(near, far)
-            g.box(x - left, z - near, self.rng.uniform(0.6, 2), self.rng.uniform(1, 3), bgr=(0.06,) * 3)
-
-    def _houses(self) -> None:
-        z = 4.0
-        while z < 112:  # right: shops
-            width = float(self.rng.uniform(9, 14))
-            self._facade(RIGHT_WALL, z, width, shop=True)
-            z += width
-        self._facade(LEFT_WALL, 4.0, GARDEN[0] - 4.0, shop=False)
-        z = GARDEN[1]
-        while z < 112:
-            width = float(self.rng.uniform(9, 14))
-            self._facade(LEFT_WALL, z, width, shop=bool(self.rng.random() < 0.4))
-            z += width
-
-    def _wall(self, s: Surface, bgr: Colour, brick: bool) -> None:
-        """Bricks or plaster; in infrared a wall is nearly even."""
-        rng, shape = self.rng, s.alpha.shape
-        stains = smooth_noise(rng, shape, (6, 9))
-        tone = 1 + 0.10 * stains + 0.04 * rng.standard_normal(shape, np.float32)
-        if brick:
-            rows, columns = int(s.size[1] / 0.14), int(s.size[0] / 0.36)
-            y = np.arange(shape[0]) / shape[0] * rows
-            x = np.arange(shape[1]) / shape[1] * columns
-            row = y.astype(int)[:, None]
-            column = x[None, :] + 0.5 * (row % 2)
-            tint = rng.uniform(0.7, 1.25, (rows + 1, columns + 2)).astype(np.float32)
-            tone = tone * tint[row, column.astype(int)]
-            joint = ((y % 1)[:, None] > 0.8) | ((column % 1) > 0.92)
-            tone = np.where(joint, 1.5, tone)
-        s.albedo[:] = tone[..., None] * np.array(bgr, np.float32)
-        up = np.linspace(1, 0, shape[0], dtype=np.float32)[:, None]
-        s.celsius[:] = 10.6 - 2.4 * up + 0.9 * stains
-
-    def _facade(self, x: float, z: float, width: float, shop: bool) -> None:
-        rng = self.rng
-        height = float(rng.uniform(9.5, 15.5))
-        far = z > 30
-        s = self._add((x, 0, z), "zy", (width, height), (12, 18) if far else (30, 44))
-        self._wall(s, WALLS[rng.integers(len(WALLS))], brick=bool(rng.random() < 0.7))
-        s.box(0, height - 0.5, width, 0.5, bgr=(0.3, 0.3, 0.3), celsius=7.5)
-        columns = int(width / 2.3)
-        for floor in range(1, int((height - 1.2) / 3.1)):
-            for i in range(columns):
-                self._window(s, (i + 0.5) * width / columns - 0.6, floor * 3.1 + 1.0)
-        s.box(0, 3.55, width, 0.18, bgr=(0.4, 0.4, 0.4), celsius=9.0)
-        if shop:
-            self._shop(s, width, x, z)
-        else:
-            self._plain_floor(s, width)
-
-    def _window(self, s: Surface, u: float, v: float) -> None:
-        rng = self.rng
-        lit = rng.random() < 0.3
-        s.box(u - 0.1, v - 0.1, 1.4, 1.85, bgr=(0.42, 0.42, 0.42), celsius=9.2)
-        s.box(u, v, 1.2, 1.65, bgr=(0.03, 0.025, 0.02), celsius=12.4 if lit else 8.2)
-        if lit:
-            level = rng.uniform(0.25, 0.75)
-            hue = (0.42, 0.75, 1.0) if rng.random() < 0.7 else (1.0, 0.9, 0.75)
-            s.box(u, v, 1.2, 1.65, glow=tuple(level * c for c in hue))
-            side = rng.uniform(0.2, 0.5)
-            s.box(u, v, side, 1.65, glow=tuple(0.45 * level * c for c in hue))  # a curtain
-        s.box(u + 0.57, v, 0.06, 1.65, bgr=(0.4, 0.4, 0.4), celsius=9.4, glow=(0, 0, 0))
-        s.box(u, v + 1.1, 1.2, 0.06, bgr=(0.4, 0.4, 0.4), celsius=9.4, glow=(0, 0, 0))
-        if rng.random() < 0.5:  # a radiator below the sill warms the wall
-            s.box(u + 0.1, v - 0.75, 1.0, 0.5, celsius=11.8)
-
-    def _shop(self, s: Surface, width: float, x: float, z: float) -> None:
-        rng = self.rng
-        neon = NEON[rng.integers(len(NEON))]
-        name = SHOPS[rng.integers(len(SHOPS))]
-        open_late = rng.random() < 0.6
-        s.box(0.6, 2.75, width - 1.2, 0.7, bgr=tuple(0.25 * c + 0.04 for c in neon), celsius=10.0)
-        length = min(width - 2.4, 0.62 * len(name))
-        s.text(
-            name, width - 1.2 - length if x > 0 else 1.2, 2.82, length, 0.56, neon, glow=True, mirror=x > 0
-        )
-        for i in range(2):
-            u = 0.7 + i * (width / 2 - 0.2)
-            glass = width / 2 - 1.1
-            s.box(u, 0.55, glass, 2.1, bgr=(0.05, 0.05, 0.05), celsius=14.5 if open_late else 9.0)
-            if open_late:
-                level = rng.uniform(0.35, 0.7)
-                s.box(u, 0.55, glass, 2.1, glow=(0.62 * level, 0.86 * level, level))
-                for k in np.arange(0.2, glass - 0.3, 0.55):  # goods
-                    tint = rng.uniform(0.05, 0.6, 3) * level
-                    tall = rng.uniform(0.3, 0.9)
-                    s.box(u + k, 0.6, 0.4, tall, glow=tuple(tint), celsius=13.2)
-                self.lights.append(
-                    Light(
-                        (x - math.copysign(0.7, x), 1.7, z + u + glass / 2),
-                        (0.5 * level, 0.75 * level, 0.9 * level),
-                    )
-                )
-        s.box(width / 2 - 0.45, 0, 0.9, 2.5, bgr=(0.10, 0.10, 0.16), celsius=9.6)
-        if rng.random() < 0.5:
-            s.box(width - 0.5, 1.9, 0.35, 0.35, bgr=(0.25, 0.25, 0.25), celsius=24.0)  # warm vent
-        if x > 0 and z < 60:  # a blade sign that faces the camera
-            blade = self._add(
-                (x - 1.35, 3.9, z + 1.0),
-                "xy",
-                (1.25, 0.85),
-                (64, 64),
-                hides=False,
-                bgr=(0.03, 0.03, 0.03),
-                celsius=11.0,
-            )
-            blade.box(0.05, 0.05, 1.15, 0.75, glow=tuple(0.10 * c for c in neon))
-            word = BLADES[rng.integers(len(BLADES))]
-            blade.text(word, 0.14, 0.2, 0.97, 0.46, neon, glow=True)
-
-    def _plain_floor(self, s: Surface, width: float) -> None:
-        rng = self.rng
-        s.box(width - 1.6, 0, 1.0, 2.3, bgr=(0.16, 0.22, 0.12), celsius=9.2)
-        for i in range(int((width - 2.0) / 1.5)):  # posters: paint only
-            u, tint = 0.4 + i * 1.5, rng.uniform(0.1, 0.85, 3)
-            s.box(u, 0.9, 1.15, 1.7, bgr=tuple(tint))
-            s.disc(u + 0.57, 2.0, 0.36, bgr=tuple(1 - tint))
-            s.text(POSTERS[rng.integers(len(POSTERS))], u + 0.1, 1.0, 0.95, 0.42, tuple(0.9 - 0.8 * tint))
-        s.box(0, 2.95, width, 0.16, bgr=(0.22, 0.22, 0.22), celsius=27.0)  # a heating pipe
-        for u in np.arange(0.8, width, 2.0):
-            s.box(u, 2.9, 0.1, 0.26, bgr=(0.14, 0.14, 0.14), celsius=14.0)
 
     def _garden(self) -> None:
         rng = self.rng
-        far = self._add((-19, 0, GARDEN[1]), "xy", (12.6, 9), (24, 24), shade=0.35)
-        self._wall(far, (0.30, 0.34, 0.38), brick=True)
-        hedge = self._add((LEFT_WALL, 0, 17.2), "zy", (4.4, 2.05), (40, 60), shade=0.7, hides=True)
+        far = self.add((-19, 0, GARDEN[1]), "xy", (12.6, 9), (24, 24), shade=0.35)
+        brick_wall(self, far, (0.30, 0.34, 0.38))
+        hedge = self.add((LEFT_WALL, 0, 17.2), "zy", (4.4, 2.05), (40, 60), shade=0.7, hides=True)
         shape = hedge.alpha.shape
         leaves = smooth_noise(rng, shape, (int(2.05 * 16), int(4.4 * 13))) + 0.5 * rng.standard_normal(
             shape, np.float32
@@ -275,7 +124,7 @@ class Street:
 
     def _tree(self, x: float, z: float, height: float) -> None:
         rng = self.rng
-        tree = self._add((x - 2, 0, z), "xy", (4, height), (26, 26), solid=False, hides=True, shade=0.8)
+        tree = self.add((x - 2, 0, z), "xy", (4, height), (26, 26), solid=False, hides=True, shade=0.8)
         shape = tree.alpha.shape
         tree.polygon(
             [(1.85, 0), (2.15, 0), (2.06, height - 2), (1.94, height - 2)],
@@ -302,7 +151,7 @@ class Street:
             side = -math.copysign(1.0, x)
             head = (x + side * 1.5, 6.3, z)
             left = min(x, head[0]) - 0.35
-            post = self._add(
+            post = self.add(
                 (left, 0, z),
                 "xy",
                 (2.2, 6.6),
@@ -312,7 +161,6 @@ class Street:
                 bgr=(0.13, 0.14, 0.13),
                 celsius=8.6,
             )
-            post.glow = np.zeros_like(post.albedo)
             at = x - left
             post.box(at - 0.07, 0, 0.14, 6.45, alpha=1)
             post.box(min(at, at + side * 1.3), 6.36, 1.3, 0.08, alpha=1)
@@ -327,11 +175,11 @@ class Street:
             )
             strength = 30.0 if i else 34.0
             self.lights.append(Light(head, tuple(strength * c for c in tint)))  # type: ignore[arg-type]
-        sign = self._add((5.42, 0, 13.4), "xy", (0.7, 3.0), (90, 90), solid=False, hides=True, celsius=8.4)
+        sign = self.add((5.42, 0, 13.4), "xy", (0.7, 3.0), (90, 90), solid=False, hides=True, celsius=8.4)
         sign.box(0.32, 0, 0.06, 2.4, alpha=1, bgr=(0.35, 0.35, 0.35))
         sign.box(0.02, 2.3, 0.66, 0.66, alpha=1, bgr=(0.75, 0.28, 0.08))
         sign.polygon([(0.1, 2.38), (0.6, 2.38), (0.35, 2.88)], bgr=(0.95, 0.95, 0.95))
         sign.box(0.33, 2.45, 0.05, 0.28, bgr=(0.05, 0.05, 0.05))
         sign.disc(0.355, 2.76, 0.04, bgr=(0.05, 0.05, 0.05))
-        can = self._add((-3.75, 0, 20.3), "xy", (0.5, 0.9), (40, 40), hides=True, bgr=(0.1, 0.16, 0.1))
+        can = self.add((-3.75, 0, 20.3), "xy", (0.5, 0.9), (40, 40), hides=True, bgr=(0.1, 0.16, 0.1))
         can.box(0, 0.7, 0.5, 0.1, bgr=(0.3, 0.3, 0.3))

@@ -80,7 +80,7 @@ class Surface:
         self.density = (columns / size[0], rows / size[1])
         self.albedo = np.full((rows, columns, 3), bgr, np.float32)
         self.celsius = np.full((rows, columns), celsius, np.float32)
-        self.glow = np.zeros((rows, columns, 3), np.float32) if not hides else None
+        self.glow = np.zeros((rows, columns, 3), np.float32)
         self.alpha = np.full((rows, columns), float(solid), np.float32)
         self.warm_alpha: Floats | None = None  # opacity in infrared where it differs
 
@@ -101,7 +101,7 @@ class Surface:
         """Fill a polygon of (u, v) in metres in those of the layers that are given."""
         place = [self.texels(points)]
         for layer, value in ((self.albedo, bgr), (self.glow, glow)):
-            if layer is not None and value is not None:
+            if value is not None:
                 cv2.fillPoly(layer, place, value, shift=4)
         for plane, number in ((self.celsius, celsius), (self.alpha, alpha)):
             if number is not None:
@@ -137,7 +137,7 @@ class Surface:
         mask = mask[:, ::-1] if mirror else mask
         x0, y1 = (self.texels([(u, v)])[0] + 8) // 16
         x1, y0 = (self.texels([(u + width, v + height)])[0] + 8) // 16
-        layer = self.glow if glow and self.glow is not None else self.albedo
+        layer = self.glow if glow else self.albedo
         patch = layer[max(y0, 0) : y1, max(x0, 0) : x1]
         if patch.size == 0:
             return
@@ -160,7 +160,7 @@ class Surface:
         coarse = self.points(min(columns, int(self.size[0] * 2) + 2), min(rows, int(self.size[1] * 2) + 2))
         light = irradiance(coarse, lights, normal) * np.float32(self.shade)
         lit = cv2.resize(light, (columns, rows), interpolation=cv2.INTER_LINEAR) * self.albedo
-        return lit if self.glow is None else lit + self.glow
+        return lit + self.glow
 
     def homography(self, view: Projection) -> NDArray[np.float64]:
         """Return the matrix from its texture's pixels to the picture's."""
