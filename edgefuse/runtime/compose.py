@@ -35,8 +35,9 @@ def _label(panel: Image, text: str) -> None:
     margin = round(16 * scale)
     if scale < 0.15 or width + 2 * margin > panel.shape[1]:
         return
-    corner = (margin, panel.shape[0] - margin)
-    for colour, extra in (((0, 0, 0), 2 * thickness), ((255, 255, 255), 0)):
-        cv2.putText(
-            panel, text, corner, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness + extra, cv2.LINE_AA
-        )
+    x, y = margin, panel.shape[0] - margin
+    # The dark rim is the same text moved about: a thicker text would be wider too.
+    for dx, dy in ((-1, 0), (1, 0), (0, -1), (0, 1), (0, 0)):
+        colour = (255, 255, 255) if dx == dy == 0 else (0, 0, 0)
+        corner = (x + dx * thickness, y + dy * thickness)
+        cv2.putText(panel, text, corner, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)
