@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from edgefuse.errors import InputError
 from edgefuse.train.losses import (
-    LossWeights,
+    LossConfig,
     fusion_losses,
     gradient,
     gradient_loss,
@@ -109,7 +109,7 @@ FLAT = {
 @pytest.mark.parametrize("vis", FLAT)
 def test_gradients_are_finite_on_flat_and_identical_images(fused, ir, vis):
     output = FLAT[fused].clone().requires_grad_()
-    total, terms = fusion_losses(output, FLAT[ir], FLAT[vis], LossWeights())
+    total, terms = fusion_losses(output, FLAT[ir], FLAT[vis], LossConfig())
     total.backward()
     assert torch.isfinite(total)
     assert all(torch.isfinite(term) for term in terms.values())
@@ -120,11 +120,22 @@ def test_gradients_are_finite_on_flat_and_identical_images(fused, ir, vis):
 
 def test_the_total_is_the_weighted_sum_of_its_terms():
     ir, vis, fused = images(9)
-    total, terms = fusion_losses(fused, ir, vis, LossWeights(1, 2, 0.5))
+    total, terms = fusion_losses(fused, ir, vis, LossConfig(1, 2, 0.5))
     torch.testing.assert_close(total, terms["intensity"] + 2 * terms["gradient"] + 0.5 * terms["ssim"])
+
+
+def test_gradient_scales():
+    ramp = torch.zeros(1, 1, 16, 16)
+    ramp[..., 8:] = 0.5
+    both = torch.cat((ramp, ramp / 2))
+    assert gradient(both, "image").amax((1, 2, 3)).tolist() == [1, 1]
+    assert gradient(both, "batch").amax((1, 2, 3)).tolist() == pytest.approx([1, 0.5], abs=1e-3)
+    assert gradient(both, "none").amax((1, 2, 3)).tolist() == pytest.approx([0.5, 0.25], abs=1e-4)
+    with pytest.raises(InputError, match=r"'frame'.*batch, image, none"):
+        LossConfig(gradient_scale="frame")
 
 
 @pytest.mark.parametrize("value", [-1, float("nan"), float("inf")])
 def test_impossible_weights_are_refused(value):
     with pytest.raises(InputError, match="gradient"):
-        LossWeights(gradient=value)
+        LossConfig(gradient=value)

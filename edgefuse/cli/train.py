@@ -32,6 +32,9 @@ def train(
     lr: float = typer.Option(1e-3, help="Peak learning rate."),
     alpha: float = typer.Option(1.0, help="Weight of the gradient loss."),
     beta: float = typer.Option(0.2, help="Weight of the SSIM loss."),
+    gradient_scale: str = typer.Option(
+        "image", help="What gradients are stretched to 0..1 by before they are compared: image, batch, none."
+    ),
     seed: int = typer.Option(0, help="Same seed, same machine: same weights."),
     threads: int | None = typer.Option(None, help="CPU threads.", show_default="all cores"),
     out: Path | None = typer.Option(None, help="Run folder.", show_default="runs/MODEL-PARADIGM-SEED"),
@@ -51,7 +54,7 @@ def train(
     from edgefuse.train.config import TrainConfig
     from edgefuse.train.data import training_set
     from edgefuse.train.loop import train as run
-    from edgefuse.train.losses import LossWeights
+    from edgefuse.train.losses import LossConfig
     from edgefuse.train.record import Progress as Step
 
     config = TrainConfig(
@@ -65,7 +68,7 @@ def train(
         batch=batch,
         patch=patch,
         learning_rate=lr,
-        weights=LossWeights(gradient=alpha, ssim=beta),
+        losses=LossConfig(gradient=alpha, ssim=beta, gradient_scale=gradient_scale),
         seed=seed,
     )
     if threads is not None:

@@ -55,7 +55,7 @@ def make_spec(
             f"size {size[0]}x{size[1]} does not fit {checkpoint.model!r}: "
             f"both must be multiples of {multiple}, such as {fit}; without --size any size is accepted"
         )
-    kept = ("paradigm", "ir", "vis", "base", "pairs", "batch", "patch", "learning_rate", "weights", "seed")
+    kept = ("paradigm", "ir", "vis", "base", "pairs", "batch", "patch", "learning_rate", "losses", "seed")
     training = {name: checkpoint.config[name] for name in kept if name in checkpoint.config}
     return ModelSpec(
         model=checkpoint.model,

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from edgefuse.errors import InputError, ModelError
-from edgefuse.train.losses import LossWeights
+from edgefuse.train.losses import LossConfig
 from edgefuse.train.pairing import PARADIGMS
 
 __all__ = ["TrainConfig"]
@@ -31,7 +31,7 @@ class TrainConfig:
     """At its peak; a linear warm-up of 2 % of the steps leads to it, a cosine from it to 1 %."""
     clip: float = 1.0
     """Largest norm of all gradients together."""
-    weights: LossWeights = field(default_factory=LossWeights)
+    losses: LossConfig = field(default_factory=LossConfig)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -69,7 +69,7 @@ class TrainConfig:
                 f"known are {', '.join(sorted(known))}"
             )
         values = dict(values)
-        values["weights"] = LossWeights(**values.get("weights", {}))
+        values["losses"] = LossConfig(**values.get("losses", {}))
         for name in ("ir", "vis"):
             values[name] = tuple(values.get(name, ()))
         return cls(**values)

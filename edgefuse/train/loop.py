@@ -83,7 +83,7 @@ def _step(
     """Do one step on `[B, 2, P, P]` in [0, 1] and return its losses by name."""
     for group in optimiser.param_groups:
         group["lr"] = config.learning_rate * rate(step, config.steps)
-    total, terms = fusion_losses(model(x), x[:, :1], x[:, 1:], config.weights)
+    total, terms = fusion_losses(model(x), x[:, :1], x[:, 1:], config.losses)
     optimiser.zero_grad(set_to_none=True)
     total.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(model.parameters(), config.clip)

@@ -6,37 +6,53 @@ the source with more of a quantity counts for more. Nothing asks that the source
 Images are `[B, 1, H, W]` tensors in [0, 1]; each loss is a scalar, best 0.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from edgefuse.errors import InputError
+from edgefuse.errors import InputError, unknown_name
 
-__all__ = ["LossWeights", "fusion_losses", "gradient", "gradient_loss", "intensity_loss", "ssim", "ssim_loss"]
+__all__ = [
+    "GRADIENT_SCALES",
+    "LossConfig",
+    "fusion_losses",
+    "gradient",
+    "gradient_loss",
+    "intensity_loss",
+    "ssim",
+    "ssim_loss",
+]
 
 EPS = 1e-8
 FLATTEST = 4 / 255
 """Sobel answer to an edge of one grey level: flatter images are not stretched to full scale."""
 
 
+GRADIENT_SCALES = ("image", "batch", "none")
+
+
 @dataclass(frozen=True)
-class LossWeights:
-    """Weights of Eq. 6; the defaults are the paper's (Sec. 4.1)."""
+class LossConfig:
+    """Weights of Eq. 6, with the paper's values (Sec. 4.1), and what the paper leaves open."""
 
     intensity: float = 1.0
     gradient: float = 1.0
     """α"""
     ssim: float = 0.2
     """β"""
+    gradient_scale: str = "image"
+    """What ∇ is stretched to [0, 1] by: each `image`, the whole `batch` (the authors' code), or `none`."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for name in ("intensity", "gradient", "ssim"):
+            value = getattr(self, name)
             if not 0 <= value < float("inf"):
-                raise InputError(f"loss weight {field.name} is {value}, it must be a finite number ≥ 0")
+                raise InputError(f"loss weight {name} is {value}, it must be a finite number ≥ 0")
+        if self.gradient_scale not in GRADIENT_SCALES:
+            raise InputError(unknown_name("gradient scale", self.gradient_scale, GRADIENT_SCALES))
 
 
 def share(a: Tensor, b: Tensor) -> Tensor:
@@ -44,11 +60,12 @@ def share(a: Tensor, b: Tensor) -> Tensor:
     return a / (a + b + EPS)
 
 
-def gradient(x: Tensor) -> Tensor:
-    """Return the Sobel magnitude of each image, stretched to [0, 1] by its own minimum and maximum.
+def gradient(x: Tensor, scale: str = "image") -> Tensor:
+    """Return the Sobel magnitude of each image, borders repeated (a zero border would be an edge).
 
-    The paper leaves the scale of ∇ open. Per image, one bright edge elsewhere in the batch does not
-    change what an image is asked for. Borders are repeated: a zero border would be an edge.
+    The paper leaves the scale of ∇ open. Stretched to [0, 1] by the minimum and maximum of each `image`,
+    one bright edge elsewhere in the batch does not change what an image is asked for. With `none` a step
+    from 0 to 1 is 1; then the fused image must keep the height of edges, not only their pattern.
     """
     p = F.pad(x, (1, 1, 1, 1), mode="replicate")
     rows = p[..., :-2, :] + 2 * p[..., 1:-1, :] + p[..., 2:, :]
@@ -57,7 +74,10 @@ def gradient(x: Tensor) -> Tensor:
     gy = cols[..., 2:, :] - cols[..., :-2, :]
     # The constant keeps the root's slope finite on flat ground.
     magnitude = torch.sqrt(gx * gx + gy * gy + EPS)
-    low, high = magnitude.amin((2, 3), keepdim=True), magnitude.amax((2, 3), keepdim=True)
+    if scale == "none":
+        return magnitude / 4
+    over = (0, 1, 2, 3) if scale == "batch" else (2, 3)
+    low, high = magnitude.amin(over, keepdim=True), magnitude.amax(over, keepdim=True)
     return (magnitude - low) / (high - low).clamp_min(FLATTEST)
 
 
@@ -67,11 +87,11 @@ def intensity_loss(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
     return (fused - (p * ir + (1 - p) * vis)).abs().mean()
 
 
-def gradient_loss(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
+def gradient_loss(fused: Tensor, ir: Tensor, vis: Tensor, scale: str = "image") -> Tensor:
     """L_grad of Eq. 5: mean |∇O − (G_ir·∇ir + G_vis·∇vis)|, the G being the shares of gradient (Eq. 3)."""
-    g_ir, g_vis = gradient(ir), gradient(vis)
+    g_ir, g_vis = gradient(ir, scale), gradient(vis, scale)
     target = (g_ir * g_ir + g_vis * g_vis) / (g_ir + g_vis + EPS)
-    return (gradient(fused) - target).abs().mean()
+    return (gradient(fused, scale) - target).abs().mean()
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
@@ -94,7 +114,7 @@ def ssim_loss(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
 
 
 def fusion_losses(
-    fused: Tensor, ir: Tensor, vis: Tensor, weights: LossWeights
+    fused: Tensor, ir: Tensor, vis: Tensor, config: LossConfig
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the total loss of Eq. 6 and its unweighted terms by name.
 
@@ -104,10 +124,10 @@ def fusion_losses(
     fused, ir, vis = fused.float(), ir.float(), vis.float()
     terms = {
         "intensity": intensity_loss(fused, ir, vis),
-        "gradient": gradient_loss(fused, ir, vis),
+        "gradient": gradient_loss(fused, ir, vis, config.gradient_scale),
         "ssim": ssim_loss(fused, ir, vis),
     }
-    return sum((getattr(weights, k) * v for k, v in terms.items()), torch.zeros(())), terms
+    return sum((getattr(config, k) * v for k, v in terms.items()), torch.zeros(())), terms
 
 
 @lru_cache(maxsize=16)
