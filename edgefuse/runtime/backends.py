@@ -51,6 +51,8 @@ class OnnxRuntimeBackend:
             raise BackendError(MISSING_ENGINE) from None
         options = ort.SessionOptions()
         options.log_severity_level = 4
+        # Idle workers that spin take the cores from capture, decoding and encoding.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if threads is not None:
             options.intra_op_num_threads = threads
         wanted = [("CUDAExecutionProvider", "cuda"), ("CPUExecutionProvider", "cpu")]
