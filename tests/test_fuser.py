@@ -19,7 +19,8 @@ class Takes:
     device = "here"
 
     def __init__(self, channel, multiple=4):
-        self.channel, self.spec, self.given = channel, ModelSpec("fake", multiple), None
+        self.channel, self.spec = channel, ModelSpec("fake", multiple)
+        self.given = np.empty(0, np.float32)
 
     def run(self, x):
         self.given = x.copy()
@@ -73,7 +74,8 @@ def test_shipped_models_fuse_any_size(name, size):
     rng = np.random.default_rng(1)
     ir, vis = rng.integers(0, 256, size, np.uint8), rng.integers(0, 256, (*size, 3), np.uint8)
     fused = Fuser(name)(ir, vis)
-    assert (fused.shape, fused.dtype) == (vis.shape, np.uint8)
+    assert fused.shape == vis.shape
+    assert fused.dtype == np.uint8
     np.testing.assert_array_equal(fused, Fuser(name, threads=1)(ir, vis))
 
 
