@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from edgefuse import Fuser
-from edgefuse.errors import InputError, ModelError
+from edgefuse.errors import BackendError, InputError, ModelError
 from edgefuse.images import luma
+from edgefuse.runtime.backends import ENGINES
 from edgefuse.runtime.fuser import network_input
 from edgefuse.spec import ModelSpec
 from edgefuse.weights import model_file, shipped
@@ -127,13 +128,32 @@ def test_unusable_models_are_named(tmp_path):
         tmp_path / "cut.onnx": "not a model that ONNX Runtime can load",
     }.items():
         with pytest.raises(ModelError, match=words) as caught:
-            Fuser(model)
+            Fuser(model, engine="onnxruntime")
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"no model"])
+def test_openvino_names_unusable_models(tmp_path, content):
+    pytest.importorskip("openvino")
+    (tmp_path / "bad.onnx").write_bytes(content)
+    with pytest.raises(ModelError, match=r"bad\.onnx"):
+        Fuser(tmp_path / "bad.onnx", engine="openvino")
+
+
+def test_every_engine_answers_the_same(pair):
+    pytest.importorskip("openvino")
+    answers = [Fuser(engine=engine)(*pair).astype(int) for engine in ENGINES]
+    assert np.abs(answers[0] - answers[1]).max() <= 1
+
+
+def test_engines_that_cannot_be_used_are_named():
+    with pytest.raises(BackendError, match=r"unknown engine 'onnx': known are onnxruntime, openvino"):
+        Fuser(engine="onnx")
 
 
 def test_without_an_engine_the_error_names_the_extras():
     code = (
-        "import sys; sys.modules['onnxruntime'] = None\n"
+        "import sys; sys.modules['onnxruntime'] = sys.modules['openvino'] = None\n"
         "from edgefuse import Fuser, EdgefuseError\n"
         "try: Fuser()\n"
         "except EdgefuseError as error: print(error)"

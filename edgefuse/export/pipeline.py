@@ -5,7 +5,7 @@ from pathlib import Path
 
 from edgefuse.export.graph import build_graph, make_spec, save_graph
 from edgefuse.export.receipt import Pair, Receipt, compare
-from edgefuse.runtime.backends import OnnxRuntimeBackend
+from edgefuse.runtime.backends import load_backend
 from edgefuse.spec import ModelSpec
 from edgefuse.train.backend import TorchBackend
 from edgefuse.train.checkpoint import load_checkpoint, restore_model
@@ -45,7 +45,7 @@ def export(
     spec = make_spec(checkpoint, model, size, "fp16" if fp16 else "fp32")
     graph = build_graph(model, spec)
     save_graph(graph, spec, out)
-    receipt = compare(OnnxRuntimeBackend(out), TorchBackend(model, checkpoint.model), pairs, compared_on)
+    receipt = compare(load_backend(out), TorchBackend(model, checkpoint.model), pairs, compared_on)
     spec = replace(spec, receipt=receipt.to_dict())
     save_graph(graph, spec, out)
     return spec, receipt

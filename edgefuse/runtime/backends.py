@@ -1,19 +1,20 @@
 """Inference engines behind one small Protocol. None of them needs torch."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse.errors import BackendError, ModelError
-from edgefuse.spec import ModelSpec
+from edgefuse.errors import BackendError, ModelError, unknown_name
+from edgefuse.spec import METADATA_KEY, ModelSpec
 
-__all__ = ["Backend", "OnnxRuntimeBackend"]
+__all__ = ["ENGINES", "Backend", "OnnxRuntimeBackend", "OpenVinoBackend", "load_backend"]
 
 MISSING_ENGINE = (
-    "no inference engine is installed: pip install 'edgefuse[cpu]' (or 'edgefuse[gpu]' for NVIDIA GPUs; "
-    "on a Jetson install NVIDIA's own build of onnxruntime-gpu)"
+    "no inference engine is installed: pip install 'edgefuse[cpu]' (or 'edgefuse[gpu]' for NVIDIA GPUs, "
+    "'edgefuse[openvino]' for Intel; on a Jetson install NVIDIA's own build of onnxruntime-gpu)"
 )
 
 
@@ -33,22 +34,19 @@ class Backend(Protocol):
 
 
 class OnnxRuntimeBackend:
-    """ONNX Runtime; on the GPU where the installed build has CUDA, else on the CPU.
+    """Runs a file with ONNX Runtime; on the GPU where the installed build has CUDA, else on the CPU.
 
     Args:
         path: an ONNX file written by `edgefuse export`.
         threads: CPU threads for one frame; None: all cores.
 
     Raises:
-        BackendError: ONNX Runtime is not installed.
         ModelError: not a readable model of ours.
     """
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
-        try:
-            import onnxruntime as ort
-        except ImportError:
-            raise BackendError(MISSING_ENGINE) from None
+        import onnxruntime as ort
+
         options = ort.SessionOptions()
         options.log_severity_level = 4
         # Idle workers that spin take the cores from capture, decoding and encoding.
@@ -79,3 +77,68 @@ class OnnxRuntimeBackend:
     def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map `[1, 2, H, W]` (infrared, visible luma) in [0, 1] to the fused `[1, 1, H, W]` in [0, 1]."""
         return self._session.run(None, {self._input: x})[0]
+
+
+class OpenVinoBackend:
+    """Runs a file with OpenVINO on the CPU, tuned for the latency of single frames.
+
+    Args:
+        path: an ONNX file written by `edgefuse export`.
+        threads: CPU threads for one frame; None: all cores.
+
+    Raises:
+        ModelError: not a readable model of ours.
+    """
+
+    device = "OpenVINO on cpu"
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        import openvino as ov
+
+        core = ov.Core()
+        settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        try:
+            model = core.read_model(path)
+            # The ONNX reader keeps a file's metadata here.
+            note = ["framework", METADATA_KEY]
+            metadata = {METADATA_KEY: model.get_rt_info(note).value} if model.has_rt_info(note) else {}
+            self._request: Any = core.compile_model(model, "CPU", settings).create_infer_request()
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1][:160]
+            raise ModelError(f"{path} is not a model that OpenVINO can load: {reason}") from None
+        self.spec = ModelSpec.from_metadata(metadata, path)
+
+    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Map `[1, 2, H, W]` (infrared, visible luma) in [0, 1] to the fused `[1, 1, H, W]` in [0, 1]."""
+        return self._request.infer([x])[0]
+
+
+ENGINES: dict[str, type[OnnxRuntimeBackend] | type[OpenVinoBackend]] = {
+    "onnxruntime": OnnxRuntimeBackend,
+    "openvino": OpenVinoBackend,
+}
+"""By the name of the package that each needs, in order of preference."""
+
+
+def load_backend(path: Path, engine: str | None = None, threads: int | None = None) -> Backend:
+    """Open a model file with an engine; None: the first one that is installed.
+
+    Raises:
+        BackendError: the engine is unknown or not installed, or none is.
+        ModelError: not a readable model of ours.
+    """
+    if engine is not None and engine not in ENGINES:
+        raise BackendError(unknown_name("engine", engine, ENGINES))
+    installed = [name for name in ([engine] if engine else ENGINES) if _is_installed(name)]
+    if not installed:
+        raise BackendError(f"{engine} is not installed" if engine else MISSING_ENGINE)
+    return ENGINES[installed[0]](path, threads)
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ValueError:  # what find_spec says of a package that is blocked in sys.modules
+        return False

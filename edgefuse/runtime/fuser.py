@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edgefuse.errors import InputError
 from edgefuse.images import Image, check_image, fit_infrared, luma, replace_luma, size_of
-from edgefuse.runtime.backends import Backend, OnnxRuntimeBackend
+from edgefuse.runtime.backends import Backend, load_backend
 from edgefuse.spec import ModelSpec
 from edgefuse.weights import DEFAULT_MODEL, model_file
 
@@ -26,17 +26,23 @@ class Fuser:
     Args:
         model: name of a shipped model, path of an ONNX file from `edgefuse export`, or a `Backend`.
         threads: CPU threads for one frame; None: all cores.
+        engine: `onnxruntime` or `openvino`; None: the first of them that is installed.
 
     Raises:
         ModelError: unknown model, or a file that is damaged or not ours.
-        BackendError: no inference engine is installed.
+        BackendError: no inference engine is installed, or not this one.
     """
 
-    def __init__(self, model: str | Path | Backend = DEFAULT_MODEL, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        model: str | Path | Backend = DEFAULT_MODEL,
+        threads: int | None = None,
+        engine: str | None = None,
+    ) -> None:
         if threads is not None and threads < 1:
             raise InputError(f"threads is {threads}, it must be at least 1")
         self.backend: Backend = (
-            OnnxRuntimeBackend(model_file(model), threads) if isinstance(model, str | Path) else model
+            load_backend(model_file(model), engine, threads) if isinstance(model, str | Path) else model
         )
         self._buffer: NDArray[np.float32] | None = None
         self._resized: tuple[str, str] | None = None
