@@ -7,7 +7,15 @@ The command line prints it and exits with status 1; a caller in Python catches `
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["BackendError", "EdgefuseError", "InputError", "ModelError", "SourceError", "unknown_name"]
+__all__ = [
+    "BackendError",
+    "EdgefuseError",
+    "InputError",
+    "LostError",
+    "ModelError",
+    "SourceError",
+    "unknown_name",
+]
 
 
 class EdgefuseError(Exception):
@@ -28,6 +36,10 @@ class BackendError(EdgefuseError):
 
 class SourceError(EdgefuseError):
     """A camera, video or image sequence that cannot be opened or read."""
+
+
+class LostError(SourceError):
+    """A camera or stream that is not there now, or no longer: opening it again later may help."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
