@@ -1,9 +1,14 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
 from edgefuse.errors import ModelError
-from edgefuse.train.models import CNN, MODELS, Nano, build_model, multiple_of, parameter_count
+from edgefuse.train.checkpoint import restore_model
+from edgefuse.train.models import CNN, MODELS, Nano, Transformer, build_model, multiple_of, parameter_count
+from edgefuse.train.models.transformer import HEADS, ChannelAttention
+from edgefuse.train.released import import_released
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -22,20 +27,64 @@ def test_models_keep_the_size_and_learn_everywhere(name):
 def test_published_sizes():
     assert parameter_count(Nano()) == 55_488
     assert parameter_count(CNN()) == 214_882
+    assert parameter_count(Transformer()) == 187_417
 
 
-def test_the_cnn_answers_as_the_published_one(shared):
-    released = torch.load(shared / "paper/checkpoints/CNN.model", weights_only=True)
+@pytest.mark.parametrize(("name", "file"), [("cnn", "CNN"), ("transformer", "Trans")])
+def test_the_networks_answer_as_the_published_ones(shared, name, file):
+    model = restore_model(import_released(shared / f"paper/checkpoints/{file}.model", name))
     golden = np.load(shared / "golden/paper_networks.npz")
-    model = CNN().eval()
-    # The tensors stand in the same order under other names; linear layers became 1×1 convolutions.
-    own = model.state_dict()
-    model.load_state_dict(
-        {name: value.reshape(own[name].shape) for name, value in zip(own, released.values(), strict=True)}
-    )
     with torch.inference_mode():
         answer = model(torch.from_numpy(golden["input"])).numpy()
-    assert np.abs(answer - golden["CNN"]).max() < 1e-5
+    assert np.abs(answer - golden[file]).max() < 1e-5
+
+
+def test_other_checkpoints_are_not_taken_for_released_ones(tmp_path):
+    torch.save(build_model("nano").state_dict(), tmp_path / "nano.model")
+    torch.save({"inchange.0.weight": 1}, tmp_path / "odd.model")
+    (tmp_path / "text.model").write_text("no weights")
+    for name, words in {
+        "absent": "no such checkpoint",
+        "text": "not a readable",
+        "odd": "not a plain state_dict",
+        "nano": "not a released 'cnn'",
+    }.items():
+        with pytest.raises(ModelError, match=words):
+            import_released(tmp_path / f"{name}.model", "cnn")
+    with pytest.raises(ModelError, match="known are cnn, transformer"):
+        import_released(tmp_path / "nano.model", "nano")
+
+
+class PlainAttention(nn.Module):
+    """Channel attention as published: 24 maps of every channel, spelled out."""
+
+    def __init__(self, like):
+        super().__init__()
+        self.like = like
+
+    def forward(self, x):
+        batch, channels, height, width = x.shape
+        maps = self.like.qkv(x).view(batch, channels, 3, HEADS, height * width).permute(2, 0, 3, 1, 4)
+        q, k, v = (F.normalize(maps[0], dim=-1), F.normalize(maps[1], dim=-1), maps[2])
+        heads = torch.softmax(q @ k.mT * self.like.t, dim=-1) @ v
+        return self.like.merge(heads.transpose(1, 2).reshape(batch, channels * HEADS, height, width))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 0.0])
+def test_the_gram_form_of_attention_is_attention(scale):
+    torch.manual_seed(4)
+    attention = ChannelAttention(12)
+    with torch.no_grad():
+        attention.t.uniform_(0.5, 3)
+    x = (scale * torch.randn(2, 12, 9, 14)).requires_grad_()
+    ours, plain = attention(x), PlainAttention(attention)(x)
+    torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
+    weights = torch.randn_like(ours)
+    inputs = (x, *attention.parameters())
+    of_ours = torch.autograd.grad((ours * weights).sum(), inputs)
+    of_plain = torch.autograd.grad((plain * weights).sum(), inputs)
+    for a, b in zip(of_ours, of_plain, strict=True):
+        torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (20, 36), (64, 48)])
@@ -50,5 +99,5 @@ def test_a_folded_nano_answers_the_same(size):
 
 
 def test_unknown_models_name_the_known_ones():
-    with pytest.raises(ModelError, match="known are cnn, nano"):
+    with pytest.raises(ModelError, match="known are cnn, nano, transformer"):
         build_model("resnet")

@@ -15,7 +15,7 @@ from edgefuse.errors import EdgefuseError
 
 __all__ = ["app", "main"]
 
-# Name of the command → the module in this package that holds a function of that name.
+# Name of the command → the module in this package, which holds a function of the module's name.
 COMMANDS = {
     "stream": "stream",
     "fuse": "fuse",
@@ -23,6 +23,7 @@ COMMANDS = {
     "export": "export",
     "evaluate": "evaluate",
     "models": "models",
+    "import-weights": "import_weights",
 }
 
 app = typer.Typer(
@@ -53,7 +54,7 @@ def options(
 
 
 for _name, _module in COMMANDS.items():
-    app.command(_name)(getattr(import_module(f"edgefuse.cli.{_module}"), _name))
+    app.command(_name)(getattr(import_module(f"edgefuse.cli.{_module}"), _module))
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ def train(
     ),
     ir: list[Path] = typer.Option([], help="Folder of infrared images; may be given several times."),
     vis: list[Path] = typer.Option([], help="Folder of visible images; may be given several times."),
-    model: str = typer.Option("nano", help="Network to train: nano or cnn."),
+    model: str = typer.Option("nano", help="Network to train: nano, cnn or transformer."),
     base: int | None = typer.Option(None, help="Use only so many images a side.", show_default="all"),
     pairs: int | None = typer.Option(
         None, help="Pairs drawn per epoch.", show_default="all possible, at most 15,000"

@@ -7,10 +7,11 @@ from torch import nn
 from edgefuse.errors import ModelError, unknown_name
 from edgefuse.train.models.cnn import CNN
 from edgefuse.train.models.nano import Nano
+from edgefuse.train.models.transformer import Transformer
 
-__all__ = ["CNN", "MODELS", "Nano", "build_model", "multiple_of", "parameter_count"]
+__all__ = ["CNN", "MODELS", "Nano", "Transformer", "build_model", "multiple_of", "parameter_count"]
 
-MODELS: dict[str, type[nn.Module]] = {"nano": Nano, "cnn": CNN}
+MODELS: dict[str, type[nn.Module]] = {"nano": Nano, "cnn": CNN, "transformer": Transformer}
 
 
 class _HasMultiple(Protocol):

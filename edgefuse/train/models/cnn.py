@@ -9,7 +9,7 @@ whole input, so a tile and a full frame give slightly different answers.
 import torch
 from torch import Tensor, nn
 
-__all__ = ["CNN"]
+__all__ = ["CNN", "FrameNorm", "down", "up"]
 
 
 class FrameNorm(nn.GroupNorm):
@@ -73,11 +73,13 @@ def _dense(channels: int, growth: int) -> nn.Sequential:
     return nn.Sequential(DenseLayer(channels, growth), DenseLayer(channels + growth, growth))
 
 
-def _down(channels: int) -> nn.Sequential:
+def down(channels: int) -> nn.Sequential:
+    """Halve the resolution: C → 2C channels."""
     return nn.Sequential(nn.Conv2d(channels, channels // 2, 3, padding=1), nn.PixelUnshuffle(2))
 
 
-def _up(channels: int) -> nn.Sequential:
+def up(channels: int) -> nn.Sequential:
+    """Double the resolution: C → C/2 channels."""
     return nn.Sequential(nn.PixelShuffle(2), nn.Conv2d(channels // 4, channels // 2, 3, padding=1))
 
 
@@ -91,12 +93,12 @@ class CNN(nn.Module):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(2, 16, 1), FrameNorm(2, 16), nn.LeakyReLU(0.01))
         self.skip_0 = PixelMLP(16)
-        self.dense_1, self.down_1 = _dense(16, 4), _down(24)
+        self.dense_1, self.down_1 = _dense(16, 4), down(24)
         self.skip_1 = PixelMLP(48)
-        self.dense_2, self.down_2 = _dense(48, 4), _down(56)
+        self.dense_2, self.down_2 = _dense(48, 4), down(56)
         self.skip_2 = PixelMLP(112)
-        self.dense_3, self.up_1 = _dense(112, 8), _up(128)
-        self.dense_4, self.up_2 = _dense(112, 8), _up(128)
+        self.dense_3, self.up_1 = _dense(112, 8), up(128)
+        self.dense_4, self.up_2 = _dense(112, 8), up(128)
         self.head = nn.Sequential(nn.Conv2d(82, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:

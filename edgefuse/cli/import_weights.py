@@ -1,0 +1,27 @@
+"""`edgefuse import-weights`."""
+
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+__all__ = ["import_weights"]
+
+
+def import_weights(
+    file: Path = typer.Argument(..., help="Checkpoint that the paper's authors released, such as CNN.model."),
+    model: str = typer.Option(..., help="The network in it: cnn or transformer."),
+    out: Path = typer.Option(..., help="The .pt file to write."),
+) -> None:
+    """Bring a checkpoint of the paper's authors in, to export, evaluate or fine-tune it."""
+    from edgefuse.cli.needs import needs
+    from edgefuse.errors import InputError
+
+    needs("train", "torch", "safetensors")
+    from edgefuse.train.checkpoint import save_checkpoint
+    from edgefuse.train.released import import_released
+
+    if out.suffix != ".pt":
+        raise InputError(f"cannot write {out}: the suffix must be .pt")
+    save_checkpoint(out, import_released(file, model))
+    Console().print(f"Wrote {out}. Next: edgefuse export {out}")
