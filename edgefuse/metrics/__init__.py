@@ -9,9 +9,21 @@ them under a named protocol, and `FusionScorer` scores many candidates against o
 
 from edgefuse.metrics.edges import qabf
 from edgefuse.metrics.fidelity import vif
+from edgefuse.metrics.flicker import flicker
 from edgefuse.metrics.information import entropy, mutual_information
 from edgefuse.metrics.prepared import grey
-from edgefuse.metrics.registry import FIVE, METRICS, PROTOCOLS, Metric, Parts, Protocol
+from edgefuse.metrics.registry import (
+    FIVE,
+    FLICKER,
+    MEASURES,
+    METRICS,
+    PROTOCOLS,
+    TARGET,
+    Measure,
+    Metric,
+    Parts,
+    Protocol,
+)
 from edgefuse.metrics.scorer import FusionScorer, score
 from edgefuse.metrics.statistics import (
     average_gradient,
@@ -22,18 +34,24 @@ from edgefuse.metrics.statistics import (
     standard_deviation,
 )
 from edgefuse.metrics.structure import ssim
+from edgefuse.metrics.targets import target_contrast
 
 __all__ = [
     "FIVE",
+    "FLICKER",
+    "MEASURES",
     "METRICS",
     "PROTOCOLS",
+    "TARGET",
     "FusionScorer",
+    "Measure",
     "Metric",
     "Parts",
     "Protocol",
     "average_gradient",
     "correlation",
     "entropy",
+    "flicker",
     "grey",
     "mutual_information",
     "psnr",
@@ -43,5 +61,6 @@ __all__ = [
     "spatial_frequency",
     "ssim",
     "standard_deviation",
+    "target_contrast",
     "vif",
 ]

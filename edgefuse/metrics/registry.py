@@ -19,7 +19,18 @@ from edgefuse.metrics.statistics import (
 )
 from edgefuse.metrics.structure import similarity
 
-__all__ = ["FIVE", "METRICS", "PROTOCOLS", "Metric", "Parts", "Protocol"]
+__all__ = [
+    "FIVE",
+    "FLICKER",
+    "MEASURES",
+    "METRICS",
+    "PROTOCOLS",
+    "TARGET",
+    "Measure",
+    "Metric",
+    "Parts",
+    "Protocol",
+]
 
 
 @dataclass(frozen=True)
@@ -47,19 +58,25 @@ class Parts(NamedTuple):
         return None if self.ir is None or self.vis is None else min(self.ir, self.vis)
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A metric and what a reader of its numbers must know."""
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """What a reader of a column of numbers must know."""
 
     name: str
     title: str
     unit: str
     reference: str
-    measure: Callable[[Prepared, Prepared, Prepared, Protocol], Parts]
-    """(fused, infrared, visible, protocol) → its parts."""
     by_source: bool = True
     """Whether it compares the fused image with each source."""
     higher_is_better: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric(Measure):
+    """A measure of one fused image against its two sources."""
+
+    measure: Callable[[Prepared, Prepared, Prepared, Protocol], Parts]
+    """(fused, infrared, visible, protocol) → its parts."""
 
 
 def _en(f: Prepared, _a: Prepared, _b: Prepared, _p: Protocol) -> Parts:
@@ -123,52 +140,107 @@ FIVE = ("EN", "MI", "VIF", "Qabf", "SSIM")
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("EN", "entropy", "bit", "Roberts et al., J. Appl. Remote Sens. 2, 2008", _en, by_source=False),
-        Metric("MI", "mutual information", "nat", "Qu et al., Electronics Letters 38(7), 2002", _mi),
-        Metric("VIF", "visual information fidelity", "1", "Sheikh and Bovik, IEEE TIP 15(2), 2006", _vif),
-        Metric("Qabf", "edge transfer", "1", "Xydeas and Petrović, Electronics Letters 36(4), 2000", _qabf),
-        Metric("SSIM", "structural similarity", "1", "Wang et al., IEEE TIP 13(4), 2004", _ssim),
         Metric(
-            "SD",
-            "standard deviation",
-            "grey level",
-            "Rao, Meas. Sci. Technol. 8(4), 1997",
-            _sd,
+            name="EN",
+            title="entropy",
+            unit="bit",
+            reference="Roberts et al., J. Appl. Remote Sens. 2, 2008",
+            measure=_en,
             by_source=False,
         ),
         Metric(
-            "SF",
-            "spatial frequency",
-            "grey level/pixel",
-            "Eskicioglu and Fisher, IEEE Trans. Commun. 43(12), 1995",
-            _sf,
+            name="MI",
+            title="mutual information",
+            unit="nat",
+            reference="Qu et al., Electronics Letters 38(7), 2002",
+            measure=_mi,
+        ),
+        Metric(
+            name="VIF",
+            title="visual information fidelity",
+            unit="1",
+            reference="Sheikh and Bovik, IEEE TIP 15(2), 2006",
+            measure=_vif,
+        ),
+        Metric(
+            name="Qabf",
+            title="edge transfer",
+            unit="1",
+            reference="Xydeas and Petrović, Electronics Letters 36(4), 2000",
+            measure=_qabf,
+        ),
+        Metric(
+            name="SSIM",
+            title="structural similarity",
+            unit="1",
+            reference="Wang et al., IEEE TIP 13(4), 2004",
+            measure=_ssim,
+        ),
+        Metric(
+            name="SD",
+            title="standard deviation",
+            unit="grey level",
+            reference="Rao, Meas. Sci. Technol. 8(4), 1997",
+            measure=_sd,
             by_source=False,
         ),
         Metric(
-            "AG",
-            "average gradient",
-            "grey level/pixel",
-            "Cui et al., Optics Communications 341, 2015",
-            _ag,
+            name="SF",
+            title="spatial frequency",
+            unit="grey level/pixel",
+            reference="Eskicioglu and Fisher, IEEE Trans. Commun. 43(12), 1995",
+            measure=_sf,
             by_source=False,
         ),
         Metric(
-            "SCD",
-            "sum of the correlations of differences",
-            "1",
-            "Aslantas and Bendes, AEU 69(12), 2015",
-            _scd,
+            name="AG",
+            title="average gradient",
+            unit="grey level/pixel",
+            reference="Cui et al., Optics Communications 341, 2015",
+            measure=_ag,
+            by_source=False,
         ),
-        Metric("CC", "correlation coefficient", "1", "Pearson, Proc. R. Soc. Lond. 58, 1895", _cc),
         Metric(
-            "PSNR",
-            "peak signal-to-noise ratio",
-            "dB",
-            "Jagalingam and Hegde, Aquatic Procedia 4, 2015",
-            _psnr,
+            name="SCD",
+            title="sum of the correlations of differences",
+            unit="1",
+            reference="Aslantas and Bendes, AEU 69(12), 2015",
+            measure=_scd,
+        ),
+        Metric(
+            name="CC",
+            title="correlation coefficient",
+            unit="1",
+            reference="Pearson, Proc. R. Soc. Lond. 58, 1895",
+            measure=_cc,
+        ),
+        Metric(
+            name="PSNR",
+            title="peak signal-to-noise ratio",
+            unit="dB",
+            reference="Jagalingam and Hegde, Aquatic Procedia 4, 2015",
+            measure=_psnr,
         ),
     )
 }
+
+TARGET = Measure(
+    name="Target",
+    title="contrast kept of thermal targets",
+    unit="1",
+    reference="edgefuse.metrics.targets",
+    by_source=False,
+)
+FLICKER = Measure(
+    name="Flicker",
+    title="frame-to-frame change beyond the sources'",
+    unit="grey level",
+    reference="edgefuse.metrics.flicker",
+    by_source=False,
+    higher_is_better=False,
+)
+MEASURES: dict[str, Measure] = {**METRICS, TARGET.name: TARGET, FLICKER.name: FLICKER}
+"""All that a table can have as a column."""
 
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol

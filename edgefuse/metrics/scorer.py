@@ -1,14 +1,16 @@
 """Scoring a fused image against its two sources under a named protocol."""
 
 from collections.abc import Iterable
+from functools import cached_property
 
 import cv2
 import numpy as np
 
 from edgefuse.errors import InputError, unknown_name
 from edgefuse.images import Image
-from edgefuse.metrics.prepared import Prepared, check_sizes
+from edgefuse.metrics.prepared import Prepared, check_sizes, grey
 from edgefuse.metrics.registry import METRICS, PROTOCOLS, Parts, Protocol
+from edgefuse.metrics.targets import Target, find_targets, kept_contrast
 
 __all__ = ["FusionScorer", "named_metrics", "named_protocol", "score", "stretch"]
 
@@ -63,11 +65,20 @@ class FusionScorer:
     def parts(self, fused: Image, metrics: Iterable[str] | None = None) -> dict[str, Parts]:
         """Return the score with its parts by source, by metric name; arguments and errors as in `score`."""
         names = named_metrics(metrics)
-        check_sizes(fused=fused, visible=self.vis.image)
-        prepared = Prepared(fused)
-        if self.protocol.stretch:
-            prepared = Prepared(stretch(prepared.image))
+        prepared = self._judged(fused)
         return {name: METRICS[name].measure(prepared, self.ir, self.vis, self.protocol) for name in names}
+
+    def target(self, fused: Image) -> float | None:
+        """Return the share kept of the thermal targets' contrast, 0..1; None without any target."""
+        return kept_contrast(self._targets, self._judged(fused).image)
+
+    @cached_property
+    def _targets(self) -> list[Target]:
+        return find_targets(self.ir.image)
+
+    def _judged(self, fused: Image) -> Prepared:
+        check_sizes(fused=fused, visible=self.vis.image)
+        return Prepared(stretch(grey(fused)) if self.protocol.stretch else fused)
 
 
 def stretch(image: Image) -> Image:

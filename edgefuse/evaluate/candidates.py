@@ -1,0 +1,95 @@
+"""What is evaluated: trivial fusions, models, and folders of images that somebody else has fused."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from edgefuse.errors import InputError
+from edgefuse.evaluate.trivial import TRIVIAL
+from edgefuse.images import Image, as_infrared, as_visible, luma, read_image
+from edgefuse.metrics import grey
+from edgefuse.pairs import images_by_stem
+
+__all__ = ["Candidate", "FuseFunction", "folder", "model", "named", "read_grey", "trivial", "unique"]
+
+FuseFunction: TypeAlias = Callable[[str, Image, Image], Image]
+"""(stem, infrared, visible) → fused; all uint8 `[H, W]`."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One row of the table. It holds names only, so it travels to worker processes."""
+
+    name: str
+    kind: Literal["trivial", "model", "folder"]
+    source: str = ""
+    """Shipped name or file of a model, path of a folder."""
+
+    @property
+    def fuses(self) -> bool:
+        """Whether it can fuse other images than the given ones."""
+        return self.kind != "folder"
+
+    def open(self) -> FuseFunction:
+        """Load what is needed to fuse.
+
+        Raises:
+            InputError: the folder cannot be used.
+            ModelError: the model cannot be used.
+            BackendError: no inference engine is installed.
+        """
+        if self.kind == "trivial":
+            fuse = TRIVIAL[self.name]
+            return lambda _stem, ir, vis: fuse(ir, vis)
+        if self.kind == "model":
+            from edgefuse.runtime.fuser import Fuser
+
+            fuser = Fuser(self.source, threads=1)
+            return lambda _stem, ir, vis: fuser(ir, vis)
+        files = images_by_stem(self.source)
+
+        def read(stem: str, _ir: Image, _vis: Image) -> Image:
+            if stem not in files:
+                raise InputError(f"no fused image of stem {stem!r} in {self.source}")
+            return read_grey(files[stem])
+
+        return read
+
+
+def read_grey(path: Path, infrared: bool = False) -> Image:
+    """Read an image file as the metrics see it: uint8 `[H, W]`, colour as its rounded luma."""
+    image = read_image(path)
+    if image.dtype != "uint8":
+        return as_infrared(image) if infrared else luma(as_visible(image))
+    return grey(image)
+
+
+def trivial(name: str) -> Candidate:
+    """Return the trivial fusion of that name."""
+    return Candidate(name, "trivial")
+
+
+def model(source: str | Path) -> Candidate:
+    """Return a shipped model by its name, or the file of a model, named by its stem."""
+    path = Path(source)
+    return Candidate(path.stem if path.suffix else str(source), "model", str(source))
+
+
+def folder(path: str | Path) -> Candidate:
+    """Return a folder of fused images, named by its last part."""
+    return Candidate(Path(path).resolve().name, "folder", str(path))
+
+
+def named(text: str) -> Candidate:
+    """Return what a text means: a trivial fusion, else an existing folder, else a model."""
+    if text in TRIVIAL:
+        return trivial(text)
+    return folder(text) if Path(text).is_dir() else model(text)
+
+
+def unique(candidates: list[Candidate]) -> list[Candidate]:
+    """Drop repeated candidates, and name by their whole source those whose short names are equal."""
+    kept = list(dict.fromkeys(candidates))
+    names = [c.name for c in kept]
+    return [replace(c, name=c.source) if names.count(c.name) > 1 and c.source else c for c in kept]

@@ -1,0 +1,125 @@
+"""All scores of one pair: every candidate against the two sources, and against the frame before."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from edgefuse.errors import EdgefuseError, InputError
+from edgefuse.evaluate.candidates import Candidate, FuseFunction, read_grey
+from edgefuse.images import Image, size_of
+from edgefuse.metrics import FIVE, FLICKER, TARGET, FusionScorer, Parts, flicker
+from edgefuse.metrics.scorer import named_metrics, named_protocol
+
+__all__ = ["PairScorer", "PairScores", "PairTask", "Settings"]
+
+
+class PairTask(NamedTuple):
+    """A pair by its file names."""
+
+    stem: str
+    ir: Path
+    vis: Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured.
+
+    Raises:
+        InputError: unknown protocol or metric.
+    """
+
+    protocol: str = "field"
+    metrics: tuple[str, ...] = FIVE
+    video: bool = False
+    """The pairs are consecutive frames: also measure flicker."""
+
+    def __post_init__(self) -> None:
+        named_protocol(self.protocol)
+        object.__setattr__(self, "metrics", tuple(named_metrics(self.metrics)))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of what each pair is scored by."""
+        return (*self.metrics, TARGET.name, *((FLICKER.name,) if self.video else ()))
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """The scores of one pair. A column is absent where it is undefined: no target, no frame before."""
+
+    stem: str
+    ir: Path
+    vis: Path
+    scores: dict[str, dict[str, Parts]]
+    """By candidate, then column."""
+
+
+class _Frame(NamedTuple):
+    ir: Image
+    vis: Image
+    fused: dict[str, Image]
+
+
+class PairScorer:
+    """Scores pairs one after another; opens each candidate once.
+
+    Raises:
+        EdgefuseError: a candidate cannot be opened.
+    """
+
+    def __init__(self, candidates: Sequence[Candidate], settings: Settings) -> None:
+        self.settings = settings
+        self._fuse: dict[str, FuseFunction] = {c.name: c.open() for c in candidates}
+        self._last: tuple[PairTask, _Frame] | None = None
+
+    def score(self, task: PairTask, before: PairTask | None = None) -> PairScores:
+        """Score one pair.
+
+        Args:
+            task: the pair.
+            before: the pair of the frame before, for flicker.
+
+        Raises:
+            InputError: an image is missing, unreadable or of another size.
+        """
+        earlier = self._earlier(before) if before is not None and self.settings.video else None
+        frame = self._frame(task)
+        scorer = FusionScorer(frame.ir, frame.vis, self.settings.protocol)
+        scores = {name: self._columns(scorer, fused) for name, fused in frame.fused.items()}
+        if earlier is not None and earlier.vis.shape == frame.vis.shape:
+            ir, vis = (earlier.ir, frame.ir), (earlier.vis, frame.vis)
+            for name, fused in frame.fused.items():
+                scores[name][FLICKER.name] = Parts(flicker((earlier.fused[name], fused), ir, vis))
+        if self.settings.video:
+            self._last = (task, frame)
+        return PairScores(task.stem, task.ir, task.vis, scores)
+
+    def _columns(self, scorer: FusionScorer, fused: Image) -> dict[str, Parts]:
+        columns = scorer.parts(fused, self.settings.metrics)
+        kept = scorer.target(fused)
+        return columns if kept is None else {**columns, TARGET.name: Parts(kept)}
+
+    def _frame(self, task: PairTask) -> _Frame:
+        ir, vis = read_grey(task.ir, infrared=True), read_grey(task.vis)
+        if ir.shape != vis.shape:
+            raise InputError(
+                f"the infrared image is {size_of(ir)} and the visible one {size_of(vis)}; "
+                "scores need one size, so bring them to one frame first"
+            )
+        fused = {name: fuse(task.stem, ir, vis) for name, fuse in self._fuse.items()}
+        for name, image in fused.items():
+            if image.shape != vis.shape:
+                raise InputError(
+                    f"the fused image of {name} is {size_of(image)} and its sources are {size_of(vis)}"
+                )
+        return _Frame(ir, vis, fused)
+
+    def _earlier(self, task: PairTask) -> _Frame | None:
+        if self._last is not None and self._last[0] == task:
+            return self._last[1]
+        try:
+            return self._frame(task)
+        except EdgefuseError:  # listed when it was that pair's own turn
+            return None
