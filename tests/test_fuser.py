@@ -7,7 +7,9 @@ import pytest
 
 from edgefuse import Fuser
 from edgefuse.errors import BackendError, InputError, ModelError
-from edgefuse.images import luma
+from edgefuse.images import luma, read_infrared, read_visible
+from edgefuse.metrics import FIVE, score
+from edgefuse.pairs import pair_folders
 from edgefuse.runtime.backends import ENGINES
 from edgefuse.runtime.fuser import network_input
 from edgefuse.spec import ModelSpec
@@ -161,3 +163,15 @@ def test_without_an_engine_the_error_names_the_extras():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "edgefuse[cpu]" in result.stdout
     assert "edgefuse[gpu]" in result.stdout
+
+
+@pytest.mark.parametrize("data", ["roadscene/test", "llvip/test"])
+@pytest.mark.parametrize("name", shipped())
+def test_the_quality_that_is_stated_is_the_quality_measured(shared, name, data):
+    found = pair_folders(shared / "data" / data / "ir", shared / "data" / data / "vis").pairs
+    fuser, sums = Fuser(name), dict.fromkeys(FIVE, 0.0)
+    for _, ir_file, vis_file in found:
+        ir, vis = read_infrared(ir_file), read_visible(vis_file)
+        for metric, value in score(fuser(ir, vis), ir, vis, metrics=FIVE).items():
+            sums[metric] += value / len(found)
+    assert sums == pytest.approx(shipped()[name].quality[data], abs=0.002)
