@@ -49,4 +49,4 @@ def test_the_base_installation_has_no_engine() -> None:
     # The engine wheels overwrite each other's files, so each is an extra of its own.
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {requirement.split(">")[0] for requirement in project["dependencies"]}
-    assert names == {"numpy", "opencv-python", "typer", "rich"}
+    assert names == {"numpy", "opencv-python", "av", "typer", "rich"}

@@ -14,8 +14,7 @@ from edgefuse.errors import SourceError
 from edgefuse.runtime.opencv_video import open_writer
 from edgefuse.runtime.sources import Frame, RealTime, open_source, safe_name
 from edgefuse.runtime.sources import camera as camera_module
-from edgefuse.runtime.sources.base import Spec
-from edgefuse.runtime.sources.video import NetworkStream
+from edgefuse.runtime.sources.spec import Spec
 
 SHAPE = (48, 64, 3)
 
@@ -103,10 +102,10 @@ def broken(tmp_path: Path) -> dict[str, Path]:
         ("missing.mp4", "no such file or folder: .*missing.mp4"),
         ("empty.mp4", r"empty.mp4 is empty \(0 bytes\)"),
         ("text.mp4", "text.mp4 is not a video"),
-        ("cut.mp4", "cut.mp4 is not a video"),
+        ("cut.mp4", "cut.mp4 has no video in it"),
         ("folder", "no images in .*folder"),
         ("image.png", "image.png is an image"),
-        ("whole.mp4?speed=2", "unknown option 'speed': known are fps"),
+        ("whole.mp4?speed=2", "unknown option 'speed': known are fps, loop, start"),
         ("whole.mp4?fps=fast", "option fps: 'fast' is not a number"),
         ("whole.mp4?fps=0", "option fps: '0' is outside"),
         ("whole.mp4?fps", "option 'fps' has no value"),
@@ -207,7 +206,7 @@ def test_a_network_stream_is_live_and_its_end_is_said(mjpeg_url: str) -> None:
     with open_source(mjpeg_url, "vis") as source:
         assert source.live
         frames = [source.read() for _ in range(8)]
-        with pytest.raises(SourceError, match=r"live\.mjpg was lost or ended after \d+ frames"):
+        with pytest.raises(SourceError, match=r"live\.mjpg was lost after \d+ frames"):
             frames += iter(source.read, None)
     assert [f.index for f in frames if f] == list(range(len(frames)))
     assert all(f.timestamp == f.captured for f in frames if f)
@@ -217,18 +216,17 @@ def test_an_unreachable_url_is_said_without_its_password(capfd: pytest.CaptureFi
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    with pytest.raises(SourceError, match="nobody answers") as error:
+    with pytest.raises(SourceError, match="cannot be opened: Connection refused") as error:
         open_source(f"http://me:hunter2@127.0.0.1:{port}/live", "vis")
     assert "hunter2" not in str(error.value)
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_silent_server_runs_into_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(NetworkStream, "timeout", 0.3)
+def test_a_silent_server_runs_into_the_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         start = time.monotonic()
-        with pytest.raises(SourceError, match=r"nobody answers within 0\.3 s"):
-            open_source(f"http://127.0.0.1:{listener.getsockname()[1]}/live", "vis")
+        with pytest.raises(SourceError, match=r"does not answer within 0\.3 s"):
+            open_source(f"http://127.0.0.1:{listener.getsockname()[1]}/live#timeout=0.3", "vis")
     assert time.monotonic() - start < 3
 
 
@@ -243,9 +241,9 @@ class FakeDevice:
         self.released = False
 
     def get(self, setting: int) -> float:
-        return {cv2.CAP_PROP_FRAME_WIDTH: 64.0, cv2.CAP_PROP_FRAME_HEIGHT: 48.0, cv2.CAP_PROP_FPS: 30.0}[
-            setting
-        ]
+        return {cv2.CAP_PROP_FRAME_WIDTH: 64.0, cv2.CAP_PROP_FRAME_HEIGHT: 48.0, cv2.CAP_PROP_FPS: 30.0}.get(
+            setting, 0.0
+        )
 
     def grab(self) -> bool:
         self.frames -= 1
@@ -284,7 +282,7 @@ def test_a_camera_gives_frames_until_it_is_unplugged(devices: Path, monkeypatch:
         assert source.live
         assert source.fps == 30
         assert [source.read().index for _ in range(3)] == [0, 1, 2]  # type: ignore[union-attr]
-        with pytest.raises(SourceError, match="the camera was lost after 3 frames"):
+        with pytest.raises(SourceError, match="was lost after 3 frames"):
             source.read()
     assert device.released
     target, _, settings = calls[0]
@@ -299,8 +297,8 @@ def test_a_camera_gives_frames_until_it_is_unplugged(devices: Path, monkeypatch:
         ("/dev/nothing", FakeDevice(), "there is no camera /dev/nothing"),
         ("cam0", None, "video0 cannot be opened as a camera.*busy"),
         ("cam0", FakeDevice(frames=0), "gives no picture: is it busy"),
-        ("cam0?size=640x480", FakeDevice(), "the camera gives 64x48 in place of 640x480"),
-        ("cam0?fps=60", FakeDevice(), "gives 30 frames per second in place of 60"),
+        ("cam0?size=640x480", FakeDevice(), "the camera gives size 64x48 in place of 640x480"),
+        ("cam0?fps=60", FakeDevice(), "gives fps 30 in place of 60"),
         ("cam0?size=big", FakeDevice(), "option size: size 'big' is not WIDTHxHEIGHT"),
     ],
 )

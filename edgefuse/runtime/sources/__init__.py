@@ -2,44 +2,79 @@
 
 from typing import Any
 
-from edgefuse.errors import SourceError, unknown_name
-from edgefuse.runtime.sources.base import Frame, Role, Source, Spec, safe_name
+from edgefuse.errors import InputError, SourceError, unknown_name
+from edgefuse.runtime.sources.base import Frame, Role, Source
 from edgefuse.runtime.sources.camera import Camera
 from edgefuse.runtime.sources.folder import ImageFolder
+from edgefuse.runtime.sources.gstreamer import Pipeline
+from edgefuse.runtime.sources.network import NetworkStream
 from edgefuse.runtime.sources.paced import RealTime
 from edgefuse.runtime.sources.simulated import SimulatedCamera
-from edgefuse.runtime.sources.video import NetworkStream, VideoFile
+from edgefuse.runtime.sources.spec import Spec, safe_name, yes_or_no
+from edgefuse.runtime.sources.video import VideoFile
+from edgefuse.runtime.thermal import ThermalConfig, ThermalFrontEnd
 
-__all__ = ["SOURCES", "Frame", "RealTime", "Role", "Source", "open_source", "safe_name"]
+__all__ = ["SOURCES", "Frame", "RealTime", "Role", "Source", "front_end", "open_source", "safe_name"]
 
 # A class here has `accepts(target)` and the constructor `(spec, role)`. The first that accepts is taken.
 SOURCES: dict[str, Any] = {
     "sim": SimulatedCamera,
+    "pipeline": Pipeline,
     "camera": Camera,
     "url": NetworkStream,
-    "folder": ImageFolder,
     "video": VideoFile,
+    "folder": ImageFolder,
 }
 
+THERMAL = ("agc", "polarity", "window")
+"""Options of every infrared source, which are those of `ThermalConfig`."""
 
-def open_source(text: str, role: Role) -> Source:
+
+def open_source(text: str, role: Role, realtime: bool = False) -> Source:
     """Open what `text` asks for.
 
     Args:
-        text: `cam0`, `/dev/video2`, a video file, a folder of images, a URL, or `sim`; the kinds that have
-            options take them as `sim?seed=3&size=320x240`.
+        text: `cam0`, `/dev/video2`, a video file, a folder of images, a pattern, a URL, `gst:` and a
+            pipeline, or `sim`; with options as in `sim?seed=3&size=320x240`, in a URL behind `#`.
         role: which of the two cameras it is to be.
+        realtime: play a recording at its own rate, as its option `realtime=1` does.
 
     Raises:
+        LostError: it is not there now.
         SourceError: it cannot be opened; the message says why. Nothing stays open.
     """
-    spec = Spec.parse(text)
+    spec, realtime_wanted = _without_common_options(Spec.parse(text), role)
     for kind in SOURCES.values():
         if kind.accepts(spec.target):
-            return kind(spec, role)
+            source: Source = kind(spec, role)
+            return RealTime(source) if not source.live and (realtime or realtime_wanted) else source
     if kind_like := _misspelt(spec.target):
         raise SourceError(kind_like)
     raise SourceError(f"no such file or folder: {spec.target}")
+
+
+def front_end(text: str) -> ThermalFrontEnd:
+    """Return what makes 8-bit pictures of the infrared frames of the source that `text` asks for.
+
+    Its options `agc`, `polarity` and `window` say how.
+
+    Raises:
+        SourceError: one of them cannot be used.
+    """
+    spec = Spec.parse(text)
+    thermal, _ = spec.split(THERMAL)
+    try:
+        return ThermalFrontEnd(ThermalConfig.from_options(thermal.options), spec.name)
+    except InputError as error:
+        raise SourceError(f"{spec.name}: {error}") from None
+
+
+def _without_common_options(spec: Spec, role: Role) -> tuple[Spec, bool]:
+    """Return the specification with the options of its kind alone, and whether `realtime` was asked for."""
+    if role == "ir":
+        _, spec = spec.split(THERMAL)
+    common, spec = spec.split(["realtime"])
+    return spec, bool(common.read_options({"realtime": yes_or_no}).get("realtime"))
 
 
 def _misspelt(target: str) -> str | None:

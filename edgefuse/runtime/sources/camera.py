@@ -1,4 +1,4 @@
-"""Cameras attached to this machine, read by OpenCV (V4L2 on Linux)."""
+"""Cameras attached to this machine, read by OpenCV: V4L2 on Linux, with the kernel's timestamps."""
 
 import os
 import re
@@ -8,21 +8,29 @@ from typing import Any
 
 import cv2
 
-from edgefuse.errors import SourceError
+from edgefuse.errors import LostError, SourceError
 from edgefuse.images import parse_size
 from edgefuse.runtime.opencv_video import open_capture
-from edgefuse.runtime.sources.base import Frame, Role, Spec, positive_number
-from edgefuse.runtime.sources.video import CaptureSource
+from edgefuse.runtime.sources.base import READ_SECONDS, Role
+from edgefuse.runtime.sources.opencv import CaptureSource
+from edgefuse.runtime.sources.spec import Spec, positive_number
 
 __all__ = ["Camera"]
 
 DEVICES = Path("/dev")
+UNCONVERTED = frozenset({"Y16", "Y10", "Y12", "GREY"})
+"""Formats that are taken as they are; OpenCV would make 8-bit BGR of them."""
+MANUAL, AUTO = 1, 3  # V4L2_EXPOSURE_MANUAL, V4L2_EXPOSURE_APERTURE_PRIORITY: what UVC cameras know
+EXPOSURE_UNIT_MS = 0.1  # of V4L2_CID_EXPOSURE_ABSOLUTE
 
 
 class Camera(CaptureSource):
-    """`cam0` (the camera's number) or a device path. Options: `size`, `fps`; read back, they must hold."""
+    """`cam0` (the camera's number) or a device path such as `/dev/v4l/by-id/…`, which outlives a restart.
 
-    live = True
+    Options, which are read back and must hold: `size`, `fps`, `format` (a V4L2 four-character code: `Y16`
+    for raw 16-bit infrared, `MJPG`, `YUYV`, `GREY`), `exposure` (`auto`, or milliseconds), `gain` (in the
+    camera's own units).
+    """
 
     @staticmethod
     def accepts(target: str) -> bool:
@@ -31,7 +39,15 @@ class Camera(CaptureSource):
 
     def __init__(self, spec: Spec, role: Role) -> None:
         del role
-        options = spec.read_options({"size": parse_size, "fps": positive_number})
+        options = spec.read_options(
+            {
+                "size": parse_size,
+                "fps": positive_number,
+                "format": _format,
+                "exposure": _exposure,
+                "gain": float,
+            }
+        )
         linux = sys.platform.startswith("linux")
         device: str | int = spec.target
         if spec.target.startswith("cam"):
@@ -39,59 +55,102 @@ class Camera(CaptureSource):
             device = str(DEVICES / f"video{number}") if linux else number
         if isinstance(device, str):
             _check_device(spec.name, Path(device))
-        settings: list[int] = []
-        if "size" in options:
-            width, height = options["size"]
-            settings += [cv2.CAP_PROP_FRAME_WIDTH, width, cv2.CAP_PROP_FRAME_HEIGHT, height]
-        if "fps" in options:
-            settings += [cv2.CAP_PROP_FPS, round(options["fps"])]
-        capture = open_capture(device, cv2.CAP_V4L2 if linux else cv2.CAP_ANY, settings)
+        # OpenCV waits for 10 s on its own; it reads this once, when the first camera is read.
+        os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", str(round(READ_SECONDS)))
+        capture = open_capture(device, cv2.CAP_V4L2 if linux else cv2.CAP_ANY, _settings(options))
         if capture is None:
-            raise SourceError(
+            raise LostError(
                 f"{spec.name}: {device} cannot be opened as a camera with these settings: it may be busy in "
-                "another program, not a capture device, or not offer that size or rate"
+                "another program, not a capture device, or not offer that size, rate or format"
             )
         super().__init__(spec.name, capture)
         try:
             self._check_settings(options)
             # A camera that is busy in another program opens, and fails at the first frame.
-            self._pending = self._grab()
-            if self._pending is None:
-                raise SourceError(f"{spec.name}: {device} gives no picture: is it busy in another program?")
+            self._prove("is it busy in another program?")
         except SourceError:
             self.close()
             raise
 
     def _check_settings(self, options: dict[str, Any]) -> None:
-        width, height = (
-            round(self._capture.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
-        )
-        asked = options.get("size", (width, height))
-        if asked != (width, height):
-            raise SourceError(
-                f"{self.name}: the camera gives {width}x{height} in place of {asked[0]}x{asked[1]}"
-            )
-        fps = options.get("fps", self.fps)
-        if abs(self.fps - fps) > 0.5:
-            raise SourceError(
-                f"{self.name}: the camera gives {self.fps:g} frames per second in place of {fps:g}"
-            )
+        for name, asked in options.items():
+            given = self._setting(name)
+            if not _same(name, asked, given):
+                raise SourceError(
+                    f"{self.name}: the camera gives {name} {_text(given)} in place of {_text(asked)}"
+                )
 
-    def read(self) -> Frame | None:
-        """Return the next frame.
+    def _setting(self, name: str) -> Any:
+        """Read one setting back."""
+        get = self._capture.get
+        match name:
+            case "size":
+                return round(get(cv2.CAP_PROP_FRAME_WIDTH)), round(get(cv2.CAP_PROP_FRAME_HEIGHT))
+            case "fps":
+                return self.fps
+            case "format":
+                return _name_of(int(get(cv2.CAP_PROP_FOURCC)))
+            case "gain":
+                return float(get(cv2.CAP_PROP_GAIN))
+            case "exposure" if get(cv2.CAP_PROP_AUTO_EXPOSURE) == MANUAL:
+                return get(cv2.CAP_PROP_EXPOSURE) * EXPOSURE_UNIT_MS
+            case _:
+                return "auto"
 
-        Raises:
-            SourceError: the camera was unplugged or stopped.
-        """
-        grabbed, self._pending = self._pending or self._grab(), None
-        if grabbed is None:
-            raise SourceError(f"{self.name}: the camera was lost after {self._next} frames")
-        return Frame(grabbed[0], self._next - 1, timestamp=grabbed[1], captured=grabbed[1])
+
+def _settings(options: dict[str, Any]) -> list[int]:
+    """Return OpenCV's settings, in the order in which a driver can take them."""
+    settings = []
+    if "format" in options:
+        name = options["format"]
+        settings += [cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*name.ljust(4))]
+        settings += [cv2.CAP_PROP_CONVERT_RGB, int(name not in UNCONVERTED)]
+    if "size" in options:
+        width, height = options["size"]
+        settings += [cv2.CAP_PROP_FRAME_WIDTH, width, cv2.CAP_PROP_FRAME_HEIGHT, height]
+    if "fps" in options:
+        settings += [cv2.CAP_PROP_FPS, round(options["fps"])]
+    if "exposure" in options:
+        exposure = options["exposure"]
+        settings += [cv2.CAP_PROP_AUTO_EXPOSURE, AUTO if exposure == "auto" else MANUAL]
+        if exposure != "auto":
+            settings += [cv2.CAP_PROP_EXPOSURE, round(exposure / EXPOSURE_UNIT_MS)]
+    if "gain" in options:
+        settings += [cv2.CAP_PROP_GAIN, round(options["gain"])]
+    return settings
+
+
+def _same(name: str, asked: Any, given: Any) -> bool:
+    if name == "fps":
+        return abs(asked - given) <= 0.5
+    if isinstance(asked, float) and isinstance(given, float):
+        return abs(asked - given) <= max(0.1, 0.05 * asked)  # drivers round exposures and gains
+    return bool(asked == given)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "x".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _format(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9]{3,4}", text):
+        raise ValueError(f"{text!r} is not a four-character code such as Y16, MJPG or YUYV")
+    return text.upper()
+
+
+def _exposure(text: str) -> float | str:
+    return "auto" if text == "auto" else positive_number(text)
+
+
+def _name_of(fourcc: int) -> str:
+    return fourcc.to_bytes(4, "little", signed=fourcc < 0).decode("ascii", "replace").rstrip(" \0")
 
 
 def _check_device(name: str, device: Path) -> None:
     if not device.exists():
         present = ", ".join(sorted(str(p) for p in DEVICES.glob("video*"))) or "none"
-        raise SourceError(f"{name}: there is no camera {device} (cameras present: {present})")
+        raise LostError(f"{name}: there is no camera {device} (cameras present: {present})")
     if not os.access(device, os.R_OK | os.W_OK):
         raise SourceError(f"{name}: no permission for {device}: add the user to the group 'video'")

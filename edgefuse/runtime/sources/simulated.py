@@ -3,7 +3,8 @@
 import time
 
 from edgefuse.errors import InputError, SourceError
-from edgefuse.runtime.sources.base import Frame, Role, Source, Spec
+from edgefuse.runtime.sources.base import Frame, Role, Source
+from edgefuse.runtime.sources.spec import Spec
 
 __all__ = ["SimulatedCamera"]
 

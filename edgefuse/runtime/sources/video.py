@@ -1,62 +1,32 @@
-"""Video files and network streams, read by OpenCV's ffmpeg."""
+"""Video files, read by PyAV, with their real timestamps."""
 
-import threading
-import time
+import logging
+from bisect import bisect_left
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
-import cv2
+import av
 
-from edgefuse.errors import SourceError, unknown_name
+from edgefuse.errors import SourceError
 from edgefuse.images import IMAGE_SUFFIXES
-from edgefuse.runtime.opencv_video import open_capture
-from edgefuse.runtime.sources.base import Frame, Role, Source, Spec, positive_number
+from edgefuse.runtime.sources.base import Frame, Role, Source
+from edgefuse.runtime.sources.decoder import Decoded, Decoder, rate_of
+from edgefuse.runtime.sources.spec import Spec, positive_number, seconds, yes_or_no
+from edgefuse.runtime.sources.timesheet import read_timesheet
 
-__all__ = ["CaptureSource", "NetworkStream", "VideoFile"]
+__all__ = ["VideoFile"]
 
-DEFAULT_FPS = 25.0
-SCHEMES = frozenset({"http", "https", "rtmp", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp"})
-
-
-class CaptureSource(Source):
-    """What all sources on a `cv2.VideoCapture` share."""
-
-    def __init__(self, name: str, capture: Any, fps: float | None = None) -> None:
-        self.name = name
-        self.length: int | None = None
-        # Containers without a rate report 0, some demuxers report their clock (90000).
-        reported = capture.get(cv2.CAP_PROP_FPS)
-        self.fps = fps or (reported if 0 < reported <= 1000 else DEFAULT_FPS)
-        self._capture = capture
-        self._busy = threading.Lock()
-        self._next = 0
-
-    def _grab(self) -> tuple[Any, float] | None:
-        """Return the next image and the `time.monotonic()` of its capture; None: there is none."""
-        with self._busy:
-            if self._capture is None or not self._capture.grab():
-                return None
-            captured = time.monotonic()
-            ok, image = self._capture.retrieve()
-        if not ok or image is None:
-            raise SourceError(f"{self.name}: frame {self._next} cannot be decoded")
-        if image.ndim == 3 and image.shape[2] == 1:
-            image = image[:, :, 0]
-        self._next += 1
-        return image, captured
-
-    def close(self) -> None:
-        """Release the capture; one whose reader hangs inside the driver is left to the end of the process."""
-        if self._busy.acquire(timeout=0.5):  # releasing it under a reader would crash OpenCV
-            if self._capture is not None:
-                self._capture.release()
-                self._capture = None
-            self._busy.release()
+logger = logging.getLogger(__name__)
 
 
-class VideoFile(CaptureSource):
-    """A video file, every frame of it. Option: `fps`, in place of the file's own rate."""
+class VideoFile(Source):
+    """A video file, every frame of it.
+
+    The times are those of the file; of a recording by `edgefuse record`, those at which the frames
+    were captured, counted from the common start of its two videos.
+
+    Options: `fps` in place of the file's own times, `start` in seconds (times count from there),
+    `loop=1` to begin again at the end, with times and numbers that go on.
+    """
 
     live = False
 
@@ -66,73 +36,109 @@ class VideoFile(CaptureSource):
         return Path(target).is_file()
 
     def __init__(self, spec: Spec, role: Role) -> None:
-        del role
-        options = spec.read_options({"fps": positive_number})
-        path = Path(spec.target)
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            raise SourceError(
-                f"{path} is an image: give a video or a folder of images, or use `edgefuse fuse`"
-            )
-        if path.stat().st_size == 0:
-            raise SourceError(f"{path} is empty (0 bytes), a video file is needed")
-        capture = open_capture(str(path), cv2.CAP_FFMPEG)
-        if capture is None:
-            raise SourceError(f"{path} is not a video that can be decoded ({path.stat().st_size} bytes)")
-        super().__init__(spec.name, capture, options.get("fps"))
-        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        self.length = count if count > 0 else None
+        options = spec.read_options({"fps": positive_number, "start": seconds, "loop": yes_or_no})
+        self._path = Path(spec.target)
+        self._decoder = _open(self._path, role)
+        stream = self._decoder.stream
+        self._sheet = read_timesheet(self._path)
+        self._own_rate = rate_of(stream)
+        self.name = spec.name
+        self.fps = options.get("fps", self._own_rate)
+        self._timed = "fps" not in options
+        self._start = options.get("start", 0.0)
+        self._loop = options.get("loop", False)
+        first = stream.start_time
+        # A recording's zero is that of both its videos; any other file begins at its first frame.
+        self._zero = 0.0 if self._sheet or first is None else float(first * (stream.time_base or 0))
+        self.length = self._count()
+        self._next = 0  # number of the next frame in this pass
+        self._offset, self._before = 0.0, 0  # seconds and frames of earlier passes
+        self._latest = 0.0  # time of the last frame
+        if self._start:
+            self._rewind()
+
+    def _count(self) -> int | None:
+        """Return how many frames there are, if only about; None: nobody knows, or no end."""
+        stream, seconds = self._decoder.stream, self._decoder.container.duration
+        if self._loop:
+            return None
+        if self._sheet:
+            return len(self._sheet) - bisect_left(list(self._sheet.values()), self._start)
+        whole = stream.frames or (round(seconds / av.time_base * self._own_rate) if seconds else 0)
+        return max(0, whole - round(self._start * self._own_rate)) if whole else None
 
     def read(self) -> Frame | None:
         """Return the next frame; None at the end of the file."""
-        grabbed = self._grab()
-        if grabbed is None:
-            if self._next == 0:
-                raise SourceError(f"{self.name} has no picture that can be decoded")
-            return None
-        index = self._next - 1
-        return Frame(grabbed[0], index, index / self.fps, grabbed[1])
+        while True:
+            decoded = self._decode()
+            if decoded is None:
+                if not self._next:
+                    raise SourceError(f"{self.name} has no picture that can be decoded")
+                if not self._loop:
+                    self._check_length()
+                    return None
+                self._offset += self._latest + 1 / self.fps
+                self._before += self._next
+                self._next = 0
+                self._rewind()
+                continue
+            self._next += decoded.lost
+            position = self._position(decoded)
+            if self._timed and position < -0.5 / self._own_rate:  # between the key frame and `start`
+                self._next = 0
+                continue
+            self._latest = position
+            index = self._before + self._next
+            self._next += 1
+            return Frame(decoded.image, index, self._offset + position, decoded.arrived)
 
-
-class NetworkStream(CaptureSource):
-    """A camera or server on the network: RTSP, MJPEG over HTTP, MPEG-TS over UDP or TCP."""
-
-    live = True
-    timeout = 5.0
-    """Seconds to wait for the server, at the opening and for every frame."""
-
-    @staticmethod
-    def accepts(target: str) -> bool:
-        """Whether the target looks like a URL."""
-        return "://" in target
-
-    def __init__(self, spec: Spec, role: Role) -> None:
-        del role
+    def _decode(self) -> Decoded | None:
         try:
-            url = urlsplit(spec.target)
-            host, _ = url.hostname, url.port
-        except ValueError as error:
-            raise SourceError(f"{spec.name} is not a valid URL: {error}") from None
-        if url.scheme not in SCHEMES:
-            raise SourceError(f"{spec.name}: {unknown_name('URL scheme', url.scheme, SCHEMES)}")
-        if not host and url.scheme not in ("udp", "rtp"):  # udp://:5000 listens
-            raise SourceError(f"{spec.name} names no host")
-        limit = round(self.timeout * 1000)
-        settings = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, limit, cv2.CAP_PROP_READ_TIMEOUT_MSEC, limit]
-        capture = open_capture(spec.target, cv2.CAP_FFMPEG, settings)
-        if capture is None:
+            return self._decoder.read()
+        except av.FFmpegError as error:
+            if self._next:  # what came so far is good
+                logger.warning("%s cannot be read to its end: %s", self.name, error.strerror)
+                return None
+            raise SourceError(f"{self.name} has no picture that can be decoded ({error.strerror})") from None
+
+    def _position(self, decoded: Decoded) -> float:
+        """Return the time of a frame in seconds from the start."""
+        if not self._timed or decoded.seconds is None or decoded.pts is None:
+            return self._next / self.fps
+        if decoded.pts in self._sheet:
+            return self._sheet[decoded.pts] - self._start
+        return decoded.seconds - self._zero - self._start
+
+    def _rewind(self) -> None:
+        try:
+            self._decoder.seek(self._zero + self._start)
+        except av.FFmpegError as error:
             raise SourceError(
-                f"{spec.name} cannot be opened: nobody answers within {self.timeout:g} s, "
-                "or what is there is not a video stream; check address, port and password"
-            )
-        super().__init__(spec.name, capture)
+                f"{self.name} cannot be wound to {self._start:g} s ({error.strerror})"
+            ) from None
 
-    def read(self) -> Frame | None:
-        """Return the next frame.
+    def _check_length(self) -> None:
+        """Say it if the file is shorter than it says itself."""
+        said = self._decoder.stream.frames
+        if said and not self._start and self._next < said:
+            logger.warning("%s ends early: %d of its %d frames can be read", self.name, self._next, said)
 
-        Raises:
-            SourceError: the stream ended or was lost; ffmpeg does not tell which.
-        """
-        grabbed = self._grab()
-        if grabbed is None:
-            raise SourceError(f"{self.name} was lost or ended after {self._next} frames")
-        return Frame(grabbed[0], self._next - 1, timestamp=grabbed[1], captured=grabbed[1])
+    def close(self) -> None:
+        """Close the file."""
+        self._decoder.close()
+
+
+def _open(path: Path, role: Role) -> Decoder:
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        raise SourceError(f"{path} is an image: give a video or a folder of images, or use `edgefuse fuse`")
+    size = path.stat().st_size
+    if size == 0:
+        raise SourceError(f"{path} is empty (0 bytes), a video file is needed")
+    try:
+        return Decoder(f"file:{path}", role)  # or a colon in the name would make it a URL
+    except av.FFmpegError as error:
+        raise SourceError(
+            f"{path} is not a video that can be decoded ({size} bytes; {error.strerror})"
+        ) from None
+    except SourceError as error:
+        raise SourceError(f"{path} {error}") from None

@@ -1,0 +1,172 @@
+"""One video stream of a file or URL, decoded by PyAV into arrays with their times."""
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefuse.errors import SourceError
+from edgefuse.runtime.sources.base import Role
+
+__all__ = ["Decoded", "Decoder", "Timeouts", "rate_of"]
+
+Timeouts: TypeAlias = tuple[float | None, float | None]
+
+DEFAULT_FPS = 25.0
+MOST_ERRORS = 250
+"""Packets in a row that cannot be decoded before the stream is given up: some seconds, since one that is
+entered in the middle has nothing to decode until its next key frame."""
+MOST_THREADS = 4  # of one decoder: more do not help at the sizes of cameras
+
+UNTIMED = frozenset({"mpjpeg", "mjpeg", "h264", "hevc", "image2", "image2pipe", "rawvideo"})
+"""Formats without timestamps: the library counts frames there, and calls that a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """One picture."""
+
+    image: NDArray[Any]
+    """uint8 or uint16 `[H, W]`, or uint8 `[H, W, 3]` BGR."""
+    seconds: float | None
+    """On the stream's clock; None: the format has none."""
+    pts: int | None
+    """The same in units of the stream."""
+    arrived: float
+    """`time.monotonic()` when its data had come."""
+    lost: int
+    """Pictures before it that could not be decoded."""
+
+
+class Decoder:
+    """An open container and the decoder of its best video stream.
+
+    Args:
+        url: file or address.
+        role: infrared is decoded to grey and keeps its bits, visible to grey or BGR as it is stored.
+        timeouts: seconds to open, and without any data; None: no limit.
+        options: for the demuxer and protocol.
+        prompt: every picture is given as soon as its data has come, at the price of using one core.
+
+    Raises:
+        av.FFmpegError: it cannot be opened. Its text holds the URL with its password: print `strerror`.
+        SourceError: there is no video in it; the text is the end of a sentence.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        role: Role,
+        timeouts: Timeouts = (None, None),
+        options: Mapping[str, str] | None = None,
+        prompt: bool = False,
+    ) -> None:
+        self._grey = role == "ir"
+        self._lock = threading.Lock()
+        self._closing = False
+        self._ready: deque[tuple[av.VideoFrame, float]] = deque()
+        self._errors = 0  # since the last picture
+        self.container = av.open(url, timeout=timeouts, options=dict(options or {}))
+        try:
+            stream = self.container.streams.best("video")
+            if not isinstance(stream, av.VideoStream):
+                raise SourceError("has no video in it")
+            stream.thread_type = "SLICE" if prompt else "AUTO"
+            stream.codec_context.thread_count = min(MOST_THREADS, os.cpu_count() or 1)
+            self.stream = stream
+            self.timed = not UNTIMED.intersection(self.container.format.name.split(","))
+            self._packets: Iterator[Any] = self.container.demux()
+        except BaseException:
+            self.container.close()
+            raise
+
+    def read(self, limit: float | None = None) -> Decoded | None:
+        """Return the next picture; None at the end.
+
+        Raises:
+            TimeoutError: data comes, but for `limit` seconds no picture.
+            av.FFmpegError: the data stopped coming or cannot be read.
+        """
+        with self._lock:
+            try:
+                return None if self._closing else self._read(limit)
+            finally:
+                if self._closing:
+                    self._close()
+
+    def _read(self, limit: float | None) -> Decoded | None:
+        deadline = None if limit is None else time.monotonic() + limit
+        while not self._ready:
+            packet = next(self._packets, None)
+            if packet is None:
+                return None
+            arrived = time.monotonic()
+            if packet.stream.index == self.stream.index:
+                self._decode(packet, arrived)
+            if deadline is not None and arrived > deadline and not self._ready:
+                raise TimeoutError
+        frame, arrived = self._ready.popleft()
+        lost, self._errors = self._errors, 0
+        pts = frame.pts if self.timed else None
+        seconds = float(pts * frame.time_base) if pts is not None and frame.time_base else None
+        return Decoded(_to_array(frame, self._grey), seconds, pts, arrived, lost)
+
+    def _decode(self, packet: Any, arrived: float) -> None:
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            self._errors += 1
+            if self._errors > MOST_ERRORS:
+                raise
+            return
+        for frame in frames:
+            if frame.is_corrupt:
+                self._errors += 1
+            else:
+                self._ready.append((frame, arrived))
+
+    def seek(self, seconds: float) -> None:
+        """Go on at the last key frame before `seconds` on the stream's clock."""
+        with self._lock:
+            self._ready.clear()
+            self.container.seek(round(seconds * av.time_base))
+            self._packets = self.container.demux()
+
+    def close(self) -> None:
+        """Close the container: now, or, where a reader is at it, as soon as that one returns."""
+        self._closing = True
+        if self._lock.acquire(timeout=0.1):
+            try:
+                self._close()
+            finally:
+                self._lock.release()
+
+    def _close(self) -> None:
+        self._packets = iter(())
+        self.container.close()
+
+
+def rate_of(stream: av.VideoStream) -> float:
+    """Return the frame rate that a container states, or 25 where it states none, or its clock's."""
+    rate = float(stream.average_rate or stream.guessed_rate or 0)
+    return rate if 0 < rate <= 1000 else DEFAULT_FPS
+
+
+def _to_array(frame: av.VideoFrame, grey: bool) -> NDArray[Any]:
+    name = frame.format.name
+    deep = any(component.bits > 8 for component in frame.format.components)
+    if name.startswith("gray") and not name.startswith("grayf"):
+        image = frame.to_ndarray()  # as it is, and without a copy
+    elif grey:
+        image = frame.to_ndarray(format="gray16le" if deep else "gray")
+    else:
+        image = frame.to_ndarray(format="bgr24")
+    turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image

@@ -1,0 +1,56 @@
+"""GStreamer pipelines, read by OpenCV where it was built with GStreamer."""
+
+import cv2
+
+from edgefuse.errors import LostError, SourceError
+from edgefuse.runtime.opencv_video import open_capture
+from edgefuse.runtime.sources.base import Role
+from edgefuse.runtime.sources.opencv import CaptureSource
+from edgefuse.runtime.sources.spec import Spec
+
+__all__ = ["Pipeline"]
+
+OPEN_SECONDS = 5.0
+
+
+class Pipeline(CaptureSource):
+    """`gst:` and a pipeline that ends in `appsink`, such as a Jetson's `gst:nvarguscamerasrc ! … ! appsink`.
+
+    The pipeline is taken as it is: everything is set inside it, and there are no options.
+    """
+
+    @staticmethod
+    def accepts(target: str) -> bool:
+        """Whether the target begins with `gst:`."""
+        return target.startswith("gst:")
+
+    def __init__(self, spec: Spec, role: Role) -> None:
+        del role
+        pipeline = spec.target.removeprefix("gst:").strip()
+        if not pipeline.split("!")[-1].strip().startswith("appsink"):
+            raise SourceError(f"{spec.name}: the pipeline must end in ! appsink")
+        if not _has_gstreamer():
+            raise SourceError(
+                f"{spec.name}: this OpenCV ({cv2.__version__}) was built without GStreamer, as PyPI's is; "
+                "on a Jetson use NVIDIA's, elsewhere the distribution's python3-opencv"
+            )
+        limits = [
+            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
+            round(OPEN_SECONDS * 1000),
+            cv2.CAP_PROP_READ_TIMEOUT_MSEC,
+            round(self.limit * 1000),
+        ]
+        capture = open_capture(pipeline, cv2.CAP_GSTREAMER, limits)
+        if capture is None:
+            raise LostError(f"{spec.name}: GStreamer cannot start this pipeline; try it with gst-launch-1.0")
+        super().__init__(spec.name, capture)
+        try:
+            self._prove("is the source of the pipeline there?")
+        except LostError:
+            self.close()
+            raise
+
+
+def _has_gstreamer() -> bool:
+    line = next((x for x in cv2.getBuildInformation().splitlines() if x.strip().startswith("GStreamer:")), "")
+    return "YES" in line

@@ -1,0 +1,113 @@
+"""Cameras and servers on the network, read by PyAV: RTSP, MJPEG over HTTP, MPEG-TS over UDP or TCP."""
+
+from urllib.parse import urlsplit
+
+import av
+
+from edgefuse.errors import LostError, SourceError, unknown_name
+from edgefuse.runtime.sources.base import Frame, Role, Source
+from edgefuse.runtime.sources.decoder import Decoder, rate_of
+from edgefuse.runtime.sources.spec import Spec, positive_number
+
+__all__ = ["NetworkStream"]
+
+SCHEMES = frozenset({"http", "https", "rtmp", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp"})
+REFUSED = (
+    av.error.HTTPUnauthorizedError,
+    av.error.HTTPForbiddenError,
+    av.error.HTTPNotFoundError,
+    av.error.InvalidDataError,
+    av.error.ProtocolNotFoundError,
+)
+"""Answers that another attempt will not change."""
+
+
+class NetworkStream(Source):
+    """A URL. Its options stand behind `#`: `rtsp://host/live#transport=udp`.
+
+    `transport` of RTSP is `tcp` (nothing is lost on the way) or `udp`; `fps` is stated where the server
+    does not; `timeout` is how many seconds the server may take to answer the opening.
+    """
+
+    live = True
+    length = None
+    open_seconds = 5.0
+
+    @staticmethod
+    def accepts(target: str) -> bool:
+        """Whether the target looks like a URL."""
+        return "://" in target
+
+    def __init__(self, spec: Spec, role: Role) -> None:
+        options = spec.read_options(
+            {"transport": _transport, "fps": positive_number, "timeout": positive_number}
+        )
+        scheme = _check(spec)
+        self.name = spec.name
+        patience = options.get("timeout", self.open_seconds)
+        # A second is enough to learn what is coming; the rest is learnt from the frames.
+        settings = {"analyzeduration": "1000000"}
+        if scheme in ("rtsp", "rtsps"):
+            settings |= {
+                "rtsp_transport": options.get("transport", "tcp"),
+                "allowed_media_types": "video",
+            }
+        if scheme == "udp":
+            settings |= {"overrun_nonfatal": "1", "fifo_size": "50000"}
+        try:
+            self._decoder = Decoder(spec.target, role, (patience, self.limit), settings, prompt=True)
+        except av.error.ExitError:
+            raise LostError(f"{self.name} does not answer within {patience:g} s") from None
+        except REFUSED as error:
+            raise SourceError(
+                f"{self.name} cannot be used ({error.strerror}): check address and password"
+            ) from None
+        except av.FFmpegError as error:
+            raise LostError(f"{self.name} cannot be opened: {error.strerror}") from None
+        except SourceError as error:
+            raise SourceError(f"{self.name} {error}") from None
+        self.fps = options.get("fps") or rate_of(self._decoder.stream)
+        self._next = 0
+
+    def read(self) -> Frame | None:
+        """Return the next frame, stamped on the server's clock where the protocol has one.
+
+        Raises:
+            LostError: the stream ended, stalled or was cut off.
+        """
+        try:
+            decoded = self._decoder.read(self.limit)
+        except (av.error.ExitError, TimeoutError):
+            raise LostError(f"{self.name}: no picture for {self.limit:g} s") from None
+        except av.FFmpegError as error:
+            raise LostError(f"{self.name} was lost after {self._next} frames: {error.strerror}") from None
+        if decoded is None:
+            raise LostError(f"{self.name} ended after {self._next} frames")
+        index = self._next + decoded.lost
+        self._next = index + 1
+        timestamp = decoded.arrived if decoded.seconds is None else decoded.seconds
+        return Frame(decoded.image, index, timestamp, decoded.arrived)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._decoder.close()
+
+
+def _check(spec: Spec) -> str:
+    """Return the scheme of a URL that can be meant."""
+    try:
+        url = urlsplit(spec.target)
+        host, _ = url.hostname, url.port
+    except ValueError:  # whose text can hold a part of the password
+        raise SourceError(f"{spec.name} is not a valid URL: write scheme://host:port/path") from None
+    if url.scheme not in SCHEMES:
+        raise SourceError(f"{spec.name}: {unknown_name('URL scheme', url.scheme, SCHEMES)}")
+    if not host and url.scheme not in ("udp", "rtp", "tcp", "srt"):  # these can listen: udp://:5000
+        raise SourceError(f"{spec.name} names no host")
+    return url.scheme
+
+
+def _transport(text: str) -> str:
+    if text not in ("tcp", "udp"):
+        raise ValueError(unknown_name("transport", text, ["tcp", "udp"]))
+    return text

@@ -1,0 +1,154 @@
+"""How a source is asked for by text, and how that text is printed without its passwords."""
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from edgefuse.errors import EdgefuseError, SourceError, unknown_name
+
+__all__ = ["Spec", "positive_number", "safe_name", "seconds", "yes_or_no"]
+
+SECRET = re.compile(r"pass|pwd|token|key|secret|auth", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The text that asks for a source, taken apart: `cam0?size=640x480&fps=30`."""
+
+    name: str
+    """The whole text, safe to print."""
+    target: str
+    """What stands before the options: `cam0`."""
+    options: Mapping[str, str]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Take a specification apart.
+
+        Options stand behind `?`, in a URL, whose query belongs to the server, behind `#`.
+
+        Raises:
+            SourceError: empty, an option without a value or given twice.
+        """
+        text = text.strip()
+        if not text:
+            raise SourceError(
+                "the source is empty: give a camera such as cam0, a file, a folder, a URL or sim"
+            )
+        name = safe_name(text)
+        if text.startswith("gst:") or _exists(text):  # a pipeline, or a file with ? in its name
+            return cls(name, text, {})
+        target, _, query = text.partition("#" if "://" in text else "?")
+        if "://" in text and "@" in query:
+            raise SourceError(f"{name}: a # in a password must be written as %23")
+        options: dict[str, str] = {}
+        for part in filter(None, query.split("&")):
+            key, equals, value = part.partition("=")
+            if not equals or not value:
+                raise SourceError(f"{name}: option {part!r} has no value, write {key}=VALUE")
+            if key in options:
+                raise SourceError(f"{name}: option {key!r} is given twice")
+            options[key] = value
+        return cls(name, target, options)
+
+    def split(self, keys: Collection[str]) -> tuple[Self, Self]:
+        """Return the specification with only the options of these names, and the one without them."""
+        inside = {key: text for key, text in self.options.items() if key in keys}
+        outside = {key: text for key, text in self.options.items() if key not in keys}
+        return replace(self, options=inside), replace(self, options=outside)
+
+    def read_options(self, readers: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
+        """Return the given options, each read by its reader, all others absent.
+
+        Raises:
+            SourceError: an option without a reader, or one that its reader refuses.
+        """
+        values = {}
+        for key, text in self.options.items():
+            if key not in readers:
+                raise SourceError(f"{self.name}: {unknown_name('option', key, readers)}")
+            try:
+                values[key] = readers[key](text)
+            except (EdgefuseError, ValueError) as error:
+                raise SourceError(f"{self.name}: option {key}: {error}") from None
+        return values
+
+
+def positive_number(text: str, most: float = 10_000.0) -> float:
+    """Read a number over 0 and up to `most`, such as a frame rate.
+
+    Raises:
+        ValueError: no number, or outside.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number") from None
+    if not 0 < value <= most:
+        raise ValueError(f"{text!r} is outside 0 to {most:g}")
+    return value
+
+
+def seconds(text: str) -> float:
+    """Read a number of seconds, 0 or more.
+
+    Raises:
+        ValueError: no number, negative, or over a year.
+    """
+    return positive_number(text, most=31_536_000.0) if text.strip("0.") else 0.0
+
+
+def yes_or_no(text: str) -> bool:
+    """Read `1` or `yes` as True, `0` or `no` as False.
+
+    Raises:
+        ValueError: anything else.
+    """
+    try:
+        return {"1": True, "yes": True, "true": True, "0": False, "no": False, "false": False}[text.lower()]
+    except KeyError:
+        raise ValueError(f"{text!r} is neither 1 nor 0") from None
+
+
+def safe_name(text: str) -> str:
+    """Return the text of a source with the passwords of a URL replaced by ***.
+
+    >>> safe_name("rtsp://me:hunter2@10.0.0.5/live?token=abc&channel=1")
+    'rtsp://me:***@10.0.0.5/live?token=***&channel=1'
+    """
+    if text.startswith("gst:"):
+        text = re.sub(rf"([\w-]*(?:{SECRET.pattern}|-pw)[\w-]*\s*=\s*)(\"[^\"]*\"|\S+)", r"\1***", text)
+        return re.sub(r"[a-z]+://[^\s\"]+", lambda url: _safe_url(url[0]), text)
+    return _safe_url(text) if "://" in text else text
+
+
+def _safe_url(text: str) -> str:
+    scheme, _, rest = text.partition("://")
+    try:
+        url = urlsplit(text)
+    except ValueError:  # not a URL after all: nothing of it is worth the risk but the scheme
+        return f"{scheme}://…"
+    if "@" in rest and "@" not in url.netloc:  # a password with / ? or # in it
+        return f"{scheme}://***@{rest.rpartition('@')[2]}"
+    user, at, host = url.netloc.rpartition("@")
+    if ":" in user:
+        user = user.partition(":")[0] + ":***"
+    query, options = (_safe_fields(part) for part in (url.query, url.fragment))
+    return urlunsplit((url.scheme, f"{user}{at}{host}", url.path, query, options))
+
+
+def _safe_fields(text: str) -> str:
+    if not SECRET.search(text):
+        return text
+    fields = parse_qsl(text, keep_blank_values=True)
+    return urlencode([(k, "***" if SECRET.search(k) else v) for k, v in fields], safe="*")
+
+
+def _exists(text: str) -> bool:
+    try:
+        return "?" in text and Path(text).exists()
+    except (OSError, ValueError):  # too long for a path, or a NUL in it
+        return False
