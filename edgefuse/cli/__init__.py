@@ -18,6 +18,7 @@ __all__ = ["app", "main"]
 # Name of the command → the module in this package, which holds a function of the module's name.
 COMMANDS = {
     "stream": "stream",
+    "record": "record",
     "fuse": "fuse",
     "train": "train",
     "export": "export",
@@ -64,7 +65,7 @@ def main() -> None:
     args = ["--debug", *(a for a in sys.argv[1:] if a != "--debug")] if debug else sys.argv[1:]
     stderr = Console(stderr=True)
     logger = logging.getLogger("edgefuse")
-    logger.addHandler(RichHandler(console=stderr, show_time=False, show_path=False, markup=False))
+    logger.handlers = [RichHandler(console=stderr, show_time=False, show_path=False, markup=False)]
     logger.setLevel(logging.DEBUG if debug else logging.INFO)
     try:
         app(args=args, prog_name="edgefuse")

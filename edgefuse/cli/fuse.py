@@ -22,13 +22,14 @@ def fuse(
 
     console = Console(stderr=True)
     jobs = plan(ir, vis, out)
+    fuser = Fuser(model, threads)
     for side, stems in (("visible", jobs.only_ir), ("infrared", jobs.only_vis)):
         if stems:
             shown = ", ".join(stems[:10]) + (f" and {len(stems) - 10} more" if len(stems) > 10 else "")
             console.print(f"[yellow]No {side} image for:[/] {shown}")
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=len(jobs.files))
-        for path in fuse_files(jobs, Fuser(model, threads)):
+        for path in fuse_files(jobs, fuser):
             bar.update(task, advance=1, description=path.name)
     console.print(f"Wrote {len(jobs.files)} fused image{'s' * (len(jobs.files) != 1)}: {out}")

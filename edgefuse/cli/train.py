@@ -19,8 +19,12 @@ def train(
         help="Which images meet: sptp (strictly paired: equal file stems), uptp (never the paired ones), "
         "aptp (all combinations; needs no aligned pairs).",
     ),
-    ir: list[Path] = typer.Option([], help="Folder of infrared images; may be given several times."),
-    vis: list[Path] = typer.Option([], help="Folder of visible images; may be given several times."),
+    ir: list[Path] = typer.Option(
+        [], help="Folder of infrared images, or a video; may be given several times."
+    ),
+    vis: list[Path] = typer.Option(
+        [], help="Folder of visible images, or a video; may be given several times."
+    ),
     model: str = typer.Option("nano", help="Network to train: nano, cnn or transformer."),
     base: int | None = typer.Option(None, help="Use only so many images a side.", show_default="all"),
     pairs: int | None = typer.Option(
@@ -89,12 +93,15 @@ def train(
         stop.set()
 
     previous = signal.signal(signal.SIGINT, on_signal), signal.signal(signal.SIGTERM, on_signal)
-    with Progress(*columns, console=console) as bar:
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("train", total=steps, losses="")
 
         def show(now: Step) -> None:
             losses = "  ".join(f"{name} {value:.4f}" for name, value in now.losses.items())
-            bar.update(task, completed=now.step, losses=f"{losses}  {now.pairs_per_second:.0f} pairs/s")
+            losses += f"  {now.pairs_per_second:.0f} pairs/s"
+            bar.update(task, completed=now.step, losses=losses)
+            if not console.is_terminal and now.step % 500 == 0:  # a log file gets lines instead of a bar
+                console.print(f"step {now.step}/{steps}  {losses}")
 
         result = run(
             config,
