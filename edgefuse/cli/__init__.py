@@ -18,7 +18,6 @@ __all__ = ["app", "main"]
 # Name of the command → the module in this package, which holds a function of the module's name.
 COMMANDS = {
     "stream": "stream",
-    "record": "record",
     "fuse": "fuse",
     "train": "train",
     "export": "export",
