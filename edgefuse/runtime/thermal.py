@@ -191,10 +191,14 @@ class ThermalFrontEnd:
         image = luma(image)
         if image.dtype == np.uint8 and self.config.agc == "auto" and self.config.window is None:
             return cv2.bitwise_not(image) if self.config.polarity == "black" else image
+        before = self.state
         seconds = min(max(timestamp - self._stamp, 0.0), 1.0)
         self._stamp = timestamp
+        repeated = self._repeats(image)
+        if repeated and self.state != before:
+            self._say(self.state)
         # Behind the shutter there is nothing to learn about the scene: the curve is held.
-        if not self._repeats(image) and self.config.window is None:
+        if not repeated and self.config.window is None:
             self._adapt(image, seconds)
         return _look_up(self._table, image)
 
@@ -228,24 +232,19 @@ class ThermalFrontEnd:
             self._table = 255 - self._table
 
     def _repeats(self, image: NDArray[Any]) -> bool:
-        """Note, and say, whether a 16-bit frame is the same as the one before.
+        """Note whether a 16-bit frame is the same as the one before.
 
         8-bit pictures are not looked at: a codec repeats a still scene too.
         """
         last, self._last = self._last, image
-        if image.dtype == np.uint8 or last is None:
-            return False
-        if image.shape != last.shape or not np.array_equal(image[::16], last[::16]):
+        if image.dtype == np.uint8 or last is None or image.shape != last.shape:
             same = False
-        else:
-            same = np.array_equal(image, last)
-        before = self.state
-        if same and self._still_since is None:
-            self._still_since = self._stamp
-        if same and before != (now := self.state):
-            self._say(now)
+        else:  # a few rows settle it for almost every frame
+            same = np.array_equal(image[::16], last[::16]) and np.array_equal(image, last)
         if not same:
             self._still_since = None
+        elif self._still_since is None:
+            self._still_since = self._stamp
         return same
 
     def _say(self, state: str) -> None:

@@ -1,5 +1,6 @@
 """Training images: decoded once into one memory-mapped uint8 bank; patches are views into it."""
 
+import math
 import tempfile
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from copy import copy
@@ -10,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse.errors import InputError
-from edgefuse.images import Image, luma, read_infrared, read_visible
+from edgefuse.images import Image, as_visible, luma, read_infrared, read_visible
 from edgefuse.pairs import images_by_stem
+from edgefuse.runtime.sources import Role, open_source
+from edgefuse.runtime.thermal import ThermalFrontEnd
 from edgefuse.train.config import TrainConfig
 from edgefuse.train.pairing import Pairing, limit_base
 
@@ -80,17 +83,36 @@ def training_set(config: TrainConfig) -> "TrainingSet":
 
 
 def folder_banks(ir: Sequence[Path], vis: Sequence[Path]) -> tuple[ImageBank, ImageBank]:
-    """Read folders into an infrared and a visible (luma) bank; keys are (place of the folder, stem)."""
+    """Read folders and videos into an infrared and a visible (luma) bank.
 
-    def files(folders: Sequence[Path]) -> Iterable[tuple[tuple[int, str], Path]]:
-        for place, folder in enumerate(folders):
-            for stem, path in images_by_stem(folder).items():
-                yield (place, stem), path
+    Keys are (place of the folder, stem), or (place of the video, second): of a video, the first frame of
+    every second is taken, since those between look the same. So the two videos of a recording that stand
+    at the same place are aligned, as folders of equal stems are.
+    """
+    return ImageBank(_images(ir, "ir")), ImageBank(_images(vis, "vis"))
 
-    return (
-        ImageBank((key, read_infrared(path)) for key, path in files(ir)),
-        ImageBank((key, luma(read_visible(path))) for key, path in files(vis)),
-    )
+
+def _images(paths: Sequence[Path], role: Role) -> Iterator[tuple[tuple[int, str], Image]]:
+    for place, path in enumerate(paths):
+        if path.is_file():
+            yield from (((place, str(second)), image) for second, image in _video_images(path, role))
+            continue
+        for stem, file in images_by_stem(path).items():
+            yield (place, stem), read_infrared(file) if role == "ir" else luma(read_visible(file))
+
+
+def _video_images(path: Path, role: Role) -> Iterator[tuple[int, Image]]:
+    """Yield the first frame of every second, as `stream` would see it."""
+    thermal = ThermalFrontEnd(name=str(path))
+    latest = -1
+    with open_source(str(path), role) as source:
+        while (frame := source.read()) is not None:
+            # Every infrared frame goes through: what one looks like depends on those before.
+            image = thermal(frame.image, frame.timestamp) if role == "ir" else None
+            second = math.floor(frame.timestamp)
+            if second > latest:
+                latest = second
+                yield second, luma(as_visible(frame.image)) if image is None else image
 
 
 def simulated_banks(seed: int) -> tuple[ImageBank, ImageBank]:

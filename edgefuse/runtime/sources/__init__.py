@@ -14,7 +14,17 @@ from edgefuse.runtime.sources.spec import Spec, safe_name, yes_or_no
 from edgefuse.runtime.sources.video import VideoFile
 from edgefuse.runtime.thermal import ThermalConfig, ThermalFrontEnd
 
-__all__ = ["SOURCES", "Frame", "RealTime", "Role", "Source", "front_end", "open_source", "safe_name"]
+__all__ = [
+    "SOURCES",
+    "Frame",
+    "RealTime",
+    "Role",
+    "Source",
+    "can_return",
+    "front_end",
+    "open_source",
+    "safe_name",
+]
 
 # A class here has `accepts(target)` and the constructor `(spec, role)`. The first that accepts is taken.
 SOURCES: dict[str, Any] = {
@@ -44,13 +54,24 @@ def open_source(text: str, role: Role, realtime: bool = False) -> Source:
         SourceError: it cannot be opened; the message says why. Nothing stays open.
     """
     spec, realtime_wanted = _without_common_options(Spec.parse(text), role)
+    source: Source = _kind_of(spec.target)(spec, role)
+    return RealTime(source) if not source.live and (realtime or realtime_wanted) else source
+
+
+def can_return(text: str) -> bool:
+    """Whether `text` asks for a camera, stream or pipeline: what may be lost, and come back when reopened.
+
+    Raises:
+        SourceError: it asks for nothing that there is.
+    """
+    return _kind_of(Spec.parse(text).target).live is True
+
+
+def _kind_of(target: str) -> Any:
     for kind in SOURCES.values():
-        if kind.accepts(spec.target):
-            source: Source = kind(spec, role)
-            return RealTime(source) if not source.live and (realtime or realtime_wanted) else source
-    if kind_like := _misspelt(spec.target):
-        raise SourceError(kind_like)
-    raise SourceError(f"no such file or folder: {spec.target}")
+        if kind.accepts(target):
+            return kind
+    raise SourceError(_misspelt(target) or f"no such file or folder: {target}")
 
 
 def front_end(text: str) -> ThermalFrontEnd:

@@ -49,6 +49,10 @@ class Source(Protocol):
     limit: float = READ_SECONDS
     """Seconds that `read` may take. A library that hangs can exceed them: its thread is lost then."""
 
+    synchronised: bool = False
+    """Times are those at which the frames were captured, counted from a zero that is common to both
+    cameras of a recording: they, and not the numbers of the frames, say what belongs together."""
+
     def read(self) -> Frame | None:
         """Wait for the next frame, for up to about `limit` seconds, and return it; None after the last one.
 

@@ -19,6 +19,8 @@ class SimulatedCamera(Source):
     which come as fast as they are made and are the same every time.
     """
 
+    live = False  # until asked for without an end; it is never lost
+
     @staticmethod
     def accepts(target: str) -> bool:
         """Whether the target is the word `sim`."""

@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import IO
 
-__all__ = ["Timesheet", "read_timesheet", "timesheet_path"]
+__all__ = ["STARTED_TAG", "Timesheet", "read_timesheet", "timesheet_path"]
 
 HEADER = "pts_ms,timestamp_s,index"
+STARTED_TAG = "EDGEFUSE_STARTED"
+"""Tag of a recorded video: the common zero of the times of both cameras, as UTC."""
 
 
 def timesheet_path(video: Path) -> Path:

@@ -11,7 +11,7 @@ from edgefuse.images import IMAGE_SUFFIXES
 from edgefuse.runtime.sources.base import Frame, Role, Source
 from edgefuse.runtime.sources.decoder import Decoded, Decoder, rate_of
 from edgefuse.runtime.sources.spec import Spec, positive_number, seconds, yes_or_no
-from edgefuse.runtime.sources.timesheet import read_timesheet
+from edgefuse.runtime.sources.timesheet import STARTED_TAG, read_timesheet
 
 __all__ = ["VideoFile"]
 
@@ -42,6 +42,7 @@ class VideoFile(Source):
         stream = self._decoder.stream
         self._sheet = read_timesheet(self._path)
         self._own_rate = rate_of(stream)
+        self.synchronised = bool(self._sheet) or STARTED_TAG in self._decoder.container.metadata
         self.name = spec.name
         self.fps = options.get("fps", self._own_rate)
         self._timed = "fps" not in options
@@ -49,7 +50,7 @@ class VideoFile(Source):
         self._loop = options.get("loop", False)
         first = stream.start_time
         # A recording's zero is that of both its videos; any other file begins at its first frame.
-        self._zero = 0.0 if self._sheet or first is None else float(first * (stream.time_base or 0))
+        self._zero = 0.0 if self.synchronised or first is None else float(first * (stream.time_base or 0))
         self.length = self._count()
         self._next = 0  # number of the next frame in this pass
         self._offset, self._before = 0.0, 0  # seconds and frames of earlier passes
@@ -84,7 +85,7 @@ class VideoFile(Source):
                 continue
             self._next += decoded.lost
             position = self._position(decoded)
-            if self._timed and position < -0.5 / self._own_rate:  # between the key frame and `start`
+            if self._timed and self._start and position < -0.5 / self._own_rate:
                 self._next = 0
                 continue
             self._latest = position

@@ -1,0 +1,222 @@
+import logging
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgefuse.errors import InputError
+from edgefuse.runtime.thermal import (
+    COUNTS,
+    CURVES,
+    DEAD_BAND,
+    MAX_GAIN,
+    MAX_STEP,
+    ThermalConfig,
+    ThermalFrontEnd,
+    linear_curve,
+    plateau_curve,
+)
+
+FPS = 30.0
+
+
+def scene(low: float, high: float, noise: float = 0.0, seed: int = 0) -> np.ndarray:
+    """A ramp from `low` to `high` counts with noise, 160x120."""
+    rng = np.random.default_rng(seed)
+    ramp = np.linspace(low, high, 160)[None] + rng.normal(0, noise or 1e-9, (120, 160))
+    return ramp.round().clip(0, 65535).astype(np.uint16)
+
+
+@pytest.fixture(params=list(CURVES))
+def front(request) -> ThermalFrontEnd:
+    return ThermalFrontEnd(ThermalConfig(agc=request.param))
+
+
+@given(
+    histogram=st.lists(st.integers(0, 5000), min_size=1, max_size=100).filter(any),
+    first=st.integers(0, COUNTS - 400),
+    curve=st.sampled_from([linear_curve, plateau_curve]),
+)
+def test_a_curve_rises_from_0_to_255_and_never_too_steeply(histogram, first, curve) -> None:
+    greys = curve(np.array(histogram), first)
+    assert greys.shape == (COUNTS,)
+    assert greys.dtype == np.float32
+    assert greys.min() >= 0
+    assert greys.max() <= 255.001
+    steps = np.diff(greys)
+    assert steps.min() >= -1e-3
+    assert steps.max() <= MAX_GAIN + 1e-3
+
+
+def test_the_linear_curve_spends_the_scale_on_the_scene() -> None:
+    grey = ThermalFrontEnd()(scene(7000, 9000), 0.0)
+    assert grey.dtype == np.uint8
+    assert grey.shape == (120, 160)
+    assert grey[0, 0] == 0
+    assert grey[0, -1] == 255
+    assert grey[0, 80] == pytest.approx(128, abs=2)
+
+
+def test_the_plateau_gives_a_large_cold_area_less_than_its_share() -> None:
+    """A hot tenth of the picture keeps its contrast beside nine tenths of sky."""
+    image = np.concatenate((scene(5000, 5300, 20)[:108], scene(9000, 9300, 20)[:12]))
+    linear = ThermalFrontEnd(ThermalConfig(agc="linear"))(image, 0.0)
+    plateau = ThermalFrontEnd(ThermalConfig(agc="plateau"))(image, 0.0)
+    assert np.ptp(plateau[:108]) > 2 * np.ptp(linear[:108])
+    assert np.ptp(plateau[108:]) > np.ptp(linear[108:])
+
+
+def test_a_flat_scene_is_not_stretched_into_noise(front: ThermalFrontEnd) -> None:
+    image = scene(8000, 8000, noise=3)
+    assert front(image, 0.0).std() <= image.std() * MAX_GAIN + 0.5
+
+
+@pytest.mark.parametrize("fps", [9.0, 30.0, 60.0])
+def test_a_step_in_the_scene_moves_no_still_pixel_by_more_than_the_limit(
+    front: ThermalFrontEnd, fps: float
+) -> None:
+    before = scene(7000, 8000, noise=4)
+    after = before.copy()
+    after[40:80, 60:100] = 30_000  # something very hot comes into the picture
+    last = front(before, 0.0)
+    jumps = []
+    for n in range(1, 200):
+        grey = front(after if n < 100 else before, n / fps)
+        still = np.ones(grey.shape, bool)
+        still[40:80, 60:100] = False
+        jumps.append(int(cv2.absdiff(grey, last)[still].max()))
+        last = grey
+    assert max(jumps) <= MAX_STEP + 1  # rounding to whole grey levels
+    assert max(jumps[50:99]) <= 1 or fps < 30  # and it settles
+
+
+@pytest.mark.parametrize("noise", [1.0, 5.0, 20.0])
+@pytest.mark.parametrize("span", [50, 1000, 20_000])
+def test_noise_alone_never_moves_the_curve(front: ThermalFrontEnd, noise: float, span: int) -> None:
+    front(scene(8000, 8000 + span, noise), 0.0)
+    table = front._table.copy()
+    for n in range(1, 30):
+        front(scene(8000, 8000 + span, noise, seed=n), n / FPS)
+        assert np.array_equal(front._table, table)
+
+
+def test_the_curve_arrives_where_the_scene_has_gone(front: ThermalFrontEnd) -> None:
+    front(scene(2000, 3000, 3), 0.0)
+    for n in range(1, 300):
+        grey = front(scene(12_000, 14_000, 3, seed=n), n / FPS)
+    fresh = ThermalFrontEnd(front.config)(scene(12_000, 14_000, 3, seed=n), 0.0)
+    assert cv2.absdiff(grey, fresh).max() <= DEAD_BAND + 1
+
+
+@given(st.lists(st.tuples(st.integers(0, 60_000), st.integers(1, 5000)), min_size=2, max_size=8))
+@settings(max_examples=40)
+def test_a_curve_in_motion_still_rises(scenes) -> None:
+    front = ThermalFrontEnd(ThermalConfig(agc="plateau"))
+    for n, (low, span) in enumerate(scenes):
+        front(scene(low, low + span, 2, seed=n), n / FPS)
+        assert np.diff(front._table.astype(int)).min() >= 0
+
+
+def test_black_hot_is_turned_round() -> None:
+    image = scene(7000, 9000)
+    white, black = (ThermalFrontEnd(ThermalConfig(polarity=p))(image, 0.0) for p in ("white", "black"))
+    assert np.array_equal(black, 255 - white)
+    grey = white.copy()
+    assert np.array_equal(ThermalFrontEnd(ThermalConfig(polarity="black"))(grey, 0.0), 255 - grey)
+
+
+def test_8_bits_stay_as_they_are_unless_asked() -> None:
+    grey = np.random.default_rng(0).integers(90, 110, (48, 64), np.uint8)
+    assert np.array_equal(ThermalFrontEnd()(grey, 0.0), grey)
+    assert np.ptp(ThermalFrontEnd(ThermalConfig(agc="plateau"))(grey, 0.0)) >= np.ptp(grey) - 1
+
+
+def test_a_window_is_the_same_for_ever() -> None:
+    front = ThermalFrontEnd(ThermalConfig(window=(1000, 3000)))
+    for n in range(3):
+        grey = front(scene(500, 500 + 2000 * (n + 1)), n / FPS)
+        assert grey[0, 0] == 0
+    assert front(np.full((16, 16), 2000, np.uint16), 1.0)[0, 0] in (127, 128)
+    assert front(np.full((16, 16), 65_535, np.uint16), 1.1)[0, 0] == 255
+
+
+def test_both_ways_to_look_counts_up_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = scene(0, 65_535, 300)
+    fast = ThermalFrontEnd()(image, 0.0)
+    monkeypatch.setattr("edgefuse.runtime.thermal.WIDE_TABLES", False)
+    assert np.array_equal(ThermalFrontEnd()(image, 0.0), fast)
+
+
+def test_a_shutter_calibration_is_held_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    front = ThermalFrontEnd(name="cam0")
+    states = []
+    with caplog.at_level(logging.INFO):
+        for n in range(90):
+            seed = 30 if 30 <= n < 60 else n  # a second behind the shutter
+            front(scene(7000, 9000, 5, seed), n / FPS)
+            states.append(front.state)
+    assert states[:30] == ["live"] * 30
+    assert states[45:60] == ["calibrating"] * 15
+    assert states[60:] == ["live"] * 30
+    assert front.calibrations == 1
+    assert [r.message for r in caplog.records] == ["cam0: shutter calibration, the picture is held"]
+
+
+def test_a_picture_that_stays_is_frozen(caplog: pytest.LogCaptureFixture) -> None:
+    front, image = ThermalFrontEnd(name="cam0"), scene(7000, 9000, 5)
+    for n in range(150):
+        front(image, n / FPS)
+    assert front.state == "frozen"
+    assert [r.levelname for r in caplog.records if "stood still" in r.message] == ["WARNING"]
+
+
+def test_a_camera_that_repeats_each_frame_is_live(caplog: pytest.LogCaptureFixture) -> None:
+    """Sensors of 9 Hz are often read out at 27 or 30."""
+    front = ThermalFrontEnd()
+    with caplog.at_level(logging.INFO):
+        for n in range(60):
+            front(scene(7000, 9000, 5, seed=n // 3), n / 27)
+            assert front.state == "live"
+    assert not caplog.records
+
+
+def test_another_size_goes_on_with_the_curve() -> None:
+    front = ThermalFrontEnd()
+    front(scene(7000, 9000), 0.0)
+    small = front(scene(7000, 9000)[::2, ::2], 0.1)
+    assert small.shape == (60, 80)
+    assert int(small[0, -1]) > 250
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"agc": "plato"}, "unknown AGC 'plato': known are auto, linear, plateau; did you mean 'plateau'"),
+        ({"polarity": "hot"}, "unknown polarity 'hot': known are black, white"),
+        ({"window": "hot"}, "window 'hot' is not LOW-HIGH"),
+        ({"window": "9-7"}, "window 9-7 is not LOW-HIGH within 0-65535"),
+        ({"window": "0-70000"}, "window 0-70000 is not"),
+    ],
+)
+def test_options_that_cannot_be_used(options, sentence) -> None:
+    with pytest.raises(InputError, match=sentence):
+        ThermalConfig.from_options(options)
+
+
+def test_options_are_read() -> None:
+    config = ThermalConfig.from_options({"agc": "plateau", "polarity": "black", "window": "7000-9000"})
+    assert config == ThermalConfig("plateau", "black", (7000, 9000))
+
+
+def test_time_of_one_frame(benchmark) -> None:
+    front = ThermalFrontEnd()
+    frames = [cv2.resize(scene(7000, 9000 + 1000 * (n % 2), 5, n), (640, 480)) for n in range(8)]
+    numbers = iter(range(10**9))
+
+    def step() -> None:
+        n = next(numbers)
+        front(frames[n % 8], n / FPS)
+
+    benchmark(step)
