@@ -1,0 +1,127 @@
+"""A camera under the real library: `fake_v4l2.c` stands where the kernel's driver would be."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SHIM = Path(__file__).with_name("fake_v4l2.c")
+
+READ = """
+import json, sys, time
+from pathlib import Path
+import edgefuse.runtime.sources.camera as camera
+from edgefuse.runtime.sources import open_source
+
+camera.DEVICES, text, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+result, begun = {"frames": []}, time.monotonic()
+try:
+    with open_source(text, "ir") as source:
+        result["fps"] = source.fps
+        for _ in range(count):
+            begun = time.monotonic()
+            frame = source.read()
+            age = time.monotonic() - frame.captured
+            kind, pixel = f"{frame.image.dtype} {frame.image.shape}", frame.image.flat[5].item()
+            result["frames"].append([frame.index, kind, pixel, age])
+except Exception as error:
+    result["error"] = f"{type(error).__name__}: {error}"
+    result["seconds"] = time.monotonic() - begun
+print(json.dumps(result))
+"""
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = shutil.which("cc")
+    if not sys.platform.startswith("linux") or compiler is None:
+        pytest.skip("the fake driver needs Linux and a C compiler")
+    library = tmp_path_factory.mktemp("driver") / "fake_v4l2.so"
+    built = subprocess.run(
+        [compiler, "-shared", "-fPIC", "-o", str(library), str(SHIM), "-ldl"], capture_output=True, text=True
+    )
+    if built.returncode:
+        pytest.skip(f"the fake driver does not compile here: {built.stderr.splitlines()[0]}")
+    return library
+
+
+def read(driver: Path, devices: Path, text: str, count: int = 4, **fault: int) -> dict[str, Any]:
+    """Read `count` frames of the fake camera, in a process of its own."""
+    (devices / "video0").touch()
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": str(driver),
+        "FAKE_V4L2": str(devices / "video0"),
+        **{f"FAKE_V4L2_{name.upper()}": str(value) for name, value in fault.items()},
+    }
+    command = [sys.executable, "-c", READ, str(devices), text, str(count)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    return json.loads(done.stdout)
+
+
+def test_raw_16_bits_come_through_with_the_kernels_time(driver: Path, tmp_path: Path) -> None:
+    result = read(driver, tmp_path, "cam0?format=Y16&size=64x48&fps=30&agc=plateau")
+    assert result["fps"] == 30
+    assert [f[0] for f in result["frames"]] == [0, 1, 2, 3]
+    first = result["frames"][0][2]
+    for index, kind, pixel, age in result["frames"]:
+        assert kind == "uint16 (48, 64)"
+        assert pixel == first + 100 * index
+        assert 0.02 <= age < 0.2  # the driver stamped it 20 ms before it could be read
+
+
+def test_without_a_format_the_library_chooses(driver: Path, tmp_path: Path) -> None:
+    result = read(driver, tmp_path, "cam0")
+    assert result["frames"][0][1] == "uint8 (48, 64, 3)"
+
+
+@pytest.mark.parametrize(
+    ("text", "fps", "kind"),
+    [
+        ("cam0?format=Y16&size=32x24&fps=9", 9, "uint16 (24, 32)"),
+        ("cam0?exposure=20&gain=20", 30, "uint8 (48, 64, 3)"),
+        ("cam0?exposure=auto", 30, "uint8 (48, 64, 3)"),
+    ],
+)
+def test_settings_that_the_camera_takes(
+    driver: Path, tmp_path: Path, text: str, fps: float, kind: str
+) -> None:
+    result = read(driver, tmp_path, text, 2)
+    assert (result["fps"], result["frames"][1][1]) == (fps, kind)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("cam0?size=640x480", "the camera gives size 64x48 in place of 640x480"),
+        ("cam0?fps=60", "the camera gives fps 30 in place of 60"),
+        ("cam0?format=MJPG", "the camera gives format YUYV in place of MJPG"),
+        ("cam0?gain=80", "the camera gives gain 50 in place of 80"),
+        ("cam0?format=thermal", "option format: 'thermal' is not a four-character code"),
+        ("cam0?exposure=long", "option exposure: 'long' is not a number"),
+    ],
+)
+def test_settings_that_it_does_not_take_are_an_error_naming_both(
+    driver: Path, tmp_path: Path, text: str, error: str
+) -> None:
+    result = read(driver, tmp_path, text)
+    assert result["error"].startswith("SourceError")
+    assert error in result["error"]
+
+
+def test_a_camera_that_stalls_is_lost_after_two_seconds(driver: Path, tmp_path: Path) -> None:
+    result = read(driver, tmp_path, "cam0", 20, stall=4)
+    assert result["error"] == "LostError: cam0 was lost after 3 frames"
+    assert 1.5 < result["seconds"] < 3.5
+
+
+def test_a_camera_that_is_unplugged_is_lost_at_once(driver: Path, tmp_path: Path) -> None:
+    result = read(driver, tmp_path, "cam0", 20, unplug=4)
+    assert result["error"] == "LostError: cam0 was lost after 3 frames"
+    assert result["seconds"] < 0.5
