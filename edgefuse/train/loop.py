@@ -15,6 +15,7 @@ from edgefuse.errors import InputError, ModelError
 from edgefuse.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_weights
 from edgefuse.train.config import TrainConfig
 from edgefuse.train.data import TrainingSet
+from edgefuse.train.heap import keep_heap
 from edgefuse.train.losses import fusion_losses
 from edgefuse.train.models import build_model
 from edgefuse.train.record import Progress, RunRecord
@@ -53,6 +54,7 @@ def train(
         InputError: the folder holds another run or nothing to resume, or the loss became infinite.
         ModelError: the checkpoint to resume from is damaged or of another configuration.
     """
+    keep_heap()
     torch.manual_seed(config.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = build_model(config.model).to(device).train()
