@@ -1,7 +1,7 @@
 """Keeping memory that training asks for again and again.
 
-glibc returns every large block to the system when it is freed, and so training on a CPU spends much of its
-time on page faults: with the `cnn` network a step took 2.2 s of CPU time with and 1.5 s without them.
+glibc returns every large block to the system when it is freed, and a training step on a CPU frees and asks
+for hundreds of them: much of its time goes into page faults.
 """
 
 import ctypes
