@@ -6,7 +6,7 @@ import av
 
 from edgefuse.errors import LostError, SourceError, unknown_name
 from edgefuse.runtime.sources.base import Frame, Role, Source
-from edgefuse.runtime.sources.decoder import Decoder, rate_of
+from edgefuse.runtime.sources.decoder import Decoded, Decoder, rate_of
 from edgefuse.runtime.sources.spec import Spec, positive_number
 
 __all__ = ["NetworkStream"]
@@ -20,6 +20,8 @@ REFUSED = (
     av.error.ProtocolNotFoundError,
 )
 """Answers that another attempt will not change."""
+MOST_UNTIMED = 25
+"""Frames without a time, after which there will be none with one."""
 
 
 class NetworkStream(Source):
@@ -45,8 +47,8 @@ class NetworkStream(Source):
         scheme = _check(spec)
         self.name = spec.name
         patience = options.get("timeout", self.open_seconds)
-        # A second is enough to learn what is coming; the rest is learnt from the frames.
-        settings = {"analyzeduration": "1000000"}
+        # Little is looked at in advance, or a stream that is back would take another second to open.
+        settings = {"analyzeduration": "300000", "fpsprobesize": "3"}
         if scheme in ("rtsp", "rtsps"):
             settings |= {
                 "rtsp_transport": options.get("transport", "tcp"),
@@ -68,6 +70,7 @@ class NetworkStream(Source):
             raise SourceError(f"{self.name} {error}") from None
         self.fps = options.get("fps") or rate_of(self._decoder.stream)
         self._next = 0
+        self._offset: float | None = None  # server's clock minus ours
 
     def read(self) -> Frame | None:
         """Return the next frame, stamped on the server's clock where the protocol has one.
@@ -75,6 +78,20 @@ class NetworkStream(Source):
         Raises:
             LostError: the stream ended, stalled or was cut off.
         """
+        while True:
+            decoded = self._decode()
+            index = self._next + decoded.lost
+            self._next = index + 1
+            if decoded.seconds is not None:
+                self._offset = decoded.seconds - decoded.arrived
+                return Frame(decoded.image, index, decoded.seconds, decoded.arrived)
+            # An RTSP server sends its first frames without a time. They are left out: on our clock, they
+            # would seem to be hours away from the others.
+            if self._offset is not None or index >= MOST_UNTIMED or not self._decoder.timed:
+                self._offset = self._offset or 0.0
+                return Frame(decoded.image, index, decoded.arrived + self._offset, decoded.arrived)
+
+    def _decode(self) -> Decoded:
         try:
             decoded = self._decoder.read(self.limit)
         except (av.error.ExitError, TimeoutError):
@@ -83,10 +100,7 @@ class NetworkStream(Source):
             raise LostError(f"{self.name} was lost after {self._next} frames: {error.strerror}") from None
         if decoded is None:
             raise LostError(f"{self.name} ended after {self._next} frames")
-        index = self._next + decoded.lost
-        self._next = index + 1
-        timestamp = decoded.arrived if decoded.seconds is None else decoded.seconds
-        return Frame(decoded.image, index, timestamp, decoded.arrived)
+        return decoded
 
     def close(self) -> None:
         """Hang up."""
