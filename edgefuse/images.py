@@ -26,6 +26,7 @@ __all__ = [
     "infrared_to_uint8",
     "luma",
     "parse_size",
+    "plain",
     "read_image",
     "read_infrared",
     "read_visible",
@@ -66,15 +67,26 @@ def read_image(path: str | Path) -> NDArray[Any]:
         image = None
     if image is None:
         raise InputError(f"{path} is not an image that can be decoded ({len(data)} bytes)")
+    return plain(image, str(path))
+
+
+def plain(image: NDArray[Any], what: str = "the image") -> NDArray[Any]:
+    """Return a decoded image without its alpha channel, or the dimension of a single channel.
+
+    Returns:
+        uint8 or uint16, `[H, W]` or `[H, W, 3]` BGR; the image itself if it is that already.
+
+    Raises:
+        InputError: other pixel types or shapes; the sentence begins with `what`.
+    """
     if image.dtype not in (np.uint8, np.uint16):
-        raise InputError(f"{path} has {image.dtype} pixels; 8-bit and 16-bit integers are supported")
-    if image.ndim == 3 and image.shape[2] == 1:
-        image = image[:, :, 0]
-    if image.ndim == 3 and image.shape[2] == 2:  # grey and alpha
-        image = np.ascontiguousarray(image[:, :, 0])
-    if image.ndim == 3 and image.shape[2] == 4:
-        image = np.ascontiguousarray(image[:, :, :3])
-    return image
+        raise InputError(f"{what} has {image.dtype} pixels; 8-bit and 16-bit integers are supported")
+    channels = 1 if image.ndim == 2 else image.shape[2] if image.ndim == 3 else 0
+    if channels not in (1, 2, 3, 4) or 0 in image.shape:
+        raise InputError(f"{what} has shape {image.shape}; [H, W] and [H, W, 1 to 4] are supported")
+    if image.ndim == 3 and channels <= 2:  # grey, or grey and alpha
+        return np.ascontiguousarray(image[:, :, 0])
+    return np.ascontiguousarray(image[:, :, :3]) if channels == 4 else image
 
 
 def read_infrared(path: str | Path) -> Image:
@@ -89,11 +101,13 @@ def read_visible(path: str | Path) -> Image:
 
 def as_infrared(image: NDArray[Any]) -> Image:
     """Return a decoded infrared image as uint8 `[H, W]`."""
+    image = plain(image)
     return luma(image if image.dtype == np.uint8 else infrared_to_uint8(image))
 
 
 def as_visible(image: NDArray[Any]) -> Image:
     """Return a decoded visible image as uint8, grey or BGR as it was."""
+    image = plain(image)
     return image if image.dtype == np.uint8 else cv2.convertScaleAbs(image, alpha=1 / 257)
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse.errors import InputError, unknown_name
-from edgefuse.images import Image, luma
+from edgefuse.images import Image, luma, plain
 
 __all__ = ["CURVES", "MAX_STEP", "ThermalConfig", "ThermalFrontEnd", "linear_curve", "plateau_curve"]
 
@@ -187,8 +187,11 @@ class ThermalFrontEnd:
 
         Returns:
             uint8 `[H, W]`, white = hot.
+
+        Raises:
+            InputError: another pixel type or shape.
         """
-        image = luma(image)
+        image = luma(plain(image))
         if image.dtype == np.uint8 and self.config.agc == "auto" and self.config.window is None:
             return cv2.bitwise_not(image) if self.config.polarity == "black" else image
         before = self.state
