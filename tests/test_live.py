@@ -8,8 +8,7 @@ import pytest
 
 from edgefuse.errors import InputError, SourceError
 from edgefuse.images import Image
-from edgefuse.runtime.live import Progress, Stop, run
-from edgefuse.runtime.pairing import InOrder, Newest, Pair, Pairer
+from edgefuse.runtime.live import LiveConfig, Progress, Stop, run
 from edgefuse.runtime.sinks import FusedFrame, Sink
 from edgefuse.runtime.sources import Frame, Source
 from edgefuse.runtime.timing import STAGES, StageTimes, percentiles
@@ -78,60 +77,6 @@ def pick_visible(ir: Image, vis: Image) -> Image:
     return vis.copy()
 
 
-def frame(index: int, at: float | None = None) -> Frame:
-    when = index / 10 if at is None else at
-    return Frame(np.zeros((1, 1), np.uint8), index, when, when)
-
-
-def push_all(pairer: Pairer, order: str) -> list[tuple[int, int]]:
-    """Push frames in the order of a text such as "iiv" and return the (ir, vis) indices of the pairs."""
-    counts = {"i": 0, "v": 0}
-    pairs: list[Pair | None] = []
-    for letter in order:
-        pairs.append(pairer.push("ir" if letter == "i" else "vis", frame(counts[letter])))
-        counts[letter] += 1
-    return [(pair.ir.index, pair.vis.index) for pair in pairs if pair]
-
-
-@pytest.mark.parametrize(
-    ("order", "pairs"),
-    [("iv", [(0, 0)]), ("vi", [(0, 0)]), ("iiivvv", [(0, 0), (1, 1), (2, 2)]), ("vvii", [(0, 0), (1, 1)])],
-)
-def test_in_order_pairs_by_number(order: str, pairs: list[tuple[int, int]]) -> None:
-    pairer = InOrder()
-    assert push_all(pairer, order) == pairs
-    assert pairer.wants == ("ir", "vis")
-    assert pairer.unpaired == {"ir": 0, "vis": 0}
-
-
-def test_in_order_wants_the_missing_partner() -> None:
-    pairer = InOrder()
-    pairer.push("ir", frame(0))
-    assert pairer.wants == ("vis",)
-
-
-@pytest.mark.parametrize(
-    ("order", "pairs", "unpaired"),
-    [
-        ("ivvv", [(0, 0), (0, 1), (0, 2)], {"ir": 0, "vis": 0}),
-        ("iiiv", [(2, 0)], {"ir": 2, "vis": 0}),
-        ("vvi", [(0, 1)], {"ir": 0, "vis": 1}),
-        ("iviiv", [(0, 0), (2, 1)], {"ir": 1, "vis": 0}),
-        ("ivi", [(0, 0)], {"ir": 0, "vis": 0}),
-    ],
-)
-def test_newest_pairs_each_visible_frame_once(
-    order: str, pairs: list[tuple[int, int]], unpaired: dict[str, int]
-) -> None:
-    pairer = Newest()
-    assert push_all(pairer, order) == pairs
-    assert pairer.unpaired == unpaired
-
-
-def test_a_pair_is_as_old_as_its_newer_frame() -> None:
-    assert Pair(frame(0, at=3.0), frame(0, at=2.0)).captured == 3.0
-
-
 # --- the loop
 
 
@@ -177,7 +122,11 @@ def test_live_sources_keep_the_newest_and_count_the_rest() -> None:
 
     sink = ListSink()
     report = run(
-        FakeSource(None, live=True, fps=100), FakeSource(None, live=True, fps=200), slow, [sink], duration=0.5
+        FakeSource(None, live=True, fps=100),
+        FakeSource(None, live=True, fps=200),
+        slow,
+        [sink],
+        config=LiveConfig(duration=0.5),
     )
     ir, vis = report.sources
     assert 8 <= report.frames <= 18
@@ -197,7 +146,7 @@ def test_a_slow_infrared_camera_does_not_slow_the_visible_one() -> None:
         FakeSource(None, live=True, fps=100),
         pick_visible,
         [sink],
-        duration=0.4,
+        config=LiveConfig(duration=0.4),
     )
     assert report.frames > 25
     assert len({int(f.ir[0, 0]) for f in sink.frames}) < 12
@@ -240,7 +189,7 @@ def test_a_camera_that_hangs_does_not_hang_the_end(caplog: pytest.LogCaptureFixt
     start = time.monotonic()
     ir = FakeSource(None, live=True, hangs_at=3)
     with caplog.at_level(logging.WARNING, "edgefuse"), ir:
-        run(ir, FakeSource(None, live=True), pick_visible, duration=0.2)
+        run(ir, FakeSource(None, live=True), pick_visible, config=LiveConfig(duration=0.2))
     assert time.monotonic() - start < 2
     assert caplog.messages == ["fake-None does not answer and is left behind"]
 
@@ -282,7 +231,13 @@ def test_the_run_ends_when_no_output_is_left() -> None:
 
 def test_a_slow_sink_drops_frames_of_a_camera_and_counts_them() -> None:
     sink = ListSink(seconds=0.05)
-    report = run(FakeSource(None, live=True), FakeSource(None, live=True), pick_visible, [sink], duration=0.5)
+    report = run(
+        FakeSource(None, live=True),
+        FakeSource(None, live=True),
+        pick_visible,
+        [sink],
+        config=LiveConfig(duration=0.5),
+    )
     assert report.sinks[0].dropped > 0
     assert report.sinks[0].written + report.sinks[0].dropped == report.frames
 
@@ -310,7 +265,7 @@ def test_a_defect_in_a_source_is_not_swallowed() -> None:
 @pytest.mark.parametrize("duration", [0.0, -1.0, float("nan")])
 def test_a_duration_must_be_positive(duration: float) -> None:
     with pytest.raises(InputError, match="must be over 0"):
-        run(FakeSource(), FakeSource(), pick_visible, duration=duration)
+        run(FakeSource(), FakeSource(), pick_visible, config=LiveConfig(duration=duration))
 
 
 def test_progress_is_told() -> None:
@@ -319,7 +274,7 @@ def test_progress_is_told() -> None:
         FakeSource(None, live=True),
         FakeSource(None, live=True),
         pick_visible,
-        duration=0.7,
+        config=LiveConfig(duration=0.7),
         progress=told.append,
     )
     assert len(told) >= 2

@@ -1,9 +1,16 @@
+import errno
 import os
 import shutil
+import subprocess
+import sys
+import threading
+import time
 from collections import namedtuple
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -11,7 +18,19 @@ import pytest
 from edgefuse.errors import InputError
 from edgefuse.images import read_image
 from edgefuse.runtime.compose import side_by_side
-from edgefuse.runtime.sinks import FusedFrame, ImageSequence, Still, VideoOut, Window, open_output
+from edgefuse.runtime.sinks import (
+    Callback,
+    FusedFrame,
+    ImageSequence,
+    RawOut,
+    SinkFullError,
+    SinkWriter,
+    Still,
+    VideoOut,
+    Window,
+    open_output,
+)
+from edgefuse.runtime.timing import StageTimes
 
 
 def shot(index: int = 0, size: tuple[int, int] = (64, 48), grey: bool = False, at: float = 0.0) -> FusedFrame:
@@ -55,20 +74,16 @@ def test_a_side_by_side_video(tmp_path: Path) -> None:
     assert [int(frame[5, x, 0]) for x in (32, 96, 160)] == [200, 20, 100]
 
 
-@pytest.mark.parametrize(
-    ("times", "count"),
-    [
-        ([0.0, 0.1, 0.2, 0.3], 4),
-        ([0.0, 0.3, 0.4], 5),  # one frame is 0.2 s late: two repeats
-        ([0.0, 0.05, 0.1, 0.15, 0.2], 3),  # twice as fast as the file's rate
-        ([0.0, 60.0, 60.1], 3),  # a gap is not filled for longer than a second
-    ],
-)
-def test_a_live_video_keeps_its_pace(tmp_path: Path, times: list[float], count: int) -> None:
-    with VideoOut(tmp_path / "out.mkv", fps=10, keep_pace=True) as sink:
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_frames_of_cameras_keep_their_times(tmp_path: Path, suffix: str) -> None:
+    times = [100.0, 100.04, 100.3, 160.0, 159.0, 160.1]  # late, a gap, and a clock that was set back
+    with VideoOut(tmp_path / f"out{suffix}", fps=None) as sink:
         for n, at in enumerate(times):
-            sink.write(shot(n, at=100 + at))
-    assert len(frames_of(tmp_path / "out.mkv")) == count
+            sink.write(shot(n, at=at))
+    with av.open(str(tmp_path / f"out{suffix}")) as container:
+        shown = [frame.time for frame in container.decode(video=0)]
+    assert shown == pytest.approx([0, 0.04, 0.3, 60.0, 60.0, 60.1], abs=2e-3)
+    assert shown == sorted(set(shown))
 
 
 def test_an_existing_video_stays_until_the_new_one_is_complete(tmp_path: Path) -> None:
@@ -101,41 +116,215 @@ def test_a_full_disk_stops_a_video_before_it_is_damaged(
     assert len(frames_of(tmp_path / "out.mp4")) == 16
 
 
-def test_a_damaged_video_never_gets_the_name(tmp_path: Path) -> None:
+def test_a_disk_that_refuses_keeps_what_was_written(tmp_path: Path) -> None:
+    class Full:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+        def write(self, data: Any) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
     sink = VideoOut(tmp_path / "out.mp4", fps=10)
-    sink.write(shot())
-    sink._writer.release()
-    next(tmp_path.glob(".*.part.mp4")).write_bytes(b"cut off")
-    with pytest.raises(InputError, match="could not be completed and was removed"):
+    for n in range(25):
+        sink.write(shot(n))
+    assert sink._encoder is not None
+    real, sink._encoder._file._file = sink._encoder._file._file, Full()  # type: ignore[assignment]
+    with pytest.raises(OSError, match="No space left"):  # noqa: PT012
+        for n in range(25):
+            sink.write(shot(n))
         sink.close()
-    assert os.listdir(tmp_path) == []
+    with suppress(OSError, InputError):
+        sink.close()
+    assert len(frames_of(tmp_path / "out.mp4")) >= 20
+    assert os.listdir(tmp_path) == ["out.mp4"]
 
 
-def test_a_changed_picture_size_is_refused(tmp_path: Path) -> None:
-    with VideoOut(tmp_path / "out.mp4", fps=10) as sink:
-        sink.write(shot(size=(64, 48)))
-        with pytest.raises(InputError, match="the picture changed from 64x48 to 32x48"):
-            sink.write(shot(size=(32, 48)))
+def test_what_a_dead_run_left_is_not_overwritten(tmp_path: Path) -> None:
+    first, second = VideoOut(tmp_path / "out.mp4", fps=10), VideoOut(tmp_path / "out.mp4", fps=10)
+    first.write(shot())
+    second.write(shot())
+    assert len(list(tmp_path.glob("out-*.part*.mp4"))) == 2
+    for sink in (first, second):
+        sink.close()
+
+
+def test_another_picture_size_is_fitted_into_the_first(tmp_path: Path) -> None:
+    with VideoOut(tmp_path / "out.mkv", fps=10) as sink:
+        for size in ((64, 48), (32, 48), (640, 480)):
+            sink.write(shot(10, size=size))
+    images = frames_of(tmp_path / "out.mkv")
+    assert {image.shape for image in images} == {(48, 64, 3)}
+    assert [int(images[1][24, x, 0]) for x in (2, 32)] == [0, 200]
+    assert (images[2] == 200).all()
+
+
+@pytest.mark.parametrize(
+    ("codec", "name"), [("h264", "h264"), ("h265", "hevc"), ("ffv1", "ffv1"), ("mjpeg", "mjpeg")]
+)
+def test_the_codec_can_be_chosen(tmp_path: Path, codec: str, name: str) -> None:
+    with VideoOut(tmp_path / "out.mkv", fps=10, codec=codec) as sink:
+        for n in range(3):
+            sink.write(shot(n, (64, 64)))
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        assert container.streams.video[0].codec_context.name == name
+        assert sum(1 for _ in container.decode(video=0)) == 3
+
+
+def test_ffv1_is_lossless(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    with VideoOut(tmp_path / "out.mkv", fps=10) as sink:
+        sink.write(FusedFrame(image[:, :, 0], image, image, 0, 0.0))
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        (frame,) = container.decode(video=0)
+        assert np.array_equal(frame.to_ndarray(format="bgr24"), image)
+
+
+def test_segments_follow_each_other_and_lose_nothing(tmp_path: Path) -> None:
+    with VideoOut(tmp_path / "out.mp4", fps=10, segment=1) as sink:
+        for n in range(25):
+            sink.write(shot(n))
+    files = sorted(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    assert [len(frames_of(path)) for path in files] == [10, 10, 5]
+    assert all(path.name.startswith("out-20") and ".part" not in path.name for path in files)
+
+
+def noise(index: int) -> FusedFrame:
+    image = np.random.default_rng(index).integers(0, 256, (240, 320, 3), np.uint8)
+    return FusedFrame(image[:, :, 0], image, image, index, index / 10)
+
+
+def test_a_size_cap_ends_a_video(tmp_path: Path) -> None:
+    sink = VideoOut(tmp_path / "out.mkv", fps=10, max_size=2**20)
+    with pytest.raises(SinkFullError, match=r"largest size of 1\.04858 MB"):  # noqa: PT012
+        for n in range(100):
+            sink.write(noise(n))
+    sink.close()
+    assert 2**20 < (tmp_path / "out.mkv").stat().st_size < 6 * 2**20
+    assert len(frames_of(tmp_path / "out.mkv")) >= 4
+
+
+def test_a_size_cap_with_segments_removes_the_oldest(tmp_path: Path) -> None:
+    (tmp_path / "out-20200101-000000.mkv").touch()  # of another run
+    with VideoOut(tmp_path / "out.mkv", fps=16, segment=1, max_size=8 * 2**20) as sink:
+        for n in range(80):
+            sink.write(noise(n))
+    files = [path for path in tmp_path.iterdir() if path.stat().st_size]
+    assert sum(path.stat().st_size for path in files) < 13 * 2**20  # 8, and a second that is on its way
+    assert len(list(tmp_path.iterdir())) == len(files) + 1
+
+
+RECORDER = """
+import sys, time, numpy as np
+from edgefuse.runtime.sinks import FusedFrame, VideoOut
+sink = VideoOut(sys.argv[1], fps=None)
+start = time.monotonic()
+for n in range(10_000):
+    now = time.monotonic()
+    image = np.random.default_rng(n).integers(0, 256, (48, 64, 3), np.uint8)
+    sink.write(FusedFrame(image[:, :, 0], image, image, n, now))
+    print(now - start, flush=True)
+    time.sleep(0.04)
+"""
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
+def test_a_power_cut_loses_at_most_two_seconds(tmp_path: Path, name: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", RECORDER, str(tmp_path / name)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    last = 0.0
+    while last < 3.3:
+        last = float(process.stdout.readline())
+    process.kill()
+    process.communicate()
+    (part,) = tmp_path.glob("out-*.part.*")
+    with av.open(str(part)) as container:
+        shown = [frame.time for frame in container.decode(video=0)]
+    assert last - shown[-1] < 2
+
+
+# --- raw
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_raw_frames_have_one_size(grey: bool) -> None:
+    reader, writer = os.pipe()
+    with RawOut(writer) as sink:
+        sink.write(shot(2, (32, 16), grey))
+        sink.write(shot(3, (64, 32), grey))
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        data = np.frombuffer(pipe.read(), np.uint8).reshape(2, 16, 32, 3)
+    assert [set(np.unique(image).tolist()) for image in data] == [{40}, {60}]
+
+
+def test_a_reader_that_has_ended_is_said() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with RawOut(writer) as sink, pytest.raises(InputError, match="the program that read the pictures"):
+        sink.write(shot())
+    os.close(writer)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_a_full_disk_under_raw_frames_is_said() -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    with RawOut(full) as sink, pytest.raises(OSError, match="No space left"):
+        sink.write(shot())
+    os.close(full)
+
+
+# --- several outputs at once
+
+
+def test_a_callback_that_raises_is_called_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[int] = []
+
+    def function(frame: FusedFrame) -> None:
+        if frame.index == 2:
+            raise ZeroDivisionError("no")
+        seen.append(frame.index)
+
+    writer = SinkWriter(Callback(function), StageTimes(), lambda: True)
+    for n in range(5):
+        writer.put(shot(n))
+    writer.finish(time.monotonic() + 5)
+    assert seen == [0, 1]
+    assert (writer.written, writer.dropped) == (2, 3)
+    assert caplog.messages == ["callback: ZeroDivisionError: no"]
+
+
+def test_an_output_that_hangs_is_left_behind() -> None:
+    hung = threading.Event()
+    writer = SinkWriter(Callback(lambda _: hung.wait()), StageTimes(), lambda: False)
+    for n in range(20):
+        writer.put(shot(n))
+    start = time.monotonic()
+    writer.finish(time.monotonic() + 0.2)
+    assert time.monotonic() - start < 1
+    assert writer.error == "callback does not finish and is left behind"
+    hung.set()
 
 
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("out.webm", r"the suffix of a video must be one of \.mp4, \.avi, \.mkv"),
+        ("out.webm", r"the suffix of a video must be one of \.mp4, \.mkv, \.avi"),
         ("missing/out.mp4", "there is no folder"),
         ("", "the output is empty"),
     ],
 )
 def test_a_bad_output_gets_one_sentence(tmp_path: Path, name: str, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
-        open_output(f"{tmp_path}/{name}" if name else "", fps=10, keep_pace=False, triptych=False)
+        open_output(f"{tmp_path}/{name}" if name else "", fps=10, triptych=False)
     assert os.listdir(tmp_path) == []
 
 
 def test_an_output_follows_from_its_path(tmp_path: Path) -> None:
     (tmp_path / "dotted.d").mkdir()
     kinds = {
-        name: type(open_output(f"{tmp_path}/{name}", fps=10, keep_pace=False, triptych=False))
+        name: type(open_output(f"{tmp_path}/{name}", fps=10, triptych=False))
         for name in ("a.mp4", "a/", "b", "dotted.d")
     }
     assert kinds == {"a.mp4": VideoOut, "a/": ImageSequence, "b": ImageSequence, "dotted.d": ImageSequence}

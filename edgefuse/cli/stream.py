@@ -1,21 +1,19 @@
 """`edgefuse stream`: fuse two cameras or recordings, live."""
 
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from edgefuse.cli.signals import stopping_on_signals
 from edgefuse.errors import SourceError
 
 if TYPE_CHECKING:
-    from edgefuse.runtime.live import Progress, Report, Stop
+    from edgefuse.runtime.live import Progress, Report
 
 __all__ = ["print_report", "stream"]
 
@@ -31,7 +29,8 @@ def stream(
         None,
         "--out",
         metavar="FILE",
-        help="Write a video (.mp4, .avi, or lossless .mkv), or a PNG per frame into a folder (frames/).",
+        help="Write a video (.mp4, .avi, or lossless .mkv), a PNG per frame into a folder (frames/), or raw "
+        "BGR frames on standard output (-).",
     ),
     side_by_side: bool = typer.Option(
         False, "--side-by-side", help="In --out and --show: infrared, visible and fused beside each other."
@@ -42,9 +41,38 @@ def stream(
         metavar="FILE",
         help="Write infrared, visible and fused of the last frame as an image.",
     ),
+    codec: Literal["h264", "h265", "ffv1", "mjpeg"] | None = typer.Option(
+        None, "--codec", help="In place of the usual one: h264 in .mp4, ffv1 in .mkv, mjpeg in .avi."
+    ),
+    segment: float | None = typer.Option(
+        None, "--segment", metavar="SECONDS", help="Begin a new video file every so many seconds."
+    ),
+    max_size: float | None = typer.Option(
+        None,
+        "--max-size",
+        metavar="MB",
+        help="Of all the video: with --segment the oldest parts are removed, without it the video ends.",
+    ),
     show: bool = typer.Option(False, "--show", help="Show a window; Q closes it and ends the stream."),
     duration: float | None = typer.Option(
         None, "--duration", metavar="SECONDS", help="End after so many seconds."
+    ),
+    rate: Literal["vis", "ir"] | None = typer.Option(
+        None,
+        "--rate",
+        help="The camera that sets the pace; without it, vis, and of two recordings the slower one.",
+    ),
+    max_skew: float | None = typer.Option(
+        None, "--max-skew", metavar="SECONDS", help="Most that the two frames of a pair may be apart."
+    ),
+    on_loss: Literal["passthrough", "hold", "black", "stop"] = typer.Option(
+        "passthrough",
+        "--on-loss",
+        help="While a camera is lost: show the other one, the last pair, or nothing; or end.",
+    ),
+    realtime: bool = typer.Option(False, "--realtime", help="Play recordings at their own rate."),
+    quality: int | None = typer.Option(
+        None, "--quality", metavar="K", help="Score every K-th fused frame in the background."
     ),
     model: str = typer.Option(
         "nano",
@@ -58,23 +86,30 @@ def stream(
 ) -> None:
     """Fuse two cameras or recordings live, and say at the end how long each stage took.
 
-    With a camera, each visible frame is fused with the newest infrared one, and what comes too fast is
-    dropped and counted. Two recordings are fused frame by frame, nothing left out, as fast as possible.
+    With a camera, each visible frame is fused with the infrared one that is nearest in time, and what comes
+    too fast is dropped and counted; a camera that is lost is opened again. Two recordings are fused frame
+    by frame, nothing left out, as fast as possible.
     """
     from edgefuse.runtime import live, sinks
     from edgefuse.runtime.fuser import Fuser
-    from edgefuse.runtime.sources import open_source
+    from edgefuse.runtime.sources import front_end
 
-    console = Console()
+    console = Console(stderr=out == "-")
     stop = live.Stop()
-    with _signals(stop), ExitStack() as stack:
+    with stopping_on_signals(lambda reason: stop(reason, hurry=True)), ExitStack() as stack:
+        config = live.LiveConfig(duration, rate, max_skew, on_loss, quality)
         fuser = Fuser(model, threads)
-        ir_source = stack.enter_context(open_source(ir, "ir"))
-        vis_source = stack.enter_context(open_source(vis, "vis"))
-        any_live = ir_source.live or vis_source.live
+        ir_camera = live.connect(ir, "ir", realtime)
+        stack.enter_context(ir_camera)
+        vis_camera = live.connect(vis, "vis", realtime)
+        stack.enter_context(vis_camera)
         outputs: list[sinks.Sink] = []
         if out is not None:
-            outputs.append(sinks.open_output(out, vis_source.fps, any_live, side_by_side))
+            fps = live.file_rate(ir_camera, vis_camera, rate)
+            size = None if max_size is None else round(max_size * 1e6)
+            outputs.append(
+                sinks.open_output(out, fps, side_by_side, codec=codec, segment=segment, max_size=size)
+            )
         if still is not None:
             outputs.append(sinks.Still(still))
         if show:
@@ -82,14 +117,21 @@ def stream(
         for output in outputs:
             stack.enter_context(output)
         console.print(
-            f"{escape(ir_source.name)} + {escape(vis_source.name)} → {escape(model)} "
+            f"{escape(ir_camera.name)} + {escape(vis_camera.name)} → {escape(model)} "
             f"on {fuser.backend.device}{'' if duration else '; Ctrl-C ends'}",
             highlight=False,
             soft_wrap=True,
         )
         with _status(console) as progress:
             report = live.run(
-                ir_source, vis_source, fuser, outputs, duration=duration, stop=stop, progress=progress
+                ir_camera,
+                vis_camera,
+                fuser,
+                outputs,
+                config,
+                stop=stop,
+                progress=progress,
+                prepare={"ir": front_end(ir)},
             )
     print_report(report, console)
     if any(sink.error for sink in report.sinks):  # which was said when it happened
@@ -99,44 +141,27 @@ def stream(
 
 
 @contextmanager
-def _signals(stop: "Stop") -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the stream in good order; a second Ctrl-C ends it at once."""
-
-    def handle(number: int, _: FrameType | None) -> None:
-        stop("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
 def _status(console: Console) -> "Iterator[Callable[[Progress], None]]":
     """Show a line of live status while there is a terminal."""
     if not console.is_terminal:
         yield lambda _: None
         return
+    from edgefuse.runtime.capture import NAMES
+
     with console.status("waiting for the first pair") as line:
 
         def show(progress: "Progress") -> None:
-            drops = progress.dropped
-            line.update(
-                f"{progress.frames} frames, {progress.fps:.1f} per second, "
-                f"dropped: infrared {drops['ir']}, visible {drops['vis']}"
+            cameras = (
+                f"{NAMES[role]} {state}, {progress.dropped[role]} dropped"
+                for role, state in progress.states.items()
             )
+            line.update(f"{progress.frames} frames, {progress.fps:.1f} per second; {'; '.join(cameras)}")
 
         yield show
 
 
 def print_report(report: "Report", console: Console) -> None:
-    """Print the tables of a finished run: stages, sources, outputs, and one line of summary."""
+    """Print the tables of a finished run: stages, sources, outputs, and a summary."""
     stages = Table(title="latency in ms", title_justify="left")
     stages.add_column("stage")
     for column in ("p50", "p95", "p99", "max", "count"):
@@ -146,22 +171,53 @@ def print_report(report: "Report", console: Console) -> None:
         stages.add_row(name, *(f"{1000 * value:.2f}" for value in values), str(times.count))
     if report.stages:
         console.print(stages)
+    _print_frames(report, console)
+    for line in _facts(report):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _print_frames(report: "Report", console: Console) -> None:
     table = Table(title="frames", title_justify="left")
     for column in ("", "name"):
         table.add_column(column, overflow="fold")
-    for column in ("in", "dropped", "unpaired"):
+    for column in ("in", "fused", "alone", "dropped", "failed"):
         table.add_column(column, justify="right")
     for source in report.sources:
         kind = "infrared" if source.role == "ir" else "visible"
-        counts = (source.captured, source.dropped, source.unpaired)
+        counts = (source.captured, source.fused, source.passed, source.dropped, source.failed)
         table.add_row(kind, escape(source.name), *map(str, counts))
     for sink in report.sinks:
         kind = "output, failed" if sink.error else "output"
-        table.add_row(kind, escape(sink.name), str(sink.written), str(sink.dropped), "")
+        table.add_row(kind, escape(sink.name), str(sink.written), "", "", str(sink.dropped), "")
     console.print(table)
-    console.print(
-        f"[bold]{report.frames}[/] frames in {report.seconds:.1f} s, [bold]{report.fps:.1f}[/] per second; "
-        f"ended: {escape(report.ended)}",
-        highlight=False,
-        soft_wrap=True,
+
+
+def _facts(report: "Report") -> Iterator[str]:
+    """Yield the lines below the tables."""
+    for source in report.sources:
+        if source.losses or source.reconnects or source.abandoned:
+            yield (
+                f"{'infrared' if source.role == 'ir' else 'visible'}: lost {source.losses} times, "
+                f"for {source.down:.1f} s; opened again {source.reconnects} times; "
+                f"{source.abandoned} hanging threads replaced; {source.state} at the end"
+            )
+    if report.passed or report.repeated:
+        yield f"without a partner: {report.passed} passed through, {report.repeated} held or black"
+    histograms = {"skew": report.skew} | {f"age of {role}": ages for role, ages in report.ages.items()}
+    for name, histogram in histograms.items():
+        if report.clock is not None and (bins := histogram.bins()):
+            total = sum(count for _, count in bins)
+            yield f"{name}, ms: " + ", ".join(f"{label} {count / total:.1%}" for label, count in bins)
+    if (clock := report.clock) is not None:
+        yield (
+            f"infrared clock: {1000 * clock.offset:+.1f} ms against the visible one, "
+            f"drift {clock.drift:+.1f} ppm, set {clock.jumps} times"
+        )
+    if (quality := report.quality) is not None:
+        means = ", ".join(f"{name} {value:.3f}" for name, value in quality.means.items())
+        yield f"quality of {quality.scored} frames ({quality.skipped} skipped): {means or 'none scored'}"
+    yield (
+        f"[bold]{report.frames}[/] frames in {report.seconds:.1f} s, [bold]{report.fps:.1f}[/] per second, "
+        f"{100 * report.cpu_seconds / max(report.seconds, 1e-9):.0f} % of a core; "
+        f"ended: {escape(report.ended)}"
     )

@@ -1,62 +1,100 @@
-"""Reading two sources in a thread each, and handing their frames to one consumer."""
+"""Reading two cameras in a thread each, and handing their frames to one consumer."""
 
 import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
-from edgefuse.images import as_infrared, as_visible
+import cv2
+from numpy.typing import NDArray
+
+from edgefuse.errors import InputError
+from edgefuse.images import Image, as_visible
 from edgefuse.runtime.sources.base import Frame, Role, Source
+from edgefuse.runtime.supervise import Connection, Supervisor
+from edgefuse.runtime.thermal import ThermalFrontEnd
 from edgefuse.runtime.timing import StageTimes
 
-__all__ = ["Capture", "Counts"]
+__all__ = ["NAMES", "ROLES", "Capture", "Counts", "Prepare"]
 
 logger = logging.getLogger(__name__)
 
+Prepare: TypeAlias = Callable[[NDArray[Any], float], Image]
+"""Makes 8-bit pictures of a camera's frames, in its capture thread: (image, timestamp) → uint8."""
+
 ROLES: tuple[Role, Role] = ("ir", "vis")
-PREPARE = {"ir": as_infrared, "vis": as_visible}
+NAMES: dict[Role, str] = {"ir": "infrared", "vis": "visible"}
 QUEUE = 4  # frames of a recording that are read ahead
 JOIN_SECONDS = 1.0
 
 
 @dataclass
 class Counts:
-    """What became of the frames of one camera. `captured` = taken + `dropped` + what still waits."""
+    """What became of the frames of one camera before anybody could look at them."""
 
     captured: int = 0
+    """All of them, those included that were lost or failed."""
     dropped: int = 0
-    """Came too late to be looked at: overwritten by a newer one, or lost inside the source."""
+    """Came too late: overwritten by a newer one, lost inside the source, or left over at the end."""
+    failed: int = 0
+    """Could not be made into a picture."""
 
 
 class Capture:
     """Two capture threads and the frames that they have read.
 
     Args:
-        ir, vis: open sources. If either is live, only the newest frame of each is kept and older
-            ones are dropped and counted; two recordings are read ahead and wait.
+        cameras: by role. If either is live, only the newest frame of each is kept and older ones
+            are dropped and counted; two recordings are read ahead and wait.
         times: gets `capture_ir` and `capture_vis`.
+        prepare: what to use for a camera in place of a `ThermalFrontEnd` or `as_visible`; called by one
+            thread at a time.
     """
 
-    def __init__(self, ir: Source, vis: Source, times: StageTimes) -> None:
-        self.live = ir.live or vis.live
+    def __init__(
+        self,
+        cameras: Mapping[Role, Source | Connection],
+        times: StageTimes,
+        prepare: Mapping[Role, Prepare] | None = None,
+    ) -> None:
+        self.live = any(isinstance(camera, Connection) or camera.live for camera in cameras.values())
         self.counts: dict[Role, Counts] = {role: Counts() for role in ROLES}
         self.errors: dict[Role, BaseException] = {}
-        self._sources: dict[Role, Source] = {"ir": ir, "vis": vis}
+        self._prepare: dict[Role, Prepare] = {
+            "ir": ThermalFrontEnd(name=cameras["ir"].name),
+            "vis": lambda image, _: as_visible(image),
+            **(prepare or {}),
+        }
         self._times = times
         self._changed = threading.Condition()
         self._frames: dict[Role, deque[Frame]] = {role: deque() for role in ROLES}
+        self._waited: dict[Role, float] = dict.fromkeys(ROLES, 0.0)
+        self._told: dict[Role, str] = dict.fromkeys(ROLES, "")
         self._ended: set[Role] = set()
         self._closing = False
-        self._threads = [
-            threading.Thread(target=self._read, args=(role,), name=f"capture-{role}", daemon=True)
-            for role in ROLES
-        ]
+        self.supervisors = {role: self._supervisor(role, cameras[role]) for role in ROLES}
+
+    def _supervisor(self, role: Role, camera: Source | Connection) -> Supervisor:
+        return Supervisor(
+            NAMES[role],
+            camera,
+            lambda frame, lost: self._arrived(role, frame, lost),
+            lambda error: self._over(role, error),
+        )
 
     def start(self) -> None:
         """Start reading."""
-        for thread in self._threads:
-            thread.start()
+        for role, supervisor in self.supervisors.items():
+            self._waited[role] = time.perf_counter()
+            supervisor.start()
+
+    def check(self, now: float) -> None:
+        """Let the supervisors notice silence and hanging threads; to be called several times a second."""
+        for supervisor in self.supervisors.values():
+            supervisor.check(now)
 
     def take(self, roles: tuple[Role, ...], timeout: float) -> tuple[Role, Frame] | None:
         """Wait up to `timeout` seconds for a frame of one of these cameras; the first named comes first.
@@ -82,7 +120,7 @@ class Capture:
             return self._exhausted(roles)
 
     def has_more(self, role: Role) -> bool:
-        """Wait until it is known whether this camera has another frame, and return that."""
+        """Wait until it is known whether this recording has another frame, and return that."""
         with self._changed:
             self._changed.wait_for(lambda: self._frames[role] or role in self._ended)
             return bool(self._frames[role])
@@ -96,41 +134,54 @@ class Capture:
             self._closing = True
             self._changed.notify_all()
         deadline = time.monotonic() + JOIN_SECONDS
-        for role, thread in zip(ROLES, self._threads, strict=True):
-            if thread.ident is not None:
-                thread.join(max(0.0, deadline - time.monotonic()))
-            if thread.is_alive():
-                logger.warning("%s does not answer and is left behind", self._sources[role].name)
+        for supervisor in self.supervisors.values():
+            supervisor.stop()
+        for supervisor in self.supervisors.values():
+            supervisor.join(deadline)
+        with self._changed:
+            for role in ROLES:
+                self.counts[role].dropped += len(self._frames[role])
+                self._frames[role].clear()
 
-    def _read(self, role: Role) -> None:
-        source, stage, next_index = self._sources[role], f"capture_{role}", None
-        try:
-            while not self._closing:
-                start = time.perf_counter()
-                frame = source.read()
-                if frame is None:
-                    break
-                frame = replace(frame, image=PREPARE[role](frame.image))
-                self._times.record(stage, time.perf_counter() - start)
-                lost = frame.index - next_index if next_index is not None else 0
-                next_index = frame.index + 1
-                self._put(role, frame, lost)
-        except BaseException as error:  # shown by whoever consumes: a thread has nobody to raise to
-            self.errors[role] = error
-        finally:
-            with self._changed:
-                self._ended.add(role)
-                self._changed.notify_all()
-
-    def _put(self, role: Role, frame: Frame, lost: int) -> None:
-        frames, counts = self._frames[role], self.counts[role]
+    def _arrived(self, role: Role, frame: Frame, lost: int) -> None:
+        """Take a frame from a capture thread."""
+        counts = self.counts[role]
         with self._changed:
             counts.captured += 1 + lost
             counts.dropped += lost
+        try:
+            frame = replace(frame, image=self._prepare[role](frame.image, frame.timestamp))
+        except (InputError, cv2.error, ValueError, TypeError) as error:
+            self._refused(role, error)
+            return
+        self._times.record(f"capture_{role}", time.perf_counter() - self._waited[role])
+        self._put(role, frame)
+        self._waited[role] = time.perf_counter()
+
+    def _refused(self, role: Role, error: Exception) -> None:
+        """Count a frame that is no picture, and say why if that is new."""
+        self.counts[role].failed += 1
+        if str(error) != self._told[role]:
+            self._told[role] = str(error)
+            logger.warning("a frame of the %s camera cannot be used: %s", NAMES[role], error)
+
+    def _put(self, role: Role, frame: Frame) -> None:
+        frames = self._frames[role]
+        with self._changed:
             if self.live:
-                counts.dropped += len(frames)
+                self.counts[role].dropped += len(frames)
                 frames.clear()
             else:
                 self._changed.wait_for(lambda: len(frames) < QUEUE or self._closing)
+            if self._closing:
+                self.counts[role].dropped += 1
+                return
             frames.append(frame)
+            self._changed.notify_all()
+
+    def _over(self, role: Role, error: BaseException | None) -> None:
+        with self._changed:
+            if error is not None:
+                self.errors[role] = error
+            self._ended.add(role)
             self._changed.notify_all()

@@ -1,11 +1,11 @@
-"""Pictures made of several: infrared, visible and fused side by side, with labels."""
+"""Pictures made of several, labels on them, and pictures brought to a given size."""
 
 import cv2
 import numpy as np
 
 from edgefuse.images import Image, fit_infrared
 
-__all__ = ["side_by_side"]
+__all__ = ["letterbox", "side_by_side", "with_label"]
 
 LABELS = ("infrared", "visible", "fused")
 
@@ -27,15 +27,38 @@ def side_by_side(ir: Image, vis: Image, fused: Image) -> Image:
     return canvas
 
 
-def _label(panel: Image, text: str) -> None:
-    """Write a label into the lower left corner, readable on any ground; too small a panel gets none."""
+def with_label(image: Image, text: str) -> Image:
+    """Return a copy of an image, grey or BGR, with a text in its upper left corner."""
+    image = image.copy()
+    _label(image, text, top=True)
+    return image
+
+
+def letterbox(image: Image, shape: tuple[int, ...]) -> Image:
+    """Bring an image to a shape: `[H, W]` or `[H, W, 3]`, proportions kept, black bars around it."""
+    height, width = shape[:2]
+    if image.ndim != len(shape):
+        image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR if image.ndim == 2 else cv2.COLOR_BGR2GRAY)
+    if image.shape == shape:
+        return image
+    scale = min(height / image.shape[0], width / image.shape[1])
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    inside = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    canvas = np.zeros(shape, np.uint8)
+    top, left = (height - size[1]) // 2, (width - size[0]) // 2
+    canvas[top : top + size[1], left : left + size[0]] = inside
+    return canvas
+
+
+def _label(panel: Image, text: str, top: bool = False) -> None:
+    """Write a label into a left corner, readable on any ground; too small a panel gets none."""
     scale = panel.shape[0] / 700
     thickness = max(1, round(2 * scale))
-    (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
+    (width, rise), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
     margin = round(16 * scale)
     if scale < 0.15 or width + 2 * margin > panel.shape[1]:
         return
-    x, y = margin, panel.shape[0] - margin
+    x, y = margin, margin + rise if top else panel.shape[0] - margin
     # The dark rim is the same text moved about: a thicker text would be wider too.
     for dx, dy in ((-1, 0), (1, 0), (0, -1), (0, 1), (0, 0)):
         colour = (255, 255, 255) if dx == dy == 0 else (0, 0, 0)

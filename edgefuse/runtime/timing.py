@@ -2,16 +2,18 @@
 
 import threading
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from edgefuse.errors import unknown_name
 
-__all__ = ["STAGES", "StageStats", "StageTimes", "percentiles"]
+__all__ = ["EDGES", "STAGES", "Histogram", "StageStats", "StageTimes", "percentiles"]
 
 STAGES = {
     "capture_ir": "wait for the infrared frame, decode and convert it",
@@ -20,11 +22,15 @@ STAGES = {
     "fuse": "pre-processing, network, post-processing",
     "sink": "one output writes one frame",
     "total": "from the capture of a pair's newer frame to the hand-over of the fused one to the outputs",
+    "output": "from the capture of a pair's newer frame until an output has written the fused one",
 }
 """Name of the stage → what its time covers. Capture, fusion and output overlap, so they do not add up."""
 
 WINDOW = 4096
 """How many of the latest values of a stage the percentiles are taken from."""
+
+EDGES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Upper ends of a histogram's bins in seconds; one more bin takes all that is longer."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,27 @@ class StageStats:
     p95: float
     p99: float
     max: float
+
+
+class Histogram:
+    """Counts times in the bins between `EDGES`. One thread adds."""
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(EDGES) + 1)
+
+    def add(self, seconds: float) -> None:
+        """Count one time."""
+        self.counts[bisect_left(EDGES, seconds)] += 1
+
+    def bins(self) -> list[tuple[str, int]]:
+        """Return the bins that are not empty, named in milliseconds: `1-2`.
+
+        >>> Histogram().bins()
+        []
+        """
+        ends = [f"{1000 * edge:g}" for edge in EDGES]
+        names = [f"<{ends[0]}", *(f"{a}-{b}" for a, b in pairwise(ends)), f">{ends[-1]}"]
+        return [(name, count) for name, count in zip(names, self.counts, strict=True) if count]
 
 
 class StageTimes:

@@ -1,25 +1,59 @@
-"""Outputs of the live loop: video files, image sequences, a still, a window."""
+"""Outputs of the live loop: video files, image sequences, raw frames, a still, a window, a function."""
 
 from pathlib import Path
 
 from edgefuse.errors import InputError
-from edgefuse.runtime.sinks.base import FusedFrame, Sink, SinkWriter
+from edgefuse.runtime.sinks.base import FrameState, FrameStats, FusedFrame, Sink, SinkFullError, SinkWriter
+from edgefuse.runtime.sinks.callback import Callback
+from edgefuse.runtime.sinks.encoder import CODECS, CONTAINERS
 from edgefuse.runtime.sinks.images import ImageSequence, Still
-from edgefuse.runtime.sinks.video import CODECS, VideoOut
+from edgefuse.runtime.sinks.raw import RawOut
+from edgefuse.runtime.sinks.video import VideoOut
 from edgefuse.runtime.sinks.window import Window
 
-__all__ = ["FusedFrame", "ImageSequence", "Sink", "SinkWriter", "Still", "VideoOut", "Window", "open_output"]
+__all__ = [
+    "CODECS",
+    "CONTAINERS",
+    "Callback",
+    "FrameState",
+    "FrameStats",
+    "FusedFrame",
+    "ImageSequence",
+    "RawOut",
+    "Sink",
+    "SinkFullError",
+    "SinkWriter",
+    "Still",
+    "VideoOut",
+    "Window",
+    "open_output",
+]
 
 
-def open_output(out: str, fps: float, keep_pace: bool, triptych: bool) -> Sink:
-    """Open the output that a path asks for: a video by its suffix, a folder by a final / or no suffix.
+def open_output(
+    out: str,
+    fps: float | None,
+    triptych: bool = False,
+    *,
+    codec: str | None = None,
+    segment: float | None = None,
+    max_size: int | None = None,
+) -> Sink:
+    """Open the output that a text asks for.
+
+    Args:
+        out: `-` for raw frames on standard output; a folder ends in / or has no suffix; else a video.
+        fps, triptych, codec, segment, max_size: see `VideoOut`; the last three are for videos only.
 
     Raises:
         InputError: it cannot be written to; the message says why.
     """
     if not out:
-        raise InputError(f"the output is empty: give a video ({', '.join(CODECS)}) or a folder")
+        raise InputError(f"the output is empty: give a video ({', '.join(CONTAINERS)}), a folder, or -")
     path = Path(out)
-    if out.endswith("/") or path.is_dir() or not path.suffix:
-        return ImageSequence(path, triptych)
-    return VideoOut(path, fps, keep_pace, triptych)
+    folder = out.endswith("/") or path.is_dir() or not path.suffix
+    if not folder:
+        return VideoOut(path, fps, triptych, codec=codec, segment=segment, max_size=max_size)
+    if codec is not None or segment is not None or max_size is not None:
+        raise InputError(f"a codec, segments and a largest size are for videos, and {out} is none")
+    return RawOut(triptych=triptych) if out == "-" else ImageSequence(path, triptych)

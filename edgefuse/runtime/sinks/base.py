@@ -5,23 +5,43 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self, TypeAlias
 
 import cv2
 
 from edgefuse.errors import EdgefuseError
 from edgefuse.images import Image
+from edgefuse.runtime.sources.base import Role
 from edgefuse.runtime.timing import StageTimes
 
-__all__ = ["FusedFrame", "Sink", "SinkWriter"]
+__all__ = ["FrameState", "FrameStats", "FusedFrame", "Sink", "SinkFullError", "SinkWriter"]
 
 logger = logging.getLogger(__name__)
 
 QUEUE = 8  # frames that an output may lag behind
-CLOSE_SECONDS = 10.0
 POLL_SECONDS = 0.1
+
+
+FrameState: TypeAlias = Literal["fused", "visible only", "infrared only", "held", "black"]
+"""What a picture is: a fusion, or what is shown while a camera is lost."""
+
+
+class SinkFullError(EdgefuseError):
+    """An output has taken as much as it was asked to."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameStats:
+    """How one picture came about, in seconds."""
+
+    latency: float = 0.0
+    """From the capture of the newer frame until the picture was ready."""
+    skew: float = 0.0
+    """Between its two frames."""
+    ages: dict[Role, float] = field(default_factory=dict)
+    """Of its frames, from their capture on, when their fusion began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +49,19 @@ class FusedFrame:
     """One result with what it was made of."""
 
     ir: Image
-    """uint8 `[H', W']`."""
+    """uint8 `[H', W']`; black if there is none."""
     vis: Image
-    """uint8 `[H, W]` or `[H, W, 3]` BGR."""
+    """uint8 `[H, W]` or `[H, W, 3]` BGR; black if there is none."""
     fused: Image
-    """uint8, of the shape of `vis`."""
+    """uint8, of the shape of `vis`; with a label while a camera is lost."""
     index: int
-    """Number of the fused frame, from 0."""
+    """Number of the picture, from 0."""
     timestamp: float
-    """Seconds, of the visible frame, on its source's clock."""
+    """Seconds: `time.monotonic()` of the capture for cameras, the position in the visible recording else."""
+    state: FrameState = "fused"
+    captured: float = 0.0
+    """`time.monotonic()` of the arrival of its newer frame."""
+    stats: FrameStats = FrameStats()
 
 
 class Sink(Protocol):
@@ -75,7 +99,7 @@ class SinkWriter:
 
     Args:
         sink: an open sink; it is closed by `finish`.
-        times: gets `sink`.
+        times: gets `sink` and `output`.
         wait: asked when the sink is too slow. True: wait for it; False: drop the frame and count it.
     """
 
@@ -84,6 +108,8 @@ class SinkWriter:
         self.written = 0
         self.dropped = 0
         self.error: str | None = None
+        self.stopped = False
+        """It takes no more frames: it failed, or is full."""
         self._times = times
         self._wait = wait
         self._queue: queue.Queue[FusedFrame | None] = queue.Queue(QUEUE)
@@ -94,13 +120,13 @@ class SinkWriter:
 
     def put(self, frame: FusedFrame) -> None:
         """Hand one frame over."""
-        if self.error is not None:
+        if self.stopped:
             self.dropped += 1
         elif self._thread is None:
             self._write(frame)
         else:
             while not self._queued(frame):
-                if not self._wait():
+                if not self._wait() or self.stopped:
                     self.dropped += 1
                     return
 
@@ -111,17 +137,18 @@ class SinkWriter:
             return False
         return True
 
-    def finish(self) -> None:
-        """Write what is queued and close the sink; one that hangs is left behind after 10 s."""
+    def finish(self, deadline: float) -> None:
+        """Write what is queued and close the sink; one that hangs until `deadline` is left behind."""
         if self._thread is None:
             self._close()
             return
         try:
-            self._queue.put(None, timeout=CLOSE_SECONDS)
-            self._thread.join(CLOSE_SECONDS)
+            self._queue.put(None, timeout=max(0.0, deadline - time.monotonic()))
+            self._thread.join(max(0.0, deadline - time.monotonic()))
         except queue.Full:
             pass
         if self._thread.is_alive():
+            self.dropped += self._queue.qsize()
             self._fail(f"{self.sink.name} does not finish and is left behind")
 
     def _run(self) -> None:
@@ -131,7 +158,7 @@ class SinkWriter:
         self._close()
 
     def _write(self, frame: FusedFrame) -> None:
-        if self.error is not None:
+        if self.stopped:
             self.dropped += 1
             return
         try:
@@ -139,19 +166,36 @@ class SinkWriter:
             self.sink.write(frame)
             if self.sink.timed:
                 self._times.record("sink", time.perf_counter() - start)
+                self._times.record("output", time.monotonic() - frame.captured)
             self.written += 1
-        except (EdgefuseError, OSError, cv2.error) as error:
+        except SinkFullError as full:
             self.dropped += 1
-            self._fail(f"{self.sink.name}: {error}" if not isinstance(error, EdgefuseError) else str(error))
+            self.stopped = True
+            logger.warning("%s", full)
+            self._close()
+        except Exception as error:  # whatever one output raises, the others and the stream go on
+            self.dropped += 1
+            self._fail(_sentence(self.sink.name, error))
             self._close()
 
     def _close(self) -> None:
         try:
             self.sink.close()
-        except (EdgefuseError, OSError, cv2.error) as error:
-            self._fail(str(error))
+        except Exception as error:
+            self._fail(_sentence(self.sink.name, error))
 
     def _fail(self, message: str) -> None:
+        self.stopped = True
         if self.error is None:
             self.error = message
             logger.error("%s", message)
+
+
+def _sentence(name: str, error: Exception) -> str:
+    if isinstance(error, EdgefuseError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{name}: {error.strerror}"
+    return (
+        f"{name}: {type(error).__name__}: {error}" if not isinstance(error, cv2.error) else f"{name}: {error}"
+    )

@@ -1,0 +1,74 @@
+"""What is shown while a camera is lost."""
+
+from typing import Literal, TypeAlias, get_args
+
+import cv2
+import numpy as np
+
+from edgefuse.errors import InputError, unknown_name
+from edgefuse.images import Image, fit_infrared
+from edgefuse.runtime.compose import with_label
+from edgefuse.runtime.pairing import Pair
+from edgefuse.runtime.sinks.base import FrameState, FusedFrame
+
+__all__ = ["Fallback", "OnLoss", "check_on_loss"]
+
+OnLoss: TypeAlias = Literal["passthrough", "hold", "black", "stop"]
+
+
+def check_on_loss(value: str) -> None:
+    """Raise `InputError` unless it is one of `OnLoss`."""
+    if value not in get_args(OnLoss):
+        raise InputError(unknown_name("way to go on after a loss", value, get_args(OnLoss)))
+
+
+class Fallback:
+    """Makes pictures for frames without a partner, of the size and colours of the fused ones before."""
+
+    def __init__(self, on_loss: OnLoss) -> None:
+        self._on_loss = on_loss
+        self._last: FusedFrame | None = None
+
+    def remember(self, frame: FusedFrame) -> None:
+        """Take note of a fused frame."""
+        self._last = frame
+
+    def alone(self, pair: Pair, index: int, timestamp: float) -> FusedFrame:
+        """Return what is shown for a frame without a partner."""
+        ir, vis = self._pictures(pair)
+        lost = "infrared" if pair.ir is None else "visible"
+        if self._on_loss == "passthrough":
+            state: FrameState = "visible only" if pair.ir is None else "infrared only"
+            fused = with_label(vis if pair.ir is None else self._as_visible(ir), f"{lost} lost")
+        else:
+            fused, state = self._stand_in(vis, f"{lost} lost")
+        return FusedFrame(ir, vis, fused, index, timestamp, state, pair.captured)
+
+    def nothing(self, index: int, now: float) -> FusedFrame | None:
+        """Return what is shown while both cameras are lost; None: nothing."""
+        if self._on_loss not in ("hold", "black") or self._last is None:
+            return None
+        ir, vis = np.zeros_like(self._last.ir), np.zeros_like(self._last.vis)
+        fused, state = self._stand_in(vis, "both cameras lost")
+        return FusedFrame(ir, vis, fused, index, now, state, now)
+
+    def _pictures(self, pair: Pair) -> tuple[Image, Image]:
+        """Return the infrared and the visible picture; the one that is missing is black."""
+        if pair.ir is None:
+            assert pair.vis is not None
+            vis = pair.vis.image
+            return np.zeros(vis.shape[:2], np.uint8), vis
+        ir = pair.ir.image
+        return ir, np.zeros_like(self._last.vis if self._last is not None else ir)
+
+    def _as_visible(self, ir: Image) -> Image:
+        if self._last is None:
+            return ir
+        ir = fit_infrared(ir, self._last.vis)
+        return ir if self._last.vis.ndim == 2 else cv2.cvtColor(ir, cv2.COLOR_GRAY2BGR)
+
+    def _stand_in(self, like: Image, label: str) -> tuple[Image, FrameState]:
+        """Return the held picture, or a black one if none is to be held or was there yet."""
+        if self._on_loss == "hold" and self._last is not None:
+            return with_label(self._last.fused, label), "held"
+        return with_label(np.zeros_like(like), label), "black"

@@ -1,0 +1,165 @@
+"""One video file, written so that a power cut loses no more than its last two seconds."""
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.video.frame import PictureType
+
+from edgefuse.images import Image
+
+__all__ = ["CODECS", "CONTAINERS", "Codec", "Encoder"]
+
+KEY_SECONDS = 1.0  # between two key frames, of which each begins a fragment
+SYNC_SECONDS = 0.5  # between two requests that the disk shall keep what it has
+CLOCK = Fraction(1, 1000)  # seconds, for frames with times of their own; Matroska knows no finer one
+CLOCK_RATE = 1000  # frames per second that an encoder is told of such a stream
+
+
+@dataclass(frozen=True)
+class Codec:
+    """How a codec is used."""
+
+    encoder: str
+    pixels: str
+    """Pixel format for colour."""
+    grey: str
+    """Pixel format for grey images."""
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+# Without B-frames and look-ahead a frame is in the file as soon as it is encoded.
+CODECS = {
+    "h264": Codec(
+        "libx264", "yuv420p", "yuv420p", {"preset": "veryfast", "tune": "zerolatency", "crf": "20"}
+    ),
+    "h265": Codec(
+        "libx265",
+        "yuv420p",
+        "yuv420p",
+        {"preset": "ultrafast", "tune": "zerolatency", "crf": "24", "x265-params": "log-level=none"},
+    ),
+    "ffv1": Codec("ffv1", "bgr0", "gray"),
+    "mjpeg": Codec("mjpeg", "yuvj420p", "yuvj420p", {"q:v": "3"}),
+}
+"""Name of the codec → its use. FFV1 is lossless."""
+
+CONTAINERS: dict[str, tuple[str, str, dict[str, str]]] = {
+    ".mp4": ("mp4", "h264", {"movflags": "frag_keyframe+empty_moov+default_base_moof"}),
+    ".mkv": ("matroska", "ffv1", {"cluster_time_limit": "1000"}),
+    ".avi": ("avi", "mjpeg", {}),
+}
+"""Suffix → (container, the codec used if none is asked for, options)."""
+
+
+class _File:
+    """What the container is written to: errors of the disk come out as `OSError`, and sizes are known."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("xb", buffering=0)
+        self.size = 0
+        self._synced = time.monotonic()
+
+    def write(self, data: Any) -> int:
+        """Write all of it."""
+        view = memoryview(data)
+        while view:
+            view = view[self._file.write(view) or 0 :]
+        self.size = max(self.size, self._file.tell())
+        if time.monotonic() - self._synced > SYNC_SECONDS and hasattr(os, "fdatasync"):
+            os.fdatasync(self._file.fileno())
+            self._synced = time.monotonic()
+        return len(data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Encoder:
+    """Encodes images of one shape into one new file.
+
+    Args:
+        path: the file, which must not exist; its suffix is one of `CONTAINERS`.
+        codec: one of `CODECS`.
+        shape: of every image: `[H, W]` or `[H, W, 3]` BGR, uint8, H and W even.
+        fps: frames per second; None: every frame has a time of its own.
+
+    Raises:
+        OSError: the file cannot be written.
+        av.FFmpegError: container and codec do not fit, or the codec refuses the size.
+    """
+
+    def __init__(self, path: Path, codec: str, shape: tuple[int, ...], fps: float | None) -> None:
+        container, _, options = CONTAINERS[path.suffix.lower()]
+        self.frames = 0
+        self._use = CODECS[codec]
+        self._grey = len(shape) == 2
+        self._file = _File(path)
+        rate = Fraction(CLOCK_RATE) if fps is None else Fraction(fps).limit_denominator(1001)
+        self._base = CLOCK if fps is None else 1 / rate
+        self._timed = fps is None
+        self._last = -1
+        self._key_due = 0
+        try:
+            self._container = av.open(
+                self._file, "w", format=container, options={**options, "flush_packets": "1"}
+            )
+            stream: Any = self._container.add_stream(
+                self._use.encoder, rate=rate, options=dict(self._use.options)
+            )
+        except BaseException:
+            self._file.close()
+            path.unlink(missing_ok=True)
+            raise
+        self._stream = stream
+        self._stream.height, self._stream.width = shape[:2]
+        self._stream.pix_fmt = self._use.grey if self._grey else self._use.pixels
+        self._stream.time_base = self._stream.codec_context.time_base = self._base
+        if fps is not None:
+            self._stream.codec_context.gop_size = max(1, round(fps * KEY_SECONDS))
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file so far."""
+        return self._file.size
+
+    def write(self, image: Image, seconds: float) -> None:
+        """Encode one image; `seconds` from the start of the file are used if there is no frame rate.
+
+        Raises:
+            OSError: the disk is full or gone.
+            av.FFmpegError: the codec refuses.
+        """
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "gray" if self._grey else "bgr24")
+        due = round(seconds / self._base) if self._timed else self.frames
+        self._last = max(due, self._last + 1)
+        frame.pts, frame.time_base = self._last, self._base
+        if self._last >= self._key_due:
+            frame.pict_type = PictureType.I
+            self._key_due = self._last + round(KEY_SECONDS / self._base)
+        self._mux(frame)
+        self.frames += 1
+
+    def _mux(self, frame: av.VideoFrame | None) -> None:
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        """Complete the file. Raises as `write`, after the file is closed."""
+        try:
+            if self.frames:
+                self._mux(None)
+            self._container.close()
+        finally:
+            self._file.close()
