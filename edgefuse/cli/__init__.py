@@ -18,6 +18,7 @@ __all__ = ["app", "main"]
 # Name of the command → the module in this package, which holds a function of the module's name.
 COMMANDS = {
     "stream": "stream",
+    "record": "record",
     "fuse": "fuse",
     "train": "train",
     "export": "export",
