@@ -1,18 +1,22 @@
+import shutil
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
 
 from edgefuse.errors import SourceError
 from edgefuse.runtime.opencv_video import open_writer
-from edgefuse.runtime.sources import Frame, RealTime, open_source, safe_name
+from edgefuse.runtime.sources import Frame, RealTime, can_return, front_end, open_source, safe_name
 from edgefuse.runtime.sources import camera as camera_module
 from edgefuse.runtime.sources.spec import Spec
 
@@ -85,6 +89,153 @@ def test_a_recording_in_real_time_comes_when_it_is_due(tmp_path: Path) -> None:
     assert np.diff(stamps) == pytest.approx([0.02] * 4)
 
 
+def test_a_video_can_be_wound(tmp_path: Path) -> None:
+    """Between two key frames too: those of this codec are 12 frames apart."""
+    path = write_video(tmp_path / "a.mp4", frames=13, fps=10)
+    frames = read_all(f"{path}?start=0.5")
+    assert [round(float(f.image.mean()) / 20) for f in frames] == list(range(5, 13))
+    assert [f.index for f in frames] == list(range(8))
+    assert [f.timestamp for f in frames] == pytest.approx([n / 10 for n in range(8)])
+    with open_source(f"{path}?start=0.5", "vis") as source:
+        assert source.length == 8
+
+
+def test_a_video_beyond_its_end_is_said(tmp_path: Path) -> None:
+    with (
+        open_source(f"{write_video(tmp_path / 'a.mp4')}?start=60", "vis") as source,
+        pytest.raises(SourceError, match="has no picture"),
+    ):
+        source.read()
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "folder"])
+def test_a_loop_goes_on_with_times_and_numbers(tmp_path: Path, name: str) -> None:
+    if name == "folder":
+        for n in range(5):
+            path = tmp_path / f"folder/{n}.png"
+            path.parent.mkdir(exist_ok=True)
+            cv2.imwrite(str(path), flat(20 * n))
+        text = f"{tmp_path / name}?loop=1&fps=12.5"
+    else:
+        text = f"{write_video(tmp_path / name)}?loop=1"
+    with open_source(text, "vis") as source:
+        assert source.length is None
+        frames = [frame for frame in (source.read() for _ in range(12)) if frame]
+    assert [round(float(f.image.mean()) / 20) for f in frames] == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]
+    assert [f.index for f in frames] == list(range(12))
+    assert [f.timestamp for f in frames] == pytest.approx([n / 12.5 for n in range(12)], abs=2e-3)
+
+
+def test_a_part_of_a_folder(tmp_path: Path) -> None:
+    for n in range(12):
+        cv2.imwrite(str(tmp_path / f"{n}_ir.png"), flat(n))
+        cv2.imwrite(str(tmp_path / f"{n}_vis.png"), flat(100 + n))
+    (tmp_path / "3_ir.txt").touch()
+    assert [int(f.image[0, 0, 0]) for f in read_all(f"{tmp_path}/*_ir*")] == list(range(12))
+    assert [int(f.image[0, 0, 0]) for f in read_all(f"{tmp_path}/1[01]_vis.png?fps=5")] == [110, 111]
+    assert len(read_all(f"{tmp_path}?fps=10&start=1")) == 14
+    with pytest.raises(SourceError, match=r"no images match .*\*\.jpg \(0 other files do\)"):
+        open_source(f"{tmp_path}/*.jpg", "vis")
+    with pytest.raises(SourceError, match="has 24 images, none of them after 9 s"):
+        open_source(f"{tmp_path}?start=9", "vis")
+
+
+def test_files_have_their_own_times(tmp_path: Path) -> None:
+    """A camera that stuttered: frames at 0, 40, 400 and 440 ms."""
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "gray"
+        for n, milliseconds in enumerate((0, 40, 400, 440)):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64), n, np.uint8), format="gray")
+            frame.pts, frame.time_base = milliseconds, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert [f.timestamp for f in read_all(str(tmp_path / "a.mkv"))] == pytest.approx([0, 0.04, 0.4, 0.44])
+    again = read_all(f"{tmp_path / 'a.mkv'}?fps=10")
+    assert [f.timestamp for f in again] == pytest.approx([0, 0.1, 0.2, 0.3])
+
+
+def test_a_portrait_video_is_upright(tmp_path: Path) -> None:
+    ffmpeg = shutil.which("ffmpeg")
+    if ffmpeg is None:
+        pytest.skip("needs ffmpeg: apt-get install ffmpeg")
+    path = write_video(tmp_path / "a.mp4")
+    turn = [ffmpeg, "-loglevel", "error", "-i", str(path), "-c", "copy", "-metadata:s:v", "rotate=90"]
+    subprocess.run([*turn, str(tmp_path / "b.mp4")], check=True)
+    assert read_all(str(tmp_path / "b.mp4"))[0].image.shape == (64, 48, 3)
+
+
+def test_realtime_is_an_option_of_recordings(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.avi")
+    for source in (open_source(f"{path}?realtime=1", "vis"), open_source(str(path), "vis", realtime=True)):
+        assert isinstance(source, RealTime)
+        source.close()
+    with pytest.raises(SourceError, match="option realtime: 'maybe' is neither 1 nor 0"):
+        open_source(f"{path}?realtime=maybe", "vis")
+
+
+def test_a_gap_in_a_recording_does_not_hold_up_its_end(tmp_path: Path) -> None:
+    source = RealTime(open_source(f"{write_video(tmp_path / 'a.avi')}?fps=0.01", "vis"))
+    source.read()
+    ended = threading.Event()
+
+    def read() -> None:
+        assert source.read() is None
+        ended.set()
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    source.close()
+    assert ended.wait(2.0)
+    thread.join()
+
+
+def test_infrared_is_decoded_as_its_luma(tmp_path: Path) -> None:
+    ramp = np.repeat(np.linspace(0, 255, 64, dtype=np.uint8)[None], 48, 0)
+    writer = open_writer(str(tmp_path / "a.avi"), "MJPG", 25, (64, 48))
+    assert writer is not None
+    writer.write(cv2.cvtColor(ramp, cv2.COLOR_GRAY2BGR))
+    writer.release()
+    (ir,) = read_all(str(tmp_path / "a.avi"), "ir")
+    (vis,) = read_all(str(tmp_path / "a.avi"), "vis")
+    assert ir.image.shape == (48, 64)
+    assert cv2.absdiff(ir.image, cv2.cvtColor(vis.image, cv2.COLOR_BGR2GRAY)).max() <= 3
+    assert cv2.absdiff(ir.image, ramp).max() <= 8
+
+
+def test_what_can_come_back(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.avi")
+    lost = ["cam0", "/dev/video7", "/dev/v4l/by-id/x", "rtsp://host/live", "udp://:5000", "gst:a ! appsink"]
+    assert all(can_return(text) for text in lost)
+    assert not any(can_return(text) for text in (str(path), str(tmp_path), "sim", "sim?frames=3"))
+
+
+def test_thermal_options_are_those_of_infrared_alone(tmp_path: Path) -> None:
+    text = f"{write_video(tmp_path / 'a.avi')}?agc=plateau&polarity=black"
+    open_source(text, "ir").close()
+    assert front_end(text).config.polarity == "black"
+    assert front_end("rtsp://h/ir?a=1#polarity=black").config.polarity == "black"
+    with pytest.raises(SourceError, match="unknown option 'agc'"):
+        open_source(text, "vis")
+    with pytest.raises(SourceError, match=r"a\.avi.*unknown AGC 'plato'"):
+        front_end(text.replace("plateau", "plato"))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("gst:videotestsrc ! autovideosink", "the pipeline must end in ! appsink"),
+        ("gst:", "the pipeline must end in ! appsink"),
+        ("gst:videotestsrc ! appsink", "built without GStreamer"),
+    ],
+)
+def test_pipelines_that_cannot_run(text: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgefuse.runtime.sources.gstreamer._has_gstreamer", lambda: False)
+    with pytest.raises(SourceError, match=sentence) as error:
+        open_source(text, "vis")
+    assert "\n" not in str(error.value)
+
+
 def broken(tmp_path: Path) -> dict[str, Path]:
     paths = {name: tmp_path / name for name in ("empty.mp4", "text.mp4", "folder", "image.png", "cut.mp4")}
     paths["empty.mp4"].touch()
@@ -140,6 +291,8 @@ def test_a_broken_image_in_a_folder_is_named(tmp_path: Path) -> None:
         ("ftp://host/a.mp4", "unknown URL scheme 'ftp': known are http, .*did you mean"),
         ("http:///a.mp4", "names no host"),
         ("rtsp://host:99999/x", "is not a valid URL"),
+        ("rtsp://host/x#transport=sctp", "option transport: unknown transport 'sctp': known are tcp, udp"),
+        ("rtsp://host/x#speed=2", "unknown option 'speed': known are fps, timeout, transport"),
         ("sim?sede=3", "unknown sim option 'sede'.*did you mean 'seed'"),
         ("sim?frames=none", "option frames: 'none' is not a whole number"),
     ],
@@ -158,7 +311,15 @@ def test_a_source_that_cannot_be_understood(text: str, sentence: str) -> None:
         ("http://h/v?auth_token=abc", "http://h/v?auth_token=***"),
         ("http://h/v?a=b;c", "http://h/v?a=b;c"),
         ("rtsp://[::1", "rtsp://…"),
+        ("rtsp://me:p#w@host/live", "rtsp://***@host/live"),
+        ("rtsp://me:p/w@host/live#transport=udp", "rtsp://***@host/live#transport=udp"),
+        ("http://h/v#token=abc", "http://h/v#token=***"),
         ("recordings/a b?.mp4", "recordings/a b?.mp4"),
+        ("gst:rtspsrc user-pw=abc ! appsink", "gst:rtspsrc user-pw=*** ! appsink"),
+        (
+            "gst:uridecodebin uri=http://me:pw@h/v ! appsink",
+            "gst:uridecodebin uri=http://me:***@h/v ! appsink",
+        ),
     ],
 )
 def test_passwords_are_never_shown(text: str, shown: str) -> None:
@@ -166,9 +327,9 @@ def test_passwords_are_never_shown(text: str, shown: str) -> None:
 
 
 def test_a_url_keeps_its_own_query() -> None:
-    spec = Spec.parse("rtsp://host/live?channel=1&subtype=0")
+    spec = Spec.parse("rtsp://host/live?channel=1&subtype=0#transport=udp")
     assert spec.target == "rtsp://host/live?channel=1&subtype=0"
-    assert spec.options == {}
+    assert spec.options == {"transport": "udp"}
 
 
 # --- network, for real, on the loopback interface
