@@ -1,0 +1,204 @@
+"""Building a TensorRT engine from an ONNX file: one path for 10.x and 11.x.
+
+The network is strongly typed, always: every tensor has the dtype that the graph gives it, and nothing
+else decides the precision. It lives beside the runtime, not the export, because a device must be able to
+build an engine for itself without torch. That it builds on a GPU has not been tried, see `tensorrt.py`.
+"""
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edgefuse.errors import BackendError, InputError, ModelError
+from edgefuse.files import replace_file
+from edgefuse.runtime.engine_cache import cache_folder, writable_folder
+from edgefuse.runtime.onnx_metadata import parse_metadata
+from edgefuse.runtime.profiles import Profile, make_profiles
+from edgefuse.runtime.sidecar import BuildOptions, Sidecar, write_sidecar
+from edgefuse.runtime.tensorrt import TensorRtLog, import_tensorrt, this_machine
+from edgefuse.spec import ModelSpec
+
+__all__ = ["Progress", "build_engine", "count_precisions"]
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+"""Told the phase of a build, the steps done and the steps in all."""
+
+MOVING = {"reformat", "noop", "constant", "signal", "wait", "shuffle", "slice", "concat"}
+"""Types of layers that compute nothing; their dtype says nothing about the precision."""
+
+
+def build_engine(
+    onnx: Path, out: Path, options: BuildOptions | None = None, progress: Progress | None = None
+) -> Sidecar:
+    """Build an ONNX file of ours into an engine for this machine, and write it with its sidecar.
+
+    Args:
+        onnx: file written by `edgefuse export`, its weights inside.
+        out: the `.engine` file; replaced if it exists.
+        options: sizes for open dimensions, workspace, optimisation level.
+        progress: called as the build goes on, from whatever thread TensorRT uses.
+
+    Raises:
+        InputError: a file that cannot be read or written, or sizes that do not fit the graph.
+        ModelError: an ONNX file that is not ours, or that TensorRT cannot parse.
+        BackendError: no TensorRT, no GPU, or no engine within the workspace.
+    """
+    options = options or BuildOptions()
+    try:
+        graph = onnx.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {onnx}: {error.strerror or error}") from None
+    try:
+        spec = ModelSpec.from_metadata(parse_metadata(graph), onnx)
+    except ValueError:
+        raise ModelError(f"{onnx} is not an ONNX file, or is cut off") from None
+    machine = this_machine()
+    timings = writable_folder(cache_folder() / "tensorrt" / machine.slug) / "timing.cache"
+    engine, profiles = _build(graph, onnx, spec, options, timings, progress)
+    layers = count_precisions(_inspect(engine))
+    replace_file(out, lambda partial: partial.write_bytes(engine))
+    sidecar = Sidecar(
+        machine=machine,
+        onnx=onnx.name if onnx.resolve().parent == out.resolve().parent else str(onnx.resolve()),
+        onnx_sha256=hashlib.sha256(graph).hexdigest(),
+        engine_sha256=hashlib.sha256(engine).hexdigest(),
+        profiles=profiles,
+        options=options,
+        spec=spec,
+        layers=layers,
+    )
+    write_sidecar(out, sidecar)
+    return sidecar
+
+
+def _build(
+    graph: bytes, onnx: Path, spec: ModelSpec, options: BuildOptions, timings: Path, progress: Progress | None
+) -> tuple[bytes, dict[str, Profile]]:
+    """Return the serialised engine and the profiles it was built for."""
+    trt = import_tensorrt()
+    log = TensorRtLog(trt)
+    try:
+        builder = trt.Builder(log.logger)
+    except TypeError:  # what the binding makes of a null pointer
+        raise BackendError(f"TensorRT cannot start: {log.last_error}") from None
+    # TensorRT 11 keeps this flag, and ignores it: there is no other kind of network.
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, log.logger)
+    if not parser.parse(graph):
+        reason = parser.get_error(0).desc() if parser.num_errors else log.last_error
+        raise ModelError(f"TensorRT {trt.__version__} cannot parse {onnx}: {' '.join(reason.split())[:300]}")
+
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    config.builder_optimization_level = options.level
+    # float32 in the graph means float32: TF32, which is on by default, has half's ten bits.
+    config.clear_flag(trt.BuilderFlag.TF32)
+    monitor = _monitor(trt, progress)
+    config.progress_monitor = monitor
+
+    inputs = [network.get_input(k) for k in range(network.num_inputs)]
+    profiles = make_profiles({i.name: tuple(i.shape) for i in inputs}, options.sizes, spec.multiple)
+    if profiles:
+        profile = builder.create_optimization_profile()
+        for name, shapes in profiles.items():
+            profile.set_shape(name, shapes.min, shapes.opt, shapes.max)
+        if config.add_optimization_profile(profile) < 0:
+            raise InputError(f"TensorRT refuses the size range {options.sizes}: {log.last_error}")
+
+    _use_timings(config, timings)
+    engine = builder.build_serialized_network(network, config)
+    if monitor.interrupted:
+        raise KeyboardInterrupt
+    if engine is None:
+        raise BackendError(
+            f"TensorRT found no engine for {onnx} within {options.workspace_mb} MB: {log.last_error}"
+        )
+    _keep_timings(config, timings)
+    return bytes(engine), profiles
+
+
+def _use_timings(config: Any, path: Path) -> None:
+    """Give the build what earlier ones measured on this GPU with this TensorRT."""
+    known = path.read_bytes() if path.exists() else b""
+    if not config.set_timing_cache(config.create_timing_cache(known), False):
+        logger.warning("%s does not fit this GPU and is started anew", path)
+        config.set_timing_cache(config.create_timing_cache(b""), False)
+
+
+def _keep_timings(config: Any, path: Path) -> None:
+    cache = config.get_timing_cache()
+    if cache is not None:
+        measured = bytes(cache.serialize())
+        replace_file(path, lambda partial: partial.write_bytes(measured))
+
+
+def _monitor(trt: Any, progress: Progress | None) -> Any:
+    """TensorRT's progress, phase by phase; Ctrl-C ends the build instead of tearing through C++."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.interrupted = False
+            self.steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:  # noqa: ARG002
+            self.steps[phase_name] = num_steps
+            self.tell(phase_name, 0)
+
+        def phase_finish(self, phase_name: str) -> None:
+            self.tell(phase_name, self.steps.pop(phase_name, 0))
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            self.tell(phase_name, step + 1)
+            return not self.interrupted
+
+        def tell(self, phase: str, done: int) -> None:
+            try:
+                if progress is not None:
+                    progress(phase, done, self.steps.get(phase, done))
+            except KeyboardInterrupt:
+                self.interrupted = True
+
+    return Monitor()
+
+
+def _inspect(engine: bytes) -> str:
+    """Return what TensorRT's inspector says about a serialised engine, as JSON."""
+    trt = import_tensorrt()
+    log = TensorRtLog(trt)
+    runtime = trt.Runtime(log.logger)
+    loaded = runtime.deserialize_cuda_engine(engine)
+    if loaded is None:
+        raise BackendError(f"TensorRT cannot load the engine that it built: {log.last_error}")
+    return loaded.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+
+
+def count_precisions(information: str) -> dict[str, int]:
+    """Count layers by precision in the inspector's JSON.
+
+    A layer counts as int8 if it reads or writes int8, else as fp16 if half, and so on; layers that only
+    move data do not count. Names of formats differ between versions (`Half`, `Row major linear FP16
+    format`), so words are searched for.
+
+    Raises:
+        BackendError: the inspector's answer has no layers in detail, so nothing can be proven.
+    """
+    kinds = {"int8": r"(?<!u)int8", "fp16": r"half|fp16", "bf16": r"bf16|bfloat", "fp32": r"float|fp32"}
+    counts = dict.fromkeys((*kinds, "other"), 0)
+    try:
+        layers = json.loads(information)["Layers"]
+        computing = [layer for layer in layers if layer["LayerType"].lower() not in MOVING]
+        for layer in computing:
+            tensors = (*layer.get("Inputs", ()), *layer.get("Outputs", ()))
+            text = " ".join(str(t.get("Format/Datatype", "")) for t in tensors).lower()
+            counts[next((kind for kind, words in kinds.items() if re.search(words, text)), "other")] += 1
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise BackendError("TensorRT's inspector does not tell the layers' precision") from None
+    return counts

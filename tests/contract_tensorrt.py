@@ -1,0 +1,184 @@
+"""Run in a subprocess of its own: builds and runs an engine against the bindings of one major version.
+
+Prints what happened as JSON. With the name of a probe it does one wrong thing instead, to show that the
+harness notices.
+"""
+
+import ctypes
+import json
+import os
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorrt_bindings as real
+from cuda import bindings
+from cuda.bindings import runtime as real_cuda
+
+from tests.contract import Contract, check_overrides
+
+LAYER = {
+    "LayerType": "kgen",
+    "Inputs": [{"Format/Datatype": "Half"}],
+    "Outputs": [{"Format/Datatype": "Half"}],
+}
+SHAPES = {"sources": (1, 2, -1, -1), "fused": (1, 1, -1, -1)}
+given: dict[str, tuple] = {}
+
+
+def build(network, config):
+    monitor = config.progress_monitor
+    check_overrides(real.IProgressMonitor, type(monitor))
+    monitor.phase_start("Building Engine", None, 2)
+    assert monitor.step_complete("Building Engine", 0) is True
+    monitor.phase_finish("Building Engine")
+    return b"an engine"
+
+
+def set_input_shape(name, shape):
+    given[name] = tuple(shape)
+    return shape[-1] <= 1920
+
+
+TENSORRT: dict[str, Any] = {
+    "Builder.build_serialized_network": build,
+    "IBuilderConfig.add_optimization_profile": 0,
+    "INetworkDefinition.num_inputs": 1,
+    "ITensor.name": "sources",
+    "ITensor.shape": SHAPES["sources"],
+    "OnnxParser.num_errors": 0,
+    "ITimingCache.serialize": b"timings",
+    "Runtime.deserialize_cuda_engine": lambda data: contract.instance(real.ICudaEngine),
+    "EngineInspector.get_engine_information": json.dumps({"Layers": [LAYER, LAYER]}),
+    "ICudaEngine.num_io_tensors": 2,
+    "ICudaEngine.get_tensor_name": lambda index: list(SHAPES)[index],
+    "ICudaEngine.get_tensor_mode": lambda name: (
+        real.TensorIOMode.INPUT if name == "sources" else real.TensorIOMode.OUTPUT
+    ),
+    "ICudaEngine.get_tensor_dtype": lambda name: real.float32,
+    "ICudaEngine.get_tensor_shape": lambda name: SHAPES[name],
+    "ICudaEngine.get_tensor_profile_shape": lambda name, index: [(1, 2, 64, 64)] * 2 + [(1, 2, 1088, 1920)],
+    "IExecutionContext.set_input_shape": set_input_shape,
+    "IExecutionContext.get_tensor_shape": lambda name: (1, SHAPES[name][1], *given["sources"][2:]),
+}
+
+memory: dict[int, ctypes.Array] = {}
+OK = real_cuda.cudaError_t.cudaSuccess
+
+
+def allocate(size, flags=0):
+    block = ctypes.create_string_buffer(size)
+    memory[ctypes.addressof(block)] = block
+    return OK, ctypes.addressof(block)
+
+
+def free(address):
+    del memory[address]
+    return (OK,)
+
+
+def copy(dst, src, count, kind, stream):
+    ctypes.memmove(dst, src, count)
+    return (OK,)
+
+
+CUDA = {
+    "cudaGetDevice": (OK, 0),
+    "cudaGetDeviceProperties": (OK, types.SimpleNamespace(name=b"Orin\0\0", major=8, minor=7)),
+    "cudaRuntimeGetVersion": (OK, 12090),
+    "cudaDriverGetVersion": (OK, 13000),
+    "cudaStreamCreateWithFlags": (OK, real_cuda.cudaStream_t(7)),
+    "cudaStreamSynchronize": (OK,),
+    "cudaStreamDestroy": (OK,),
+    "cudaHostAlloc": allocate,
+    "cudaMalloc": allocate,
+    "cudaFreeHost": free,
+    "cudaFree": free,
+    "cudaMemcpyAsync": copy,
+}
+
+contract: Contract = Contract(real, TENSORRT, kept=("ILogger", "IProgressMonitor", "nptype"))
+cuda_contract = Contract(real_cuda, CUDA, kept=("cudaStream_t", "cudaDeviceProp"))
+
+
+def whole_path(onnx: Path, folder: Path) -> dict:
+    """Build, inspect, load and run; then all that may go wrong on the way."""
+    from edgefuse.errors import InputError, ModelError
+    from edgefuse.runtime.tensorrt import TensorRtBackend, TensorRtLog
+    from edgefuse.runtime.tensorrt_build import build_engine
+
+    phases = []
+    sidecar = build_engine(onnx, folder / "nano.engine", progress=lambda *step: phases.append(step))
+    backend = TensorRtBackend(folder / "nano.engine", rebuild=False)
+    fused = backend.run(np.zeros((1, 2, 64, 96), np.float32))
+    again = backend.run(np.zeros((1, 2, 480, 640), np.float32))
+    try:
+        backend.run(np.zeros((1, 2, 64, 4096), np.float32))
+    except InputError as error:
+        outside = str(error)
+    backend.close()
+    check_overrides(real.ILogger, type(TensorRtLog(sys.modules["tensorrt"]).logger))
+    complaints = contract.complaints() + cuda_contract.complaints()
+    TENSORRT.update({"OnnxParser.parse": False, "OnnxParser.num_errors": 1})
+    TENSORRT["OnnxParser.get_error"] = lambda index: contract.instance(real.ParserError)
+    TENSORRT["ParserError.desc"] = "no such operator"
+    try:
+        build_engine(onnx, folder / "other.engine")
+    except ModelError as error:
+        unparsed = str(error)
+    return {
+        "layers": sidecar.layers,
+        "device": backend.device,
+        "shapes": [fused.shape, again.shape],
+        "phases": phases,
+        "errors": [outside, unparsed],
+        "left": len(memory),
+        "called": sorted(contract.called | cuda_contract.called),
+        "complaints": complaints,
+    }
+
+
+def read_only(trt):
+    trt.Builder(trt.Logger()).create_network(0).num_inputs = 3
+    complaints = contract.complaints()
+    if complaints:
+        raise AttributeError(complaints[0])
+
+
+PROBES = {
+    "a flag": lambda trt: trt.BuilderFlag.FP16,
+    "a creation flag": lambda trt: trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH,
+    "an attribute": lambda trt: trt.Builder(trt.Logger()).platform_has_fast_fp16,
+    "a class": lambda trt: trt.IInt8EntropyCalibrator2,
+    "a setting": lambda trt: setattr(
+        trt.Builder(trt.Logger()).create_builder_config(), "int8_calibrator", None
+    ),
+    "a method": lambda trt: trt.Builder(trt.Logger()).build_cuda_engine(None),
+    "a count": lambda trt: trt.Builder(trt.Logger()).create_network(1, 2),
+    "a name": lambda trt: trt.Builder(trt.Logger()).create_network(flag=1),
+    "a type": lambda trt: trt.Builder(trt.Logger()).create_builder_config().clear_flag(3),
+    "a missing one": lambda trt: trt.OnnxParser(trt.Builder(trt.Logger()).create_network()),
+    "a read-only property": read_only,
+}
+"""Wrong uses; the first five are right in TensorRT 10 and gone in 11."""
+
+
+def main() -> None:
+    sys.modules["tensorrt"] = trt = contract.module()
+    bindings.runtime = cuda_contract.module()
+    answer: dict = {"version": real.__version__}
+    if sys.argv[1] == "probes":
+        for name, probe in PROBES.items():
+            try:
+                probe(trt)
+                answer[name] = "accepted"
+            except (AttributeError, TypeError) as error:
+                answer[name] = str(error)
+    else:
+        answer |= whole_path(Path(sys.argv[1]), Path(os.environ["EDGEFUSE_CACHE"]))
+    print(json.dumps(answer))
+
+
+main()
