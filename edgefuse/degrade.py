@@ -1,0 +1,130 @@
+"""Known ways to spoil an input: sensor noise, blur, misalignment, exposure, infrared gain and polarity.
+
+Pure functions on uint8 images; what is random follows from the seed alone. `DEGRADATIONS` has one setting of
+each by name, for measuring how much of a fusion's quality survives.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefuse.images import Image
+
+__all__ = ["DEGRADATIONS", "Degradation", "agc", "blur", "exposure", "polarity", "sensor_noise", "shift"]
+
+COLUMNS: Final = 10.0
+GRAIN: Final = 15.0
+"""Strengths measured on recordings of an uncooled 640x480 camera: noisy minus clean, once the tone curve
+between them is taken off, is white noise across the columns (10.1 grey levels) plus white noise in every
+pixel (15.1, most of it new in each frame); Gaussian, and as strong in dark parts as in bright ones."""
+
+DIRECTIONS: Final = ((1, 0), (0, 1), (-1, 0), (0, -1))
+PLATEAU: Final = 0.01
+
+
+def sensor_noise(ir: Image, seed: int, columns: float = COLUMNS, grain: float = GRAIN) -> Image:
+    """Add the noise of an uncooled infrared sensor: stripes, one level a column, and grain.
+
+    Args:
+        ir: uint8 `[H, W]`.
+        seed: of the noise; equal seeds give equal noise for images of one size.
+        columns: standard deviation of the stripes, grey levels.
+        grain: standard deviation of the grain, grey levels.
+    """
+    rng = np.random.default_rng(seed)
+    noise = rng.standard_normal(ir.shape, np.float32) * np.float32(grain)
+    noise += rng.standard_normal(ir.shape[1], np.float32) * np.float32(columns)
+    return _to_uint8(noise + ir)
+
+
+def blur(image: Image, sigma: float = 1.5) -> Image:
+    """Blur by a Gaussian of so many pixels: a lens out of focus. uint8 `[H, W]` or `[H, W, 3]`."""
+    return cv2.GaussianBlur(image, (0, 0), sigma)
+
+
+def shift(image: Image, right: int, down: int) -> Image:
+    """Move the content by whole pixels, which adds no blur; the border is repeated into the gap.
+
+    Args:
+        image: uint8 `[H, W]` or `[H, W, 3]`.
+        right: pixels to the right; negative: to the left.
+        down: pixels down; negative: up.
+    """
+    height, width = image.shape[:2]
+    rows = np.clip(np.arange(height) - down, 0, height - 1)
+    columns = np.clip(np.arange(width) - right, 0, width - 1)
+    return image[rows[:, None], columns]
+
+
+def exposure(vis: Image, stops: float) -> Image:
+    """Expose differently: light times 2^stops, through a display curve with exponent 2.2, clipped at white.
+
+    Args:
+        vis: uint8 `[H, W]` or `[H, W, 3]`.
+        stops: above 0 brighter, below 0 darker.
+    """
+    return cv2.LUT(vis, _to_uint8(np.arange(256) * 2 ** (stops / 2.2)))
+
+
+def agc(ir: Image, plateau: float = PLATEAU) -> Image:
+    """Apply the automatic gain of an infrared camera: histogram equalisation with limited slope.
+
+    Each grey level counts for at most a share `plateau` of the pixels, so that a large uniform background
+    cannot take all of the output range. Reference: Vickers, Optical Engineering 35(7), 1996.
+
+    Args:
+        ir: uint8 `[H, W]`.
+        plateau: share of the pixels, above 0.
+    """
+    counts = np.minimum(np.bincount(ir.ravel(), minlength=256), max(1.0, plateau * ir.size))
+    below = np.cumsum(counts)
+    first = counts[ir.min()]  # the darkest level present becomes 0
+    return cv2.LUT(ir, _to_uint8(255 * (below - first) / max(below[-1] - first, 1)))
+
+
+def polarity(ir: Image) -> Image:
+    """Turn white-hot into black-hot and back. uint8 `[H, W]`."""
+    return cv2.bitwise_not(ir)
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """A named way to spoil a pair."""
+
+    name: str
+    summary: str
+    apply: Callable[[Image, Image, int], tuple[Image, Image]]
+    """(infrared, visible, seed) → (infrared, visible); uint8 of the same sizes."""
+
+
+def _shifted(ir: Image, vis: Image, seed: int) -> tuple[Image, Image]:
+    right, down = DIRECTIONS[seed % len(DIRECTIONS)]
+    return shift(ir, 2 * right, 2 * down), vis
+
+
+DEGRADATIONS: dict[str, Degradation] = {
+    degradation.name: degradation
+    for degradation in (
+        Degradation(
+            "noise",
+            "infrared with the stripes and grain of an uncooled sensor",
+            lambda ir, vis, seed: (sensor_noise(ir, seed), vis),
+        ),
+        Degradation(
+            "blur", "both cameras out of focus by 1.5 pixels", lambda ir, vis, _: (blur(ir), blur(vis))
+        ),
+        Degradation("shift", "infrared 2 pixels off, to one of four sides", _shifted),
+        Degradation("dark", "visible exposed 2 stops less", lambda ir, vis, _: (ir, exposure(vis, -2))),
+        Degradation("bright", "visible exposed 2 stops more", lambda ir, vis, _: (ir, exposure(vis, 2))),
+        Degradation("agc", "infrared after another automatic gain", lambda ir, vis, _: (agc(ir), vis)),
+        Degradation("polarity", "infrared black-hot", lambda ir, vis, _: (polarity(ir), vis)),
+    )
+}
+
+
+def _to_uint8(values: NDArray[Any]) -> Image:
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
