@@ -13,13 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse.images import Image
+from edgefuse.metrics.bands import at_most, bands
 
 __all__ = ["Edges", "edges_of", "kept_edges", "qabf"]
 
 HALF_PI = np.float32(np.pi / 2)
 GAMMA = 0.9994 * 0.9879
 # exp(-15·(4 - 0.5)) is already below float32's resolution next to 1.
-RATIO_LIMIT = np.float32(4)
+RATIO_LIMIT = 4.0
+TINY = np.float32(1e-6)  # for 0 / 0; such a pixel has no weight
 
 Floats = NDArray[np.float32]
 
@@ -53,36 +55,49 @@ def qabf(fused: Image, ir: Image, vis: Image) -> float:
 
 def edges_of(image: Image) -> Edges:
     """Return the part of `qabf` that depends on one image only."""
-    gx = cv2.Sobel(image, cv2.CV_32F, 1, 0, borderType=cv2.BORDER_CONSTANT)
-    gy = cv2.Sobel(image, cv2.CV_32F, 0, 1, borderType=cv2.BORDER_CONSTANT)
-    strength = cv2.magnitude(gx, gy)
-    upright = gx == 0
-    np.copyto(gx, np.float32(1), where=upright)
-    direction = np.divide(gy, gx, out=gy)
-    np.arctan(direction, out=direction)
-    np.negative(direction, out=direction)
-    np.copyto(direction, HALF_PI, where=upright)
-    return Edges(strength, direction, cv2.sumElems(strength)[0])
+    framed = cv2.copyMakeBorder(image, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    gx, gy = (gradient[1:-1, 1:-1] for gradient in cv2.spatialGradient(framed))
+    strength, direction = np.empty(image.shape, np.float32), np.empty(image.shape, np.float32)
+    total = 0.0
+    for rows in bands(*image.shape):
+        x, y = np.negative(gx[rows], dtype=np.float32), gy[rows].astype(np.float32)
+        total += cv2.sumElems(cv2.magnitude(x, y, strength[rows]))[0]
+        upright = x == 0
+        x += upright
+        y /= x
+        np.arctan(y, out=direction[rows])
+        _set_where(upright, np.full_like(x, HALF_PI), direction[rows])
+    return Edges(strength, direction, total)
 
 
 def kept_edges(source: Edges, fused: Edges) -> float:
     """Return Σ Q·strength over the source's pixels, Q being the share kept; below `source.total`."""
-    ratio = np.minimum(source.strength, fused.strength)
-    larger = np.maximum(source.strength, fused.strength)
-    equal = ratio == larger
-    np.maximum(larger, np.float32(1e-6), out=larger)
-    ratio /= larger
-    np.copyto(ratio, np.minimum(fused.strength, RATIO_LIMIT), where=equal)
-    ratio -= np.float32(0.5)
-    ratio *= np.float32(-15)
-    below = cv2.exp(ratio, ratio)
-    below += np.float32(1)
+    kept = 0.0
+    for rows in bands(*source.strength.shape):
+        strength, other = source.strength[rows], fused.strength[rows]
+        ratio, larger = np.minimum(strength, other), np.maximum(strength, other)
+        equal = ratio == larger
+        larger += TINY
+        ratio /= larger
+        _set_where(equal, at_most(RATIO_LIMIT, strength), ratio)
+        turned = np.subtract(source.direction[rows], fused.direction[rows], out=larger)
+        np.abs(turned, out=turned)
+        # Q = Γg·Γα / ((1 + exp(−15·(ratio − 0.5))) · (1 + exp(−22·(1 − turned/(π/2) − 0.8))))
+        below = _one_plus_exp(ratio, np.float32(-15), np.float32(15 * 0.5))
+        below *= _one_plus_exp(turned, np.float32(22) / HALF_PI, np.float32(-22 * 0.2))
+        kept += cv2.sumElems(np.divide(strength, below, out=below))[0]
+    return GAMMA * kept
 
-    turned = np.subtract(source.direction, fused.direction, out=larger)
-    np.abs(turned, out=turned)
-    turned *= np.float32(22) / HALF_PI  # −22·(1 − |Δ|/(π/2) − 0.8)
-    turned -= np.float32(22 * 0.2)
-    cv2.exp(turned, turned)
-    turned += np.float32(1)
-    below *= turned
-    return GAMMA * cv2.sumElems(np.divide(source.strength, below, out=below))[0]
+
+def _set_where(mask: NDArray[np.bool_], values: Floats, out: Floats) -> None:
+    """np.copyto(out, values, where=mask), seven times as fast."""
+    cv2.copyTo(values, mask.view(np.uint8), out)
+
+
+def _one_plus_exp(values: Floats, factor: np.float32, offset: np.float32) -> Floats:
+    """1 + exp(factor·values + offset), in place."""
+    values *= factor
+    values += offset
+    cv2.exp(values, values)
+    values += np.float32(1)
+    return values

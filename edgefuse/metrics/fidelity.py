@@ -14,14 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse.images import Image
+from edgefuse.metrics.bands import at_least_zero, bands
+from edgefuse.metrics.windows import gaussian
 
 __all__ = ["Scale", "explained", "scales_of", "vif"]
 
 TAPS = (17, 9, 5, 3)
-NOISE = 2.0
+NOISE = np.float32(2)
 SMALLEST = 41  # the smallest side for which all four scales have a window
+# Variances do not depend on a constant offset, their rounding errors do. One constant for all images: where
+# the fused image equals the source, the explained part must equal the variance to the last bit.
+OFFSET = np.float32(96)
 # Relative rounding error of E[x²] − E[x]² in float32; a variance below it is that of a flat window.
-FLAT = np.float32(1e-6)
+FLAT = np.float32(3e-7)
+TINY = np.float32(1e-20)  # for windows of zeros, whose covariances are exactly 0
 
 Floats = NDArray[np.float32]
 
@@ -33,7 +39,7 @@ class Scale(NamedTuple):
     mean: Floats
     variance: Floats
     inverse: Floats
-    """1 / variance, 0 in flat windows."""
+    """1 / variance; in flat windows less, so that no rounding error is taken for information."""
     information: float
     """Σ log(variance + 2) over the windows, nats."""
 
@@ -57,46 +63,49 @@ def scales_of(image: Image) -> list[Scale]:
     missing = [max(0, SMALLEST - side) for side in image.shape]
     if any(missing):
         image = cv2.copyMakeBorder(image, 0, missing[0], 0, missing[1], cv2.BORDER_REFLECT_101)
-    # Variances do not depend on a constant offset, their rounding errors do.
     values = image.astype(np.float32)
-    values -= np.float32(round(cv2.mean(image)[0]))
+    values -= OFFSET
     scales: list[Scale] = []
     for taps in TAPS:
         if scales:
-            values = np.ascontiguousarray(_smooth(values, taps)[::2, ::2])
-        mean = _smooth(values, taps)
-        variance = _smooth(values * values, taps)
-        floor = variance * FLAT
-        variance -= mean * mean
-        np.maximum(variance, 0, out=variance)
-        inverse = np.zeros_like(variance)
-        np.divide(1, variance, out=inverse, where=variance > floor)
-        scales.append(Scale(values, mean, variance, inverse, _log_sum(variance + np.float32(NOISE))))
+            values = gaussian(values, taps, step=2)
+        scales.append(_scale(values, taps))
     return scales
+
+
+def _scale(values: Floats, taps: int) -> Scale:
+    mean, variance = gaussian(values, taps), gaussian(values * values, taps)
+    inverse = np.empty_like(mean)
+    information = 0.0
+    for rows in bands(*mean.shape):
+        v = variance[rows]
+        floor = v * FLAT
+        floor += TINY
+        v -= mean[rows] * mean[rows]
+        at_least_zero(v)
+        np.divide(1, np.maximum(v, floor, out=floor), out=inverse[rows])
+        information += _log_sum(v + NOISE)
+    return Scale(values, mean, variance, inverse, information)
 
 
 def explained(source: list[Scale], image: list[Scale]) -> float:
     """Return the VIF of two prepared images."""
     kept = there = 0.0
     for taps, a, b in zip(TAPS, source, image, strict=True):
-        part = _smooth(a.values * b.values, taps)
-        part -= a.mean * b.mean
-        np.maximum(part, 0, out=part)
-        part *= part
-        part *= a.inverse
-        np.minimum(part, b.variance, out=part)  # Cauchy–Schwarz; only rounding can break it
-        np.subtract(b.variance, part, out=part)
-        part += np.float32(NOISE)
-        kept += b.information - _log_sum(part)
-        there += a.information - part.size * float(np.log(NOISE))
+        kept += b.information
+        there += a.information - a.mean.size * float(np.log(NOISE))
+        product = gaussian(a.values * b.values, taps)
+        for rows in bands(*product.shape):
+            part = product[rows]
+            part -= a.mean[rows] * b.mean[rows]
+            at_least_zero(part)
+            part *= part
+            part *= a.inverse[rows]
+            np.minimum(part, b.variance[rows], out=part)  # Cauchy–Schwarz; only rounding can break it
+            np.subtract(b.variance[rows], part, out=part)
+            part += NOISE
+            kept -= _log_sum(part)
     return max(0.0, kept / there) if there > 1e-6 else 1.0
-
-
-def _smooth(values: Floats, taps: int) -> Floats:
-    """Gaussian mean of every window that lies wholly inside."""
-    kernel = cv2.getGaussianKernel(taps, taps / 5, cv2.CV_32F)
-    margin = taps // 2
-    return cv2.sepFilter2D(values, cv2.CV_32F, kernel, kernel)[margin:-margin, margin:-margin]
 
 
 def _log_sum(values: Floats) -> float:

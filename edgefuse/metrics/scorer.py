@@ -8,6 +8,7 @@ import numpy as np
 
 from edgefuse.errors import InputError, unknown_name
 from edgefuse.images import Image
+from edgefuse.metrics.bands import keep_freed_memory
 from edgefuse.metrics.prepared import Prepared, check_sizes, grey
 from edgefuse.metrics.registry import METRICS, PROTOCOLS, Parts, Protocol
 from edgefuse.metrics.targets import Target, find_targets, kept_contrast
@@ -56,6 +57,7 @@ class FusionScorer:
     def __init__(self, ir: Image, vis: Image, protocol: str = "field") -> None:
         self.protocol: Protocol = named_protocol(protocol)
         check_sizes(infrared=ir, visible=vis)
+        keep_freed_memory()
         self.ir, self.vis = Prepared(ir), Prepared(vis)
 
     def score(self, fused: Image, metrics: Iterable[str] | None = None) -> dict[str, float]:

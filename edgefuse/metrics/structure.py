@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse.images import Image
+from edgefuse.metrics.bands import bands
 
 __all__ = ["WindowSums", "similarity", "ssim", "window_sums"]
 
@@ -50,31 +51,51 @@ def ssim(a: Image, b: Image, data_range: float = 2.0) -> float:
 
 def window_sums(image: Image) -> WindowSums:
     """Return the part of `ssim` that depends on one image only."""
-    total = _inside(cv2.boxFilter(image, cv2.CV_32S, (SIDE, SIDE), normalize=False))
-    squares = np.multiply(image, image, dtype=np.uint16)
-    variance = _inside(cv2.boxFilter(squares, cv2.CV_32S, (SIDE, SIDE), normalize=False)) * np.int32(COUNT)
-    square = total * total
-    variance -= square
-    return WindowSums(image, total, square, variance.astype(np.float32))
+    height, width = (side - SIDE + 1 for side in image.shape)
+    total, square = np.empty((height, width), np.int32), np.empty((height, width), np.int32)
+    variance = np.empty((height, width), np.float32)
+    for rows in bands(height, width):
+        part = image[_covered(rows)]
+        total[rows] = _sums(part)
+        exact = _sums(np.multiply(part, part, dtype=np.uint16)) * np.int32(COUNT)
+        exact -= np.multiply(total[rows], total[rows], out=square[rows])
+        variance[rows] = exact
+    return WindowSums(image, total, square, variance)
 
 
 def similarity(a: WindowSums, b: WindowSums, data_range: float) -> float:
     """Return the SSIM of two prepared images."""
     c1 = np.float32((0.01 * data_range) ** 2 * COUNT**2)
     c2 = np.float32((0.03 * data_range) ** 2 * SCALE)
-    products = np.multiply(a.image, b.image, dtype=np.uint16)
-    covariance = _inside(cv2.boxFilter(products, cv2.CV_32S, (SIDE, SIDE), normalize=False)) * np.int32(COUNT)
-    means = a.total * b.total
-    covariance -= means
-    score = _twice_plus(means, c1)
-    score *= _twice_plus(covariance, c2)
-    below = (a.square + b.square).astype(np.float32)
-    below += c1
-    score /= below
-    np.add(a.variance, b.variance, out=below)
-    below += c2
-    score /= below
-    return float(cv2.sumElems(score)[0] / score.size)
+    total = 0.0
+    for rows in bands(*a.total.shape):
+        covered = _covered(rows)
+        means = a.total[rows] * b.total[rows]
+        products = np.multiply(a.image[covered], b.image[covered], dtype=np.uint16)
+        covariance = _sums(products) * np.int32(COUNT)
+        covariance -= means
+        squares = a.square[rows] + b.square[rows]
+        variances = a.variance[rows] + b.variance[rows]
+        variances += c2
+        score = _twice_plus(means, c1)
+        score *= _twice_plus(covariance, c2)
+        below = squares.astype(np.float32)
+        below += c1
+        below *= variances
+        score /= below
+        total += cv2.sumElems(score)[0]
+    return total / a.total.size
+
+
+def _covered(rows: slice) -> slice:
+    """Rows of the image under the windows of these rows."""
+    return slice(rows.start, rows.stop + SIDE - 1)
+
+
+def _sums(values: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.int32]:
+    """Sum of every window that lies wholly inside."""
+    inside = slice(SIDE // 2, -(SIDE // 2))
+    return cv2.boxFilter(values, cv2.CV_32S, (SIDE, SIDE), normalize=False)[inside, inside]
 
 
 def _twice_plus(values: NDArray[np.int32], constant: np.float32) -> NDArray[np.float32]:
@@ -82,8 +103,3 @@ def _twice_plus(values: NDArray[np.int32], constant: np.float32) -> NDArray[np.f
     result *= np.float32(2)
     result += constant
     return result
-
-
-def _inside(sums: NDArray[np.int32]) -> NDArray[np.int32]:
-    margin = SIDE // 2
-    return sums[margin:-margin, margin:-margin]

@@ -1,0 +1,46 @@
+"""Bands of rows that fit into a core's cache.
+
+A metric is a long chain of element-wise steps. Over a whole image each step goes to main memory and back;
+over a band of rows it stays in the cache, which makes the chain two to three times as fast.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["at_least_zero", "at_most", "bands", "keep_freed_memory"]
+
+PIXELS = 1 << 16  # 256 KB of float32
+
+
+def bands(height: int, width: int) -> Iterator[slice]:
+    """Cut the rows of a `[height, width]` array into slices, the last one perhaps shorter."""
+    rows = max(1, PIXELS // max(1, width))
+    for start in range(0, height, rows):
+        yield slice(start, min(height, start + rows))
+
+
+def at_least_zero(values: NDArray[np.float32]) -> None:
+    """Set negative values to 0, in place; four times as fast as np.maximum with a number."""
+    cv2.threshold(values, 0, 0, cv2.THRESH_TOZERO, values)
+
+
+def at_most(limit: float, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the values, those above `limit` replaced by it; four times as fast as np.minimum."""
+    return cv2.threshold(values, limit, 0, cv2.THRESH_TRUNC)[1]
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let the C library keep what is freed for the next image.
+
+    glibc gives large freed blocks back to the system at once, and each 4 KB of the next one then costs a
+    page fault: 20 ms for the five metrics of a 640×480 pair. By design it raises its limits to the largest
+    block freed so far, up to 32 MB. The block here is never written to, so it takes no memory; other C
+    libraries do not mind.
+    """
+    block = np.empty(31 << 20, np.uint8)
+    del block

@@ -1,0 +1,71 @@
+"""Gaussian windows as two matrix products with a banded matrix.
+
+Sixteen neighbouring windows share most of their pixels. Taken together they are a product with a matrix
+of 16 shifted kernels, mostly zeros, and the matrix product of any BLAS is so much better tuned than a
+filter's inner loop that this takes half the time of OpenCV's `sepFilter2D`, without computing borders.
+"""
+
+from functools import cache
+
+import cv2
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+
+__all__ = ["gaussian"]
+
+BLOCK = 16
+
+Floats = NDArray[np.float32]
+
+
+def gaussian(values: Floats, taps: int, step: int = 1) -> Floats:
+    """Return the Gaussian mean, σ = taps / 5, of every `step`-th window that lies wholly inside.
+
+    Args:
+        values: float32 `[H, W]`, both at least `taps`.
+        taps: side of the square window, odd.
+        step: distance of neighbouring windows, in both directions.
+
+    Returns:
+        float32 `[(H - taps) // step + 1, (W - taps) // step + 1]`.
+    """
+    height, width = ((side - taps) // step + 1 for side in values.shape)
+    kernels, transposed = _kernels(taps, step)
+    span = kernels.shape[1]
+
+    columns = np.empty((height, values.shape[1]), np.float32)
+    full = height // BLOCK * BLOCK
+    if full:
+        down, right = values.strides
+        shape = (full // BLOCK, span, values.shape[1])
+        blocks = as_strided(values, shape, (BLOCK * step * down, down, right), writeable=False)
+        np.matmul(kernels, blocks, out=columns[:full].reshape(-1, BLOCK, values.shape[1]))
+    if rest := height - full:
+        used = (rest - 1) * step + taps
+        np.matmul(kernels[:rest, :used], values[full * step : full * step + used], out=columns[full:])
+
+    result = np.empty((height, width), np.float32)
+    full = width // BLOCK * BLOCK
+    if full:
+        down, right = columns.strides
+        shape = (full // BLOCK, height, span)
+        blocks = as_strided(columns, shape, (BLOCK * step * right, down, right), writeable=False)
+        down, right = result.strides
+        out = as_strided(result, (full // BLOCK, height, BLOCK), (BLOCK * right, down, right))
+        np.matmul(blocks, transposed, out=out)
+    if rest := width - full:
+        used = (rest - 1) * step + taps
+        source = columns[:, full * step : full * step + used]
+        np.matmul(source, transposed[:used, :rest], out=result[:, full:])
+    return result
+
+
+@cache
+def _kernels(taps: int, step: int) -> tuple[Floats, Floats]:
+    """`[16, 15·step + taps]`, one kernel a row, each `step` further to the right; and its transpose."""
+    kernel = cv2.getGaussianKernel(taps, taps / 5, cv2.CV_32F)[:, 0]
+    kernels = np.zeros((BLOCK, (BLOCK - 1) * step + taps), np.float32)
+    for row in range(BLOCK):
+        kernels[row, row * step : row * step + taps] = kernel
+    return kernels, np.ascontiguousarray(kernels.T)
