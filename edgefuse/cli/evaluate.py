@@ -8,10 +8,11 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+
+from edgefuse.errors import InputError
 
 if TYPE_CHECKING:
-    from edgefuse.evaluate import Candidate, Evaluation, Mean
+    from edgefuse.evaluate import Candidate, Evaluation
 
 __all__ = ["evaluate"]
 
@@ -32,91 +33,93 @@ def evaluate(
     video: bool = typer.Option(False, "--video", help="The pairs are consecutive frames: measure flicker."),
     skip_bad: bool = typer.Option(False, "--skip-bad", help="Exit with 0 although pairs were left out."),
     jobs: int | None = typer.Option(None, help="Worker processes.", show_default="one a core"),
+    robust: bool = typer.Option(False, "--robust", help="Also fuse noisy, blurred, shifted … sources."),
+    compare: tuple[str, str] | None = typer.Option(
+        None, help="Two models, folders or trivial fusions: B minus A, with confidence.", metavar="A B"
+    ),
+    json: Path | None = typer.Option(None, help="Write all scores as JSON."),
+    csv: Path | None = typer.Option(None, help="Write one row a pair and candidate."),
 ) -> None:
     """Score models and folders of fused images over pairs, beside the trivial fusions.
 
     Pairs have equal file stems and must be of one size. A pair that one candidate lacks counts for none; it
     is listed, and the exit status is then not 0.
     """
-    from edgefuse.evaluate import Settings
+    from edgefuse.evaluate import Settings, write_csv, write_json
+    from edgefuse.evaluate import compare as differences_of
     from edgefuse.evaluate import evaluate as run
+    from edgefuse.evaluate.tables import compare_table, degradations, robust_tables, summary_table
     from edgefuse.metrics import METRICS
 
     names = tuple(METRICS) if metrics == "all" else tuple(name.strip() for name in metrics.split(","))
-    settings = Settings(protocol, names, video)
-    stderr = Console(stderr=True)
+    settings = Settings(protocol, names, video, robust)
+    _check_targets(json, csv)
+    candidates, compared = _candidates(model, fused, trivial, compare)
+    stdout, stderr = Console(), Console(stderr=True)
     columns = (TextColumn("Scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=stderr, transient=True) as bar:
         task = bar.add_task("", total=None)
         result = run(
             ir,
             vis,
-            _candidates(model, fused, trivial),
+            candidates,
             settings,
             limit=limit,
             jobs=jobs or os.cpu_count() or 1,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    Console().print(_table(result))
+    differences = differences_of(result, *compared) if compared else {}
+    table = summary_table(result)
+    too_wide = stdout.measure(table).maximum > stdout.width
+    stdout.print(summary_table(result, stacked=True) if too_wide else table)
+    for table in robust_tables(result):
+        stdout.print("", table)
+    if robust:
+        stdout.print(degradations())
+    if compared:
+        stdout.print("", compare_table(*compared, differences, protocol))
+    if json:
+        write_json(json, result, differences)
+    if csv:
+        write_csv(csv, result)
     if result.problems:
         _list_problems(stderr, result)
         if not skip_bad:
             raise typer.Exit(1)
 
 
-def _candidates(models: list[str], folders: list[Path], with_trivial: bool) -> "list[Candidate]":
+def _check_targets(*paths: Path | None) -> None:
+    """Refuse a file that cannot be written before the work and not after it."""
+    for path in paths:
+        if path and (path.is_dir() or not path.parent.is_dir()):
+            why = "it is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+            raise InputError(f"cannot write {path}: {why}")
+
+
+def _candidates(
+    models: list[str], folders: list[Path], with_trivial: bool, compare: tuple[str, str] | None
+) -> "tuple[list[Candidate], tuple[str, str] | None]":
+    """Return what is scored, and the names of what is compared."""
     from edgefuse.evaluate import TRIVIAL, folder, named, trivial
+    from edgefuse.evaluate.candidates import unique
     from edgefuse.weights import DEFAULT_MODEL
 
-    chosen = [named(name) for name in models] + [folder(path) for path in folders]
+    compared = [named(text) for text in compare or ()]
+    if len(compared) > len(set(compared)):
+        raise InputError(
+            f"--compare has {compare[0] if compare else ''!r} twice, it needs two different ones"
+        )
+    chosen = compared + [named(name) for name in models] + [folder(path) for path in folders]
     chosen = chosen or [named(DEFAULT_MODEL)]
-    return chosen + [trivial(name) for name in TRIVIAL] if with_trivial else chosen
-
-
-def _table(result: "Evaluation") -> Table:
-    from edgefuse.evaluate import best, summarise
-    from edgefuse.metrics import MEASURES, PROTOCOLS
-
-    settings, summary = result.settings, summarise(result)
-    table = Table(
-        title=f"{escape(str(result.ir))} + {escape(str(result.vis))}: {_count(len(result.pairs), 'pair')}, "
-        f"protocol [bold]{settings.protocol}[/]",
-        title_justify="left",
-        caption=f"{PROTOCOLS[settings.protocol].summary}. Means over the pairs; "
-        "the second number is that of the weaker source.",
-        caption_justify="left",
-        box=None,
-        padding=(0, 2, 0, 0),
-    )
-    table.add_column("")
-    winners = {column: best(summary, column) for column in settings.columns}
-    for column in settings.columns:
-        measure = MEASURES[column]
-        table.add_column(f"{column} {'↑' if measure.higher_is_better else '↓'}", justify="right")
-    for candidate in result.candidates:
-        row = summary[candidate.name]
-        cells = [_cell(row[c], c, candidate.name in winners[c]) for c in settings.columns]
-        table.add_row(escape(candidate.name), *cells)
-    return table
-
-
-def _cell(mean: "Mean", column: str, wins: bool) -> str:
-    from edgefuse.evaluate.summary import places
-
-    if not mean.pairs:
-        return "–"
-    total = f"{mean.total:.{places(column)}f}"
-    weaker = "" if mean.weaker != mean.weaker else f" [dim]{mean.weaker:.{places(column)}f}[/]"
-    return (f"[bold green]{total}[/]" if wins else total) + weaker
+    if with_trivial:
+        chosen += [trivial(name) for name in TRIVIAL]
+    chosen = unique(chosen)
+    return chosen, (chosen[0].name, chosen[1].name) if compared else None
 
 
 def _list_problems(console: Console, result: "Evaluation") -> None:
-    console.print(f"[yellow]Left out: {_count(len(result.problems), 'stem')}[/]")
+    console.print(f"[yellow]Left out: {len(result.problems)} of the stems[/]")
     for problem in result.problems[:SHOWN]:
         console.print(f"  {escape(problem.stem)}: {escape(problem.reason)}", highlight=False, soft_wrap=True)
     if len(result.problems) > SHOWN:
         console.print(f"  and {len(result.problems) - SHOWN} more")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"

@@ -6,24 +6,32 @@
 """
 
 from edgefuse.evaluate.candidates import Candidate, folder, model, named, trivial
+from edgefuse.evaluate.compare import Difference, compare
+from edgefuse.evaluate.files import as_dict, write_csv, write_json
 from edgefuse.evaluate.pair import PairScores, Settings
 from edgefuse.evaluate.run import Evaluation, Problem, evaluate
-from edgefuse.evaluate.summary import Mean, best, summarise
+from edgefuse.evaluate.summary import Mean, best, summarise, summarise_degraded
 from edgefuse.evaluate.trivial import TRIVIAL
 
 __all__ = [
     "TRIVIAL",
     "Candidate",
+    "Difference",
     "Evaluation",
     "Mean",
     "PairScores",
     "Problem",
     "Settings",
+    "as_dict",
     "best",
+    "compare",
     "evaluate",
     "folder",
     "model",
     "named",
     "summarise",
+    "summarise_degraded",
     "trivial",
+    "write_csv",
+    "write_json",
 ]

@@ -1,10 +1,12 @@
-"""All scores of one pair: every candidate against the two sources, and against the frame before."""
+"""All scores of one pair: every candidate on clean and on degraded sources, and against the frame before."""
 
+import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from edgefuse.degrade import DEGRADATIONS
 from edgefuse.errors import EdgefuseError, InputError
 from edgefuse.evaluate.candidates import Candidate, FuseFunction, read_grey
 from edgefuse.images import Image, size_of
@@ -34,6 +36,8 @@ class Settings:
     metrics: tuple[str, ...] = FIVE
     video: bool = False
     """The pairs are consecutive frames: also measure flicker."""
+    robust: bool = False
+    """Also fuse degraded sources, and score that against the clean ones."""
 
     def __post_init__(self) -> None:
         named_protocol(self.protocol)
@@ -54,6 +58,8 @@ class PairScores:
     vis: Path
     scores: dict[str, dict[str, Parts]]
     """By candidate, then column."""
+    degraded: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    """By degradation, then candidate, then column: what was fused from degraded sources."""
 
 
 class _Frame(NamedTuple):
@@ -71,6 +77,7 @@ class PairScorer:
 
     def __init__(self, candidates: Sequence[Candidate], settings: Settings) -> None:
         self.settings = settings
+        self._fusing = [c.name for c in candidates if c.fuses]
         self._fuse: dict[str, FuseFunction] = {c.name: c.open() for c in candidates}
         self._last: tuple[PairTask, _Frame] | None = None
 
@@ -94,12 +101,26 @@ class PairScorer:
                 scores[name][FLICKER.name] = Parts(flicker((earlier.fused[name], fused), ir, vis))
         if self.settings.video:
             self._last = (task, frame)
-        return PairScores(task.stem, task.ir, task.vis, scores)
+        degraded = self._degraded(task.stem, frame, scorer) if self.settings.robust else {}
+        return PairScores(task.stem, task.ir, task.vis, scores, degraded)
 
     def _columns(self, scorer: FusionScorer, fused: Image) -> dict[str, Parts]:
         columns = scorer.parts(fused, self.settings.metrics)
         kept = scorer.target(fused)
         return columns if kept is None else {**columns, TARGET.name: Parts(kept)}
+
+    def _degraded(
+        self, stem: str, frame: _Frame, scorer: FusionScorer
+    ) -> dict[str, dict[str, dict[str, float]]]:
+        seed = zlib.crc32(stem.encode())  # another noise for each pair, the same in every run
+        scores: dict[str, dict[str, dict[str, float]]] = {}
+        for degradation in DEGRADATIONS.values():
+            ir, vis = degradation.apply(frame.ir, frame.vis, seed)
+            scores[degradation.name] = {}
+            for name in self._fusing:
+                columns = self._columns(scorer, self._fuse[name](stem, ir, vis))
+                scores[degradation.name][name] = {c: parts.total for c, parts in columns.items()}
+        return scores
 
     def _frame(self, task: PairTask) -> _Frame:
         ir, vis = read_grey(task.ir, infrared=True), read_grey(task.vis)

@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from edgefuse.degrade import DEGRADATIONS
 from edgefuse.evaluate.run import Evaluation
-from edgefuse.metrics import MEASURES
+from edgefuse.metrics import MEASURES, TARGET
 
-__all__ = ["Mean", "best", "places", "summarise"]
+__all__ = ["Mean", "best", "judging", "places", "summarise", "summarise_degraded"]
 
 
 class Mean(NamedTuple):
@@ -33,6 +34,29 @@ def summarise(evaluation: Evaluation) -> dict[str, dict[str, Mean]]:
     }
 
 
+def summarise_degraded(evaluation: Evaluation) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the means of what was fused from degraded sources by degradation, candidate, column.
+
+    NaN where there is none; empty unless the settings ask for it.
+    """
+    if not evaluation.settings.robust:
+        return {}
+    names = [candidate.name for candidate in evaluation.candidates if candidate.fuses]
+    means: dict[str, dict[str, dict[str, float]]] = {}
+    for degradation in DEGRADATIONS:
+        scores = [pair.degraded[degradation] for pair in evaluation.pairs]
+        means[degradation] = {
+            name: {column: _average(scores, name, column) for column in judging(evaluation)} for name in names
+        }
+    return means
+
+
+def judging(evaluation: Evaluation) -> list[str]:
+    """Return the columns in which a degraded input cannot look better, as noise does in entropy."""
+    columns = evaluation.settings.columns
+    return [c for c in columns if MEASURES[c].by_source or c == TARGET.name]
+
+
 def best(summary: dict[str, dict[str, Mean]], column: str) -> set[str]:
     """Return the candidates with the best mean of a column as it is printed; empty if none has it."""
     digits = places(column)
@@ -55,3 +79,8 @@ def _mean(evaluation: Evaluation, candidate: str, column: str) -> Mean:
     values = np.array([(p.total, p.ir, p.vis, p.weaker) for p in parts], np.float64)  # None becomes NaN
     total, ir, vis, weaker = values.mean(axis=0).tolist()
     return Mean(total, ir, vis, weaker, len(parts))
+
+
+def _average(scores: list[dict[str, dict[str, float]]], candidate: str, column: str) -> float:
+    values = [s[candidate][column] for s in scores if column in s[candidate]]
+    return sum(values) / len(values) if values else math.nan

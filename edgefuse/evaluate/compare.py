@@ -1,0 +1,96 @@
+"""Whether one candidate is better than another, or only luckier: paired differences with a bootstrap.
+
+Reference: Efron, Annals of Statistics 7(1), 1979; percentile intervals over resampled pairs. Frames of one
+video resemble each other and are not independent, so for them the true intervals are wider.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefuse.errors import InputError, unknown_name
+from edgefuse.evaluate.run import Evaluation
+from edgefuse.metrics import MEASURES
+
+__all__ = ["Difference", "compare"]
+
+RESAMPLES = 10_000
+BLOCK = 500  # resamples drawn at a time, so that memory stays flat
+CONFIDENCE = 0.95
+
+
+class Difference(NamedTuple):
+    """A column of candidate B minus that of A, over the pairs that both have."""
+
+    a: float
+    b: float
+    mean: float
+    """Mean of B − A."""
+    low: float
+    high: float
+    """Its 95 % confidence interval; NaN with fewer than two pairs."""
+    wins: float
+    """Share of the pairs in which B is better than A; equal ones count by half."""
+    pairs: int
+
+    @property
+    def certain(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low > 0 or self.high < 0
+
+
+def compare(evaluation: Evaluation, a: str, b: str, seed: int = 0) -> dict[str, Difference]:
+    """Return the paired differences of two candidates by column; columns that neither has are left out.
+
+    Args:
+        evaluation: that has both.
+        a: name of the candidate to compare with.
+        b: name of the candidate that is judged.
+        seed: of the resampling.
+
+    Raises:
+        InputError: one of them was not evaluated.
+    """
+    names = [candidate.name for candidate in evaluation.candidates]
+    for name in (a, b):
+        if name not in names:
+            raise InputError(unknown_name("candidate", name, names))
+    result = {}
+    for column in evaluation.settings.columns:
+        both = [
+            (pair.scores[a][column].total, pair.scores[b][column].total)
+            for pair in evaluation.pairs
+            if column in pair.scores[a] and column in pair.scores[b]
+        ]
+        if both:
+            result[column] = _difference(np.array(both), MEASURES[column].higher_is_better, seed)
+    return result
+
+
+def _difference(both: NDArray[np.float64], higher_is_better: bool, seed: int) -> Difference:
+    differences = both[:, 1] - both[:, 0]
+    better = differences if higher_is_better else -differences
+    low, high = _interval(differences, seed)
+    return Difference(
+        a=float(both[:, 0].mean()),
+        b=float(both[:, 1].mean()),
+        mean=float(differences.mean()),
+        low=low,
+        high=high,
+        wins=float((np.sign(better).mean() + 1) / 2),
+        pairs=len(both),
+    )
+
+
+def _interval(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
+    if len(values) < 2:
+        return math.nan, math.nan
+    rng = np.random.default_rng(seed)
+    means = [
+        values[rng.integers(0, len(values), (BLOCK, len(values)))].mean(axis=1)
+        for _ in range(RESAMPLES // BLOCK)
+    ]
+    low, high = np.quantile(np.concatenate(means), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)

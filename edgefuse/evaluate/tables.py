@@ -1,0 +1,114 @@
+"""An evaluation as tables for the terminal."""
+
+import math
+from collections.abc import Mapping
+
+from rich.markup import escape
+from rich.table import Table
+
+from edgefuse.degrade import DEGRADATIONS
+from edgefuse.evaluate.compare import Difference
+from edgefuse.evaluate.run import Evaluation
+from edgefuse.evaluate.summary import Mean, best, judging, places, summarise, summarise_degraded
+from edgefuse.metrics import MEASURES, PROTOCOLS
+
+__all__ = ["compare_table", "degradations", "robust_tables", "summary_table"]
+
+
+def summary_table(evaluation: Evaluation, stacked: bool = False) -> Table:
+    """Return the means of every candidate, the best of each column marked.
+
+    Args:
+        evaluation: the scores.
+        stacked: put the weaker source's mean below the total and not beside it, for narrow terminals.
+    """
+    settings, summary = evaluation.settings, summarise(evaluation)
+    pairs = f"{len(evaluation.pairs)} pair{'s' * (len(evaluation.pairs) != 1)}"
+    table = _table(
+        f"{escape(str(evaluation.ir))} + {escape(str(evaluation.vis))}: {pairs}, "
+        f"protocol [bold]{settings.protocol}[/]",
+        f"{PROTOCOLS[settings.protocol].summary}. Means over the pairs; "
+        "the second number is that of the weaker source.",
+    )
+    winners = {column: best(summary, column) for column in settings.columns}
+    for column in settings.columns:
+        arrow = "↑" if MEASURES[column].higher_is_better else "↓"
+        table.add_column(f"{column} {arrow}", justify="right", no_wrap=True)
+    for candidate in evaluation.candidates:
+        row = summary[candidate.name]
+        cells = [_cell(row[c], c, candidate.name in winners[c], stacked) for c in settings.columns]
+        table.add_row(escape(candidate.name), *cells)
+    return table
+
+
+def robust_tables(evaluation: Evaluation) -> list[Table]:
+    """Return for each judging column a table of what is fused from clean and from degraded sources."""
+    clean, degraded = summarise(evaluation), summarise_degraded(evaluation)
+    tables = []
+    for column in judging(evaluation) if degraded else ():
+        table = _table(
+            f"{column} against the clean sources, protocol [bold]{evaluation.settings.protocol}[/]"
+        )
+        for name in ("clean", *degraded):
+            table.add_column(name, justify="right", no_wrap=True)
+        for candidate in evaluation.candidates:
+            if candidate.fuses:
+                name = candidate.name
+                means = [clean[name][column].total, *(row[name][column] for row in degraded.values())]
+                table.add_row(escape(name), *(_number(mean, column) for mean in means))
+        tables.append(table)
+    return tables
+
+
+def degradations() -> str:
+    """Return what the columns of `robust_tables` stand for."""
+    return "; ".join(f"[bold]{d.name}[/]: {d.summary}" for d in DEGRADATIONS.values()) + "."
+
+
+def compare_table(a: str, b: str, differences: Mapping[str, Difference], protocol: str) -> Table:
+    """Return the paired differences of two candidates."""
+    table = _table(
+        f"{escape(b)} minus {escape(a)}, pair by pair, protocol [bold]{protocol}[/]",
+        "95 % interval of the mean difference, from resampling the pairs; in colour where it leaves out 0.",
+    )
+    for column in (a, b, "difference", "95 % interval", f"{b} better", "pairs"):
+        table.add_column(escape(column), justify="right")
+    for column, d in differences.items():
+        digits = places(column)
+        colour = "green" if (d.mean > 0) == MEASURES[column].higher_is_better else "red"
+        mean = f"{d.mean:+.{digits}f}"
+        interval = "–" if math.isnan(d.low) else f"{d.low:+.{digits}f} … {d.high:+.{digits}f}"
+        table.add_row(
+            column,
+            _number(d.a, column),
+            _number(d.b, column),
+            f"[bold {colour}]{mean}[/]" if d.certain else mean,
+            interval,
+            f"{d.wins:.0%}",
+            str(d.pairs),
+        )
+    return table
+
+
+def _table(title: str, caption: str | None = None) -> Table:
+    table = Table(
+        title=title,
+        title_justify="left",
+        caption=caption,
+        caption_justify="left",
+        box=None,
+        padding=(0, 2, 0, 0),
+    )
+    table.add_column("", no_wrap=True)
+    return table
+
+
+def _cell(mean: Mean, column: str, wins: bool, stacked: bool) -> str:
+    total = _number(mean.total, column)
+    weaker = "" if math.isnan(mean.weaker) else f"[dim]{_number(mean.weaker, column)}[/]"
+    between = "\n" if weaker and stacked else " " * bool(weaker)
+    return (f"[bold green]{total}[/]" if wins else total) + between + weaker
+
+
+def _number(value: float, column: str) -> str:
+    return "–" if math.isnan(value) else f"{value:.{places(column)}f}"
