@@ -87,6 +87,9 @@ def test_without_a_format_the_library_chooses(driver: Path, tmp_path: Path) -> N
         ("cam0?format=Y16&size=32x24&fps=9", 9, "uint16 (24, 32)"),
         ("cam0?exposure=20&gain=20", 30, "uint8 (48, 64, 3)"),
         ("cam0?exposure=auto", 30, "uint8 (48, 64, 3)"),
+        ("cam0?format=YUYV&raw=1", 30, "uint16 (48, 64)"),
+        ("cam0?format=YUYV&raw=1&crop=64x24+0+24", 30, "uint16 (24, 64)"),
+        ("cam0?crop=32x16+3+0", 30, "uint8 (16, 32, 3)"),
     ],
 )
 def test_settings_that_the_camera_takes(
@@ -104,6 +107,8 @@ def test_settings_that_the_camera_takes(
         ("cam0?format=MJPG", "the camera gives format YUYV in place of MJPG"),
         ("cam0?gain=80", "the camera gives gain 50 in place of 80"),
         ("cam0?format=thermal", "option format: 'thermal' is not a four-character code"),
+        ("cam0?crop=64x24+1+24", "the crop reaches beyond the picture of 64x48"),
+        ("cam0?crop=64x24", "option crop: '64x24' is not WIDTHxHEIGHT+LEFT+TOP"),
         ("cam0?exposure=long", "option exposure: 'long' is not a number"),
     ],
 )

@@ -472,6 +472,28 @@ def test_a_bad_camera_gets_one_sentence_and_is_released(
     assert not calls or device is None or device.released
 
 
+@pytest.mark.parametrize("shape", [(48, 64), (1, 48 * 64), (48 * 64,)])
+def test_raw_data_that_the_library_flattens_gets_its_shape(
+    devices: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]
+) -> None:
+    """OpenCV 4.11 and 4.12 give the bytes of a Y16 frame as one line."""
+    counts = np.arange(48 * 64, dtype=np.uint16)
+
+    class Flat(FakeDevice):
+        def get(self, setting: int) -> float:
+            return cv2.VideoWriter.fourcc(*"Y16 ") if setting == cv2.CAP_PROP_FOURCC else super().get(setting)
+
+        def retrieve(self) -> tuple[bool, np.ndarray]:
+            flat = len(shape) == 1 or shape[0] == 1
+            return True, counts.view(np.uint8).reshape(*shape[:-1], -1) if flat else counts.reshape(shape)
+
+    plug_in(devices, monkeypatch, Flat())
+    with open_source("cam0?format=Y16", "ir") as source:
+        frame = source.read()
+    assert frame is not None
+    assert np.array_equal(frame.image, counts.reshape(48, 64))
+
+
 def test_a_device_that_is_no_camera(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SourceError, match="/dev/null cannot be opened as a camera"):
         open_source("/dev/null", "vis")

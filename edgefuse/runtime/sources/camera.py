@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from edgefuse.errors import LostError, SourceError
-from edgefuse.images import parse_size
+from edgefuse.images import parse_size, size_of
 from edgefuse.runtime.opencv_video import open_capture
 from edgefuse.runtime.sources.base import READ_SECONDS, Role
 from edgefuse.runtime.sources.opencv import CaptureSource
-from edgefuse.runtime.sources.spec import Spec, positive_number
+from edgefuse.runtime.sources.spec import Spec, positive_number, yes_or_no
 
 __all__ = ["Camera"]
 
@@ -29,7 +31,9 @@ class Camera(CaptureSource):
 
     Options, which are read back and must hold: `size`, `fps`, `format` (a V4L2 four-character code: `Y16`
     for raw 16-bit infrared, `MJPG`, `YUYV`, `GREY`), `exposure` (`auto`, or milliseconds), `gain` (in the
-    camera's own units).
+    camera's own units). Further: `raw=1` takes the two bytes of each pixel as a 16-bit count, for infrared
+    that is sent as if it were `YUYV`; `crop=256x192+0+192` cuts that size out, 0 from the left, 192 from
+    the top.
     """
 
     @staticmethod
@@ -46,8 +50,13 @@ class Camera(CaptureSource):
                 "format": _format,
                 "exposure": _exposure,
                 "gain": float,
+                "raw": yes_or_no,
+                "crop": _crop,
             }
         )
+        self._crop = options.pop("crop", None)
+        self._raw = options.pop("raw", False) or options.get("format") in UNCONVERTED
+        self._bytes = 1 if options.get("format") == "GREY" else 2
         linux = sys.platform.startswith("linux")
         device: str | int = spec.target
         if spec.target.startswith("cam"):
@@ -57,7 +66,7 @@ class Camera(CaptureSource):
             _check_device(spec.name, Path(device))
         # OpenCV waits for 10 s on its own; it reads this once, when the first camera is read.
         os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", str(round(READ_SECONDS)))
-        capture = open_capture(device, cv2.CAP_V4L2 if linux else cv2.CAP_ANY, _settings(options))
+        capture = open_capture(device, cv2.CAP_V4L2 if linux else cv2.CAP_ANY, _settings(options, self._raw))
         if capture is None:
             raise LostError(
                 f"{spec.name}: {device} cannot be opened as a camera with these settings: it may be busy in "
@@ -80,6 +89,24 @@ class Camera(CaptureSource):
                     f"{self.name}: the camera gives {name} {_text(given)} in place of {_text(asked)}"
                 )
 
+    def _decode(self, image: NDArray[Any]) -> NDArray[Any]:
+        """Give raw data its shape: some versions of OpenCV return it as one line of bytes."""
+        if self._raw:
+            width, height = self._setting("size")
+            data = np.ascontiguousarray(image).reshape(-1).view(np.uint8)
+            if data.size != width * height * self._bytes:
+                raise SourceError(
+                    f"{self.name}: {data.size} bytes are no {width}x{height} picture of raw data"
+                )
+            image = data.view(np.uint16 if self._bytes == 2 else np.uint8).reshape(height, width)
+        image = super()._decode(image)
+        if self._crop is None:
+            return image
+        width, height, left, top = self._crop
+        if left + width > image.shape[1] or top + height > image.shape[0]:
+            raise SourceError(f"{self.name}: the crop reaches beyond the picture of {size_of(image)}")
+        return image[top : top + height, left : left + width]
+
     def _setting(self, name: str) -> Any:
         """Read one setting back."""
         get = self._capture.get
@@ -98,13 +125,11 @@ class Camera(CaptureSource):
                 return "auto"
 
 
-def _settings(options: dict[str, Any]) -> list[int]:
+def _settings(options: dict[str, Any], raw: bool) -> list[int]:
     """Return OpenCV's settings, in the order in which a driver can take them."""
-    settings = []
+    settings = [cv2.CAP_PROP_CONVERT_RGB, 0] if raw else []
     if "format" in options:
-        name = options["format"]
-        settings += [cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*name.ljust(4))]
-        settings += [cv2.CAP_PROP_CONVERT_RGB, int(name not in UNCONVERTED)]
+        settings += [cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*options["format"].ljust(4))]
     if "size" in options:
         width, height = options["size"]
         settings += [cv2.CAP_PROP_FRAME_WIDTH, width, cv2.CAP_PROP_FRAME_HEIGHT, height]
@@ -138,6 +163,13 @@ def _format(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9]{3,4}", text):
         raise ValueError(f"{text!r} is not a four-character code such as Y16, MJPG or YUYV")
     return text.upper()
+
+
+def _crop(text: str) -> tuple[int, int, int, int]:
+    match = re.fullmatch(r"([^+]+)\+(\d{1,5})\+(\d{1,5})", text)
+    if not match:
+        raise ValueError(f"{text!r} is not WIDTHxHEIGHT+LEFT+TOP")
+    return *parse_size(match[1]), int(match[2]), int(match[3])
 
 
 def _exposure(text: str) -> float | str:
