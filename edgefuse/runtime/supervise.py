@@ -175,7 +175,8 @@ class Supervisor:
         except BaseException as raised:  # shown by whoever consumes: a thread has nobody to raise to
             error = raised
         if life is self._life:
-            self.health.state = State.ENDED
+            if not self._closing.is_set():
+                self.health.state = State.ENDED
             self._tell_end(error)
 
     def _keep_going(self, life: _Life, connection: Connection) -> None:
