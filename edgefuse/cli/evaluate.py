@@ -70,7 +70,7 @@ def evaluate(
         )
     differences = differences_of(result, *compared) if compared else {}
     table = summary_table(result)
-    too_wide = stdout.measure(table).maximum > stdout.width
+    too_wide = stdout.measure(table, options=stdout.options.update(width=10_000)).maximum > stdout.width
     stdout.print(summary_table(result, stacked=True) if too_wide else table)
     for table in robust_tables(result):
         stdout.print("", table)

@@ -1,0 +1,215 @@
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+
+from edgefuse.errors import InputError, ModelError
+from edgefuse.evaluate import (
+    TRIVIAL,
+    Candidate,
+    Settings,
+    best,
+    compare,
+    evaluate,
+    folder,
+    named,
+    summarise,
+    summarise_degraded,
+    trivial,
+    write_csv,
+    write_json,
+)
+from edgefuse.evaluate.candidates import unique
+from edgefuse.images import write_image
+from edgefuse.metrics import score
+
+
+@pytest.fixture
+def folders(tmp_path, pair):
+    """Three pairs a, b, c; `fused` holds their maximum. Two further images have no partner."""
+    rng = np.random.default_rng(3)
+    ir, vis = pair[0], np.ascontiguousarray(pair[1][:, :, 1])
+    for name in ("ir", "vis", "fused"):
+        (tmp_path / name).mkdir()
+    for stem in "abc":
+        noisy = np.clip(ir + rng.normal(0, 5, ir.shape), 0, 255).astype(np.uint8)
+        write_image(tmp_path / "ir" / f"{stem}.png", noisy)
+        write_image(tmp_path / "vis" / f"{stem}.png", vis)
+        write_image(tmp_path / "fused" / f"{stem}.png", TRIVIAL["maximum"](noisy, vis))
+    return tmp_path
+
+
+def run(path, names=("maximum", "average"), settings=None, **options):
+    candidates = [named(str(path / n)) if n == "fused" else named(n) for n in names]
+    return evaluate(path / "ir", path / "vis", candidates, settings, **options)
+
+
+def test_the_fusions_by_hand():
+    ir, vis = np.array([[200, 0, 10]], np.uint8), np.array([[101, 0, 30]], np.uint8)
+    assert TRIVIAL["average"](ir, vis).tolist() == [[150, 0, 20]]
+    assert TRIVIAL["maximum"](ir, vis).tolist() == [[200, 0, 30]]
+    assert TRIVIAL["ratio"](ir, vis).tolist() == [[167, 0, 25]]
+    assert TRIVIAL["copy-ir"](ir, vis) is ir
+    assert TRIVIAL["copy-vis"](ir, vis) is vis
+
+
+@pytest.mark.parametrize("name", TRIVIAL)
+@pytest.mark.parametrize("shape", [(16, 16), (17, 33)])
+def test_fusing_an_image_with_itself_gives_it_back(name, shape):
+    image = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+    assert np.array_equal(TRIVIAL[name](image, image), image)
+
+
+def test_a_folder_of_fused_images_scores_as_the_fusion_does(folders):
+    result = run(folders, ("maximum", "fused"))
+    summary = summarise(result)
+    for column, mean in summary["maximum"].items():
+        assert summary["fused"][column] == pytest.approx(mean, nan_ok=True)
+    assert [pair.stem for pair in result.pairs] == ["a", "b", "c"]
+    assert best(summary, "VIF") == {"maximum", "fused"}
+
+
+def test_means_are_those_of_score(folders):
+    from edgefuse.evaluate.candidates import read_grey
+
+    found = summarise(run(folders, ("average",), Settings("strict", ("EN", "VIF"))))["average"]
+    scores = []
+    for stem in "abc":
+        ir, vis = (read_grey(folders / side / f"{stem}.png") for side in ("ir", "vis"))
+        scores.append(score(TRIVIAL["average"](ir, vis), ir, vis, "strict"))
+    assert list(found) == ["EN", "VIF", "Target"]
+    for name in ("EN", "VIF"):
+        assert found[name].total == pytest.approx(np.mean([s[name] for s in scores]))
+    assert found["VIF"].weaker <= min(found["VIF"].ir, found["VIF"].vis)
+    assert math.isnan(found["EN"].weaker)
+
+
+def test_processes_give_the_same_scores(folders):
+    settings = Settings(video=True, robust=True, metrics=("VIF",))
+    alone, together = (run(folders, settings=settings, jobs=jobs) for jobs in (1, 2))
+    assert alone.pairs == together.pairs
+
+
+def test_progress_is_told(folders):
+    told = []
+    run(folders, progress=lambda *numbers: told.append(numbers))
+    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
+
+
+def test_what_cannot_be_scored_is_listed_and_counts_for_none(folders):
+    write_image(folders / "ir" / "only-ir.png", np.zeros((20, 20), np.uint8))
+    write_image(folders / "vis" / "only-vis.png", np.zeros((20, 20), np.uint8))
+    write_image(folders / "fused" / "only-fused.png", np.zeros((20, 20), np.uint8))
+    write_image(folders / "fused" / "b.png", np.zeros((20, 20), np.uint8))
+    (folders / "vis" / "c.png").write_text("no picture")
+    result = run(folders, ("maximum", "fused"))
+    assert [pair.stem for pair in result.pairs] == ["a"]
+    reasons = {problem.stem: problem.reason for problem in result.problems}
+    assert set(reasons) == {"b", "c", "only-ir", "only-vis", "only-fused"}
+    assert "the fused image of fused is 20x20" in reasons["b"]
+    assert "not an image" in reasons["c"]
+    assert reasons["only-ir"] == "no visible image"
+
+
+def test_sources_of_two_sizes_are_refused(folders):
+    write_image(folders / "ir" / "a.png", np.zeros((30, 40), np.uint8))
+    assert "40x30 and the visible one 101x75" in run(folders).problems[0].reason
+
+
+def test_nothing_scored_is_an_error(folders):
+    for stem in "abc":
+        (folders / "ir" / f"{stem}.png").write_text("no picture")
+    with pytest.raises(InputError, match="none of the 3 pairs could be scored; a: "):
+        run(folders)
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "error", "message"),
+    [
+        ((), {}, InputError, "nothing to score"),
+        (("average",), {"limit": 0}, InputError, "limit is 0"),
+        (("average",), {"jobs": -1}, InputError, "jobs is -1"),
+        (("averag",), {}, ModelError, "unknown model 'averag'"),
+    ],
+)
+def test_wrong_arguments(folders, names, options, error, message):
+    with pytest.raises(error, match=message):
+        run(folders, names, **options)
+
+
+@pytest.mark.parametrize("wrong", [{"protocol": "papr"}, {"metrics": ("VIFF",)}])
+def test_wrong_settings(wrong):
+    with pytest.raises(InputError, match="did you mean"):
+        Settings(**wrong)
+
+
+def test_limit_spreads_over_the_stems_and_keeps_frames_together(folders):
+    assert [p.stem for p in run(folders, limit=2).pairs] == ["a", "b"]
+    assert [p.stem for p in run(folders, limit=1, settings=Settings(video=True)).pairs] == ["a"]
+
+
+def test_flicker_needs_a_frame_before(folders):
+    result = run(folders, ("maximum",), Settings(video=True))
+    assert ["Flicker" in pair.scores["maximum"] for pair in result.pairs] == [False, True, True]
+    assert summarise(result)["maximum"]["Flicker"] == pytest.approx((0, *[math.nan] * 3, 2), nan_ok=True)
+
+
+def test_degraded_sources_are_scored_against_the_clean_ones(folders):
+    result = run(folders, ("maximum", "copy-vis", "fused"), Settings(robust=True))
+    means, clean = summarise_degraded(result), summarise(result)
+    assert "fused" not in means["noise"]
+    assert means["noise"]["maximum"]["VIF"] < clean["maximum"]["VIF"].total
+    assert means["noise"]["copy-vis"]["VIF"] == pytest.approx(clean["copy-vis"]["VIF"].total)
+    assert "EN" not in means["noise"]["maximum"]
+    assert summarise_degraded(run(folders)) == {}
+
+
+def test_comparison_is_paired(folders):
+    result = run(folders, ("average", "maximum"))
+    there, back = compare(result, "average", "maximum"), compare(result, "maximum", "average")
+    for column, difference in there.items():
+        assert difference.low <= difference.mean <= difference.high
+        assert difference.mean == pytest.approx(difference.b - difference.a)
+        assert back[column].mean == pytest.approx(-difference.mean)
+        assert back[column].wins == pytest.approx(1 - difference.wins)
+    assert there == compare(result, "average", "maximum")
+    assert there["MI"].certain
+    same = compare(run(folders, ("maximum", "fused")), "maximum", "fused")["VIF"]
+    assert same[2:] == (0, 0, 0, 0.5, 3)
+    with pytest.raises(InputError, match="unknown candidate 'ratio'"):
+        compare(result, "ratio", "maximum")
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says():
+    from edgefuse.evaluate.compare import _interval
+
+    rng = np.random.default_rng(0)
+    intervals = [_interval(rng.normal(1, 2, 50), seed) for seed in range(100)]
+    assert 85 <= sum(low < 1 < high for low, high in intervals) <= 99
+
+
+def test_json_and_csv_hold_every_score(folders):
+    result = run(folders, settings=Settings("paper", video=True, robust=True))
+    write_json(folders / "e.json", result, compare(result, "maximum", "average"))
+    write_csv(folders / "e.csv", result)
+    data = json.loads((folders / "e.json").read_text())
+    assert data["protocol"]["name"] == "paper"
+    assert data["candidates"][0]["mean"]["EN"]["weaker"] is None
+    assert data["compare"]["VIF"]["pairs"] == 3
+    rows = list(csv.DictReader((folders / "e.csv").read_text().splitlines()))
+    assert len(rows) == 6
+    first = data["pairs"][0]["scores"]["maximum"]
+    assert float(rows[0]["VIF_ir"]) == first["VIF"]["ir"]
+    assert rows[0]["Flicker"] == ""
+    with pytest.raises(InputError, match="there is no folder"):
+        write_csv(folders / "absent" / "e.csv", result)
+
+
+def test_candidates_of_one_name_are_told_apart(tmp_path):
+    paths = [tmp_path / "a" / "out", tmp_path / "b" / "out"]
+    candidates = unique([folder(paths[0]), folder(paths[1]), trivial("ratio"), folder(paths[0])])
+    assert [c.name for c in candidates] == [str(paths[0]), str(paths[1]), "ratio"]
+    assert named("average") == Candidate("average", "trivial")
+    assert named("some/model.onnx").name == "model"

@@ -1,0 +1,93 @@
+import json
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from edgefuse.cli import main
+from edgefuse.images import write_image
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path, pair):
+    """Run `edgefuse evaluate` in a folder with two pairs; return its exit status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    for name, image in (("ir", pair[0]), ("vis", pair[1])):
+        (tmp_path / name).mkdir()
+        for stem in "ab":
+            write_image(tmp_path / name / f"{stem}.png", image)
+
+    def call(*args):
+        given = ("--ir", "ir", "--vis", "vis", *args)
+        monkeypatch.setattr(sys, "argv", ["edgefuse", "evaluate", *given, "--jobs", "1"])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        output = capsys.readouterr()
+        return caught.value.code or 0, output.out, output.err
+
+    return call
+
+
+def test_the_table_has_the_model_and_every_trivial_fusion(run):
+    status, out, err = run()
+    assert status == 0, err
+    for name in ("nano", "average", "maximum", "ratio", "laplacian", "copy-ir", "copy-vis"):
+        assert f"\n{name} " in out
+    assert "2 pairs, protocol field" in out
+    assert "EN ↑" in out
+    assert "average" not in run("--no-trivial")[1]
+
+
+def test_a_narrow_terminal_has_the_weaker_source_below(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    _, out, _ = run("--model", "maximum", "--no-trivial")
+    assert "…" not in out
+    row = next(line for line in out.splitlines() if line.startswith("maximum"))
+    assert len(row.split()) == 7
+
+
+def test_everything_at_once(run, tmp_path):
+    status, out, err = run(
+        *("--model", "average", "--fused", "vis", "--metrics", "all", "--video", "--robust", "--limit", "2"),
+        *("--compare", "maximum", "vis", "--json", "e.json", "--csv", "e.csv", "--protocol", "strict"),
+    )
+    assert status == 0, err
+    assert "vis minus maximum" in out
+    assert "polarity" in out
+    assert "Flicker ↓" in out
+    assert json.loads((tmp_path / "e.json").read_text())["protocol"]["name"] == "strict"
+    assert (tmp_path / "e.csv").exists()
+
+
+def test_bad_pairs_are_listed_and_fail_unless_skipped(run):
+    cv2.imwrite("ir/a.png", np.zeros((40, 50), np.uint8))
+    cv2.imwrite("ir/c.png", np.zeros((40, 50), np.uint8))
+    status, out, err = run("--model", "average")
+    assert status == 1
+    assert "1 pair," in out
+    assert "a: the infrared image is 50x40 and the visible one 101x75" in err
+    assert "c: no visible image" in err
+    assert run("--model", "average", "--skip-bad")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--ir", "absent"], "no such folder: absent"),
+        (["--model", "nanno"], "did you mean 'nano'"),
+        (["--fused", "absent"], "no such folder: absent"),
+        (["--protocol", "papr"], "did you mean 'paper'"),
+        (["--metrics", "EN,VIFF"], "did you mean 'VIF'"),
+        (["--compare", "ratio", "ratio"], "needs two different ones"),
+        (["--json", "absent/e.json"], "there is no folder absent"),
+        (["--csv", "ir"], "it is a folder"),
+        (["--limit", "0"], "limit is 0"),
+    ],
+)
+def test_wrong_options_are_answered_by_one_sentence(run, args, message):
+    status, _, err = run(*args)
+    assert status == 1
+    assert message in err
+    assert "Traceback" not in err
