@@ -2,6 +2,9 @@
 
 >>> from edgefuse import Fuser
 >>> fused = Fuser()(ir, vis)  # uint8 arrays: ir [H, W], vis [H, W, 3] BGR
+>>> from edgefuse import live
+>>> for pair in live("cam0", "cam1"):
+...     print(pair.timestamp, pair.fused.shape)
 
 Importing this package loads nothing heavy: numpy, OpenCV and the inference engine are
 loaded on first use, torch only by `edgefuse.train` and `edgefuse.export`.
@@ -10,13 +13,18 @@ loaded on first use, torch only by `edgefuse.train` and `edgefuse.export`.
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["EdgefuseError", "Fuser", "__version__"]
+__all__ = ["EdgefuseError", "Fuser", "__version__", "live"]
 
 if TYPE_CHECKING:
     from edgefuse.errors import EdgefuseError
     from edgefuse.runtime.fuser import Fuser
+    from edgefuse.runtime.iterate import live
 
-_LAZY = {"Fuser": "edgefuse.runtime.fuser", "EdgefuseError": "edgefuse.errors"}
+_LAZY = {
+    "Fuser": "edgefuse.runtime.fuser",
+    "EdgefuseError": "edgefuse.errors",
+    "live": "edgefuse.runtime.iterate",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,11 +1,13 @@
 import logging
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from edgefuse import live
 from edgefuse.errors import InputError, SourceError
 from edgefuse.images import Image
 from edgefuse.runtime.live import LiveConfig, Progress, Stop, run
@@ -326,3 +328,95 @@ def test_a_stage_that_raises_is_not_recorded() -> None:
     with pytest.raises(ValueError, match="no"), times.measure("fuse"):
         raise ValueError("no")
     assert times.stats() == {}
+
+
+# --- for programs
+
+
+def test_live_is_an_iterator() -> None:
+    with live(FakeSource(6), FakeSource(6), pick_visible) as pairs:
+        seen = [(pair.index, int(pair.fused[0, 0]), round(100 * pair.timestamp)) for pair in pairs]
+    assert seen == [(n, n, n) for n in range(6)]
+    report = pairs.report()
+    assert (report.frames, report.ended) == (6, "end of fake-6")
+
+
+def test_live_takes_texts_and_settings() -> None:
+    sim = "sim?size=64x48&fps=50"
+    for pair in live(sim, sim, pick_visible, duration=0.4):
+        assert pair.fused.shape == (48, 64, 3)
+        assert 0 < pair.stats.latency < 1
+        assert set(pair.stats.ages) == {"ir", "vis"}
+
+
+def test_live_can_be_left_early_and_closed() -> None:
+    before = threading.active_count()
+    with live(FakeSource(None, live=True), FakeSource(None, live=True), pick_visible) as pairs:
+        for pair in pairs:
+            if pair.index == 3:
+                break
+    assert threading.active_count() == before
+    with pytest.raises(StopIteration):
+        next(pairs)
+
+
+def test_live_raises_what_failed() -> None:
+    with pytest.raises(SourceError, match="the camera was lost"):
+        list(live(FakeSource(10), FakeSource(10, fails_at=3), pick_visible))
+
+
+def test_live_refuses_wrong_settings() -> None:
+    with pytest.raises(InputError, match="rate is 'both'"):
+        live(FakeSource(), FakeSource(), pick_visible, rate="both")
+
+
+def test_some_frames_are_scored_in_the_background() -> None:
+    rng = np.random.default_rng(0)
+
+    class Noise(FakeSource):
+        def read(self) -> Frame | None:
+            frame = super().read()
+            return frame and replace(frame, image=rng.integers(0, 256, (48, 64), np.uint8))
+
+    config = LiveConfig(quality=5, duration=1.0)
+    report = run(Noise(None, live=True), Noise(None, live=True), pick_visible, config=config)
+    assert report.quality is not None
+    assert 1 <= report.quality.scored + report.quality.skipped <= report.frames // 5 + 1
+    if report.quality.scored:
+        assert set(report.quality.means) == {"EN", "MI", "VIF", "Qabf", "SSIM"}
+
+
+# --- recordings by time
+
+
+@pytest.mark.parametrize("grid", ["ir", "vis"])
+def test_recordings_of_different_rates_are_paired_by_time(grid: str) -> None:
+    slow, fast = FakeSource(9, fps=9), FakeSource(30, fps=30)
+    sink = ListSink()
+    ir, vis = (slow, fast) if grid == "ir" else (fast, slow)
+    report = run(ir, vis, pick_visible, [sink])
+    index = [int((f.ir if grid == "ir" else f.vis)[0, 0]) for f in sink.frames]
+    partner = [int((f.vis if grid == "ir" else f.ir)[0, 0]) for f in sink.frames]
+    assert index == list(range(9)), "every frame of the slower one, once"
+    assert partner == [round(n * 30 / 9) for n in range(9)]
+    for source in report.sources:
+        assert source.fused + source.dropped == source.captured
+
+
+def test_the_faster_recording_can_set_the_pace() -> None:
+    report = run(FakeSource(9, fps=9), FakeSource(30, fps=30), pick_visible, config=LiveConfig(rate="vis"))
+    assert 28 <= report.frames <= 30
+    assert report.sources[0].fused == 9
+
+
+def test_a_frame_missing_from_a_recording_does_not_shift_the_rest() -> None:
+    class Gap(FakeSource):
+        def read(self) -> Frame | None:
+            self.next += self.next == 3
+            return super().read()
+
+    sink = ListSink()
+    run(Gap(8), FakeSource(8), pick_visible, [sink])
+    assert [(int(f.ir[0, 0]), int(f.vis[0, 0])) for f in sink.frames] == [
+        (n, n) for n in (0, 1, 2, 4, 5, 6, 7)
+    ]

@@ -1,0 +1,109 @@
+"""Fused frames for a program of your own: `for pair in edgefuse.live("cam0", "cam1"): …`."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from edgefuse.errors import SourceError
+from edgefuse.images import Image
+from edgefuse.runtime.capture import ROLES, Prepare
+from edgefuse.runtime.config import LiveConfig, Stop
+from edgefuse.runtime.live import connect
+from edgefuse.runtime.report import Report
+from edgefuse.runtime.session import Session
+from edgefuse.runtime.sinks.base import FusedFrame
+from edgefuse.runtime.sources import Role, Source, front_end
+from edgefuse.runtime.supervise import Connection
+from edgefuse.weights import DEFAULT_MODEL
+
+__all__ = ["Live", "live"]
+
+
+class Live:
+    """Fused frames, as an iterator and a context manager; see `live`."""
+
+    def __init__(self, session: Session, cameras: ExitStack) -> None:
+        self._session, self._cameras = session, cameras
+        self._frames = iter(session)
+
+    def __iter__(self) -> Iterator[FusedFrame]:
+        return self
+
+    def __next__(self) -> FusedFrame:
+        try:
+            return next(self._frames)
+        except BaseException:  # the end, too: the cameras are given back
+            self.close()
+            if self._session.error is not None:
+                raise SourceError(self._session.error) from None
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def stop(self, reason: str = "stopped") -> None:
+        """End the iteration, from this or another thread."""
+        self._session.stop(reason)
+
+    def close(self) -> None:
+        """Stop reading and give the cameras back. Can be called twice."""
+        self._session.stop("closed")
+        self._session.close()
+        self._cameras.close()
+
+    def report(self) -> Report:
+        """Return what the run came to, after its end."""
+        return self._session.report()
+
+
+def live(
+    ir: str | Source | Connection,
+    vis: str | Source | Connection,
+    model: str | Path | Callable[[Image, Image], Image] = DEFAULT_MODEL,
+    *,
+    threads: int | None = None,
+    realtime: bool = False,
+    **config: Any,
+) -> Live:
+    """Fuse two cameras or recordings, and yield each result.
+
+    Between cameras, what comes while the caller is busy is dropped; of recordings, nothing is lost.
+
+    >>> for pair in edgefuse.live("cam0", "cam1"):
+    ...     show(pair.fused, pair.timestamp, pair.stats.latency)
+
+    Args:
+        ir: infrared: a text as for `edgefuse stream`, or an open source.
+        vis: visible, likewise.
+        model: name or file of a model, or a function (infrared, visible) → fused.
+        threads: CPU threads for the network; None: all cores.
+        realtime: play recordings at their own rate.
+        config: fields of `LiveConfig`, such as `duration=60` or `on_loss="hold"`.
+
+    Returns:
+        An iterator of `FusedFrame`: `fused`, `ir`, `vis`, `timestamp`, `state`, `stats`; close it, or use
+        it in a `with`, if it is not iterated to its end.
+
+    Raises:
+        EdgefuseError: a source, model or setting that cannot be used; while iterating: a source that failed.
+    """
+    from edgefuse.runtime.fuser import Fuser
+
+    settings = LiveConfig(**config)
+    fuse = model if callable(model) else Fuser(model, threads)
+    with ExitStack() as stack:
+        cameras: list[Source | Connection] = []
+        for role, asked in zip(ROLES, (ir, vis), strict=True):
+            camera = connect(asked, role, realtime) if isinstance(asked, str) else asked
+            stack.enter_context(camera)
+            cameras.append(camera)
+        prepare: dict[Role, Prepare] = {"ir": front_end(ir)} if isinstance(ir, str) else {}
+        session = Session(cameras[0], cameras[1], fuse, settings, stop=Stop(), prepare=prepare)
+        return Live(session, stack.pop_all())
