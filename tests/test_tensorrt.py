@@ -1,0 +1,221 @@
+"""Building and running engines with a TensorRT and a CUDA in memory: what is done, and what goes wrong."""
+
+import json
+import logging
+import sys
+from dataclasses import replace
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from edgefuse.errors import BackendError, InputError, ModelError
+from edgefuse.export.receipt import GateError
+from edgefuse.export.tensorrt import check_layers, export_engine, layer_share
+from edgefuse.runtime.profiles import SizeRange
+from edgefuse.runtime.sidecar import BuildOptions, read_sidecar
+from edgefuse.runtime.tensorrt import Engine, TensorRtBackend, describe
+from edgefuse.runtime.tensorrt_build import build_engine
+from edgefuse.weights import model_file
+from tests.fake_tensorrt import FakeCuda, fake_tensorrt
+
+NANO = model_file("nano")
+
+
+@pytest.fixture
+def install(monkeypatch, tmp_path):
+    """Puts fakes where TensorRT and cuda-python would be; returns a function of what is broken."""
+    monkeypatch.setenv("EDGEFUSE_CACHE", str(tmp_path / "cache"))
+
+    def put(cuda=None, version="10.3.0", **broken):
+        trt, cuda = fake_tensorrt(version, **broken), cuda or FakeCuda()
+        bindings = ModuleType("cuda.bindings")
+        bindings.runtime = cuda  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "tensorrt", trt)
+        monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
+        monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
+        return trt, cuda
+
+    return put
+
+
+@pytest.fixture
+def engine(install, tmp_path):
+    """An engine file that fits the fakes."""
+    install()
+    build_engine(NANO, tmp_path / "nano.engine")
+    return tmp_path / "nano.engine"
+
+
+def test_a_build_asks_for_what_it_should(install, tmp_path):
+    trt, _ = install()
+    options = BuildOptions(SizeRange((64, 64), (640, 480), (1280, 1024)), workspace_mb=256, level=5)
+    sidecar = build_engine(NANO, tmp_path / "nano.engine", options)
+    assert trt.seen["flags"] == 1 << 1
+    assert trt.seen["workspace"] == 256 << 20
+    assert trt.seen["cleared"] == "TF32"
+    assert trt.seen["profile"] == ("sources", (1, 2, 64, 64), (1, 2, 480, 640), (1, 2, 1024, 1280))
+    assert trt.seen["config"].profiling_verbosity == "detailed"
+    assert trt.seen["config"].builder_optimization_level == 5
+    assert (tmp_path / "nano.engine").read_bytes() == b"engine"
+    assert read_sidecar(tmp_path / "nano.engine") == sidecar
+    assert sidecar.machine.driver == "13.0"
+    assert sidecar.machine.cuda == "12.6"
+    assert sidecar.machine.sm == "8.7"
+    assert sidecar.onnx == str(NANO.resolve())
+    assert describe(sidecar) == "TensorRT 10.3.0 for Orin, layers: 1 fp16"
+
+
+def test_timings_are_kept_and_dropped_where_they_do_not_fit(install, tmp_path, caplog):
+    trt, _ = install()
+    build_engine(NANO, tmp_path / "a.engine")
+    build_engine(NANO, tmp_path / "a.engine")
+    assert trt.seen["timing_caches"] == [b"", b"timings"]
+    (file,) = (tmp_path / "cache").rglob("timing.cache")
+    assert file.parent.name == "trt10.3.0-orin-sm87"
+    trt, _ = install(timings="mismatch")
+    build_engine(NANO, tmp_path / "a.engine")
+    assert trt.seen["timing_caches"] == [b"timings", b""]
+    assert "started anew" in caplog.text
+
+
+def test_progress_is_told_and_ctrl_c_ends_the_build(install, tmp_path):
+    trt, _ = install()
+    steps = []
+    build_engine(NANO, tmp_path / "a.engine", progress=lambda *step: steps.append(step))
+    assert steps == [("Timing", 0, 2), ("Timing", 1, 2), ("Timing", 2, 2)]
+    assert trt.seen["went_on"]
+
+    def interrupt(*step):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(NANO, tmp_path / "b.engine", progress=interrupt)
+    assert not trt.seen["went_on"]
+    assert not list(tmp_path.glob("b.engine*"))
+
+
+@pytest.mark.parametrize(
+    ("broken", "kind", "sentence"),
+    [
+        ({"builder": True}, BackendError, "TensorRT cannot start: no device was found$"),
+        ({"parse": False}, ModelError, r"TensorRT 10\.3\.0 cannot parse .*nano\.onnx: unknown operator$"),
+        ({"profile": -1}, InputError, "TensorRT refuses the size range"),
+        ({"build": None}, BackendError, "found no engine for .* within 1024 MB"),
+        ({"deserialize": None}, BackendError, "cannot load the engine that it built"),
+        ({"layers": ["conv"]}, BackendError, "does not tell the layers' precision"),
+    ],
+)
+def test_a_build_that_fails_is_one_sentence_and_leaves_nothing(install, tmp_path, broken, kind, sentence):
+    install(**broken)
+    with pytest.raises(kind, match=sentence):
+        build_engine(NANO, tmp_path / "nano.engine")
+    assert not list(tmp_path.glob("nano.engine*"))
+
+
+def test_what_cannot_be_built_is_one_sentence(install, tmp_path):
+    install()
+    (tmp_path / "cut.onnx").write_bytes(NANO.read_bytes()[:-9])
+    (tmp_path / "other.onnx").write_bytes(b"")
+    for name, sentence in (("cut", "or is cut off"), ("other", "does not say what"), ("no", "cannot read")):
+        with pytest.raises((ModelError, InputError), match=rf"{name}\.onnx|{sentence}"):
+            build_engine(tmp_path / f"{name}.onnx", tmp_path / "x.engine")
+    with pytest.raises(InputError, match="there is no folder"):
+        build_engine(NANO, tmp_path / "no" / "x.engine")
+
+
+def test_a_frame_goes_through_and_buffers_are_kept(install, engine):
+    _, cuda = install()
+    backend = TensorRtBackend(engine, rebuild=False)
+    assert backend.device == "TensorRT 10.3.0 on Orin"
+    assert backend.spec.model == "nano"
+    x = np.random.default_rng(1).random((1, 2, 48, 64), np.float32)
+    first = backend.run(x)
+    np.testing.assert_allclose(first, x.mean(1, keepdims=True), atol=1e-6)
+    second = backend.run(x * 0)
+    assert cuda.allocations == 4, "two buffers, each on both sides, once"
+    assert first.any()
+    assert not second.any(), "an answer is not overwritten by the next"
+    backend.run(np.zeros((1, 2, 32, 32), np.float32))
+    assert cuda.allocations == 4
+    backend.run(np.zeros((1, 2, 480, 640), np.float32))
+    assert cuda.allocations == 8
+    backend.close()
+    assert not cuda.memory
+    assert cuda.streams == 0
+
+
+@pytest.mark.parametrize(
+    ("broken", "kind", "sentence"),
+    [
+        ({"shape": False}, InputError, r"sources \[1, 2, 48, 64\] does not fit .* to \[1, 2, 1088, 1920\]"),
+        ({"shape": False, "static": (1, 2, 8, 8)}, InputError, r"built for \[1, 2, 8, 8\] alone.*--size"),
+        ({"address": False}, BackendError, "refuses the buffer of sources"),
+        ({"execute": False}, BackendError, "failed on a frame"),
+        ({"runtime": True}, BackendError, "cannot start: no device was found"),
+        ({"deserialize": None}, BackendError, r"cannot load .*nano\.engine"),
+        ({"context": None}, BackendError, r"cannot load .*nano\.engine"),
+    ],
+)
+def test_a_run_that_fails_is_one_sentence(install, engine, broken, kind, sentence):
+    _, cuda = install(**broken)
+    with pytest.raises(kind, match=sentence):
+        Engine(engine)({"sources": np.zeros((1, 2, 48, 64), np.float32)})
+    assert not cuda.memory
+    assert cuda.streams == 0
+
+
+@pytest.mark.parametrize(
+    ("function", "at"),
+    [("cudaMalloc", 2), ("cudaHostAlloc", 2), ("cudaMemcpyAsync", 1), ("cudaGetDevice", 1)],
+)
+def test_a_cuda_that_fails_is_one_sentence_and_loses_no_memory(install, engine, function, at):
+    _, cuda = install(FakeCuda(function, at))
+    with pytest.raises(BackendError, match=r"CUDA failed: no CUDA-capable device .*nvidia-smi"):
+        TensorRtBackend(engine).run(np.zeros((1, 2, 48, 64), np.float32))
+    assert not cuda.memory
+    assert cuda.streams == 0
+
+
+def test_an_onnx_file_is_built_into_the_cache_once(install, tmp_path, caplog):
+    install()
+    for _ in range(2):
+        assert TensorRtBackend(NANO).sidecar.onnx_sha256
+    assert [r.levelno for r in caplog.records] == [logging.WARNING]
+    (file,) = (tmp_path / "cache").rglob("*.engine")
+    install(version="11.4.0.106")
+    with pytest.raises(ModelError, match="no-rebuild"):
+        TensorRtBackend(file, rebuild=False)
+
+
+def test_missing_and_old_packages_are_one_sentence(install, engine, monkeypatch):
+    install(version="8.6.1")
+    with pytest.raises(BackendError, match=r"TensorRT 8\.6\.1 is too old"):
+        TensorRtBackend(engine)
+    install()
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    with pytest.raises(BackendError, match=r"cuda-python is not installed: pip install"):
+        TensorRtBackend(engine)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(BackendError, match=r"TensorRT cannot be loaded .*pip install tensorrt"):
+        TensorRtBackend(engine)
+
+
+def test_an_export_fails_if_its_precision_did_not_take(install, tmp_path):
+    install()
+    sidecar = export_engine(NANO, tmp_path / "nano.engine")
+    check_layers(tmp_path / "nano.engine", sidecar)  # an fp32 file may have any layers
+    half = replace(sidecar, spec=replace(sidecar.spec, precision="fp16"))
+    check_layers(tmp_path / "nano.engine", replace(half, layers={"fp16": 3, "fp32": 5, "other": 90}))
+    assert layer_share(replace(half, layers={"fp16": 3, "fp32": 5, "other": 90})) == 3 / 8
+    for layers in ({"fp32": 9, "fp16": 1}, {"other": 4}, {}):
+        with pytest.raises(GateError, match=r"fp16 did not take in .*nano\.engine: \d+% of its layers"):
+            check_layers(tmp_path / "nano.engine", replace(half, layers=layers))
+    with pytest.raises(InputError, match=r"the suffix must be \.engine"):
+        export_engine(NANO, tmp_path / "nano.trt")
+
+
+def test_the_sidecar_is_plain_json(engine):
+    values = json.loads(engine.with_name("nano.engine.json").read_text())
+    assert values["machine"]["gpu"] == "Orin"
+    assert values["layers"]["fp16"] == 1
