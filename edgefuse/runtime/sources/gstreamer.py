@@ -40,7 +40,10 @@ class Pipeline(CaptureSource):
             cv2.CAP_PROP_READ_TIMEOUT_MSEC,
             round(self.limit * 1000),
         ]
-        capture = open_capture(pipeline, cv2.CAP_GSTREAMER, limits)
+        # Older versions refuse to be limited; what hangs in them is left to whoever supervises the source.
+        capture = open_capture(pipeline, cv2.CAP_GSTREAMER, limits) or open_capture(
+            pipeline, cv2.CAP_GSTREAMER
+        )
         if capture is None:
             raise LostError(f"{spec.name}: GStreamer cannot start this pipeline; try it with gst-launch-1.0")
         super().__init__(spec.name, capture)
@@ -49,6 +52,10 @@ class Pipeline(CaptureSource):
         except LostError:
             self.close()
             raise
+
+    def _kernel_time(self, arrived: float) -> float:
+        """A pipeline tells its position, counted from its own start: frames are stamped as they arrive."""
+        return arrived
 
 
 def _has_gstreamer() -> bool:
