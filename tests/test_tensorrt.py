@@ -7,11 +7,13 @@ from dataclasses import replace
 from types import ModuleType
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 
 from edgefuse.errors import BackendError, InputError, ModelError
 from edgefuse.export.receipt import GateError
-from edgefuse.export.tensorrt import check_layers, export_engine, layer_share
+from edgefuse.export.tensorrt import casts_outermost, check_layers, export_engine, layer_share
 from edgefuse.runtime.profiles import SizeRange
 from edgefuse.runtime.sidecar import BuildOptions, read_sidecar
 from edgefuse.runtime.tensorrt import Engine, TensorRtBackend, describe
@@ -219,3 +221,38 @@ def test_the_sidecar_is_plain_json(engine):
     values = json.loads(engine.with_name("nano.engine.json").read_text())
     assert values["machine"]["gpu"] == "Orin"
     assert values["layers"]["fp16"] == 1
+
+
+def test_images_are_cast_at_the_ends_alone_and_come_out_the_same():
+    graph = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 18]> g (uint8[N, H, W, 3] vis) => (uint8[N, H, W, 3] fused)
+        <float gain = {1.5}, float low = {0.0}, float high = {255.0}> {
+            planes = Transpose<perm=[0, 3, 1, 2]>(vis)
+            levels = Cast<to=1>(planes)
+            more = Mul(levels, gain)
+            round = Round(more)
+            clipped = Clip(round, low, high)
+            bytes = Cast<to=2>(clipped)
+            fused = Transpose<perm=[0, 2, 3, 1]>(bytes)
+        }""")
+    before = onnx.ModelProto.FromString(graph.SerializeToString())
+    casts_outermost(graph)
+    onnx.checker.check_model(graph, full_check=True)
+    images = {"vis": np.random.default_rng(3).integers(0, 256, (2, 12, 16, 3), np.uint8)}
+    assert_same_answers(before, graph, images)
+    assert_no_bytes_inside(graph)
+
+
+def assert_same_answers(one, other, inputs):
+    cpu = ["CPUExecutionProvider"]
+    sessions = [onnxruntime.InferenceSession(g.SerializeToString(), providers=cpu) for g in (one, other)]
+    answers = [session.run(None, inputs) for session in sessions]
+    np.testing.assert_array_equal(answers[0][0], answers[1][0])
+
+
+def assert_no_bytes_inside(graph):
+    typed = onnx.shape_inference.infer_shapes(graph).graph
+    inside = {v.name for v in typed.value_info if v.type.tensor_type.elem_type == onnx.TensorProto.UINT8}
+    assert not inside
+    takers = [n.op_type for n in graph.graph.node for i in graph.graph.input if i.name in n.input]
+    assert set(takers) == {"Cast"}
