@@ -113,7 +113,6 @@ class Every:
                 return pair_of(self._grid, lead, best)
             self._give_up(self._grid, lead)
             if self._partner in self._ended and (best is None or best.at < lead.at):
-                self._near.clear()
                 self._ended.add(self._grid)
         return None
 

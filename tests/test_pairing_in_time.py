@@ -1,0 +1,231 @@
+"""Pairing by time and the clocks of two cameras: pure functions, without any camera."""
+
+import random
+from copy import copy
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgefuse.runtime.clocks import Clock
+from edgefuse.runtime.latest import GRACE, Latest
+from edgefuse.runtime.pairing import Every, Pair
+from edgefuse.runtime.sources import Frame, Role
+from edgefuse.sim import Rig, RigConfig
+
+IMAGE = np.zeros((1, 1), np.uint8)
+RIG = Rig(RigConfig(size=(16, 16)))
+
+
+def frame(index: int, at: float = 0.0) -> Frame:
+    return Frame(IMAGE, index, at, at)
+
+
+def ids(pair: Pair) -> tuple[int | None, int | None]:
+    return None if pair.ir is None else pair.ir.index, None if pair.vis is None else pair.vis.index
+
+
+# --- clocks
+
+
+@given(
+    offset=st.floats(-1e4, 1e4),
+    drift=st.floats(-500, 500),
+    jitter=st.floats(0, 0.03),
+    fps=st.sampled_from([9.0, 25.0, 30.0, 60.0]),
+    seed=st.integers(0, 99),
+)
+def test_offset_and_drift_are_found_under_jitter(
+    offset: float, drift: float, jitter: float, fps: float, seed: int
+) -> None:
+    rng, clock, errors = random.Random(seed), Clock(), []
+    rig = copy(RIG)
+    rig.config = replace(rig.config, ir_clock_offset=offset, ir_clock_drift=drift, ir_fps=fps)
+    for n in range(int(60 * fps)):
+        true = rig.capture_time("ir", n)
+        estimate = clock.observe(rig.timestamp("ir", n), true + jitter * rng.random())
+        if true > 15:
+            errors.append(abs(estimate - true))
+    assert max(errors) < 1e-6 + 0.15 * jitter
+    assert clock.drift == pytest.approx(drift, abs=1e-3 + 1e4 * jitter)
+    assert -clock.offset == pytest.approx(offset + 60 * drift * 1e-6, abs=1e-3 + jitter)
+    assert clock.jumps == 0
+
+
+@pytest.mark.parametrize("jump", [3600.0, -3600.0, 0.8])
+def test_a_clock_that_is_set_is_learnt_anew(jump: float) -> None:
+    clock = Clock()
+    found = [clock.observe(n / 25 + (jump if n >= 100 else 0.0), n / 25) for n in range(200)]
+    assert found == pytest.approx([n / 25 for n in range(200)], abs=1e-9)
+    assert clock.jumps == 1
+
+
+def test_a_single_wrong_timestamp_changes_nothing() -> None:
+    clock = Clock()
+    for n in range(100):
+        wrong = {50: 1e9, 60: float("nan"), 70: float("-inf")}.get(n, n / 25)
+        assert clock.observe(wrong, n / 25) == pytest.approx(n / 25)
+    assert clock.jumps == 0
+
+
+def test_a_burst_after_a_stall_does_not_move_the_clock() -> None:
+    clock = Clock()
+    for n in range(250):
+        clock.observe(n / 25, n / 25 + 0.05)
+    held_up = [clock.observe(n / 25, 255 / 25 + 0.05) for n in range(250, 256)]
+    assert held_up == pytest.approx([n / 25 + 0.05 for n in range(250, 256)], abs=1e-6)
+
+
+# --- every frame of a recording
+
+
+@given(
+    counts=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    rates=st.tuples(st.sampled_from([7.0, 9.0, 25.0, 30.0]), st.sampled_from([25.0, 30.0, 60.0])),
+    start=st.floats(-0.5, 0.5),
+)
+def test_every_frame_gets_the_nearest_partner_once(
+    counts: tuple[int, int], rates: tuple[float, float], start: float
+) -> None:
+    times: dict[Role, list[float]] = {
+        "ir": [start + n / rates[0] for n in range(counts[0])],
+        "vis": [n / rates[1] for n in range(counts[1])],
+    }
+    pairer, pairs, given_out = Every("ir", limit=0.1), [], {"ir": 0, "vis": 0}
+    while wants := pairer.wants:
+        role = wants[0]
+        if given_out[role] == counts[role == "vis"]:
+            pairer.end(role)
+        else:
+            n = given_out[role]
+            given_out[role] += 1
+            pairer.push(role, frame(n), times[role][n], 0.0)
+        while pair := pairer.pop(0.0):
+            pairs.append(ids(pair))
+    pairer.finish()
+    best = {n: min(abs(at - t) for t in times["vis"]) for n, at in enumerate(times["ir"])}
+    assert [n for n, _ in pairs] == [n for n, gap in best.items() if gap <= 0.1]
+    for ir, vis in pairs:
+        assert ir is not None
+        assert vis is not None
+        assert abs(times["ir"][ir] - times["vis"][vis]) == pytest.approx(best[ir])
+    fused = {"ir": len({ir for ir, _ in pairs}), "vis": len({vis for _, vis in pairs})}
+    assert {role: fused[role] + pairer.unpaired[role] for role in ("ir", "vis")} == given_out
+
+
+# --- live
+
+
+class Play:
+    """Two cameras on a clock that is turned by hand."""
+
+    def __init__(self, pairer: Latest) -> None:
+        self.pairer, self.now = pairer, 0.0
+        self.counts: dict[Role, int] = {"ir": 0, "vis": 0}
+
+    def at(self, now: float, *roles: Role) -> list[tuple[int | None, int | None]]:
+        """Let these cameras deliver a frame taken just now; return what comes out."""
+        self.now, out = now, []
+        for role in roles:
+            self.pairer.push(role, frame(self.counts[role], now), now, now)
+            self.counts[role] += 1
+            out += self.pop()
+        return out + (self.pop() if not roles else [])
+
+    def pop(self) -> list[tuple[int | None, int | None]]:
+        out = []
+        while pair := self.pairer.pop(self.now):
+            out.append(ids(pair))
+        return out
+
+
+def test_frames_of_one_moment_meet_in_either_order() -> None:
+    for order in (("ir", "vis"), ("vis", "ir")):
+        play, out = Play(Latest()), []
+        for n in range(10):
+            out += play.at(n * 0.04, order[0])
+            out += play.at(n * 0.04 + 0.003, order[1])
+        assert out == [(n, n) for n in range(10)]
+
+
+def test_a_slow_infrared_frame_serves_several_visible_ones() -> None:
+    play = Play(Latest(periods={"ir": 1 / 9, "vis": 1 / 30}))
+    out = []
+    for n in range(60):
+        if n % 3 == 0:
+            out += play.at(n / 30, "ir")
+        out += play.at(n / 30, "vis")
+        out += play.at(n / 30 + 0.021)
+    assert [vis for _, vis in out] == list(range(60))
+    assert [ir for ir, _ in out[::3]] == list(range(20))
+
+
+def test_the_infrared_camera_can_set_the_pace() -> None:
+    play = Play(Latest(rate="ir", periods={"ir": 1 / 10, "vis": 1 / 30}))
+    out = []
+    for n in range(60):
+        out += play.at(n / 30, "vis")
+        if n % 3 == 0:
+            out += play.at(n / 30, "ir")
+    assert out == [(n, 3 * n) for n in range(20)]
+    play.pairer.finish()
+    assert play.pairer.unpaired == {"ir": 0, "vis": 40}
+
+
+@given(st.lists(st.tuples(st.floats(0.001, 0.4), st.sampled_from(["ir", "vis"])), max_size=80))
+def test_each_frame_is_shown_once_or_counted(steps: list[tuple[float, Role]]) -> None:
+    play, now = Play(Latest(limit=0.05)), 0.0
+    pairer, skews, times = play.pairer, [], []
+    used: dict[Role, int] = {"ir": 0, "vis": 0}
+    for wait, role in steps:
+        now += wait
+        pairer.push(role, frame(play.counts[role], now), now, now)
+        play.counts[role] += 1
+        while pair := pairer.pop(now):
+            skews.append(pair.skew)
+            times.append(pair.time)
+            for fresh in pair.fresh:
+                used[fresh] += 1
+    pairer.finish()
+    assert all(skew <= 0.05 for skew in skews)
+    assert {role: used[role] + pairer.unpaired[role] for role in ("ir", "vis")} == play.counts
+    assert all(a <= b for a, b in pairwise(times))
+
+
+def test_a_camera_is_shown_alone_while_the_other_is_silent() -> None:
+    play = Play(Latest())
+    assert play.at(0.0, "vis") == []
+    assert play.at(GRACE / 2, "vis") == [], "the other one may still come up"
+    assert play.at(GRACE + 0.1, "vis") == [(None, 2)]
+    assert play.at(GRACE + 0.2, "ir") == []
+    assert play.at(GRACE + 0.2, "vis") == [(0, 3)]
+    assert play.at(GRACE + 0.8, "ir") == [(1, None)], "now it is the visible one that is silent"
+    assert play.at(GRACE + 0.8, "vis") == [(1, 4)]
+
+
+def test_frames_too_far_apart_are_in_no_pair() -> None:
+    play = Play(Latest(limit=0.01))
+    out = []
+    for n in range(20):
+        out += play.at(n * 0.04, "ir")
+        out += play.at(n * 0.04 + 0.02, "vis")
+    assert out == []
+    play.pairer.finish()
+    assert play.pairer.unpaired == {"ir": 20, "vis": 20}
+
+
+def test_waiting_for_a_partner_that_never_comes_in_time_is_given_up() -> None:
+    """Infrared always arrives 30 ms late: after a few frames nobody waits for it any more."""
+    pairer, waits = Latest(), 0
+    for n in range(40):
+        taken = n * 0.04
+        pairer.push("ir", frame(n, taken - 0.04), taken - 0.04, taken - 0.01)
+        pairer.push("vis", frame(n, taken), taken, taken)
+        if pairer.pop(taken) is None:
+            waits += 1
+            assert pairer.due(taken) == pytest.approx(0.02)
+            assert pairer.pop(taken + 0.021) is not None
+    assert waits <= 8
