@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from edgefuse.errors import SourceError
@@ -69,6 +70,7 @@ class Decoder:
         prompt: bool = False,
     ) -> None:
         self._grey = role == "ir"
+        self._converter = VideoReformatter()  # kept: to set one up takes as long as to convert a frame
         self._lock = threading.Lock()
         self._closing = False
         self._ready: deque[tuple[av.VideoFrame, float]] = deque()
@@ -116,7 +118,7 @@ class Decoder:
         lost, self._errors = self._errors, 0
         pts = frame.pts if self.timed else None
         seconds = float(pts * frame.time_base) if pts is not None and frame.time_base else None
-        return Decoded(_to_array(frame, self._grey), seconds, pts, arrived, lost)
+        return Decoded(self._to_array(frame), seconds, pts, arrived, lost)
 
     def _decode(self, packet: Any, arrived: float) -> None:
         try:
@@ -131,6 +133,17 @@ class Decoder:
                 self._errors += 1
             else:
                 self._ready.append((frame, arrived))
+
+    def _to_array(self, frame: av.VideoFrame) -> NDArray[Any]:
+        name = frame.format.name
+        if name.startswith("gray") and not name.startswith("grayf"):
+            image = frame.to_ndarray()  # as it is, and without a copy
+        else:
+            deep = any(component.bits > 8 for component in frame.format.components)
+            wanted = ("gray16le" if deep else "gray") if self._grey else "bgr24"
+            image = self._converter.reformat(frame, format=wanted).to_ndarray()
+        turns = round(frame.rotation / 90) % 4
+        return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
     def seek(self, seconds: float) -> None:
         """Go on at the last key frame before `seconds` on the stream's clock."""
@@ -157,16 +170,3 @@ def rate_of(stream: av.VideoStream) -> float:
     """Return the frame rate that a container states, or 25 where it states none, or its clock's."""
     rate = float(stream.average_rate or stream.guessed_rate or 0)
     return rate if 0 < rate <= 1000 else DEFAULT_FPS
-
-
-def _to_array(frame: av.VideoFrame, grey: bool) -> NDArray[Any]:
-    name = frame.format.name
-    deep = any(component.bits > 8 for component in frame.format.components)
-    if name.startswith("gray") and not name.startswith("grayf"):
-        image = frame.to_ndarray()  # as it is, and without a copy
-    elif grey:
-        image = frame.to_ndarray(format="gray16le" if deep else "gray")
-    else:
-        image = frame.to_ndarray(format="bgr24")
-    turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
