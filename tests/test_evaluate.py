@@ -1,6 +1,8 @@
 import csv
 import json
 import math
+from collections import Counter
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from edgefuse.errors import InputError, ModelError
 from edgefuse.evaluate import (
     TRIVIAL,
     Candidate,
+    Problem,
     Settings,
     best,
     compare,
@@ -19,6 +22,7 @@ from edgefuse.evaluate import (
     summarise_degraded,
     trivial,
     write_csv,
+    write_html,
     write_json,
 )
 from edgefuse.evaluate.candidates import unique
@@ -213,3 +217,55 @@ def test_candidates_of_one_name_are_told_apart(tmp_path):
     assert [c.name for c in candidates] == [str(paths[0]), str(paths[1]), "ratio"]
     assert named("average") == Candidate("average", "trivial")
     assert named("some/model.onnx").name == "model"
+
+
+class _Page(HTMLParser):
+    """Counts tags, collects addresses, and checks that tags are closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.count, self.addresses = [], Counter(), []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.count[tag] += 1
+        self.addresses += [value for name, value in attributes if name in ("src", "href")]
+        if tag not in ("meta", "img", "rect", "circle", "path"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.count[tag] += 1
+
+    def handle_endtag(self, tag):
+        if tag != "rect":
+            assert self.open.pop() == tag
+
+
+def test_the_report_is_one_file_with_tables_plots_and_pictures(folders):
+    settings = Settings(robust=True, video=True)
+    result = run(folders, ("average", "maximum", "fused"), settings)
+    result.problems.append(Problem("<script>", "why & how"))
+    write_html(folders / "e.html", result, compare(result, "average", "maximum"))
+    page = _Page((folders / "e.html").read_text())
+    assert page.count["svg"] == len(settings.columns) + 4  # distributions, and bars by source
+    assert page.count["figure"] == 3 * 5
+    assert page.count["table"] == 2 + 5 + 1
+    assert page.count["script"] == 0
+    assert len(page.addresses) == 2 * 15
+    assert all(address.startswith("data:image/jpeg;base64,") for address in page.addresses)
+
+
+def test_the_report_of_a_single_pair_and_column(folders):
+    for stem in "bc":
+        for side in ("ir", "vis"):
+            (folders / side / f"{stem}.png").unlink()
+    write_html(folders / "e.html", run(folders, ("copy-ir",), Settings(metrics=("EN",))))
+    page = _Page((folders / "e.html").read_text())
+    assert (page.count["svg"], page.count["figure"]) == (2, 3)
+
+
+def test_axes_have_round_ticks():
+    from edgefuse.evaluate.charts import _step
+
+    assert [_step(span) for span in (0.9, 1, 5, 7.9, 100)] == [0.2, 0.2, 1, 1, 20]

@@ -39,13 +39,14 @@ def evaluate(
     ),
     json: Path | None = typer.Option(None, help="Write all scores as JSON."),
     csv: Path | None = typer.Option(None, help="Write one row a pair and candidate."),
+    html: Path | None = typer.Option(None, help="Write a report with plots and pictures to look at."),
 ) -> None:
     """Score models and folders of fused images over pairs, beside the trivial fusions.
 
     Pairs have equal file stems and must be of one size. A pair that one candidate lacks counts for none; it
     is listed, and the exit status is then not 0.
     """
-    from edgefuse.evaluate import Settings, write_csv, write_json
+    from edgefuse.evaluate import Settings, write_csv, write_html, write_json
     from edgefuse.evaluate import compare as differences_of
     from edgefuse.evaluate import evaluate as run
     from edgefuse.evaluate.tables import compare_table, degradations, robust_tables, summary_table
@@ -53,7 +54,7 @@ def evaluate(
 
     names = tuple(METRICS) if metrics == "all" else tuple(name.strip() for name in metrics.split(","))
     settings = Settings(protocol, names, video, robust)
-    _check_targets(json, csv)
+    _check_targets(json, csv, html)
     candidates, compared = _candidates(model, fused, trivial, compare)
     stdout, stderr = Console(), Console(stderr=True)
     columns = (TextColumn("Scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -82,6 +83,8 @@ def evaluate(
         write_json(json, result, differences)
     if csv:
         write_csv(csv, result)
+    if html:
+        write_html(html, result, differences)
     if result.problems:
         _list_problems(stderr, result)
         if not skip_bad:

@@ -9,6 +9,7 @@ from edgefuse.evaluate.candidates import Candidate, folder, model, named, trivia
 from edgefuse.evaluate.compare import Difference, compare
 from edgefuse.evaluate.files import as_dict, write_csv, write_json
 from edgefuse.evaluate.pair import PairScores, Settings
+from edgefuse.evaluate.report import write_html
 from edgefuse.evaluate.run import Evaluation, Problem, evaluate
 from edgefuse.evaluate.summary import Mean, best, summarise, summarise_degraded
 from edgefuse.evaluate.trivial import TRIVIAL
@@ -33,5 +34,6 @@ __all__ = [
     "summarise_degraded",
     "trivial",
     "write_csv",
+    "write_html",
     "write_json",
 ]
