@@ -84,7 +84,7 @@ def test_cpu_runs_and_says_so():
 
 
 def test_unknown_and_not_built_providers_are_one_sentence():
-    with pytest.raises(BackendError, match="unknown provider 'cdua': known are cpu, cuda, tensorrt"):
+    with pytest.raises(BackendError, match=r"unknown provider 'cdua'.*known are cpu, cuda, tensorrt"):
         open_session(NANO, "cdua", onnxruntime.SessionOptions())
     if CUDA in onnxruntime.get_available_providers():
         pytest.skip("this is the GPU build of ONNX Runtime")

@@ -138,6 +138,8 @@ def test_a_frame_goes_through_and_buffers_are_kept(install, engine):
     assert cuda.allocations == 4, "two buffers, each on both sides, once"
     assert first.any()
     assert not second.any(), "an answer is not overwritten by the next"
+    with pytest.raises(ModelError, match=r"takes \['sources'\], not \['ir', 'vis'\]"):
+        backend.run_images(np.zeros((1, 8, 8, 1), np.uint8), np.zeros((1, 8, 8, 3), np.uint8))
     backend.run(np.zeros((1, 2, 32, 32), np.float32))
     assert cuda.allocations == 4
     backend.run(np.zeros((1, 2, 480, 640), np.float32))

@@ -189,6 +189,15 @@ def test_options_out_of_range_are_one_sentence():
         SizeRange(batch=0)
 
 
+def test_a_size_range_is_read_from_text():
+    wanted = SizeRange((320, 256), (640, 480), (1280, 1024), batch=2)
+    assert SizeRange.parse("320x256,640x480,1280x1024", batch=2) == wanted
+    assert SizeRange.parse("640x480") == SizeRange((640, 480), (640, 480), (640, 480))
+    for text in ("640x480,1280x1024", "640", "", "640x480,640x480,"):
+        with pytest.raises(InputError):
+            SizeRange.parse(text)
+
+
 def test_profiles_fill_open_dimensions_alone():
     sizes = SizeRange(min=(60, 50), opt=(640, 480), max=(1000, 900), batch=4)
     core = make_profiles({"sources": (-1, 2, -1, -1)}, sizes, multiple=16)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgefuse.errors import InputError
+from edgefuse.images import parse_size
 
 __all__ = ["Profile", "Shape", "SizeRange", "make_profiles", "provider_options"]
 
@@ -43,6 +44,24 @@ class SizeRange:
                 )
         if self.batch < 1:
             raise InputError(f"the profile's batch is {self.batch}, it must be at least 1")
+
+    @classmethod
+    def parse(cls, text: str, batch: int = 1) -> "SizeRange":
+        """Read `smallest,usual,largest`, such as `320x256,640x480,1280x1024`; one size stands for all.
+
+        Raises:
+            InputError: text of another form.
+        """
+        sizes = [parse_size(part) for part in text.split(",")]
+        if len(sizes) == 1:
+            sizes *= 3
+        if len(sizes) != 3:
+            raise InputError(
+                f"the sizes {text!r} are {len(sizes)}, not three: give smallest,usual,largest, "
+                "such as 320x256,640x480,1280x1024"
+            )
+        smallest, usual, largest = sizes
+        return cls(smallest, usual, largest, batch)
 
 
 def make_profiles(inputs: Mapping[str, Shape], sizes: SizeRange, multiple: int = 1) -> dict[str, Profile]:

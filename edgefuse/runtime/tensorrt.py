@@ -124,10 +124,13 @@ class Engine:
             A new array for each of `outputs`.
 
         Raises:
+            ModelError: other inputs than the engine's.
             InputError: a shape outside the engine's profile.
             BackendError: TensorRT or CUDA fails.
         """
         with self._lock:
+            if arrays.keys() != set(self.inputs):
+                raise ModelError(f"the engine takes {self.inputs}, not {list(arrays)}")
             shapes = {name: tuple(arrays[name].shape) for name in self.inputs}
             if shapes != self._shapes:
                 self._set_shapes(shapes)
@@ -200,9 +203,11 @@ class TensorRtBackend:
 
     def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map `[1, 2, H, W]` (infrared, visible luma) in [0, 1] to the fused `[1, 1, H, W]` in [0, 1]."""
-        if len(self.engine.inputs) != 1:
-            raise ModelError("this engine takes two images, not a network's input: call `engine` with both")
-        return self.engine({self.engine.inputs[0]: x})[self.engine.outputs[0]]
+        return self.engine({"sources": x})["fused"]
+
+    def run_images(self, ir: NDArray[np.uint8], vis: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Map uint8 `[N, H, W, 1]` and `[N, H, W, 3]`, colours in the spec's order, to `[N, H, W, 3]`."""
+        return self.engine({"ir": ir, "vis": vis})["fused"]
 
     def close(self) -> None:
         """Free the GPU's memory."""
