@@ -288,7 +288,7 @@ def test_a_broken_image_in_a_folder_is_named(tmp_path: Path) -> None:
         ("", "the source is empty"),
         ("cam", "unknown source 'cam'.*did you mean 'cam0'"),
         ("simm", "did you mean 'sim'"),
-        ("ftp://host/a.mp4", "unknown URL scheme 'ftp': known are http, .*did you mean"),
+        ("ftp://host/a.mp4", "unknown URL scheme 'ftp'.*known are http, "),
         ("http:///a.mp4", "names no host"),
         ("rtsp://host:99999/x", "is not a valid URL"),
         ("rtsp://host/x#transport=sctp", "option transport: unknown transport 'sctp': known are tcp, udp"),
