@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgefuse.errors import SourceError
+from edgefuse.errors import LostError, SourceError
 from edgefuse.runtime.opencv_video import open_writer
 from edgefuse.runtime.sources import Frame, RealTime, can_return, front_end, open_source, safe_name
 from edgefuse.runtime.sources import camera as camera_module
@@ -470,6 +470,18 @@ def test_a_bad_camera_gets_one_sentence_and_is_released(
     with pytest.raises(SourceError, match=sentence):
         open_source(text, "ir")
     assert not calls or device is None or device.released
+
+
+def test_a_torn_frame_is_lost_and_many_are_the_end(devices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Torn(FakeDevice):
+        def retrieve(self) -> tuple[bool, Any]:
+            return (True, flat(7)) if self.frames in (29, 27) else (False, None)
+
+    plug_in(devices, monkeypatch, Torn(30))
+    with open_source("cam0", "vis") as source:
+        assert [source.read().index for _ in range(2)] == [0, 2]  # type: ignore[union-attr]
+        with pytest.raises(LostError, match="cam0 was lost"):
+            source.read()
 
 
 @pytest.mark.parametrize("shape", [(48, 64), (1, 48 * 64), (48 * 64,)])

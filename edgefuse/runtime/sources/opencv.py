@@ -13,6 +13,7 @@ from edgefuse.runtime.sources.base import Frame, Source
 __all__ = ["CaptureSource"]
 
 DEFAULT_FPS = 25.0
+MOST_TORN = 10  # frames in a row that cannot be decoded
 KERNEL_SECONDS = 5.0  # older than this, a timestamp is of another clock
 
 
@@ -51,22 +52,24 @@ class CaptureSource(Source):
         return frame
 
     def _grab(self) -> Frame | None:
-        with self._busy:
-            try:
-                if self._closing or not self._capture.grab():
+        """Return the next frame that is whole; None: the device is gone, closed, or gives nothing usable."""
+        for _ in range(MOST_TORN):
+            with self._busy:
+                try:
+                    if self._closing or not self._capture.grab():
+                        return None
+                    arrived = time.monotonic()
+                    captured = self._kernel_time(arrived)
+                    ok, image = self._capture.retrieve()
+                except cv2.error:
                     return None
-                arrived = time.monotonic()
-                captured = self._kernel_time(arrived)
-                ok, image = self._capture.retrieve()
-            except cv2.error:
-                return None
-            finally:
-                if self._closing:
-                    self._capture.release()
-        index, self._next = self._next, self._next + 1
-        if not ok or image is None:  # a torn frame is the source's loss, the next one may be whole
-            return self._grab()
-        return Frame(self._decode(image), index, timestamp=captured, captured=captured)
+                finally:
+                    if self._closing:
+                        self._capture.release()
+            index, self._next = self._next, self._next + 1
+            if ok and image is not None:
+                return Frame(self._decode(image), index, timestamp=captured, captured=captured)
+        return None
 
     def _kernel_time(self, arrived: float) -> float:
         """Return the driver's time of the frame where that is on `time.monotonic()`, else its arrival."""
