@@ -46,9 +46,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """Return the sentence for an unknown name, with the known ones and the nearest match.
 
     >>> unknown_name("model", "nanno", ["cnn", "nano"])
-    "unknown model 'nanno': known are cnn, nano; did you mean 'nano'?"
+    "unknown model 'nanno' (did you mean 'nano'?): known are cnn, nano"
     """
     names = sorted(known)
     close = get_close_matches(name, names, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"unknown {kind} {name!r}: known are {', '.join(names) or 'none'}{hint}"
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"unknown {kind} {name!r}{hint}: known are {', '.join(names) or 'none'}"

@@ -199,6 +199,8 @@ def write_image(path: str | Path, image: NDArray[Any]) -> None:
         raise InputError(
             f"cannot write {path}: the suffix must be one of {', '.join(sorted(IMAGE_SUFFIXES))}"
         )
+    if path.suffix.lower() == ".pgm" and image.ndim == 3:
+        raise InputError(f"cannot write {path}: .pgm holds grey images only, use .ppm or .png for colour")
     encoded, data = cv2.imencode(path.suffix.lower(), image)
     if not encoded:
         raise InputError(f"cannot encode a {image.dtype} image of shape {image.shape} as {path.suffix}")

@@ -92,7 +92,7 @@ BOTH = ["--ir", "ir", "--vis", "vis"]
 WRONG = {
     "missing file": [
         (["fuse", "--ir", "absent.png", "--vis", "vis/b.png", *ONE], "no such file or folder: absent.png"),
-        (["export", "absent.pt"], "no such model file: absent.pt"),
+        (["export", "absent.pt"], "no such checkpoint: absent.pt"),
     ],
     "not an image": [
         (["fuse", "--ir", "ir/a.png", "--vis", "text.png", *ONE], "text.png is not an image"),
@@ -125,6 +125,12 @@ WRONG = {
         (["fuse", "--ir", "ir/a.png", "--vis", "vis/b.png", "--out", "o.xyz"], "suffix"),
         (["fuse", "--ir", "ir", "--vis", "vis", "--out", "text.png"], "text.png is a file"),
         (["fuse", "--ir", "ir/b.png", "--vis", "vis/b.png", "--out", "vis/b.png"], "overwrite the input"),
+        (["fuse", "--ir", "ir/b.png", "--vis", "vis/b.png", "--out", "o.pgm"], ".pgm holds grey"),
+        (["fuse", *BOTH, "--out", "o", "--threads", "100000"], "threads is 100000"),
+        (["train", *BOTH, "--patch", "32", "--threads", "0"], "threads is 0"),
+        (["train", *BOTH, "--patch", "32", "--sample-every", "0"], "sample_every is 0"),
+        (["train", *BOTH, "--patch", "32", "--out", "zero.png"], "cannot make the run folder zero.png"),
+        (["train", *BOTH, "--seed", "-1"], "seed is -1"),
         (["train", "--ir", "ir"], "give both --ir and --vis"),
         (["train", "--paradigm", "sptp", *BOTH], "without a partner: a, d"),
         (["train", "--paradigm", "mptp", *BOTH], "'mptp'"),
@@ -154,6 +160,14 @@ def test_an_unknown_option_is_named(run):
     status, _, err = run("fuse", "--infrared", "x")
     assert status == 2
     assert "--infrared" in err
+
+
+def test_an_unexpected_failure_is_one_sentence_too(run, folders, monkeypatch):
+    monkeypatch.setattr("edgefuse.batch.plan", lambda *_: 1 / 0)
+    status, _, err = run("fuse", "--ir", "ir", "--vis", "vis", "--out", "o")
+    assert status == 70
+    assert "bug in edgefuse (ZeroDivisionError: division by zero)" in err
+    assert "Traceback" not in err
 
 
 def test_debug_shows_the_traceback(folders):

@@ -112,7 +112,7 @@ def test_unusable_arrays_and_threads_are_named(pair):
         Fuser(Takes(0))(ir / 255, vis)
     with pytest.raises(InputError, match=r"visible image is 10x75"):
         Fuser(Takes(0))(ir, vis[:, :10])
-    with pytest.raises(InputError, match="threads is 0"):
+    with pytest.raises(InputError, match="threads is 0, it must be from 1 to 256"):
         Fuser("nano", threads=0)
 
 

@@ -36,3 +36,7 @@ def test_metadata_is_one_entry_of_plain_json():
 
 def test_unknown_names_list_the_known_ones():
     assert unknown_name("sink", "x", []) == "unknown sink 'x': known are none"
+    assert (
+        unknown_name("sink", "vidio", ["video"])
+        == "unknown sink 'vidio' (did you mean 'video'?): known are video"
+    )

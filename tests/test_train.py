@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from edgefuse.errors import InputError, ModelError
 from edgefuse.images import read_image, write_image
@@ -96,6 +97,35 @@ def test_a_folder_with_a_run_is_not_overwritten(finished):
         train(config, training_set(config), out)
 
 
+def test_a_run_that_was_killed_before_its_first_checkpoint_is_begun_anew(finished, tmp_path):
+    config, _, _ = finished
+    (tmp_path / "log.csv").write_text("step,total\n20,0.1\n40,")
+    weights = train(replace(config, steps=2), training_set(config), tmp_path)
+    assert weights.exists()
+    assert [row["step"] for row in read_log(tmp_path / "log.csv")] == [2]
+
+
+def test_training_can_begin_with_given_weights(finished, tmp_path):
+    config, _, weights = finished
+    tuned = replace(config, init=str(weights), steps=1, learning_rate=1e-9)
+    after = load_checkpoint(train(tuned, training_set(tuned), tmp_path / "tuned")).weights
+    before = load_checkpoint(weights).weights
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
+    with pytest.raises(ModelError, match="holds 'nano' weights, and 'cnn'"):
+        train(replace(tuned, model="cnn"), training_set(tuned), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_loss_that_is_no_number_is_never_saved(finished, tmp_path, monkeypatch):
+    config, _, _ = finished
+    stop = threading.Event()
+    stop.set()
+    monkeypatch.setattr("edgefuse.train.loop._step", lambda *_: {"total": torch.tensor(float("nan"))})
+    with pytest.raises(InputError, match="nan at step 1"):
+        train(config, training_set(config), tmp_path, stop=stop)
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
 def test_resuming_wants_the_same_run(finished, tmp_path):
     config, out, _ = finished
     data = training_set(config)
@@ -143,6 +173,15 @@ def test_an_epoch_ends_with_a_short_batch_and_the_next_is_drawn_afresh():
     assert later == [3, 1]
 
 
+def test_pairs_of_unequal_sizes_are_not_taken_for_aligned():
+    ir = ImageBank([("a", np.zeros((40, 50), np.uint8))])
+    vis = ImageBank([("a", np.zeros((80, 100), np.uint8))])
+    with pytest.raises(InputError, match="a is 50x40 in infrared and 100x80 in visible"):
+        TrainingSet(ir, vis, Pairing("sptp", ir.keys, vis.keys), 1, 1, 32, seed=0)
+    data = TrainingSet(ir, vis, Pairing("aptp", ir.keys, vis.keys), 1, 1, 32, seed=0)
+    assert data.patches([(0, 0)], 0).shape == (1, 2, 32, 32)
+
+
 def test_images_smaller_than_a_patch_are_named():
     ir, vis = banks([(64, 64), (64, 40)])
     with pytest.raises(InputError, match=r"infrared image 1 .*40 pixels.*patch of 48"):
@@ -174,6 +213,8 @@ def test_the_simulated_rig_trains_without_folders():
         {"learning_rate": float("nan")},
         {"clip": 0},
         {"paradigm": "x"},
+        {"seed": -1},
+        {"seed": 2**63},
         {"vis": ()},
     ],
 )
@@ -202,11 +243,22 @@ def test_damaged_checkpoints_are_named(finished, tmp_path):
     (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "cut.safetensors").write_bytes(weights.read_bytes()[:1000])
     torch.save({"weights": {}}, tmp_path / "foreign.pt")
+    whole_values = torch.load(out / "checkpoint.pt")
+    torch.save({k: v for k, v in whole_values.items() if k != "step"}, tmp_path / "less.pt")
+    torch.save(whole_values | {"weights": [1]}, tmp_path / "list.pt")
+    save_file({"a": torch.ones(1)}, tmp_path / "plain.safetensors")
+    save_file({"a": torch.ones(1)}, tmp_path / "json.safetensors", metadata={"edgefuse": "{"})
+    save_file({"a": torch.ones(1)}, tmp_path / "keys.safetensors", metadata={"edgefuse": '{"x": 1}'})
     for name, words in {
         "absent.pt": "no such checkpoint",
         "cut.pt": "not a readable",
         "cut.safetensors": "not a readable",
         "foreign.pt": "not a checkpoint written by",
+        "less.pt": "lacks parts",
+        "list.pt": "weights is a list",
+        "plain.safetensors": "no edgefuse metadata",
+        "json.safetensors": "damaged edgefuse metadata",
+        "keys.safetensors": "lacks parts",
     }.items():
         with pytest.raises(ModelError, match=words):
             load_checkpoint(tmp_path / name)

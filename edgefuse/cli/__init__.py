@@ -74,6 +74,17 @@ def main() -> None:
             raise
         stderr.print(f"[bold red]error:[/] {_sentence(error)}", highlight=False, soft_wrap=True)
         sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        name = type(error).__name__
+        stderr.print(
+            f"[bold red]error:[/] this is a bug in edgefuse ({name}: {_sentence(error)}); "
+            "please report it with what --debug shows",
+            highlight=False,
+            soft_wrap=True,
+        )
+        sys.exit(70)  # EX_SOFTWARE
 
 
 def _sentence(error: Exception) -> str:

@@ -6,6 +6,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from edgefuse.weights import DEFAULT_MODEL
+
 __all__ = ["fuse"]
 
 
@@ -13,7 +15,7 @@ def fuse(
     ir: Path = typer.Option(..., help="Infrared image, or folder of them (8 or 16 bit, white = hot)."),
     vis: Path = typer.Option(..., help="Visible image, or folder; pairs have equal file stems."),
     out: Path = typer.Option(..., help="Image to write, or folder for the fused images."),
-    model: str = typer.Option("nano", help="Shipped model (see `edgefuse models`) or an .onnx file."),
+    model: str = typer.Option(DEFAULT_MODEL, help="Shipped model (see `edgefuse models`) or an .onnx file."),
     threads: int | None = typer.Option(None, help="CPU threads.", show_default="all cores"),
 ) -> None:
     """Fuse an infrared and a visible image, or two folders of them, in colour."""

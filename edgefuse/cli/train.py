@@ -1,10 +1,8 @@
 """`edgefuse train`."""
 
-import signal
 import threading
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
 import typer
 from rich.console import Console
@@ -39,6 +37,9 @@ def train(
     gradient_scale: str = typer.Option(
         "image", help="What gradients are stretched to 0..1 by before they are compared: image, batch, none."
     ),
+    init: str | None = typer.Option(
+        None, help="Begin with these weights: a checkpoint or a shipped model.", show_default="random weights"
+    ),
     seed: int = typer.Option(0, help="Same seed, same machine: same weights."),
     threads: int | None = typer.Option(None, help="CPU threads.", show_default="all cores"),
     out: Path | None = typer.Option(None, help="Run folder.", show_default="runs/MODEL-PARADIGM-SEED"),
@@ -55,6 +56,8 @@ def train(
     needs("train", "torch", "safetensors", "matplotlib")
     import torch
 
+    from edgefuse.cli.signals import stopping_on_signals
+    from edgefuse.runtime.backends import check_threads
     from edgefuse.train.config import TrainConfig
     from edgefuse.train.data import training_set
     from edgefuse.train.loop import train as run
@@ -74,7 +77,9 @@ def train(
         learning_rate=lr,
         losses=LossConfig(gradient=alpha, ssim=beta, gradient_scale=gradient_scale),
         seed=seed,
+        init=init,
     )
+    check_threads(threads)
     if threads is not None:
         torch.set_num_threads(threads)
     console = Console()
@@ -89,11 +94,11 @@ def train(
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[losses]}"), TimeRemainingColumn())
     stop = threading.Event()
 
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    previous = signal.signal(signal.SIGINT, on_signal), signal.signal(signal.SIGTERM, on_signal)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    hidden = not console.is_terminal
+    with (
+        stopping_on_signals(lambda _: stop.set()),
+        Progress(*columns, console=console, disable=hidden) as bar,
+    ):
         task = bar.add_task("train", total=steps, losses="")
 
         def show(now: Step) -> None:
@@ -113,8 +118,6 @@ def train(
             on_progress=show,
             stop=stop,
         )
-    signal.signal(signal.SIGINT, previous[0])
-    signal.signal(signal.SIGTERM, previous[1])
     if stop.is_set() and result.suffix == ".pt":
         console.print(f"Stopped; checkpoint in {result}. The same command with --resume goes on.")
     else:

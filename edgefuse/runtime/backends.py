@@ -7,15 +7,19 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse.errors import BackendError, ModelError, unknown_name
+from edgefuse.errors import BackendError, InputError, ModelError, unknown_name
 from edgefuse.spec import METADATA_KEY, ModelSpec
 
-__all__ = ["ENGINES", "Backend", "OnnxRuntimeBackend", "OpenVinoBackend", "load_backend"]
+__all__ = ["ENGINES", "Backend", "OnnxRuntimeBackend", "OpenVinoBackend", "check_threads", "load_backend"]
 
 MISSING_ENGINE = (
     "no inference engine is installed: pip install 'edgefuse[cpu]' (or 'edgefuse[gpu]' for NVIDIA GPUs, "
     "'edgefuse[openvino]' for Intel; on a Jetson install NVIDIA's own build of onnxruntime-gpu)"
 )
+
+
+MAX_THREADS = 256
+"""More would only burden the machine."""
 
 
 class Backend(Protocol):
@@ -76,7 +80,10 @@ class OnnxRuntimeBackend:
 
     def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map `[1, 2, H, W]` (infrared, visible luma) in [0, 1] to the fused `[1, 1, H, W]` in [0, 1]."""
-        return self._session.run(None, {self._input: x})[0]
+        try:
+            return self._session.run(None, {self._input: x})[0]
+        except Exception as error:  # ORT's exceptions share no base class but Exception
+            raise BackendError(f"{self._spec.model} could not be run on {x.shape}: {error}") from None
 
 
 class OpenVinoBackend:
@@ -120,6 +127,12 @@ ENGINES: dict[str, type[OnnxRuntimeBackend] | type[OpenVinoBackend]] = {
     "openvino": OpenVinoBackend,
 }
 """By the name of the package that each needs, in order of preference."""
+
+
+def check_threads(threads: int | None) -> None:
+    """Raise `InputError` unless `threads` is None or a number that engines can be trusted with."""
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
+        raise InputError(f"threads is {threads}, it must be from 1 to {MAX_THREADS}")
 
 
 def load_backend(path: Path, engine: str | None = None, threads: int | None = None) -> Backend:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edgefuse.errors import InputError
 from edgefuse.images import Image, check_image, fit_infrared, luma, replace_luma, size_of
-from edgefuse.runtime.backends import Backend, load_backend
+from edgefuse.runtime.backends import Backend, check_threads, load_backend
 from edgefuse.spec import ModelSpec
 from edgefuse.weights import DEFAULT_MODEL, model_file
 
@@ -39,13 +39,12 @@ class Fuser:
         threads: int | None = None,
         engine: str | None = None,
     ) -> None:
-        if threads is not None and threads < 1:
-            raise InputError(f"threads is {threads}, it must be at least 1")
+        check_threads(threads)
         self.backend: Backend = (
             load_backend(model_file(model), engine, threads) if isinstance(model, str | Path) else model
         )
         self._buffer: NDArray[np.float32] | None = None
-        self._resized: tuple[str, str] | None = None
+        self._said_resized = False
 
     @property
     def spec(self) -> ModelSpec:
@@ -89,9 +88,10 @@ class Fuser:
         return cv2.convertScaleAbs(fused, alpha=255.0)
 
     def _say_resized(self, ir: Image, vis: Image) -> None:
-        if self._resized != (size_of(ir), size_of(vis)):
-            self._resized = (size_of(ir), size_of(vis))
-            logger.warning("infrared is resized from %s to the visible camera's %s", *self._resized)
+        if not self._said_resized:
+            self._said_resized = True
+            sizes = size_of(ir), size_of(vis)
+            logger.warning("infrared is resized from %s to the visible camera's %s", *sizes)
 
 
 def network_input(

@@ -84,7 +84,7 @@ def _load_pt(path: Path) -> Checkpoint:
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise ModelError(f"{path} is not a checkpoint written by `edgefuse train`")
     del values["format"]
-    return Checkpoint(**values)
+    return _checked(values, path)
 
 
 def _load_safetensors(path: Path) -> Checkpoint:
@@ -96,4 +96,22 @@ def _load_safetensors(path: Path) -> Checkpoint:
         raise ModelError(f"{path} is not a readable safetensors file: {error}") from None
     if facts is None:
         raise ModelError(f"{path} has no edgefuse metadata that names its network")
-    return Checkpoint(weights=weights, **json.loads(facts))
+    try:
+        values = dict(json.loads(facts))
+    except (ValueError, TypeError):
+        raise ModelError(f"{path} has damaged edgefuse metadata") from None
+    return _checked({**values, "weights": weights}, path)
+
+
+def _checked(values: dict[str, Any], path: Path) -> Checkpoint:
+    try:
+        checkpoint = Checkpoint(**values)
+    except TypeError:
+        raise ModelError(
+            f"{path} lacks parts of a checkpoint, or has unknown ones: {', '.join(values)}"
+        ) from None
+    types = {"model": str, "weights": dict, "step": int, "config": dict}
+    for name, expected in types.items():
+        if not isinstance(getattr(checkpoint, name), expected):
+            raise ModelError(f"{path} is damaged: its {name} is a {type(getattr(checkpoint, name)).__name__}")
+    return checkpoint

@@ -3,8 +3,9 @@
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from edgefuse.errors import InputError, ModelError
+from edgefuse.errors import InputError, ModelError, unknown_name
 from edgefuse.train.losses import LossConfig
+from edgefuse.train.models import MODELS
 from edgefuse.train.pairing import PARADIGMS
 
 __all__ = ["TrainConfig"]
@@ -33,10 +34,16 @@ class TrainConfig:
     """Largest norm of all gradients together."""
     losses: LossConfig = field(default_factory=LossConfig)
     seed: int = 0
+    init: str | None = None
+    """Checkpoint or shipped model whose weights to begin with; None: random ones."""
 
     def __post_init__(self) -> None:
+        if self.model not in MODELS:
+            raise ModelError(unknown_name("model", self.model, MODELS))
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed is {self.seed}, it must be from 0 to 2^63 - 1")
         if self.paradigm not in PARADIGMS:
-            raise InputError(f"paradigm {self.paradigm!r} is unknown: known are {', '.join(PARADIGMS)}")
+            raise InputError(unknown_name("paradigm", self.paradigm, PARADIGMS))
         if bool(self.ir) != bool(self.vis):
             raise InputError("give both --ir and --vis, or neither to train on the simulated rig")
         for name in ("steps", "batch"):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse.errors import InputError
-from edgefuse.images import Image, as_visible, luma, read_infrared, read_visible
+from edgefuse.images import Image, as_visible, luma, read_infrared, read_visible, size_of
 from edgefuse.pairs import images_by_stem
 from edgefuse.runtime.sources import Role, open_source
 from edgefuse.runtime.thermal import ThermalFrontEnd
@@ -59,9 +59,9 @@ class ImageBank:
         part._places = [self._places[i] for i in positions]
         return part
 
-    def smallest_side(self) -> tuple[int, Hashable]:
-        """Return the shortest side of all images, in pixels, and the key of the image that has it."""
-        return min((min(shape), str(key)) for key, (_, shape) in zip(self.keys, self._places, strict=True))
+    def smallest_side(self) -> tuple[int, str]:
+        """Return the shortest side of all images, in pixels, and the name of the image that has it."""
+        return min((min(shape), _name(key)) for key, (_, shape) in zip(self.keys, self._places, strict=True))
 
 
 def training_set(config: TrainConfig) -> "TrainingSet":
@@ -154,12 +154,20 @@ class TrainingSet:
 
     def __post_init__(self) -> None:
         for what, bank in (("infrared", self.ir), ("visible", self.vis)):
-            side, key = bank.smallest_side()
+            side, name = bank.smallest_side()
             if side < self.patch:
                 raise InputError(
-                    f"{what} image {key} has a side of {side} pixels, smaller than a patch of {self.patch}: "
+                    f"{what} image {name} has a side of {side} pixels, smaller than a patch of {self.patch}: "
                     "leave it out or lower --patch"
                 )
+        if self.pairing.paradigm == "sptp":
+            for i, j in self.pairing.aligned():
+                if not self._is_aligned(i, j):
+                    sizes = f"{size_of(self.ir[i])} in infrared and {size_of(self.vis[j])} in visible"
+                    raise InputError(
+                        f"sptp needs pairs of one size, and {_name(self.ir.keys[i])} is {sizes}: "
+                        "resize one of them, or train with aptp"
+                    )
 
     def describe(self) -> str:
         """Say in one line what there is to train on."""
@@ -190,17 +198,16 @@ class TrainingSet:
     def patches(self, pairs: Sequence[tuple[int, int]], step: int) -> NDArray[np.uint8]:
         """Cut the batch `[B, 2, patch, patch]` (infrared, visible) of a step out of its pairs.
 
-        An aligned pair is cropped at one place, others independently. Each is mirrored half of the time.
+        An aligned pair of equal sizes is cropped at one place, others independently. Each is mirrored half
+        of the time.
         """
         generator = np.random.default_rng((self.seed, step))
         out = np.empty((len(pairs), 2, self.patch, self.patch), np.uint8)
         for row, (i, j) in zip(out, pairs, strict=True):
             ir, vis = self.ir[i], self.vis[j]
             place = generator.random(4)
-            ir_place = place[:2]
-            # Keys can be equal although two cameras' frames differ in size: relative places still agree.
-            vis_place = place[:2] if self.pairing.is_aligned(i, j) else place[2:]
-            row[0], row[1] = self._crop(ir, ir_place), self._crop(vis, vis_place)
+            row[0] = self._crop(ir, place[:2])
+            row[1] = self._crop(vis, place[:2] if self._is_aligned(i, j) else place[2:])
             if generator.random() < 0.5:
                 row[:] = row[:, :, ::-1].copy()
         return out
@@ -218,6 +225,14 @@ class TrainingSet:
         aligned = self.pairing.aligned()
         return [aligned[k * len(aligned) // count] for k in range(min(count, len(aligned)))]
 
+    def _is_aligned(self, i: int, j: int) -> bool:
+        return self.pairing.is_aligned(i, j) and self.ir[i].shape == self.vis[j].shape
+
     def _crop(self, image: Image, place: NDArray[np.float64]) -> Image:
         y, x = (int(p * (side - self.patch + 1)) for p, side in zip(place, image.shape, strict=True))
         return image[y : y + self.patch, x : x + self.patch]
+
+
+def _name(key: Hashable) -> str:
+    """Return an image's stem out of its key."""
+    return str(key[-1]) if isinstance(key, tuple) else str(key)

@@ -12,13 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from edgefuse.errors import InputError, ModelError
-from edgefuse.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_weights
+from edgefuse.train.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    restore_model,
+    save_checkpoint,
+    save_weights,
+)
 from edgefuse.train.config import TrainConfig
 from edgefuse.train.data import TrainingSet
 from edgefuse.train.heap import keep_heap
 from edgefuse.train.losses import fusion_losses
 from edgefuse.train.models import build_model
-from edgefuse.train.record import Progress, RunRecord
+from edgefuse.train.record import Progress, RunRecord, require_finite
+from edgefuse.weights import checkpoint_file
 
 __all__ = ["train"]
 
@@ -52,14 +59,16 @@ def train(
 
     Raises:
         InputError: the folder holds another run or nothing to resume, or the loss became infinite.
-        ModelError: the checkpoint to resume from is damaged or of another configuration.
+        ModelError: the checkpoint to begin with or to resume from is damaged or of another configuration.
     """
+    if sample_every < 1:
+        raise InputError(f"sample_every is {sample_every}, it must be at least 1")
     keep_heap()
     torch.manual_seed(config.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = build_model(config.model).to(device).train()
     optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
-    start = _resume(folder, config, model, optimiser) if resume else _begin(folder, config)
+    start = _resume(folder, config, model, optimiser) if resume else _begin(folder, config, model)
     record = RunRecord(folder, config, data, start, sample_every, on_progress)
     checkpoint, saved = folder / "checkpoint.pt", time.monotonic()
 
@@ -70,6 +79,7 @@ def train(
         record.add(done, losses, model)
         stopped = stop is not None and stop.is_set() and done < config.steps
         if stopped or done == config.steps or time.monotonic() - saved > checkpoint_minutes * 60:
+            require_finite(float(losses["total"]), done)
             save_checkpoint(checkpoint, _checkpoint(config, model, optimiser, done))
             saved = time.monotonic()
         if stopped:
@@ -101,12 +111,25 @@ def rate(step: int, steps: int) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def _begin(folder: Path, config: TrainConfig) -> int:
-    if (folder / "checkpoint.pt").exists() or (folder / "log.csv").exists():
+def _begin(folder: Path, config: TrainConfig, model: nn.Module) -> int:
+    # Only a checkpoint makes a run: what was killed before its first one is begun anew.
+    if (folder / "checkpoint.pt").exists():
         raise InputError(f"{folder} already holds a run: give another --out, or --resume to go on with it")
-    (folder / "samples").mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n", "utf-8")
+    if config.init is not None:
+        _initialise(model, checkpoint_file(config.init), config)
+    try:
+        (folder / "samples").mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n", "utf-8")
+    except OSError as error:
+        raise InputError(f"cannot make the run folder {folder}: {error.strerror}") from None
     return 0
+
+
+def _initialise(model: nn.Module, path: Path, config: TrainConfig) -> None:
+    checkpoint = load_checkpoint(path)
+    if checkpoint.model != config.model:
+        raise ModelError(f"{path} holds {checkpoint.model!r} weights, and {config.model!r} is to be trained")
+    model.load_state_dict(restore_model(checkpoint, path).state_dict())
 
 
 def _resume(folder: Path, config: TrainConfig, model: nn.Module, optimiser: torch.optim.Optimizer) -> int:

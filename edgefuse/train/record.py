@@ -20,7 +20,7 @@ from edgefuse.train.backend import TorchBackend
 from edgefuse.train.config import TrainConfig
 from edgefuse.train.data import TrainingSet
 
-__all__ = ["Progress", "RunRecord", "plot_losses", "read_log"]
+__all__ = ["Progress", "RunRecord", "plot_losses", "read_log", "require_finite"]
 
 COLUMNS = ("step", "total", "intensity", "gradient", "ssim", "pairs_per_second")
 LOG_EVERY = 20
@@ -85,8 +85,7 @@ class RunRecord:
 
     def _write_row(self, step: int) -> None:
         means = {name: float(value) / self._count for name, value in self._sums.items()}
-        if not math.isfinite(means["total"]):
-            raise InputError(f"the loss is {means['total']} at step {step}: lower the learning rate")
+        require_finite(means["total"], step)
         speed = self._count * self.config.batch / (time.monotonic() - self._since)
         with self.log.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, COLUMNS).writerow(
@@ -94,6 +93,12 @@ class RunRecord:
             )
         self._sums, self._count, self._since = {}, 0, time.monotonic()
         self.on_progress(Progress(step, means, speed))
+
+
+def require_finite(loss: float, step: int) -> None:
+    """Raise `InputError` if the loss is not a finite number."""
+    if not math.isfinite(loss):
+        raise InputError(f"the loss is {loss} at step {step}: lower the learning rate")
 
 
 def read_log(path: Path) -> list[dict[str, float]]:

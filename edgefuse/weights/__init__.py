@@ -74,5 +74,5 @@ def _resolve(model: str | Path, kind: str) -> Path:
     if path.is_file():
         return path
     if path.suffix or len(path.parts) > 1:
-        raise ModelError(f"no such model file: {path}")
-    raise ModelError(unknown_name("model", str(model), cards) + "; or give the path of a file")
+        raise ModelError(f"no such {'model file' if kind == 'onnx' else 'checkpoint'}: {path}")
+    raise ModelError(unknown_name("model", str(model), cards))
