@@ -173,14 +173,14 @@ def test_degraded_sources_are_scored_against_the_clean_ones(folders):
 def test_comparison_is_paired(folders):
     result = run(folders, ("average", "maximum"))
     there, back = compare(result, "average", "maximum"), compare(result, "maximum", "average")
-    for column, difference in there.items():
+    for column, difference in there.columns.items():
         assert difference.low <= difference.mean <= difference.high
         assert difference.mean == pytest.approx(difference.b - difference.a)
-        assert back[column].mean == pytest.approx(-difference.mean)
-        assert back[column].wins == pytest.approx(1 - difference.wins)
+        assert back.columns[column].mean == pytest.approx(-difference.mean)
+        assert back.columns[column].wins == pytest.approx(1 - difference.wins)
     assert there == compare(result, "average", "maximum")
-    assert there["MI"].certain
-    same = compare(run(folders, ("maximum", "fused")), "maximum", "fused")["VIF"]
+    assert there.columns["MI"].certain
+    same = compare(run(folders, ("maximum", "fused")), "maximum", "fused").columns["VIF"]
     assert same[2:] == (0, 0, 0, 0.5, 3)
     with pytest.raises(InputError, match="unknown candidate 'ratio'"):
         compare(result, "ratio", "maximum")
@@ -201,7 +201,8 @@ def test_json_and_csv_hold_every_score(folders):
     data = json.loads((folders / "e.json").read_text())
     assert data["protocol"]["name"] == "paper"
     assert data["candidates"][0]["mean"]["EN"]["weaker"] is None
-    assert data["compare"]["VIF"]["pairs"] == 3
+    assert (data["compare"]["a"], data["compare"]["b"]) == ("maximum", "average")
+    assert data["compare"]["columns"]["VIF"]["pairs"] == 3
     rows = list(csv.DictReader((folders / "e.csv").read_text().splitlines()))
     assert len(rows) == 6
     first = data["pairs"][0]["scores"]["maximum"]
@@ -224,7 +225,9 @@ class _Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.count, self.addresses = [], Counter(), []
+        self.open: list[str] = []
+        self.count: Counter[str] = Counter()
+        self.addresses: list[str] = []
         self.feed(text)
         assert self.open == []
 

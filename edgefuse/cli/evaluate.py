@@ -47,7 +47,7 @@ def evaluate(
     is listed, and the exit status is then not 0.
     """
     from edgefuse.evaluate import Settings, write_csv, write_html, write_json
-    from edgefuse.evaluate import compare as differences_of
+    from edgefuse.evaluate import compare as run_comparison
     from edgefuse.evaluate import evaluate as run
     from edgefuse.evaluate.tables import compare_table, degradations, robust_tables, summary_table
     from edgefuse.metrics import METRICS
@@ -69,7 +69,7 @@ def evaluate(
             jobs=jobs or os.cpu_count() or 1,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    differences = differences_of(result, *compared) if compared else {}
+    comparison = run_comparison(result, *compared) if compared else None
     table = summary_table(result)
     too_wide = stdout.measure(table, options=stdout.options.update(width=10_000)).maximum > stdout.width
     stdout.print(summary_table(result, stacked=True) if too_wide else table)
@@ -77,14 +77,14 @@ def evaluate(
         stdout.print("", table)
     if robust:
         stdout.print(degradations())
-    if compared:
-        stdout.print("", compare_table(*compared, differences, protocol))
+    if comparison:
+        stdout.print("", compare_table(comparison, protocol))
     if json:
-        write_json(json, result, differences)
+        write_json(json, result, comparison)
     if csv:
         write_csv(csv, result)
     if html:
-        write_html(html, result, differences)
+        write_html(html, result, comparison)
     if result.problems:
         _list_problems(stderr, result)
         if not skip_bad:

@@ -6,7 +6,7 @@
 """
 
 from edgefuse.evaluate.candidates import Candidate, folder, model, named, trivial
-from edgefuse.evaluate.compare import Difference, compare
+from edgefuse.evaluate.compare import Comparison, Difference, compare
 from edgefuse.evaluate.files import as_dict, write_csv, write_json
 from edgefuse.evaluate.pair import PairScores, Settings
 from edgefuse.evaluate.report import write_html
@@ -17,6 +17,7 @@ from edgefuse.evaluate.trivial import TRIVIAL
 __all__ = [
     "TRIVIAL",
     "Candidate",
+    "Comparison",
     "Difference",
     "Evaluation",
     "Mean",

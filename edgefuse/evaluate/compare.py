@@ -5,6 +5,7 @@ video resemble each other and are not independent, so for them the true interval
 """
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from edgefuse.errors import InputError, unknown_name
 from edgefuse.evaluate.run import Evaluation
 from edgefuse.metrics import MEASURES
 
-__all__ = ["Difference", "compare"]
+__all__ = ["Comparison", "Difference", "compare"]
 
 RESAMPLES = 10_000
 BLOCK = 500  # resamples drawn at a time, so that memory stays flat
@@ -41,8 +42,17 @@ class Difference(NamedTuple):
         return self.low > 0 or self.high < 0
 
 
-def compare(evaluation: Evaluation, a: str, b: str, seed: int = 0) -> dict[str, Difference]:
-    """Return the paired differences of two candidates by column; columns that neither has are left out.
+@dataclass(frozen=True)
+class Comparison:
+    """Candidate B against candidate A."""
+
+    a: str
+    b: str
+    columns: dict[str, Difference]
+
+
+def compare(evaluation: Evaluation, a: str, b: str, seed: int = 0) -> Comparison:
+    """Return the paired differences of two candidates; a column without a pair that has both is left out.
 
     Args:
         evaluation: that has both.
@@ -57,7 +67,7 @@ def compare(evaluation: Evaluation, a: str, b: str, seed: int = 0) -> dict[str, 
     for name in (a, b):
         if name not in names:
             raise InputError(unknown_name("candidate", name, names))
-    result = {}
+    columns = {}
     for column in evaluation.settings.columns:
         both = [
             (pair.scores[a][column].total, pair.scores[b][column].total)
@@ -65,8 +75,8 @@ def compare(evaluation: Evaluation, a: str, b: str, seed: int = 0) -> dict[str, 
             if column in pair.scores[a] and column in pair.scores[b]
         ]
         if both:
-            result[column] = _difference(np.array(both), MEASURES[column].higher_is_better, seed)
-    return result
+            columns[column] = _difference(np.array(both), MEASURES[column].higher_is_better, seed)
+    return Comparison(a, b, columns)
 
 
 def _difference(both: NDArray[np.float64], higher_is_better: bool, seed: int) -> Difference:

@@ -3,11 +3,10 @@
 import csv
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgefuse.evaluate.compare import Difference
+from edgefuse.evaluate.compare import Comparison
 from edgefuse.evaluate.run import Evaluation
 from edgefuse.evaluate.summary import summarise, summarise_degraded
 from edgefuse.files import replace_file
@@ -16,12 +15,12 @@ from edgefuse.metrics import MEASURES, PROTOCOLS, Parts
 __all__ = ["as_dict", "write_csv", "write_json"]
 
 
-def as_dict(evaluation: Evaluation, differences: Mapping[str, Difference] | None = None) -> dict[str, Any]:
+def as_dict(evaluation: Evaluation, comparison: Comparison | None = None) -> dict[str, Any]:
     """Return an evaluation as plain values for JSON; what is undefined is None.
 
     Args:
         evaluation: the scores.
-        differences: from `compare`, by column.
+        comparison: from `compare`.
     """
     settings, means = evaluation.settings, summarise(evaluation)
     result = {
@@ -46,7 +45,7 @@ def as_dict(evaluation: Evaluation, differences: Mapping[str, Difference] | None
             for c in evaluation.candidates
         ],
         "degraded": summarise_degraded(evaluation),
-        "compare": {column: d._asdict() for column, d in (differences or {}).items()},
+        "compare": _compared(comparison) if comparison else None,
         "pairs": [
             {
                 "stem": pair.stem,
@@ -63,11 +62,9 @@ def as_dict(evaluation: Evaluation, differences: Mapping[str, Difference] | None
     return _without_nan(result)
 
 
-def write_json(
-    path: Path, evaluation: Evaluation, differences: Mapping[str, Difference] | None = None
-) -> None:
+def write_json(path: Path, evaluation: Evaluation, comparison: Comparison | None = None) -> None:
     """Write `as_dict` to a file; `InputError` if it cannot be written."""
-    text = json.dumps(as_dict(evaluation, differences), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(as_dict(evaluation, comparison), indent=1, ensure_ascii=False, allow_nan=False)
     replace_file(path, lambda partial: partial.write_text(text + "\n", "utf-8"))
 
 
@@ -92,6 +89,11 @@ def write_csv(path: Path, evaluation: Evaluation) -> None:
                     writer.writerow({**fixed, **_flat(row)})
 
     replace_file(path, write)
+
+
+def _compared(comparison: Comparison) -> dict[str, Any]:
+    columns = {column: difference._asdict() for column, difference in comparison.columns.items()}
+    return {"a": comparison.a, "b": comparison.b, "columns": columns}
 
 
 def _flat(row: dict[str, Parts]) -> dict[str, float]:

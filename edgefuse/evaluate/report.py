@@ -1,13 +1,13 @@
 """An evaluation as one HTML file: tables, plots and pictures, nothing loaded from elsewhere."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
 from edgefuse.degrade import DEGRADATIONS
 from edgefuse.evaluate.charts import bars, boxes
-from edgefuse.evaluate.compare import Difference
+from edgefuse.evaluate.compare import Comparison
 from edgefuse.evaluate.pair import PairScores
 from edgefuse.evaluate.pictures import extremes, picture_rows, ranked_by
 from edgefuse.evaluate.run import Evaluation
@@ -40,7 +40,9 @@ th:first-child, td:first-child { text-align: left; padding-left: 0; }
 .weaker { font-size: .82em; margin-left: .45em; }
 .best, .better { color: var(--best); font-weight: 650; }
 .worse { color: var(--ir); font-weight: 650; }
-.tables { display: flex; flex-wrap: wrap; gap: 0 2.5rem; }
+.tables { display: flex; flex-wrap: wrap; gap: 0 1.5rem; }
+.tables th, .tables td { padding: .28rem .4rem; }
+.tables td:first-child { padding-left: 0; }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(350px, 1fr)); gap: 1rem 1.5rem; }
 svg { width: 100%; font-size: 11px; fill: var(--ink); }
 .title { font-weight: 650; font-size: 13px; }
@@ -63,12 +65,12 @@ figcaption b { color: var(--ink); }
 """
 
 
-def html(evaluation: Evaluation, differences: Mapping[str, Difference] | None = None) -> str:
+def html(evaluation: Evaluation, comparison: Comparison | None = None) -> str:
     """Return the report as the text of an HTML page.
 
     Args:
         evaluation: the scores; the worst and best pairs are read and fused again for their pictures.
-        differences: from `compare`, by column.
+        comparison: from `compare`.
     """
     settings = evaluation.settings
     body = [
@@ -77,7 +79,7 @@ def html(evaluation: Evaluation, differences: Mapping[str, Difference] | None = 
         f"{escape(str(evaluation.vis))} · "
         f"protocol <b>{settings.protocol}</b>: {escape(PROTOCOLS[settings.protocol].summary)}</p>",
         _summary(evaluation),
-        _compared(differences or {}),
+        _compared(comparison) if comparison else "",
         _robust(evaluation),
         _distributions(evaluation),
         _sources(evaluation),
@@ -91,11 +93,9 @@ def html(evaluation: Evaluation, differences: Mapping[str, Difference] | None = 
     )
 
 
-def write_html(
-    path: Path, evaluation: Evaluation, differences: Mapping[str, Difference] | None = None
-) -> None:
+def write_html(path: Path, evaluation: Evaluation, comparison: Comparison | None = None) -> None:
     """Write `html` to a file; `InputError` if it cannot be written."""
-    text = html(evaluation, differences)
+    text = html(evaluation, comparison)
     replace_file(path, lambda partial: partial.write_text(text, "utf-8"))
 
 
@@ -120,11 +120,10 @@ def _summary(evaluation: Evaluation) -> str:
     )
 
 
-def _compared(differences: Mapping[str, Difference]) -> str:
-    if not differences:
-        return ""
+def _compared(comparison: Comparison) -> str:
+    a, b = escape(comparison.a), escape(comparison.b)
     rows = []
-    for column, d in differences.items():
+    for column, d in comparison.columns.items():
         digits = places(column)
         kind = "better" if (d.mean > 0) == MEASURES[column].higher_is_better else "worse"
         mean = f"{d.mean:+.{digits}f}"
@@ -139,9 +138,9 @@ def _compared(differences: Mapping[str, Difference]) -> str:
                 f"{d.wins:.0%}",
             ]
         )
-    heads = ["A", "B", "B − A", "95 % interval", "pairs in which B is better"]
+    heads = [a, b, "difference", "95 % interval", f"pairs in which {b} is better"]
     return (
-        "<h2>Pair by pair</h2><p>B minus A, with the interval of the mean from resampling the pairs; "
+        f"<h2>{b} against {a}</h2><p>Pair by pair, with the interval of the mean from resampling the pairs; "
         "in colour where it leaves out 0.</p>"
         f"{_table(heads, rows)}"
     )

@@ -1,13 +1,12 @@
 """An evaluation as tables for the terminal."""
 
 import math
-from collections.abc import Mapping
 
 from rich.markup import escape
 from rich.table import Table
 
 from edgefuse.degrade import DEGRADATIONS
-from edgefuse.evaluate.compare import Difference
+from edgefuse.evaluate.compare import Comparison
 from edgefuse.evaluate.run import Evaluation
 from edgefuse.evaluate.summary import Mean, best, judging, places, summarise, summarise_degraded
 from edgefuse.metrics import MEASURES, PROTOCOLS
@@ -65,15 +64,16 @@ def degradations() -> str:
     return "; ".join(f"[bold]{d.name}[/]: {d.summary}" for d in DEGRADATIONS.values()) + "."
 
 
-def compare_table(a: str, b: str, differences: Mapping[str, Difference], protocol: str) -> Table:
+def compare_table(comparison: Comparison, protocol: str) -> Table:
     """Return the paired differences of two candidates."""
+    a, b = comparison.a, comparison.b
     table = _table(
         f"{escape(b)} minus {escape(a)}, pair by pair, protocol [bold]{protocol}[/]",
         "95 % interval of the mean difference, from resampling the pairs; in colour where it leaves out 0.",
     )
     for column in (a, b, "difference", "95 % interval", f"{b} better", "pairs"):
         table.add_column(escape(column), justify="right")
-    for column, d in differences.items():
+    for column, d in comparison.columns.items():
         digits = places(column)
         colour = "green" if (d.mean > 0) == MEASURES[column].higher_is_better else "red"
         mean = f"{d.mean:+.{digits}f}"
