@@ -5,10 +5,15 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from edgefuse.runtime.sources import open_source
 
 SHIM = Path(__file__).with_name("fake_v4l2.c")
 
@@ -130,3 +135,41 @@ def test_a_camera_that_is_unplugged_is_lost_at_once(driver: Path, tmp_path: Path
     result = read(driver, tmp_path, "cam0", 20, unplug=4)
     assert result["error"] == "LostError: cam0 was lost after 3 frames"
     assert result["seconds"] < 0.5
+
+
+@pytest.fixture
+def device() -> Iterator[Path]:
+    """The place of a device file, under /dev, for a process that is given a path alone."""
+    if not os.access("/dev/shm", os.W_OK):
+        pytest.skip("needs a writable /dev/shm")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        path = Path(folder) / "video0"
+        path.touch()
+        yield path
+
+
+@pytest.mark.parametrize("fault", [{}, {"unplug": 12}], ids=["steady", "loose contact"])
+def test_a_camera_is_recorded_by_the_command(
+    driver: Path, device: Path, tmp_path: Path, fault: dict[str, int]
+) -> None:
+    """With a loose contact, which gives way every 12 frames, the rest is still recorded."""
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": str(driver),
+        "FAKE_V4L2": str(device),
+        **{f"FAKE_V4L2_{name.upper()}": str(value) for name, value in fault.items()},
+    }
+    command = [sys.executable, "-m", "edgefuse", "record", "--ir", f"{device}?format=Y16&size=64x48&fps=30"]
+    command += ["--vis", "sim?size=64x48", "--out", str(tmp_path), "--duration", "3"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    with open_source(str(tmp_path / "ir.mkv"), "ir") as source:
+        frames = list(iter(source.read, None))
+    assert len(frames) > 24
+    assert frames[-1].timestamp > 2.0
+    for frame in frames:  # each row of the fake's picture counts up, whatever its number
+        assert frame.image.dtype == np.uint16
+        assert np.array_equal(frame.image - frame.image[:, :1], np.tile(np.arange(64), (48, 1)))
+    steps = np.diff([frame.timestamp for frame in frames])
+    assert np.median(steps) == pytest.approx(1 / 30, abs=0.01)
+    assert "lost" in done.stderr or not fault
