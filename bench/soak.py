@@ -27,7 +27,7 @@ import numpy as np
 from edgefuse import Fuser
 from edgefuse.errors import LostError
 from edgefuse.runtime import supervise
-from edgefuse.runtime.live import LiveConfig, Report, Session, Stop
+from edgefuse.runtime.live import LiveConfig, Report, Session, Stop, report_of
 from edgefuse.runtime.sinks import Callback, FusedFrame, SinkWriter, VideoOut
 from edgefuse.runtime.sources import Frame, Role, Source
 from edgefuse.runtime.supervise import Connection
@@ -194,7 +194,7 @@ def soak(frames: int, seed: int = 0, fps: float = 60.0) -> Result:
                 del frame
         for writer in writers:
             writer.finish(time.monotonic() + 10)
-        report = session.report(writers)
+        report = report_of(session, writers)
         time.sleep(HANG_SECONDS + 1)  # abandoned threads come back
         gc.collect()
         after = state()

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -106,6 +107,34 @@ def test_sim_ends_after_its_duration(mean_model: str) -> None:
     assert "ended: 0.3 s are over" in result.output
 
 
+def test_raw_frames_go_to_standard_output_and_words_elsewhere(
+    folders: tuple[str, str], mean_model: str
+) -> None:
+    process = start("--ir", folders[0], "--vis", folders[1], "--model", mean_model, "--out", "-", text=False)
+    output, errors = process.communicate(timeout=20)
+    assert process.returncode == 0, errors
+    images = np.frombuffer(output, np.uint8).reshape(8, 48, 64, 3)
+    assert [int(image[0, 0, 0]) for image in images] == [50 + 10 * n for n in range(8)]
+    assert b"8 frames in" in errors
+
+
+def test_the_report_tells_clocks_skews_and_quality(mean_model: str) -> None:
+    ir, vis = "sim?size=64x48&ir_fps=20&ir_clock_offset=2.5", "sim?size=64x48&vis_fps=40"
+    arguments = ("--model", mean_model, "--duration", 1, "--rate", "ir", "--quality", 5, "--max-skew", 0.2)
+    result = run("--ir", ir, "--vis", vis, *arguments)
+    assert result.exit_code == 0, result.output
+    for words in ("skew, ms:", "age of ir, ms:", "infrared clock: +2500.", "quality of", "% of a core"):
+        assert words in result.output
+
+
+def test_a_video_in_parts(tmp_path: Path, folders: tuple[str, str], mean_model: str) -> None:
+    arguments = ("--ir", f"{folders[0]}?fps=4", "--vis", f"{folders[1]}?fps=4", "--model", mean_model)
+    options = ("--segment", 1, "--codec", "h265", "--max-size", 50)
+    result = run(*arguments, "--out", tmp_path / "o.mkv", *options)
+    assert result.exit_code == 0, result.output
+    assert len(list(tmp_path.glob("o-*.mkv"))) == 2
+
+
 @pytest.mark.parametrize(
     ("options", "error", "sentence"),
     [
@@ -166,12 +195,12 @@ def test_a_lost_source_ends_with_an_error_after_the_table(
 # --- real processes
 
 
-def start(*args: str) -> subprocess.Popen[str]:
+def start(*args: str, text: bool = True) -> subprocess.Popen[Any]:
     return subprocess.Popen(
         [sys.executable, "-u", "-W", "error", "-m", "edgefuse", "stream", *args],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        text=text,
         env={**os.environ, "COLUMNS": "100"},
     )
 

@@ -10,7 +10,7 @@ from edgefuse.errors import SourceError
 from edgefuse.images import Image
 from edgefuse.runtime.capture import ROLES, Prepare
 from edgefuse.runtime.config import LiveConfig, Stop
-from edgefuse.runtime.live import connect
+from edgefuse.runtime.live import connect, report_of
 from edgefuse.runtime.report import Report
 from edgefuse.runtime.session import Session
 from edgefuse.runtime.sinks.base import FusedFrame
@@ -60,7 +60,7 @@ class Live:
 
     def report(self) -> Report:
         """Return what the run came to, after its end."""
-        return self._session.report()
+        return report_of(self._session)
 
 
 def live(

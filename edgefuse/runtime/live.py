@@ -6,6 +6,7 @@ from functools import partial
 
 from edgefuse.images import Image
 from edgefuse.runtime.capture import Prepare
+from edgefuse.runtime.clocks import ClockReport
 from edgefuse.runtime.config import LiveConfig, Stop
 from edgefuse.runtime.report import Progress, Report, SinkReport, SourceReport
 from edgefuse.runtime.session import Session
@@ -23,6 +24,7 @@ __all__ = [
     "Stop",
     "connect",
     "file_rate",
+    "report_of",
     "run",
 ]
 
@@ -73,7 +75,13 @@ def run(
     Raises:
         InputError: `fuse` refuses the first frame.
     """
-    session = Session(ir, vis, fuse, config, stop=stop, progress=progress, prepare=prepare)
+
+    def tell(now: Progress) -> None:
+        for sink in sinks:
+            sink.idle()
+        progress(now)
+
+    session = Session(ir, vis, fuse, config, stop=stop, progress=tell, prepare=prepare)
     writers = [SinkWriter(sink, session.times, session.waits_for_sinks) for sink in sinks]
     try:
         with session:
@@ -87,4 +95,47 @@ def run(
         deadline = time.monotonic() + (HURRY_SECONDS if session.stop.hurry else FINISH_SECONDS)
         for writer in writers:
             writer.finish(deadline)
-    return session.report(writers)
+    return report_of(session, writers)
+
+
+def report_of(session: Session, writers: Sequence[SinkWriter] = ()) -> Report:
+    """Return what a closed session came to, with the outputs that it was written to."""
+    errors = [writer.error for writer in writers if writer.error is not None]
+    tally, stop, ir, vis = session.tally, session.stop, session.clocks["ir"], session.clocks["vis"]
+    clock = ClockReport(vis.offset - ir.offset, ir.drift - vis.drift, ir.jumps + vis.jumps)
+    return Report(
+        frames=tally.frames,
+        passed=tally.shown,
+        repeated=tally.repeated,
+        seconds=time.monotonic() - session.started,
+        cpu_seconds=time.process_time() - session.started_cpu,
+        sources=(_source_report(session, "ir"), _source_report(session, "vis")),
+        sinks=tuple(SinkReport(w.sink.name, w.written, w.dropped, w.error) for w in writers),
+        stages=session.times.stats(),
+        skew=tally.skew,
+        ages=tally.ages,
+        clock=clock if session.capture.live and tally.frames else None,
+        quality=session.quality.finish(0.0 if stop.hurry else 1.0) if session.quality else None,
+        ended=stop.reason or "end",
+        error=session.error or next(iter(errors), None),
+    )
+
+
+def _source_report(session: Session, role: Role) -> SourceReport:
+    counts, tally = session.capture.counts[role], session.tally
+    unpaired, health = session.pairer.unpaired[role], session.capture.supervisors[role].health
+    return SourceReport(
+        role,
+        session.cameras[role].name,
+        captured=counts.captured,
+        fused=tally.fused[role],
+        passed=tally.passed[role],
+        dropped=counts.dropped + unpaired + tally.unseen[role],
+        failed=counts.failed + tally.failed[role],
+        unpaired=unpaired,
+        state=health.state,
+        losses=health.losses,
+        reconnects=health.reconnects,
+        abandoned=health.abandoned,
+        down=health.down,
+    )

@@ -2,21 +2,21 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Self
 
 from edgefuse.errors import EdgefuseError, SourceError
 from edgefuse.images import Image
 from edgefuse.runtime.capture import NAMES, ROLES, Capture, Prepare
-from edgefuse.runtime.clocks import Clock, ClockReport
+from edgefuse.runtime.clocks import Clock
 from edgefuse.runtime.config import LiveConfig, Stop
 from edgefuse.runtime.fallback import Fallback
 from edgefuse.runtime.latest import Latest
 from edgefuse.runtime.pairing import Every, Pair, Pairer, other
 from edgefuse.runtime.quality import Quality
-from edgefuse.runtime.report import Progress, Report, SinkReport, SourceReport
-from edgefuse.runtime.sinks.base import FrameStats, FusedFrame, SinkWriter
+from edgefuse.runtime.report import Progress
+from edgefuse.runtime.sinks.base import FrameStats, FusedFrame
 from edgefuse.runtime.sources.base import Frame, Role, Source
 from edgefuse.runtime.sources.paced import RealTime
 from edgefuse.runtime.supervise import Connection, State, silence
@@ -82,8 +82,8 @@ class Session:
         self.quality = Quality(self.config.quality) if self.config.quality is not None else None
         self.tally = Tally()
         self.error: str | None = None
-        self._start = self._shown = time.monotonic()
-        self._start_cpu = time.process_time()
+        self.started = self._shown = time.monotonic()
+        self.started_cpu = time.process_time()
         self._shown_frames = 0
         self._first: float | None = None
         self._last = 0.0
@@ -104,55 +104,14 @@ class Session:
         self.capture.close()
         self.pairer.finish()
 
-    def report(self, writers: Sequence[SinkWriter] = ()) -> Report:
-        """Return what the run came to, after `close`; with the outputs that it was written to."""
-        errors = [writer.error for writer in writers if writer.error is not None]
-        tally, ir, vis = self.tally, self.clocks["ir"], self.clocks["vis"]
-        clock = ClockReport(vis.offset - ir.offset, ir.drift - vis.drift, ir.jumps + vis.jumps)
-        return Report(
-            frames=tally.frames,
-            passed=tally.shown,
-            repeated=tally.repeated,
-            seconds=time.monotonic() - self._start,
-            cpu_seconds=time.process_time() - self._start_cpu,
-            sources=tuple(self._source_report(role) for role in ROLES),
-            sinks=tuple(SinkReport(w.sink.name, w.written, w.dropped, w.error) for w in writers),
-            stages=self.times.stats(),
-            skew=tally.skew,
-            ages=tally.ages,
-            clock=clock if self.capture.live and tally.frames else None,
-            quality=self.quality.finish(0.0 if self.stop.hurry else 1.0) if self.quality else None,
-            ended=self.stop.reason or "end",
-            error=self.error or next(iter(errors), None),
-        )
-
-    def _source_report(self, role: Role) -> SourceReport:
-        counts, tally, unpaired = self.capture.counts[role], self.tally, self.pairer.unpaired[role]
-        health = self.capture.supervisors[role].health
-        return SourceReport(
-            role,
-            self.cameras[role].name,
-            captured=counts.captured,
-            fused=tally.fused[role],
-            passed=tally.passed[role],
-            dropped=counts.dropped + unpaired + tally.unseen[role],
-            failed=counts.failed + tally.failed[role],
-            unpaired=unpaired,
-            state=health.state,
-            losses=health.losses,
-            reconnects=health.reconnects,
-            abandoned=health.abandoned,
-            down=health.down,
-        )
-
     def waits_for_sinks(self) -> bool:
         """Whether a slow output holds the run up, so that it loses nothing."""
         return not self.capture.live and self.stop.reason is None
 
     def __iter__(self) -> Iterator[FusedFrame]:
         """Yield pictures until something ends the run; the reason is in `stop` then."""
-        self._start = self._shown = time.monotonic()
-        self._start_cpu = time.process_time()
+        self.started = self._shown = time.monotonic()
+        self.started_cpu = time.process_time()
         self.capture.start()
         while self.stop.reason is None:
             now = time.monotonic()
@@ -259,7 +218,7 @@ class Session:
             states = {role: how.state for role, how in health.items()}
             self.progress(Progress(self.tally.frames, rate, dropped, states))
             self._shown, self._shown_frames = now, self.tally.frames
-        begun = self._first or self._start + START_SECONDS
+        begun = self._first or self.started + START_SECONDS
         if self.config.duration is not None and now >= begun + self.config.duration:
             self.stop(f"{self.config.duration:g} s are over")
 

@@ -80,6 +80,10 @@ class Sink(Protocol):
     def write(self, frame: FusedFrame) -> None:
         """Take one frame. Raises `EdgefuseError` or `OSError` when it can take no more."""
 
+    def idle(self) -> None:
+        """Called several times a second in the main thread, whether frames come or not."""
+        return
+
     def close(self) -> None:
         """Finish what was begun. Raises as `write`. Can be called twice."""
 

@@ -43,6 +43,13 @@ class Window(Sink):
             cv2.resizeWindow(TITLE, min(image.shape[1], 1600), min(image.shape[0], 900))
             self._sized = True
         cv2.imshow(TITLE, image)
+        self.idle()
+
+    def idle(self) -> None:
+        """Answer the keyboard and the mouse, also while no camera gives frames."""
+        if not self._sized:
+            cv2.waitKey(1)
+            return
         key = cv2.waitKey(1) & 0xFF
         if key in (ord("q"), 27) or cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) < 1:
             self._on_close()
