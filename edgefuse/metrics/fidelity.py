@@ -7,7 +7,7 @@ explained part is e = c² / v, and the published ratio is Σ log((w + 2) / (w �
 In this form a logarithm over all pixels is needed once per image and once per pair of images.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -24,12 +24,12 @@ NOISE = np.float32(2)
 SMALLEST = 41  # the smallest side for which all four scales have a window
 # Variances do not depend on a constant offset, their rounding errors do. One constant for all images: where
 # the fused image equals the source, the explained part must equal the variance to the last bit.
-OFFSET = np.float32(96)
-# Relative rounding error of E[x²] − E[x]² in float32; a variance below it is that of a flat window.
-FLAT = np.float32(3e-7)
+OFFSET = np.float32(64)
+# Relative rounding error of E[x²] − E[x]²; a variance below it is that of a flat window.
+FLAT_32, FLAT_64 = 1e-6, 1e-14
 TINY = np.float32(1e-20)  # for windows of zeros, whose covariances are exactly 0
 
-Floats = NDArray[np.float32]
+Floats: TypeAlias = NDArray[np.floating]
 
 
 class Scale(NamedTuple):
@@ -68,7 +68,8 @@ def scales_of(image: Image) -> list[Scale]:
     scales: list[Scale] = []
     for taps in TAPS:
         if scales:
-            values = gaussian(values, taps, step=2)
+            # A quarter of the pixels, of a fraction of the variance: here float64 is cheap, and needed.
+            values = gaussian(values, taps, step=2).astype(np.float64, copy=False)
         scales.append(_scale(values, taps))
     return scales
 
@@ -76,13 +77,14 @@ def scales_of(image: Image) -> list[Scale]:
 def _scale(values: Floats, taps: int) -> Scale:
     mean, variance = gaussian(values, taps), gaussian(values * values, taps)
     inverse = np.empty_like(mean)
+    flat = FLAT_32 if values.dtype == np.float32 else FLAT_64
     information = 0.0
     for rows in bands(*mean.shape):
         v = variance[rows]
-        floor = v * FLAT
+        floor = v * flat
         floor += TINY
         v -= mean[rows] * mean[rows]
-        at_least_zero(v)
+        v *= v > floor
         np.divide(1, np.maximum(v, floor, out=floor), out=inverse[rows])
         information += _log_sum(v + NOISE)
     return Scale(values, mean, variance, inverse, information)

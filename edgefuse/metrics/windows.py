@@ -6,6 +6,7 @@ filter's inner loop that this takes half the time of OpenCV's `sepFilter2D`, wit
 """
 
 from functools import cache
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -16,25 +17,25 @@ __all__ = ["gaussian"]
 
 BLOCK = 16
 
-Floats = NDArray[np.float32]
+Floats: TypeAlias = NDArray[np.floating]
 
 
 def gaussian(values: Floats, taps: int, step: int = 1) -> Floats:
     """Return the Gaussian mean, σ = taps / 5, of every `step`-th window that lies wholly inside.
 
     Args:
-        values: float32 `[H, W]`, both at least `taps`.
+        values: float32 or float64 `[H, W]`, both at least `taps`.
         taps: side of the square window, odd.
         step: distance of neighbouring windows, in both directions.
 
     Returns:
-        float32 `[(H - taps) // step + 1, (W - taps) // step + 1]`.
+        The same type, `[(H - taps) // step + 1, (W - taps) // step + 1]`.
     """
     height, width = ((side - taps) // step + 1 for side in values.shape)
-    kernels, transposed = _kernels(taps, step)
+    kernels, transposed = _kernels(taps, step, values.dtype)
     span = kernels.shape[1]
 
-    columns = np.empty((height, values.shape[1]), np.float32)
+    columns = np.empty((height, values.shape[1]), values.dtype)
     full = height // BLOCK * BLOCK
     if full:
         down, right = values.strides
@@ -45,7 +46,7 @@ def gaussian(values: Floats, taps: int, step: int = 1) -> Floats:
         used = (rest - 1) * step + taps
         np.matmul(kernels[:rest, :used], values[full * step : full * step + used], out=columns[full:])
 
-    result = np.empty((height, width), np.float32)
+    result = np.empty((height, width), values.dtype)
     full = width // BLOCK * BLOCK
     if full:
         down, right = columns.strides
@@ -62,10 +63,10 @@ def gaussian(values: Floats, taps: int, step: int = 1) -> Floats:
 
 
 @cache
-def _kernels(taps: int, step: int) -> tuple[Floats, Floats]:
+def _kernels(taps: int, step: int, dtype: np.dtype[np.floating]) -> tuple[Floats, Floats]:
     """`[16, 15·step + taps]`, one kernel a row, each `step` further to the right; and its transpose."""
-    kernel = cv2.getGaussianKernel(taps, taps / 5, cv2.CV_32F)[:, 0]
-    kernels = np.zeros((BLOCK, (BLOCK - 1) * step + taps), np.float32)
+    kernel = cv2.getGaussianKernel(taps, taps / 5, cv2.CV_64F)[:, 0]
+    kernels = np.zeros((BLOCK, (BLOCK - 1) * step + taps), dtype)
     for row in range(BLOCK):
         kernels[row, row * step : row * step + taps] = kernel
     return kernels, np.ascontiguousarray(kernels.T)

@@ -1,0 +1,191 @@
+"""What must hold for any images: identity, range, symmetry, invariances, and a number in every case."""
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgefuse.images import Image
+from edgefuse.metrics import (
+    METRICS,
+    PROTOCOLS,
+    FusionScorer,
+    correlation,
+    entropy,
+    mutual_information,
+    qabf,
+    score,
+    ssim,
+    vif,
+)
+from edgefuse.metrics.bands import bands
+from edgefuse.metrics.windows import gaussian
+
+ROUNDING = 1e-4
+# Lowest and highest score of any triple; VIF has no upper end, SF is bounded by 255·√2.
+RANGES = {
+    "EN": (0, 8),
+    "MI": (0, 2 * 8 * math.log(2)),
+    "VIF": (0, math.inf),
+    "Qabf": (0, 1),
+    "SSIM": (-2, 2),
+    "SD": (0, 127.5),
+    "SF": (0, 255 * math.sqrt(2)),
+    "AG": (0, 255),
+    "SCD": (-2, 2),
+    "CC": (-1, 1),
+    "PSNR": (-math.inf, 100),
+}
+few = settings(max_examples=40)
+
+
+@st.composite
+def triples(draw: st.DrawFn) -> tuple[Image, Image, Image]:
+    """Three images of one size from 16×16 up, odd ones too."""
+    shape = draw(st.tuples(st.integers(16, 50), st.integers(16, 50)))
+    return draw(one_image(shape)), draw(one_image(shape)), draw(one_image(shape))
+
+
+def one_image(shape: tuple[int, int]) -> st.SearchStrategy[Image]:
+    rng = st.integers(0, 2**32 - 1).map(np.random.default_rng)
+    noise = rng.map(lambda r: r.integers(0, 256, shape).astype(np.uint8))
+    smooth = noise.map(lambda image: cv2.GaussianBlur(image, (0, 0), 4))
+    constant = st.sampled_from([0, 1, 128, 254, 255]).map(lambda level: np.full(shape, level, np.uint8))
+    nearly = rng.map(lambda r: (250 + (r.random(shape) < 0.01)).astype(np.uint8))
+    binary = rng.map(lambda r: (255 * (r.random(shape) < r.random())).astype(np.uint8))
+    return st.one_of(noise, smooth, constant, nearly, binary)
+
+
+def textured(seed: int = 0, shape: tuple[int, int] = (61, 83)) -> Image:
+    noise = np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
+    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 2), None, 20, 235, cv2.NORM_MINMAX)
+
+
+def test_ranges_are_stated_for_all() -> None:
+    assert RANGES.keys() == METRICS.keys()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@few
+@given(images=triples())
+def test_scores_are_finite_and_in_range(protocol: str, images: tuple[Image, Image, Image]) -> None:
+    for name, parts in FusionScorer(images[1], images[2], protocol).parts(images[0]).items():
+        low, high = RANGES[name]
+        for value in parts:
+            assert value is None or (math.isfinite(value) and low - ROUNDING <= value <= high + ROUNDING), (
+                name
+            )
+
+
+@few
+@given(images=triples())
+def test_the_sources_have_equal_rights(images: tuple[Image, Image, Image]) -> None:
+    fused, ir, vis = images
+    assert score(fused, ir, vis) == pytest.approx(score(fused, vis, ir), rel=1e-5, abs=1e-5)
+
+
+@few
+@given(images=triples())
+def test_symmetric_measures(images: tuple[Image, Image, Image]) -> None:
+    a, b, _ = images
+    for measure in (mutual_information, ssim, correlation):
+        assert measure(a, b) == pytest.approx(measure(b, a), abs=1e-5)
+
+
+@few
+@given(images=triples())
+def test_identity_is_best(images: tuple[Image, Image, Image]) -> None:
+    a, b, _ = images
+    assert ssim(a, a) == pytest.approx(1, abs=1e-6)
+    assert ssim(a, b) <= 1 + 1e-6
+    assert vif(a, a) == pytest.approx(1, abs=ROUNDING)
+    assert mutual_information(a, a) == pytest.approx(entropy(a) * math.log(2), abs=1e-9)
+    assert mutual_information(a, b) <= mutual_information(a, a) + 1e-9
+    assert correlation(a, a) == pytest.approx(1 if a.std() > 0 else 0, abs=1e-5)
+    assert qabf(a, a, a) >= qabf(b, a, a) - 1e-3
+
+
+def test_identity_of_a_textured_image() -> None:
+    a = textured()
+    found = score(a, a, a)
+    assert found["Qabf"] == pytest.approx(0.9994 * 0.9879 / (1 + math.exp(-22 * 0.2)), abs=1e-3)
+    assert found["PSNR"] == 100
+    assert found["CC"] == pytest.approx(1)
+    assert found["SCD"] == 0  # nothing was added to either source
+
+
+@few
+@given(images=triples(), flip=st.sampled_from([0, 1, -1]))
+def test_mirroring_all_three_changes_nothing(images: tuple[Image, Image, Image], flip: int) -> None:
+    # VIF takes every second window from the top left, so its coarser scales see others after mirroring.
+    names = [name for name in METRICS if name not in ("VIF", "Qabf")]
+    fused, ir, vis = (cv2.flip(image, flip) for image in images)
+    assert score(fused, ir, vis, metrics=names) == pytest.approx(
+        score(images[0], images[1], images[2], metrics=names), rel=1e-4, abs=1e-4
+    )
+
+
+def test_entropy_and_mi_ignore_which_level_is_which() -> None:
+    a, b = textured(1), textured(2)
+    permuted = np.random.default_rng(3).permutation(256).astype(np.uint8)[a]
+    assert entropy(permuted) == pytest.approx(entropy(a))
+    assert mutual_information(permuted, b) == pytest.approx(mutual_information(a, b))
+
+
+def test_vif_ignores_brightness_and_rewards_contrast() -> None:
+    a = textured() // 2
+    assert vif(a, a + 40) == pytest.approx(1, abs=ROUNDING)
+    assert vif(a, a * 2) > 1.01
+    assert vif(a, cv2.blur(a, (5, 5))) < 0.7
+    assert vif(a, 255 - a) == pytest.approx(0, abs=ROUNDING)  # an inverted source carries nothing
+
+
+@few
+@given(images=triples(), level=st.integers(0, 255))
+def test_a_constant_fused_image_keeps_nothing(images: tuple[Image, Image, Image], level: int) -> None:
+    _, ir, vis = images
+    found = score(np.full_like(ir, level), ir, vis)
+    for name in ("EN", "MI", "SD", "SF", "AG", "CC"):
+        assert found[name] == pytest.approx(0, abs=1e-5), name
+
+
+def test_stated_values_where_a_metric_is_undefined() -> None:
+    black = np.zeros((20, 20), np.uint8)
+    found = score(black, black, black)
+    assert found == {
+        **dict.fromkeys(("EN", "MI", "SD", "SF", "AG", "SCD", "CC"), 0),
+        **{"VIF": 2, "Qabf": 1, "SSIM": 2, "PSNR": 100},
+    }
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 200), (41, 41), (40, 57), (333, 500), (97, 131)])
+def test_any_size_scores_as_its_strided_copy(shape: tuple[int, int]) -> None:
+    wide = [textured(seed, (shape[0], shape[1] + 7)) for seed in range(3)]
+    views = [image[:, 3 : 3 + shape[1]] for image in wide]
+    assert not views[0].flags.c_contiguous
+    fused, ir, vis = (view.copy() for view in views)
+    assert score(views[0], views[1], views[2]) == pytest.approx(score(fused, ir, vis))
+
+
+@few
+@given(
+    height=st.integers(17, 90),
+    width=st.integers(17, 90),
+    taps=st.sampled_from([3, 5, 9, 17]),
+    step=st.sampled_from([1, 2]),
+)
+def test_gaussian_windows_are_those_of_a_filter(height: int, width: int, taps: int, step: int) -> None:
+    image = np.random.default_rng(height * width).random((height, width), np.float32)
+    kernel = cv2.getGaussianKernel(taps, taps / 5, cv2.CV_32F)
+    inside = slice(taps // 2, -(taps // 2), step)
+    expected = cv2.sepFilter2D(image, cv2.CV_32F, kernel, kernel)[inside, inside]
+    assert gaussian(image, taps, step) == pytest.approx(expected, abs=1e-6)
+
+
+@given(height=st.integers(1, 5000), width=st.integers(1, 100_000))
+def test_bands_cover_every_row_once(height: int, width: int) -> None:
+    rows = [row for band in bands(height, width) for row in range(band.start, band.stop)]
+    assert rows == list(range(height))
