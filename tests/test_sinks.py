@@ -179,6 +179,16 @@ def test_ffv1_is_lossless(tmp_path: Path) -> None:
         assert np.array_equal(frame.to_ndarray(format="bgr24"), image)
 
 
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_times_of_their_own_cost_no_quality(tmp_path: Path, codec: str) -> None:
+    for name, fps in (("steady.mkv", 25.0), ("timed.mkv", None)):
+        with VideoOut(tmp_path / name, fps, codec=codec) as sink:
+            for n in range(10):
+                sink.write(noise(n, at=n / 25))
+    sizes = [(tmp_path / name).stat().st_size for name in ("steady.mkv", "timed.mkv")]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.05)
+
+
 def test_segments_follow_each_other_and_lose_nothing(tmp_path: Path) -> None:
     with VideoOut(tmp_path / "out.mp4", fps=10, segment=1) as sink:
         for n in range(25):
@@ -188,9 +198,9 @@ def test_segments_follow_each_other_and_lose_nothing(tmp_path: Path) -> None:
     assert all(path.name.startswith("out-20") and ".part" not in path.name for path in files)
 
 
-def noise(index: int) -> FusedFrame:
+def noise(index: int, at: float = 0.0) -> FusedFrame:
     image = np.random.default_rng(index).integers(0, 256, (240, 320, 3), np.uint8)
-    return FusedFrame(image[:, :, 0], image, image, index, index / 10)
+    return FusedFrame(image[:, :, 0], image, image, index, at)
 
 
 def test_a_size_cap_ends_a_video(tmp_path: Path) -> None:

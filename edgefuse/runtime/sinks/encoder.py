@@ -19,7 +19,7 @@ __all__ = ["CODECS", "CONTAINERS", "Codec", "Encoder"]
 KEY_SECONDS = 1.0  # between two key frames, of which each begins a fragment
 SYNC_SECONDS = 0.5  # between two requests that the disk shall keep what it has
 CLOCK = Fraction(1, 1000)  # seconds, for frames with times of their own; Matroska knows no finer one
-CLOCK_RATE = 1000  # frames per second that an encoder is told of such a stream
+CLOCK_RATE = 25  # frames per second that an encoder is told of such a stream: it plans its bits by that
 
 
 @dataclass(frozen=True)
