@@ -351,10 +351,11 @@ def test_live_takes_texts_and_settings() -> None:
 
 def test_live_can_be_left_early_and_closed() -> None:
     before = threading.active_count()
-    with live(FakeSource(None, live=True), FakeSource(None, live=True), pick_visible) as pairs:
+    with live(FakeSource(None, live=True), FakeSource(None, live=True), pick_visible, quality=9) as pairs:
         for pair in pairs:
             if pair.index == 3:
                 break
+    pairs.report()
     assert threading.active_count() == before
     with pytest.raises(StopIteration):
         next(pairs)

@@ -69,9 +69,12 @@ class Quality:
         self._idle = False
         self._queue.put(frame)
 
-    def finish(self, seconds: float) -> QualityReport:
-        """Wait for up to so many seconds for the frame in work, and report."""
+    def stop(self) -> None:
+        """Take no more frames: the thread ends after the one in work."""
         self._queue.put(None)
+
+    def finish(self, seconds: float) -> QualityReport:
+        """Wait for up to so many seconds for the frame in work, after `stop`, and report."""
         self._thread.join(seconds)
         means = {name: total / self._scored for name, total in self._sums.items()}
         return QualityReport(self._scored, self._skipped, means)

@@ -103,6 +103,8 @@ class Session:
         """Stop reading, and count what is left over. Can be called twice."""
         self.capture.close()
         self.pairer.finish()
+        if self.quality is not None:
+            self.quality.stop()
 
     def waits_for_sinks(self) -> bool:
         """Whether a slow output holds the run up, so that it loses nothing."""
