@@ -421,3 +421,34 @@ def test_a_frame_missing_from_a_recording_does_not_shift_the_rest() -> None:
     assert [(int(f.ir[0, 0]), int(f.vis[0, 0])) for f in sink.frames] == [
         (n, n) for n in (0, 1, 2, 4, 5, 6, 7)
     ]
+
+
+def test_pairs_that_cannot_be_fused_are_counted_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """As when a camera comes back in a size that the model file is not made for."""
+
+    def picky(ir: Image, vis: Image) -> Image:
+        if vis[0, 0] % 20 >= 10:
+            raise InputError("the model file is fixed to 24x16")
+        return vis.copy()
+
+    config = LiveConfig(duration=0.5)
+    report = run(FakeSource(None, live=True), FakeSource(None, live=True), picky, config=config)
+    assert report.error is None
+    assert caplog.messages == ["a pair cannot be fused: the model file is fixed to 24x16"]
+    vis = report.sources[1]
+    assert vis.failed > 3
+    assert vis.fused + vis.dropped + vis.failed == vis.captured
+
+
+@pytest.mark.parametrize("role", ["ir", "vis"])
+def test_a_frame_that_is_no_picture_is_counted_and_the_rest_goes_on(role: str) -> None:
+    class Odd(FakeSource):
+        def read(self) -> Frame | None:
+            frame = super().read()
+            return replace(frame, image=np.zeros((4, 4, 7))) if frame and frame.index == 3 else frame
+
+    cameras = {"ir": FakeSource(8), "vis": FakeSource(8), role: Odd(8)}
+    report = run(cameras["ir"], cameras["vis"], pick_visible)
+    assert report.frames == 7
+    assert [source.failed for source in report.sources] == [role == "ir", role == "vis"]
+    assert all(s.fused + s.dropped + s.failed == s.captured == 8 for s in report.sources)
