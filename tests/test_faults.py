@@ -76,6 +76,20 @@ def ffmpeg(start: Start, port: int) -> Start:
     return begin
 
 
+def misbehave(start: Start, port: int, *faults: str) -> "subprocess.Popen[bytes]":
+    """Start the MJPEG server, and wait until it listens, without using up a connection."""
+    server = start(sys.executable, str(SERVER), str(port), *faults)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                return server
+        time.sleep(0.05)
+    raise AssertionError("the server does not come up")
+
+
 class Watched:
     """A run in a thread, and what it shows."""
 
@@ -162,7 +176,7 @@ def test_a_stream_that_is_stopped_for_a_while(ffmpeg: Start, port: int) -> None:
 def test_what_is_shown_while_the_visible_camera_is_lost(
     start: Start, port: int, on_loss: str, state: str
 ) -> None:
-    server = start(sys.executable, str(SERVER), str(port), "none")
+    server = misbehave(start, port, "none")
     with Watched("sim?size=64x48", f"http://127.0.0.1:{port}/", on_loss=on_loss) as watched:
         watched.wait("fused")
         server.kill()
@@ -176,7 +190,7 @@ def test_what_is_shown_while_the_visible_camera_is_lost(
 
 
 def test_the_last_pair_is_held_while_both_cameras_are_lost(start: Start, port: int) -> None:
-    server = start(sys.executable, str(SERVER), str(port), "none")
+    server = misbehave(start, port, "none")
     url = f"http://127.0.0.1:{port}/"
     camera = FlakyCamera([60.0])
     with Watched(Connection("flaky", camera), url, on_loss="hold") as watched:
@@ -191,7 +205,7 @@ def test_the_last_pair_is_held_while_both_cameras_are_lost(start: Start, port: i
 
 
 def test_a_loss_can_end_the_stream(start: Start, port: int) -> None:
-    server = start(sys.executable, str(SERVER), str(port), "none")
+    server = misbehave(start, port, "none")
     with Watched(f"http://127.0.0.1:{port}/", SIM, on_loss="stop") as watched:
         watched.wait("fused")
         server.kill()
@@ -206,7 +220,7 @@ def test_a_loss_can_end_the_stream(start: Start, port: int) -> None:
 
 @pytest.mark.parametrize("fault", ["cut", "empty", "silent"])
 def test_a_connection_that_breaks_is_opened_again(start: Start, port: int, fault: str) -> None:
-    start(sys.executable, str(SERVER), str(port), fault, "none")
+    misbehave(start, port, fault, "none")
     with Watched(f"http://127.0.0.1:{port}/", SIM) as watched:
         if fault != "empty":
             watched.wait("fused", count=10)
@@ -218,7 +232,7 @@ def test_a_connection_that_breaks_is_opened_again(start: Start, port: int, fault
 
 @pytest.mark.parametrize("fault", ["corrupt", "larger", "stutter"])
 def test_a_camera_that_misbehaves_is_gone_on_with(start: Start, port: int, fault: str) -> None:
-    start(sys.executable, str(SERVER), str(port), fault)
+    misbehave(start, port, fault)
     with Watched(SIM, f"http://127.0.0.1:{port}/") as watched:
         watched.wait("fused", count=10)
         time.sleep(1)
@@ -351,7 +365,7 @@ def test_signals_end_the_command_in_every_state(
     start: Start, port: int, camera: str, number: int, tmp_path: Path
 ) -> None:
     if camera == "silent":
-        start(sys.executable, str(SERVER), str(port), "silent")
+        misbehave(start, port, "silent")
     url, out = f"http://127.0.0.1:{port}/", str(tmp_path / "out.mp4")
     if camera == "slow reader":  # who reads nothing at all
         url, out = SIM, "-"
