@@ -10,21 +10,24 @@ from edgefuse.errors import ModelError
 __all__ = ["METADATA_KEY", "ModelSpec"]
 
 METADATA_KEY = "edgefuse"
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", "int8")
+GRAPHS = ("core", "deploy")
+COLOURS = ("bgr", "rgb")
 
 
 @dataclass(frozen=True)
 class ModelSpec:
     """What a model file takes and gives.
 
-    The graph has one input, float32 `[1, 2, H, W]` (infrared, visible luma) in [0, 1], and one output,
-    float32 `[1, 1, H, W]` in [0, 1], the fused luma.
+    A `core` graph maps `sources`, float32 `[N, 2, H, W]` (infrared, visible luma) in [0, 1], to `fused`,
+    float32 `[N, 1, H, W]` in [0, 1], the fused luma. A `deploy` graph maps images to an image, all uint8:
+    `ir` `[N, H, W, 1]` and `vis` `[N, H, W, 3]` to `fused` `[N, H, W, 3]`. In a graph of fixed size N is 1.
     """
 
     model: str
     """Network, such as `nano`."""
     multiple: int
-    """H and W must be multiples of this."""
+    """H and W of the network's input must be multiples of this; a `deploy` graph pads by itself."""
     size: tuple[int, int] | None = None
     """Width and height that the graph is fixed to; None: any."""
     precision: str = "fp32"
@@ -37,10 +40,15 @@ class ModelSpec:
     """How the weights were made: paradigm, data, steps, seed."""
     receipt: dict[str, Any] = field(default_factory=dict)
     """How far the file is from its checkpoint, as measured when it was written."""
+    graph: str = "core"
+    """`core` or `deploy`, as above."""
+    colours: str = "bgr"
+    """Order of the colours of a `deploy` graph's images."""
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise ModelError(f"precision {self.precision!r} is unknown: known are {', '.join(PRECISIONS)}")
+        for what, known in (("precision", PRECISIONS), ("graph", GRAPHS), ("colours", COLOURS)):
+            if (value := getattr(self, what)) not in known:
+                raise ModelError(f"{what} {value!r} is unknown: known are {', '.join(known)}")
         if self.multiple < 1:
             raise ModelError(f"multiple is {self.multiple}, it must be at least 1")
 

@@ -143,11 +143,11 @@ def test_pairs_to_compare_on(tmp_path):
         for k in range(20):
             write_image(tmp_path / side / f"{k:02}.png", np.full((16, 20, 3), k, np.uint8))
     described, found = folder_pairs(tmp_path / "ir", tmp_path / "vis", limit=5)
-    assert [name for name, _, _ in found] == ["00", "04", "08", "12", "16"]
+    assert [name for name, *_ in found] == ["00", "04", "08", "12", "16"]
     assert described.startswith("5 pairs of")
     described, found = simulated_pairs((64, 48))
     assert "simulated" in described
-    assert {image.shape for _, ir, vis in found for image in (ir, vis)} == {(48, 64)}
+    assert {image.shape for _, ir, vis, _ in found for image in (ir, vis[..., 0])} == {(48, 64)}
 
 
 def test_a_folder_that_refuses_is_named(weights, pairs, tmp_path):

@@ -7,7 +7,7 @@ from edgefuse.spec import METADATA_KEY, ModelSpec
 
 
 def test_a_spec_survives_its_metadata():
-    spec = ModelSpec("nano", 4, (640, 480), "fp16", 18, "1.2", {"steps": 3}, {"psnr": None})
+    spec = ModelSpec("nano", 4, (640, 480), "fp16", 18, "1.2", {"steps": 3}, {"psnr": None}, "deploy", "rgb")
     assert ModelSpec.from_metadata(spec.to_metadata()) == spec
 
 
@@ -22,6 +22,7 @@ def test_a_spec_survives_its_metadata():
         ({METADATA_KEY: '{"model": "nano", "multiple": 4, "version": "9.9", "rig": 1}'}, "9.9.*rig"),
         ({METADATA_KEY: '{"model": "nano", "multiple": 4, "precision": "fp8"}'}, "fp8"),
         ({METADATA_KEY: '{"model": "nano", "multiple": 0}'}, "multiple"),
+        ({METADATA_KEY: '{"model": "nano", "multiple": 4, "graph": "shell"}'}, "graph.*core, deploy"),
     ],
 )
 def test_unusable_metadata_is_named(metadata, words):

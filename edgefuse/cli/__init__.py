@@ -23,6 +23,7 @@ COMMANDS = {
     "train": "train",
     "export": "export",
     "evaluate": "evaluate",
+    "inspect": "inspect",
     "models": "models",
     "import-weights": "import_weights",
 }

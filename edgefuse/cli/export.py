@@ -4,7 +4,6 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 __all__ = ["export"]
 
@@ -13,57 +12,97 @@ def export(
     checkpoint: str = typer.Argument(
         None, help="Checkpoint (.pt, .safetensors) or a shipped model's name.", show_default="default model"
     ),
-    fp16: bool = typer.Option(False, "--fp16", help="Half-precision arithmetic inside; float32 in and out."),
+    graph: str = typer.Option(
+        "core", help="core: planes of floats in and out; deploy: uint8 images in and out, all work inside."
+    ),
+    rgb: bool = typer.Option(False, "--rgb", help="A deploy graph's images are R, G, B instead of B, G, R."),
+    fp16: bool = typer.Option(False, "--fp16", help="Half-precision arithmetic; input and output stay."),
+    int8: bool = typer.Option(
+        False, "--int8", help="8-bit arithmetic, calibrated on --calib-ir/--calib-vis."
+    ),
     size: str | None = typer.Option(
         None, help="Fix the graph to this width x height, such as 640x480.", show_default="any size"
     ),
-    out: Path | None = typer.Option(None, help="The .onnx file to write.", show_default="MODEL[-fp16].onnx"),
+    dynamic: bool = typer.Option(
+        False, "--dynamic", help="Any batch, height and width: the default without --size."
+    ),
+    opset: int | None = typer.Option(None, help="ONNX operator set, 18 to 21.", show_default="20"),
+    out: Path | None = typer.Option(
+        None, help="The .onnx file to write.", show_default="MODEL[-deploy][-fp16|-int8].onnx"
+    ),
     pairs_ir: Path | None = typer.Option(None, help="Infrared folder to compare file and checkpoint on."),
     pairs_vis: Path | None = typer.Option(None, help="Visible folder, paired by file stem."),
+    calib_ir: Path | None = typer.Option(None, help="Infrared folder to calibrate int8 on."),
+    calib_vis: Path | None = typer.Option(None, help="Visible folder, paired by file stem."),
+    calib_method: str = typer.Option("mse", help="How ranges follow from values: mse, minmax, percentile."),
+    max_difference: float = typer.Option(1e-4, help="Gate of fp32 core graphs, in [0, 1]."),
+    max_levels: int = typer.Option(1, help="Gate of fp32 deploy graphs, in grey levels."),
+    min_psnr: float | None = typer.Option(None, help="Gate in dB.", show_default="55 for fp16, 40 for int8"),
+    max_worse: float = typer.Option(0.02, help="Gate of int8: mean loss of any of the five metrics."),
 ) -> None:
     """Write a checkpoint as an ONNX file that runs without torch, and prove it.
 
     The file is run beside the checkpoint, on the given pairs or on frames of the simulated rig. The exit
-    status is not 0 if they differ by more than the gate allows.
+    status is not 0 if they differ by more than the gates allow; the file stays.
     """
     from edgefuse.cli.needs import needs
-    from edgefuse.errors import InputError
+    from edgefuse.errors import InputError, unknown_name
     from edgefuse.images import parse_size
+    from edgefuse.spec import GRAPHS
     from edgefuse.weights import DEFAULT_MODEL, checkpoint_file
 
     needs("export", "torch", "safetensors", "onnx", "onnxscript")
+    from edgefuse.export.calibrate import METHODS
+    from edgefuse.export.gates import Gates
+    from edgefuse.export.graph import OPSET
+    from edgefuse.export.pipeline import Calibration
     from edgefuse.export.pipeline import export as run
     from edgefuse.export.receipt import GateError, folder_pairs, simulated_pairs
+    from edgefuse.export.report import failure, table
 
     source = checkpoint_file(checkpoint or DEFAULT_MODEL)
     wanted = parse_size(size) if size else None
-    target = out or Path(f"{source.stem}{'-fp16' if fp16 else ''}.onnx")
+    if graph not in GRAPHS:
+        raise InputError(unknown_name("graph", graph, GRAPHS))
+    if calib_method not in METHODS:
+        raise InputError(unknown_name("calibration method", calib_method, METHODS))
+    if rgb and graph != "deploy":
+        raise InputError("--rgb is about the images of a deploy graph: add --graph deploy")
+    if dynamic and wanted:
+        raise InputError("--dynamic and --size exclude each other: choose one")
+    parts = [source.stem, *(["deploy"] if graph == "deploy" else []), *(["fp16"] if fp16 else [])]
+    target = out or Path("-".join([*parts, *(["int8"] if int8 else [])]) + ".onnx")
     if target.suffix != ".onnx":
         raise InputError(f"cannot write {target}: the suffix must be .onnx")
     if bool(pairs_ir) != bool(pairs_vis):
         raise InputError("give both --pairs-ir and --pairs-vis, or neither to compare on the simulated rig")
+    calibration = None
+    if int8:
+        if not (calib_ir and calib_vis):
+            raise InputError("--int8 needs real pairs to calibrate on: give --calib-ir and --calib-vis")
+        described, found = folder_pairs(calib_ir, calib_vis, limit=16)
+        calibration = Calibration(found, described, calib_method)
+    elif calib_ir or calib_vis:
+        raise InputError("--calib-ir and --calib-vis are for --int8")
     compared_on, pairs = (
         folder_pairs(pairs_ir, pairs_vis) if pairs_ir and pairs_vis else simulated_pairs(wanted)
     )
     console = Console()
-    with console.status(f"Exporting {source.name} …"):
-        spec, receipt = run(source, target, pairs, compared_on, fp16=fp16, size=wanted)
-
-    table = Table(title=str(target), show_header=False, title_justify="left")
-    table.add_row("model", f"{spec.model}, trained for {spec.training.get('steps', '?')} steps")
-    table.add_row("file", f"{target.stat().st_size / 1000:.1f} kB, {spec.precision}, ONNX opset {spec.opset}")
-    shape = "H, W" if spec.size is None else f"{spec.size[1]}, {spec.size[0]}"
-    table.add_row("input", f"sources float32 [1, 2, {shape}] in [0, 1]: infrared, visible luma")
-    table.add_row("output", f"fused float32 [1, 1, {shape}] in [0, 1]")
-    if spec.size is None:
-        table.add_row("sizes", f"any multiple of {spec.multiple}; `fuse` and `stream` pad others")
-    table.add_row("compared on", receipt.compared_on)
-    table.add_row("max difference", f"{receipt.max_difference:.2e}")
-    table.add_row("lowest PSNR", f"{receipt.psnr:.1f} dB ({receipt.worst})")
-    table.add_row("gate", f"{receipt.gate}: {'passed' if receipt.passed else 'FAILED'}")
-    console.print(table)
-    if not receipt.passed:
-        raise GateError(
-            f"{target} is too far from {source} ({receipt.gate}): largest difference "
-            f"{receipt.max_difference:.2e}, PSNR {receipt.psnr:.1f} dB on {receipt.worst!r}"
+    with console.status(f"Exporting {source.name} …") as status:
+        spec, _ = run(
+            source,
+            target,
+            pairs,
+            compared_on,
+            fp16=fp16,
+            int8=calibration,
+            size=wanted,
+            graph=graph,
+            colours="rgb" if rgb else "bgr",
+            opset=opset or OPSET,
+            gates=Gates(max_difference, max_levels, min_psnr, max_worse=max_worse),
+            progress=lambda text: status.update(f"Exporting {source.name}: {text} …"),
         )
+    console.print(table(target, spec))
+    if (text := failure(target, spec)) is not None:
+        raise GateError(text)

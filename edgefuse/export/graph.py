@@ -5,7 +5,7 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,46 +15,67 @@ from torch import Tensor, nn
 
 from edgefuse import __version__
 from edgefuse.errors import InputError
+from edgefuse.export.deploy import wrap
 from edgefuse.files import replace_file
 from edgefuse.spec import ModelSpec
 from edgefuse.train.checkpoint import Checkpoint
 from edgefuse.train.models import multiple_of
 
-__all__ = ["OPSET", "build_graph", "make_spec", "save_graph"]
+__all__ = ["OPSET", "OPSETS", "build_graph", "make_spec", "save_graph"]
 
-OPSET = 18
+OPSET = 20
+"""The first with an operator for GELU, which older ones spell out in five passes over the data."""
+OPSETS = range(18, 22)
 
 
 class _Core(nn.Module):
-    """The network as deployed: folded where it can be, in its precision, its answer clamped to [0, 1]."""
+    """The network as deployed: folded where it can be, in its precision, its answer clamped to 0..peak."""
 
-    def __init__(self, model: nn.Module, precision: str) -> None:
+    def __init__(self, model: nn.Module, precision: str, peak: int) -> None:
         super().__init__()
         fuse = getattr(model, "fuse", None)
-        folded: nn.Module = fuse() if callable(fuse) else copy.deepcopy(model)
-        self.dtype = {"fp32": torch.float32, "fp16": torch.float16}[precision]
+        folded: nn.Module = copy.deepcopy(model)
+        if callable(fuse):
+            folded = fuse(peak) if takes_levels(model) else fuse()
+        self.peak = peak
+        self.dtype = torch.float16 if precision == "fp16" else torch.float32
         self.model = folded.to(self.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         fused: Tensor = self.model(x.to(self.dtype))
-        return fused.float().clamp(0, 1)
+        return fused.float().clamp(0, self.peak)
+
+
+def takes_levels(model: nn.Module) -> bool:
+    """Tell whether a network can be folded into one that takes and gives grey levels 0..255."""
+    return hasattr(model, "peak")
 
 
 def make_spec(
-    checkpoint: Checkpoint, model: nn.Module, size: tuple[int, int] | None, precision: str
+    checkpoint: Checkpoint,
+    model: nn.Module,
+    size: tuple[int, int] | None,
+    precision: str,
+    *,
+    graph: str = "core",
+    colours: str = "bgr",
+    opset: int = OPSET,
 ) -> ModelSpec:
     """Return the spec of a graph that is about to be built.
 
     Raises:
-        InputError: width or height is not a multiple of what the network needs.
+        InputError: width or height of a core graph is not a multiple of what the network needs, or the
+            opset is not one of `OPSETS`.
     """
     multiple = multiple_of(model)
-    if size is not None and (size[0] % multiple or size[1] % multiple):
+    if graph == "core" and size is not None and (size[0] % multiple or size[1] % multiple):
         fit = "x".join(str(side + -side % multiple) for side in size)
         raise InputError(
-            f"size {size[0]}x{size[1]} does not fit {checkpoint.model!r}: "
-            f"both must be multiples of {multiple}, such as {fit}; without --size any size is accepted"
+            f"size {size[0]}x{size[1]} does not fit {checkpoint.model!r}: both must be multiples of "
+            f"{multiple}, such as {fit}; --graph deploy and a graph without --size take any size"
         )
+    if opset not in OPSETS:
+        raise InputError(f"opset {opset} is not one of {OPSETS[0]} to {OPSETS[-1]}")
     kept = ("paradigm", "ir", "vis", "base", "pairs", "batch", "patch", "learning_rate", "losses", "seed")
     training = {name: checkpoint.config[name] for name in kept if name in checkpoint.config}
     return ModelSpec(
@@ -62,23 +83,53 @@ def make_spec(
         multiple=multiple,
         size=size,
         precision=precision,
-        opset=OPSET,
+        opset=opset,
         version=__version__,
         training={**training, "steps": checkpoint.step},
+        graph=graph,
+        colours=colours,
     )
 
 
-def build_graph(model: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
-    """Trace a network in evaluation mode into a checked ONNX graph, `sources` → `fused`."""
-    width, height = spec.size or (24 * spec.multiple, 16 * spec.multiple)
+def build_graph(
+    model: nn.Module, spec: ModelSpec, rework: Callable[[onnx.ModelProto, int], None] | None = None
+) -> onnx.ModelProto:
+    """Make the graph of a network in evaluation mode.
+
+    Args:
+        model: the network; it is left as it is.
+        spec: what the graph takes and gives.
+        rework: changes a core graph, in which white is the second argument, in place, before what a deploy
+            graph has around it is put there.
+
+    Returns:
+        The graph, not yet checked.
+    """
+    # Levels in half precision would need weights below its normal range.
+    levels = spec.graph == "deploy" and spec.precision != "fp16" and takes_levels(model)
+    peak = 255 if levels else 1
+    graph = _trace(_Core(model, spec.precision, peak).eval(), spec)
+    _strip(graph)
+    if rework is not None:
+        rework(graph, peak)
+    if spec.graph == "deploy":
+        wrap(graph, spec, peak)
+    return graph
+
+
+def _trace(core: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
+    multiple, batch = spec.multiple, 1 if spec.size else 2
+    width, height = spec.size or (24 * multiple, 16 * multiple)
+    width, height = width + -width % multiple, height + -height % multiple
     shapes: Any = None
     if spec.size is None:
         h, w = (torch.export.Dim(name, min=4, max=4096) for name in ("rows", "columns"))
-        shapes = {"x": {2: spec.multiple * h, 3: spec.multiple * w}}
+        n = torch.export.Dim("batch", min=1, max=4096)
+        shapes = {"x": {0: n, 2: multiple * h, 3: multiple * w}}
     with _quiet():
         program = torch.onnx.export(
-            _Core(model, spec.precision).eval(),
-            (torch.rand(1, 2, height, width),),
+            core,
+            (torch.rand(batch, 2, height, width),),
             dynamo=True,
             opset_version=spec.opset,
             input_names=["sources"],
@@ -88,7 +139,6 @@ def build_graph(model: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
         )
     assert program is not None
     graph: onnx.ModelProto = program.model_proto
-    _strip(graph)
     return graph
 
 

@@ -1,16 +1,49 @@
 """The whole export: checkpoint in, proven ONNX file out."""
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgefuse.export.graph import build_graph, make_spec, save_graph
-from edgefuse.export.receipt import Pair, Receipt, compare
+import cv2
+import numpy as np
+import onnx
+from torch import nn
+
+from edgefuse.errors import InputError
+from edgefuse.export.calibrate import METHODS
+from edgefuse.export.gates import Gates
+from edgefuse.export.graph import OPSET, build_graph, make_spec, save_graph
+from edgefuse.export.layers import layer_precisions
+from edgefuse.export.quantize import quantize
+from edgefuse.export.receipt import Pair, Receipt, compare, extreme_pairs
+from edgefuse.images import luma
 from edgefuse.runtime.backends import load_backend
+from edgefuse.runtime.fuser import network_input
 from edgefuse.spec import ModelSpec
 from edgefuse.train.backend import TorchBackend
 from edgefuse.train.checkpoint import load_checkpoint, restore_model
 
-__all__ = ["export"]
+__all__ = ["Calibration", "export"]
+
+MARGIN = 2.0
+"""dB above the gate that the layers of an int8 file are chosen for: other pairs lose more than these."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the ranges of an int8 file come from."""
+
+    pairs: list[Pair]
+    source: str
+    """What the pairs are, for the receipt."""
+    method: str = next(iter(METHODS))
+    """Name in `calibrate.METHODS`."""
+
+    def __post_init__(self) -> None:
+        if not self.pairs:
+            raise InputError(
+                "no calibration pairs: int8 needs some real ones, give --calib-ir and --calib-vis"
+            )
 
 
 def export(
@@ -20,7 +53,13 @@ def export(
     compared_on: str,
     *,
     fp16: bool = False,
+    int8: Calibration | None = None,
     size: tuple[int, int] | None = None,
+    graph: str = "core",
+    colours: str = "bgr",
+    opset: int = OPSET,
+    gates: Gates | None = None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> tuple[ModelSpec, Receipt]:
     """Write a checkpoint as an ONNX file, run the file beside the checkpoint, and note the outcome in it.
 
@@ -29,23 +68,72 @@ def export(
         out: the `.onnx` file; replaced if it exists.
         pairs: what both are run on.
         compared_on: what the pairs are, for the receipt.
-        fp16: half-precision arithmetic; input and output stay float32.
-        size: fixed width and height; None: any size.
+        fp16: half-precision arithmetic; input and output stay as they are.
+        int8: 8-bit arithmetic, calibrated on these pairs.
+        size: fixed width and height; None: any batch, height and width.
+        graph: `core` or `deploy`, see `ModelSpec`.
+        colours: `bgr` or `rgb`, of a deploy graph's images.
+        opset: ONNX operator set.
+        gates: how far the file may be from its checkpoint; None: the default limits.
+        progress: called with what is being done.
 
     Returns:
         The file's spec, and the receipt. A receipt that did not pass leaves the file in place.
 
     Raises:
         ModelError: the checkpoint cannot be read.
-        InputError: a size that does not fit, or a file that cannot be written.
+        InputError: a size that does not fit, fp16 and int8 together, or a file that cannot be written.
         BackendError: no inference engine is installed to run the file.
     """
+    if fp16 and int8:
+        raise InputError("--fp16 and --int8 exclude each other: choose one precision")
+    if not out.parent.is_dir():  # before minutes of work
+        raise InputError(f"cannot write {out}: there is no folder {out.parent}")
     checkpoint = load_checkpoint(checkpoint_path)
     model = restore_model(checkpoint, checkpoint_path)
-    spec = make_spec(checkpoint, model, size, "fp16" if fp16 else "fp32")
-    graph = build_graph(model, spec)
-    save_graph(graph, spec, out)
-    receipt = compare(load_backend(out), TorchBackend(model, checkpoint.model), pairs, compared_on)
+    precision = "fp16" if fp16 else "int8" if int8 else "fp32"
+    spec = make_spec(checkpoint, model, size, precision, graph=graph, colours=colours, opset=opset)
+    gates = gates or Gates()
+    progress("Tracing")
+    built, kept = _build(model, spec, int8, gates, progress)
+    save_graph(built, spec, out)
+
+    progress("Comparing with the checkpoint")
+    if fp16 and pairs:
+        height, width = pairs[0][2].shape[:2]
+        pairs = [*pairs, *extreme_pairs(size or (width, height))]
+    file, reference = load_backend(out), TorchBackend(model, checkpoint.model)
+    source = f"{int8.source}, {int8.method}" if int8 else ""
+    receipt = compare(
+        *(file, reference, pairs, compared_on, gates),
+        layers=layer_precisions(built),
+        kept=kept,
+        calibration=source,
+    )
     spec = replace(spec, receipt=receipt.to_dict())
-    save_graph(graph, spec, out)
+    save_graph(built, spec, out)
     return spec, receipt
+
+
+def _build(
+    model: nn.Module,
+    spec: ModelSpec,
+    int8: Calibration | None,
+    gates: Gates,
+    progress: Callable[[str], None],
+) -> tuple[onnx.ModelProto, list[str]]:
+    """Return the graph and the names of layers that an int8 one keeps in float."""
+    kept: list[str] = []
+
+    def rework(core: onnx.ModelProto, peak: int) -> None:
+        assert int8 is not None
+        inputs = []
+        for pair in int8.pairs:
+            grey = luma(pair.vis)
+            width, height = spec.size or (min(grey.shape[1], 1024), min(grey.shape[0], 1024))
+            ir, vis = (cv2.resize(image, (width, height)) for image in (pair.ir, grey))
+            inputs.append(network_input(ir, vis, spec.multiple) * np.float32(peak))
+        target = (40.0 if gates.min_psnr is None else gates.min_psnr) + MARGIN
+        kept.extend(quantize(core, inputs, int8.method, target, peak, progress))
+
+    return build_graph(model, spec, rework if int8 else None), kept

@@ -2,15 +2,24 @@
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse.errors import BackendError, InputError, ModelError, unknown_name
+from edgefuse.images import Image
 from edgefuse.spec import METADATA_KEY, ModelSpec
 
-__all__ = ["ENGINES", "Backend", "OnnxRuntimeBackend", "OpenVinoBackend", "check_threads", "load_backend"]
+__all__ = [
+    "ENGINES",
+    "Backend",
+    "DeployBackend",
+    "OnnxRuntimeBackend",
+    "OpenVinoBackend",
+    "check_threads",
+    "load_backend",
+]
 
 MISSING_ENGINE = (
     "no inference engine is installed: pip install 'edgefuse[cpu]' (or 'edgefuse[gpu]' for NVIDIA GPUs, "
@@ -35,6 +44,14 @@ class Backend(Protocol):
 
     def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map `[1, 2, H, W]` (infrared, visible luma) in [0, 1] to the fused `[1, 1, H, W]` in [0, 1]."""
+
+
+@runtime_checkable
+class DeployBackend(Backend, Protocol):
+    """A backend that also runs deploy graphs."""
+
+    def run_images(self, ir: Image, vis: Image) -> Image:
+        """Map uint8 `[N, H, W, 1]` and `[N, H, W, 3]`, colours in the spec's order, to `[N, H, W, 3]`."""
 
 
 class OnnxRuntimeBackend:
@@ -65,7 +82,6 @@ class OnnxRuntimeBackend:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
             raise ModelError(f"{path} is not a model that ONNX Runtime can load: {reason}") from None
         self._spec = ModelSpec.from_metadata(self._session.get_modelmeta().custom_metadata_map, path)
-        self._input = self._session.get_inputs()[0].name
         self._device = dict(wanted)[self._session.get_providers()[0]]
 
     @property
@@ -80,10 +96,18 @@ class OnnxRuntimeBackend:
 
     def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map `[1, 2, H, W]` (infrared, visible luma) in [0, 1] to the fused `[1, 1, H, W]` in [0, 1]."""
+        return self._run({"sources": x})
+
+    def run_images(self, ir: Image, vis: Image) -> Image:
+        """Map uint8 `[N, H, W, 1]` and `[N, H, W, 3]`, colours in the spec's order, to `[N, H, W, 3]`."""
+        return self._run({"ir": ir, "vis": vis})
+
+    def _run(self, inputs: dict[str, NDArray[Any]]) -> NDArray[Any]:
         try:
-            return self._session.run(None, {self._input: x})[0]
+            return self._session.run(None, inputs)[0]
         except Exception as error:  # ORT's exceptions share no base class but Exception
-            raise BackendError(f"{self._spec.model} could not be run on {x.shape}: {error}") from None
+            shapes = " and ".join(str(value.shape) for value in inputs.values())
+            raise BackendError(f"{self._spec.model} could not be run on {shapes}: {error}") from None
 
 
 class OpenVinoBackend:
@@ -120,6 +144,10 @@ class OpenVinoBackend:
     def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map `[1, 2, H, W]` (infrared, visible luma) in [0, 1] to the fused `[1, 1, H, W]` in [0, 1]."""
         return self._request.infer([x])[0]
+
+    def run_images(self, ir: Image, vis: Image) -> Image:
+        """Map uint8 `[N, H, W, 1]` and `[N, H, W, 3]`, colours in the spec's order, to `[N, H, W, 3]`."""
+        return self._request.infer({"ir": ir, "vis": vis})[0]
 
 
 ENGINES: dict[str, type[OnnxRuntimeBackend] | type[OpenVinoBackend]] = {

@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse.errors import InputError
+from edgefuse.errors import BackendError, InputError
 from edgefuse.images import Image, check_image, fit_infrared, luma, replace_luma, size_of
-from edgefuse.runtime.backends import Backend, check_threads, load_backend
+from edgefuse.runtime.backends import Backend, DeployBackend, check_threads, load_backend
 from edgefuse.spec import ModelSpec
 from edgefuse.weights import DEFAULT_MODEL, model_file
 
@@ -70,28 +70,51 @@ class Fuser:
         if ir.shape[:2] != vis.shape[:2]:
             self._say_resized(ir, vis)
             ir = fit_infrared(ir, vis)
+        if self.spec.graph == "deploy":
+            return self._fuse_images(luma(ir), vis)
         grey = luma(vis)
         return replace_luma(vis, grey, self.fuse_luma(luma(ir), grey))
 
     def fuse_luma(self, ir: Image, vis: Image) -> Image:
         """Fuse two grey images uint8 `[H, W]` of equal size into one."""
+        if self.spec.graph == "deploy":
+            return self._fuse_images(ir, vis)
+        self._check_size(vis)
         height, width = vis.shape
-        size = self.spec.size
-        if size is not None and size != (width, height):
-            raise InputError(
-                f"the model file is fixed to {size[0]}x{size[1]} and the image is {size_of(vis)}: "
-                f"export it with --size {size_of(vis)}, or without --size for any size"
-            )
         self._buffer = network_input(ir, vis, self.spec.multiple, self._buffer)
         fused = self.backend.run(self._buffer)[0, 0, :height, :width]
         # Rounds and saturates in one pass; the network's answer is never negative.
         return cv2.convertScaleAbs(fused, alpha=255.0)
 
+    def _fuse_images(self, ir: Image, vis: Image) -> Image:
+        """Fuse with a graph that does all that stands around the network by itself."""
+        if not isinstance(self.backend, DeployBackend):
+            raise BackendError(f"{self.backend.device} runs no deploy graphs: export with --graph core")
+        self._check_size(vis)
+        rgb = self.spec.colours == "rgb"
+        if vis.ndim == 2:
+            colour = cv2.cvtColor(vis, cv2.COLOR_GRAY2BGR)
+        else:
+            colour = cv2.cvtColor(vis, cv2.COLOR_BGR2RGB) if rgb else np.ascontiguousarray(vis)
+        fused = self.backend.run_images(np.ascontiguousarray(ir)[None, :, :, None], colour[None])[0]
+        if vis.ndim == 2:
+            return np.ascontiguousarray(fused[:, :, 0])
+        return cv2.cvtColor(fused, cv2.COLOR_RGB2BGR) if rgb else fused
+
+    def _check_size(self, vis: Image) -> None:
+        size = self.spec.size
+        if size is not None and size != (vis.shape[1], vis.shape[0]):
+            raise InputError(
+                f"the model file is fixed to {size[0]}x{size[1]} and the image is {size_of(vis)}: "
+                f"export it with --size {size_of(vis)}, or without --size for any size"
+            )
+
     def _say_resized(self, ir: Image, vis: Image) -> None:
         if not self._said_resized:
             self._said_resized = True
-            sizes = size_of(ir), size_of(vis)
-            logger.warning("infrared is resized from %s to the visible camera's %s", *sizes)
+            logger.warning(
+                "infrared is resized from %s to the visible camera's %s", size_of(ir), size_of(vis)
+            )
 
 
 def network_input(

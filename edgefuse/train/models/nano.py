@@ -35,19 +35,24 @@ class Nano(nn.Module):
         self.head = nn.Conv2d(channels, 2 * s2, 3, padding=1)
         self.stem: nn.Conv2d | None = None
         """Unshuffling and first convolution in one, in a folded copy."""
+        self.peak = 1.0
+        """What white is; 255 in a folded copy that takes and gives grey levels."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Fuse `[B, 2, H, W]` (infrared, visible luma) in [0, 1] into `[B, 1, H, W]`, about [0, 1]."""
         ir, vis = x[:, :1], x[:, 1:]
-        centred = x - 0.5
+        centred = x - 0.5 * self.peak
         f = F.pixel_unshuffle(centred, self.multiple) if self.stem is None else F.relu(self.stem(centred))
         for conv in self.body:
             f = F.relu(conv(f))
         weight, residual = F.pixel_shuffle(self.head(f), self.multiple).chunk(2, dim=1)
-        return vis + torch.sigmoid(weight) * (ir - vis) + 0.5 * torch.tanh(residual)
+        return vis + torch.sigmoid(weight) * (ir - vis) + 0.5 * self.peak * torch.tanh(residual)
 
-    def fuse(self) -> "Nano":
+    def fuse(self, peak: float = 1.0) -> "Nano":
         """Return a copy for deployment that answers the same, with fewer and faster operators.
+
+        Args:
+            peak: what white is in the copy's input and answer, 1 or 255; 255 saves two passes over the image.
 
         Unshuffling by s and a 3×3 convolution are one 3s×3s convolution of stride s, which engines run in
         half the time: no engine has a fast pixel unshuffle.
@@ -58,7 +63,8 @@ class Nano(nn.Module):
         stem = nn.Conv2d(2, first.out_channels, 3 * s, stride=s, padding=s)
         # Channel c·s² + i·s + j of the unshuffled map at (u, v) is pixel (u·s + i, v·s + j) of channel c.
         weight = first.weight.detach().reshape(-1, 2, s, s, 3, 3).permute(0, 1, 4, 2, 5, 3)
-        stem.weight = nn.Parameter(weight.reshape(first.out_channels, 2, 3 * s, 3 * s).contiguous())
+        weight = weight.reshape(first.out_channels, 2, 3 * s, 3 * s).contiguous()
+        stem.weight = nn.Parameter(weight / peak)
         stem.bias = first.bias
-        folded.stem, folded.body = stem, folded.body[1:]
+        folded.stem, folded.body, folded.peak = stem, folded.body[1:], peak
         return folded.train(self.training)

@@ -1,0 +1,31 @@
+"""`edgefuse inspect`."""
+
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+__all__ = ["inspect"]
+
+
+def inspect(
+    file: Path = typer.Argument(help="An .onnx file from `edgefuse export`, or a shipped model's name."),
+    as_json: bool = typer.Option(False, "--json", help="Print the spec and receipt as JSON."),
+) -> None:
+    """Print what an exported file takes and gives, its receipt, and its layers by precision."""
+    import json
+    from dataclasses import asdict
+
+    from edgefuse.cli.needs import needs
+    from edgefuse.weights import model_file, shipped
+
+    needs("inspect", "onnx")
+    from edgefuse.export.inspect import inspect_file
+    from edgefuse.export.report import table
+
+    path = model_file(str(file)) if str(file) in shipped() else file
+    spec, layers = inspect_file(path)
+    if as_json:
+        typer.echo(json.dumps({**asdict(spec), "layers": layers}, indent=2))
+    else:
+        Console().print(table(path, spec, layers))

@@ -1,0 +1,82 @@
+"""How far an exported file may be from its checkpoint."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from edgefuse.metrics import FIVE
+from edgefuse.spec import ModelSpec
+
+__all__ = ["Gates", "Verdict", "judge", "sentence"]
+
+
+@dataclass(frozen=True)
+class Gates:
+    """Limits that a file must keep; which of them count depends on its graph and precision."""
+
+    max_difference: float = 1e-4
+    """fp32 core graph: largest difference of any pixel, in [0, 1]."""
+    max_levels: int = 1
+    """fp32 deploy graph: largest difference of any pixel, in grey levels."""
+    min_psnr: float | None = None
+    """fp16 and int8: lowest PSNR of any pair, dB; None: 55 and 40."""
+    min_extreme_psnr: float = 40.0
+    """fp16: lowest PSNR of an all white or all black frame, dB. Lower, as norms divide by next to nothing
+    where a picture is constant, which magnifies any rounding."""
+    max_worse: float = 0.02
+    """int8: how much any of the five fusion metrics may lose on average."""
+
+
+class Verdict(NamedTuple):
+    """What was measured, and where it was worst."""
+
+    name: str
+    value: float
+    pair: str
+
+
+def judge(measured: list[Verdict], spec: ModelSpec, gates: Gates) -> list[dict[str, Any]]:
+    """Hold what was measured against the gates of a graph and precision.
+
+    Returns:
+        Per gate: `name`, `limit`, `value` (None for infinite), `pair` (where it is worst) and `passed`.
+    """
+    limits: dict[str, float]
+    if spec.precision == "fp32":
+        largest = gates.max_levels / 255 if spec.graph == "deploy" else gates.max_difference
+        limits = {"max difference": largest}
+    else:
+        default = 55.0 if spec.precision == "fp16" else 40.0
+        limits = {"PSNR": default if gates.min_psnr is None else gates.min_psnr}
+        if spec.precision == "fp16":
+            limits["PSNR at extremes"] = gates.min_extreme_psnr
+        if spec.precision == "int8":
+            limits |= dict.fromkeys(FIVE, -gates.max_worse)
+    verdicts = []
+    for name, value, pair in measured:
+        if name not in limits:
+            continue
+        # Grey levels over 255 are not exact in binary.
+        passed = value <= limits[name] + 1e-9 if name == "max difference" else value >= limits[name]
+        number = float(f"{value:.6g}") if np.isfinite(value) else None
+        verdicts.append(
+            {"name": name, "limit": limits[name], "value": number, "pair": pair, "passed": bool(passed)}
+        )
+    return verdicts
+
+
+def sentence(gate: dict[str, Any], deploy: bool = False) -> str:
+    """Say a gate and its outcome: `PSNR 53.2 dB, at least 55 dB asked for, on 'frame 25'`."""
+    name, limit, value = gate["name"], gate["limit"], gate["value"]
+    if name == "max difference":
+        if deploy:
+            text = f"max difference {255 * value:.0f} grey levels, at most {255 * limit:.0f} allowed"
+        else:
+            text = f"max difference {value:.2e}, at most {limit:g} allowed"
+    elif name.startswith("PSNR"):
+        shown = "infinite" if value is None else f"{value:.1f} dB"
+        text = f"lowest {name} {shown}, at least {limit:g} dB asked for"
+    else:
+        text = f"mean {name} changed by {value:+.4f}, at least {limit:+g} asked for"
+    return f"{text}, worst on {gate['pair']!r}"

@@ -1,0 +1,91 @@
+"""An exported file's spec and receipt as a table for people."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from edgefuse.export.gates import sentence
+from edgefuse.spec import ModelSpec
+
+__all__ = ["failure", "table"]
+
+
+def table(path: Path, spec: ModelSpec, layers: dict[str, int] | None = None) -> Table:
+    """Return a table of what a file takes and gives, and how far it is from its checkpoint.
+
+    Args:
+        path: the file.
+        spec: its spec, receipt included.
+        layers: number of layers by precision; None: as the receipt says.
+    """
+    rows = Table(title=escape(str(path)), show_header=False, title_justify="left")
+    for name, text in (*_spec_rows(path, spec), *_receipt_rows(spec, layers)):
+        rows.add_row(name, escape(text))
+    return rows
+
+
+def failure(path: Path, spec: ModelSpec) -> str | None:
+    """Return the sentence about the first gate that a file fails; None if it passes all."""
+    for gate in spec.receipt["gates"]:
+        if not gate["passed"]:
+            return f"{path} is too far from its checkpoint: {sentence(gate, spec.graph == 'deploy')}"
+    return None
+
+
+def _spec_rows(path: Path, spec: ModelSpec) -> list[tuple[str, str]]:
+    size = f"{path.stat().st_size / 1000:.1f} kB, {spec.precision}, ONNX opset {spec.opset}"
+    sides = "H, W" if spec.size is None else f"{spec.size[1]}, {spec.size[0]}"
+    batch = "N" if spec.size is None else "1"
+    rows = [
+        ("model", f"{spec.model}, trained for {spec.training.get('steps', '?')} steps"),
+        ("file", f"{size}, {spec.graph} graph, written by edgefuse {spec.version or '?'}"),
+    ]
+    if spec.graph == "deploy":
+        rows += [
+            ("input", f"ir uint8 [{batch}, {sides}, 1]: infrared, white = hot"),
+            ("input", f"vis uint8 [{batch}, {sides}, 3]: visible, {', '.join(spec.colours.upper())}"),
+            ("output", f"fused uint8 [{batch}, {sides}, 3], colours in the same order"),
+        ]
+        any_size = "any; padded inside"
+    else:
+        rows += [
+            ("input", f"sources float32 [{batch}, 2, {sides}] in [0, 1]: infrared, visible luma"),
+            ("output", f"fused float32 [{batch}, 1, {sides}] in [0, 1]"),
+        ]
+        any_size = f"any multiple of {spec.multiple}; `fuse` and `stream` pad others"
+    return [*rows, ("sizes", any_size)] if spec.size is None else rows
+
+
+def _receipt_rows(spec: ModelSpec, layers: dict[str, int] | None) -> list[tuple[str, str]]:
+    receipt: dict[str, Any] = spec.receipt
+    rows = []
+    counted = receipt.get("layers") if layers is None else layers
+    if counted:
+        rows.append(("layers", ", ".join(f"{count} {name}" for name, count in counted.items())))
+    if receipt.get("kept"):
+        rows.append(("kept in float", f"{', '.join(receipt['kept'])} (lose too much in int8)"))
+    if receipt.get("calibration"):
+        rows.append(("calibrated on", receipt["calibration"]))
+    if not receipt:
+        return [*rows, ("receipt", "none")]
+    psnr = receipt["psnr"]
+    rows += [
+        ("compared on", f"{receipt['compared_on']} ({', '.join(receipt.get('sizes', ['?'])[:4])})"),
+        ("max difference", f"{receipt['max_difference']:.2e}"),
+        ("lowest PSNR", f"{'infinite' if psnr is None else f'{psnr:.1f} dB'} ({receipt['worst']})"),
+    ]
+    if "ssim" in receipt:
+        rows.append(("lowest SSIM", f"{receipt['ssim']:.5f}"))
+    if receipt.get("metrics"):
+        changes = ", ".join(f"{name} {change:+.4f}" for name, change in receipt["metrics"].items())
+        rows.append(("metrics change", changes))
+    if spec.precision == "fp16":
+        rows.append(("note", "run on this engine, it checks rounding, not a GPU's kernels"))
+    for gate in receipt.get("gates", []):
+        outcome = "passed" if gate["passed"] else "FAILED"
+        rows.append(("gate", f"{sentence(gate, spec.graph == 'deploy')}: {outcome}"))
+    if "gates" not in receipt:
+        rows.append(("gate", f"{receipt.get('gate')}: {'passed' if receipt.get('passed') else 'FAILED'}"))
+    return rows

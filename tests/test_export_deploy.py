@@ -1,0 +1,192 @@
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from edgefuse import Fuser
+from edgefuse.errors import BackendError, InputError, ModelError
+from edgefuse.export.graph import build_graph, make_spec, save_graph
+from edgefuse.export.inspect import inspect_file
+from edgefuse.export.pipeline import Calibration, export
+from edgefuse.export.receipt import Pair, compare, extreme_pairs
+from edgefuse.runtime.backends import OnnxRuntimeBackend
+from edgefuse.spec import ModelSpec
+from edgefuse.train.backend import TorchBackend
+from edgefuse.train.checkpoint import load_checkpoint, restore_model
+from edgefuse.weights import checkpoint_file
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    return load_checkpoint(checkpoint_file("nano"))
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint):
+    return restore_model(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def build(checkpoint, model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("deploy")
+
+    def build(name, size=None, **options):
+        out = folder / f"{name}.onnx"
+        if not out.exists():
+            spec = make_spec(checkpoint, model, size, "fp32", graph="deploy", **options)
+            save_graph(build_graph(model, spec), spec, out)
+        return out
+
+    return build
+
+
+def test_images_in_image_out(build, model, pair):
+    out = build("any")
+    ends = onnx.load(out).graph
+    assert [(v.name, v.type.tensor_type.elem_type) for v in (*ends.input, *ends.output)] == [
+        (name, onnx.TensorProto.UINT8) for name in ("ir", "vis", "fused")
+    ]
+    ir, vis = pair
+    file, reference = Fuser(out), Fuser(TorchBackend(model, "nano"))
+    for view in (np.s_[:, :], np.s_[:17, :31], np.s_[:64, :96]):
+        a, b = ir[view], vis[view]
+        for colour in (b, b[:, :, 1]):
+            difference = np.abs(file(a, colour).astype(int) - reference(a, colour))
+            assert difference.shape == colour.shape
+            assert difference.max() <= 1
+            assert (difference > 0).mean() < 0.01
+
+
+def test_rgb_is_bgr_turned_round(build, pair):
+    ir, vis = pair
+    rgb = OnnxRuntimeBackend(build("rgb", colours="rgb"))
+    answer = rgb.run_images(ir[None, :, :, None], cv2.cvtColor(vis, cv2.COLOR_BGR2RGB)[None])[0]
+    expected = Fuser(build("any"))(ir, vis)
+    np.testing.assert_array_equal(cv2.cvtColor(answer, cv2.COLOR_RGB2BGR), expected)
+    np.testing.assert_array_equal(Fuser(rgb)(ir, vis), expected)
+
+
+def test_a_batch_is_its_images(build, pair):
+    ir, vis = pair
+    backend = OnnxRuntimeBackend(build("any"))
+    irs, others = np.stack((ir, 255 - ir))[..., None], np.stack((vis, vis[:, ::-1]))
+    together = backend.run_images(irs, others)
+    for k in range(2):
+        np.testing.assert_array_equal(together[k], backend.run_images(irs[k : k + 1], others[k : k + 1])[0])
+
+
+def test_a_fixed_size_need_not_be_a_multiple(build, model, pair):
+    ir, vis = pair
+    file = Fuser(build("fixed", size=(101, 75)))
+    assert np.abs(file(ir, vis).astype(int) - Fuser(TorchBackend(model, "nano"))(ir, vis)).max() <= 1
+    with pytest.raises(InputError, match="fixed to 101x75"):
+        file(ir[:64], vis[:64])
+
+
+def test_openvino_runs_it(build, pair):
+    pytest.importorskip("openvino")
+    out = build("any")
+    answers = [Fuser(out, engine=engine)(*pair).astype(int) for engine in ("onnxruntime", "openvino")]
+    assert np.abs(answers[0] - answers[1]).max() <= 1
+
+
+def test_saturation_and_rounding(build, model):
+    dark, red = np.zeros((24, 32), np.uint8), np.zeros((24, 32, 3), np.uint8)
+    red[..., 2] = 255
+    pairs = [*extreme_pairs((32, 24)), Pair("red", dark, red)]
+    receipt = compare(OnnxRuntimeBackend(build("any")), TorchBackend(model, "nano"), pairs, "x")
+    assert receipt.passed
+    assert 255 * receipt.max_difference <= 1.001
+
+
+def test_backends_without_deploy_graphs_say_so(pair):
+    class Core:
+        device = "nowhere"
+        spec = ModelSpec("nano", 4, graph="deploy")
+
+        def run(self, x):
+            return x[:, :1]
+
+    with pytest.raises(BackendError, match="--graph core"):
+        Fuser(Core())(*pair)
+
+
+# --- int8
+
+
+@pytest.fixture(scope="module")
+def int8(tmp_path_factory):
+    rng = np.random.default_rng(5)
+    scenes = []
+    for k in range(3):
+        coarse = rng.integers(0, 256, (8, 10, 4)).astype(np.uint8)
+        scene = cv2.resize(coarse, (80, 64), interpolation=cv2.INTER_CUBIC)
+        scenes.append(
+            Pair(f"scene {k}", np.ascontiguousarray(scene[..., 0]), np.ascontiguousarray(scene[..., 1:]))
+        )
+    out = tmp_path_factory.mktemp("int8") / "nano.onnx"
+    calibration = Calibration(scenes[:2], "two scenes")
+    return out, *export(checkpoint_file("nano"), out, scenes, "scenes", int8=calibration, graph="deploy")
+
+
+def test_int8_is_in_the_graph_and_close(int8):
+    out, spec, receipt = int8
+    assert receipt.psnr > 45
+    assert receipt.layers["int8"] + len(receipt.kept) == 6
+    assert spec.receipt["calibration"] == "two scenes, mse"
+    assert [gate["name"] for gate in receipt.gates] == ["PSNR", "EN", "MI", "VIF", "Qabf", "SSIM"]
+    graph = onnx.load(out).graph
+    constants = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
+    pairs = [n for n in graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert len(pairs) == 3 * receipt.layers["int8"]
+    for node in pairs:
+        zero, steps = constants[node.input[2]], constants[node.input[1]]
+        assert zero.dtype == np.int8
+        assert not zero.any()
+        if node.input[0] in constants:  # a weight
+            assert steps.shape == (constants[node.input[0]].shape[0],)
+
+
+def test_sensitive_layers_stay_in_float(checkpoint, model, int8):
+    from edgefuse.export.quantize import quantize
+
+    spec = make_spec(checkpoint, model, (64, 48), "int8")
+    graph = build_graph(model, spec)
+    x = np.random.default_rng(6).random((1, 2, 48, 64), np.float32)
+    kept = quantize(graph, [x], "minmax", 60.0)
+    assert 0 < len(kept) < 6
+    assert sum(node.op_type == "QuantizeLinear" for node in graph.graph.node) == 6 - len(kept)
+
+
+def test_inspecting(int8, tmp_path):
+    out, spec, receipt = int8
+    assert inspect_file(out) == (spec, receipt.layers)
+    content = out.read_bytes()
+    (tmp_path / "cut.onnx").write_bytes(content[: len(content) // 2])
+    graph = onnx.load(out)
+    tensor = graph.graph.initializer[0]
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../elsewhere.bin")
+    (tmp_path / "outside.onnx").write_bytes(graph.SerializeToString())
+    for name, words in {
+        "absent.onnx": "no such model file",
+        "cut.onnx": "not a readable ONNX file",
+        "outside.onnx": r"elsewhere\.bin, outside its folder",
+    }.items():
+        with pytest.raises(ModelError, match=words) as caught:
+            inspect_file(tmp_path / name)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ModelError):
+        OnnxRuntimeBackend(tmp_path / "outside.onnx")
+
+
+def test_wishes_that_cannot_be_met(tmp_path, checkpoint, model):
+    with pytest.raises(InputError, match="no calibration pairs"):
+        Calibration([], "nothing")
+    with pytest.raises(InputError, match="opset 9"):
+        make_spec(checkpoint, model, None, "fp32", opset=9)
+    torch.save({"a": 1}, tmp_path / "odd.pt")
+    with pytest.raises(ModelError, match="not a checkpoint"):
+        export(tmp_path / "odd.pt", tmp_path / "x.onnx", [], "nothing")
+    assert not (tmp_path / "x.onnx").exists()
