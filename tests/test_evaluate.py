@@ -215,7 +215,7 @@ def test_json_and_csv_hold_every_score(folders):
 def test_candidates_of_one_name_are_told_apart(tmp_path):
     paths = [tmp_path / "a" / "out", tmp_path / "b" / "out"]
     candidates = unique([folder(paths[0]), folder(paths[1]), trivial("ratio"), folder(paths[0])])
-    assert [c.name for c in candidates] == [str(paths[0]), str(paths[1]), "ratio"]
+    assert [c.name for c in candidates] == [f"folder {paths[0]}", f"folder {paths[1]}", "ratio"]
     assert named("average") == Candidate("average", "trivial")
     assert named("some/model.onnx").name == "model"
 

@@ -21,7 +21,8 @@ def run(monkeypatch, capsys, tmp_path, pair):
 
     def call(*args):
         given = ("--ir", "ir", "--vis", "vis", *args)
-        monkeypatch.setattr(sys, "argv", ["edgefuse", "evaluate", *given, "--jobs", "1"])
+        jobs = () if "--jobs" in args else ("--jobs", "1")
+        monkeypatch.setattr(sys, "argv", ["edgefuse", "evaluate", *given, *jobs])
         with pytest.raises(SystemExit) as caught:
             main()
         output = capsys.readouterr()
@@ -84,6 +85,8 @@ def test_bad_pairs_are_listed_and_fail_unless_skipped(run):
         (["--json", "absent/e.json"], "there is no folder absent"),
         (["--csv", "ir"], "it is a folder"),
         (["--limit", "0"], "limit is 0"),
+        (["--jobs", "0"], "jobs is 0"),
+        (["--model", "ir"], "ir is a folder"),
     ],
 )
 def test_wrong_options_are_answered_by_one_sentence(run, args, message):
@@ -91,3 +94,21 @@ def test_wrong_options_are_answered_by_one_sentence(run, args, message):
     assert status == 1
     assert message in err
     assert "Traceback" not in err
+
+
+def test_a_folder_is_never_taken_for_a_shipped_model(run, tmp_path):
+    (tmp_path / "nano").mkdir()
+    for stem in "ab":
+        write_image(tmp_path / "nano" / f"{stem}.png", np.zeros((75, 101), np.uint8))
+    metrics = ("--metrics", "EN", "--no-trivial")
+    scores = {}
+    for name, args in {"model": ("--model", "nano"), "default": (), "folder": ("--fused", "nano")}.items():
+        status, _, err = run(*args, *metrics, "--json", f"{name}.json")
+        assert status == 0, err
+        (pair, _) = json.loads((tmp_path / f"{name}.json").read_text())["pairs"]
+        scores[name] = pair["scores"]["nano"]["EN"]
+    assert scores["model"] == scores["default"] != scores["folder"]
+    status, out, _ = run("--model", "nano", "--fused", "nano", *metrics)
+    assert status == 0
+    assert "model nano" in out
+    assert "folder nano" in out

@@ -54,6 +54,8 @@ def evaluate(
 
     names = tuple(METRICS) if metrics == "all" else tuple(name.strip() for name in metrics.split(","))
     settings = Settings(protocol, names, video, robust)
+    if jobs is not None and jobs < 1:
+        raise InputError(f"jobs is {jobs}, it must be at least 1")
     _check_targets(json, csv, html)
     candidates, compared = _candidates(model, fused, trivial, compare)
     stdout, stderr = Console(), Console(stderr=True)
@@ -103,7 +105,7 @@ def _candidates(
     models: list[str], folders: list[Path], with_trivial: bool, compare: tuple[str, str] | None
 ) -> "tuple[list[Candidate], tuple[str, str] | None]":
     """Return what is scored, and the names of what is compared."""
-    from edgefuse.evaluate import TRIVIAL, folder, named, trivial
+    from edgefuse.evaluate import TRIVIAL, folder, model, named, trivial
     from edgefuse.evaluate.candidates import unique
     from edgefuse.weights import DEFAULT_MODEL
 
@@ -112,8 +114,9 @@ def _candidates(
         raise InputError(
             f"--compare has {compare[0] if compare else ''!r} twice, it needs two different ones"
         )
-    chosen = compared + [named(name) for name in models] + [folder(path) for path in folders]
-    chosen = chosen or [named(DEFAULT_MODEL)]
+    # Named by its option and not by what is there: a folder called nano is not the model.
+    chosen = compared + [trivial(name) if name in TRIVIAL else model(name) for name in models]
+    chosen = chosen + [folder(path) for path in folders] or [model(DEFAULT_MODEL)]
     if with_trivial:
         chosen += [trivial(name) for name in TRIVIAL]
     chosen = unique(chosen)

@@ -10,6 +10,7 @@ from edgefuse.evaluate.trivial import TRIVIAL
 from edgefuse.images import Image, as_infrared, as_visible, luma, read_image
 from edgefuse.metrics import grey
 from edgefuse.pairs import images_by_stem
+from edgefuse.weights import shipped
 
 __all__ = ["Candidate", "FuseFunction", "folder", "model", "named", "read_grey", "trivial", "unique"]
 
@@ -82,14 +83,16 @@ def folder(path: str | Path) -> Candidate:
 
 
 def named(text: str) -> Candidate:
-    """Return what a text means: a trivial fusion, else an existing folder, else a model."""
+    """Return what a text means: a trivial fusion, else a shipped model, else a folder, else a model file."""
     if text in TRIVIAL:
         return trivial(text)
-    return folder(text) if Path(text).is_dir() else model(text)
+    return folder(text) if text not in shipped() and Path(text).is_dir() else model(text)
 
 
 def unique(candidates: list[Candidate]) -> list[Candidate]:
-    """Drop repeated candidates, and name by their whole source those whose short names are equal."""
+    """Drop repeated candidates, and name by kind and whole source those whose short names are equal."""
     kept = list(dict.fromkeys(candidates))
     names = [c.name for c in kept]
-    return [replace(c, name=c.source) if names.count(c.name) > 1 and c.source else c for c in kept]
+    return [
+        replace(c, name=f"{c.kind} {c.source}") if names.count(c.name) > 1 and c.source else c for c in kept
+    ]
