@@ -4,23 +4,55 @@ A metric is a long chain of element-wise steps. Over a whole image each step goe
 over a band of rows it stays in the cache, which makes the chain two to three times as fast.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
+from typing import Generic, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["at_least_zero", "at_most", "bands", "keep_freed_memory"]
+__all__ = ["Banded", "at_least_zero", "at_most", "bands", "keep_freed_memory"]
 
-PIXELS = 1 << 16  # 256 KB of float32
+PIXELS = 1 << 15  # 128 KB of float32; about eight such arrays are in use at a time
+MULTIPLE = 16  # of rows, which the Gaussian windows take together
+
+T = TypeVar("T")
 
 
 def bands(height: int, width: int) -> Iterator[slice]:
     """Cut the rows of a `[height, width]` array into slices, the last one perhaps shorter."""
-    rows = max(1, PIXELS // max(1, width))
+    rows = max(1, PIXELS // max(1, width) // MULTIPLE) * MULTIPLE
     for start in range(0, height, rows):
         yield slice(start, min(height, start + rows))
+
+
+class Banded(Generic[T]):
+    """What a metric needs of an image, band by band, made when it is asked for.
+
+    Args:
+        height: rows to cut into bands.
+        width: their length.
+        make: slice of rows → what is needed of them.
+        keep: make each band only once. Without it nothing of an image stays in memory, and all work is in the
+            cache; a second use makes it anew.
+    """
+
+    def __init__(self, height: int, width: int, make: Callable[[slice], T], keep: bool = False) -> None:
+        self._rows = list(bands(height, width))
+        self._make = make
+        self._kept: list[T | None] | None = [None] * len(self._rows) if keep else None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> T:
+        if self._kept is None:
+            return self._make(self._rows[index])
+        part = self._kept[index]
+        if part is None:
+            part = self._kept[index] = self._make(self._rows[index])
+        return part
 
 
 def at_least_zero(values: NDArray[np.float32]) -> None:

@@ -6,6 +6,7 @@ the difference of two directions is not wrapped at ±90°; and where both streng
 itself stands for their ratio.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse.images import Image
-from edgefuse.metrics.bands import at_most, bands
+from edgefuse.metrics.bands import Banded, at_most
 
 __all__ = ["Edges", "edges_of", "kept_edges", "qabf"]
 
@@ -27,14 +28,14 @@ Floats = NDArray[np.float32]
 
 
 class Edges(NamedTuple):
-    """Gradient of one image; arrays are `[H, W]`."""
+    """Gradient of some rows of an image; arrays are `[rows, W]`."""
 
     strength: Floats
     """Magnitude of the 3×3 Sobel gradient, grey levels times 8 per pixel."""
     direction: Floats
     """atan(gy / −gx), −π/2..π/2; π/2 where gx is 0."""
     total: float
-    """Sum of the strength over all pixels."""
+    """Sum of the strength."""
 
 
 def qabf(fused: Image, ir: Image, vis: Image) -> float:
@@ -48,49 +49,59 @@ def qabf(fused: Image, ir: Image, vis: Image) -> float:
     Returns:
         0 to 1, in practice to 0.98 for equal images; 1 if both sources are black, without any edge to lose.
     """
-    f, a, b = edges_of(fused), edges_of(ir), edges_of(vis)
-    weight = a.total + b.total
-    return (kept_edges(a, f) + kept_edges(b, f)) / weight if weight else 1.0
+    kept = kept_edges(edges_of(fused), [edges_of(ir), edges_of(vis)])
+    weight = sum(there for _, there in kept)
+    return sum(share for share, _ in kept) / weight if weight else 1.0
 
 
-def edges_of(image: Image) -> Edges:
+def edges_of(image: Image, keep: bool = False) -> Banded[Edges]:
     """Return the part of `qabf` that depends on one image only."""
     framed = cv2.copyMakeBorder(image, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    height, width = image.shape
+    return Banded(height, width, lambda rows: _edges(framed[rows.start : rows.stop + 2]), keep)
+
+
+def _edges(framed: Image) -> Edges:
     gx, gy = (gradient[1:-1, 1:-1] for gradient in cv2.spatialGradient(framed))
-    strength, direction = np.empty(image.shape, np.float32), np.empty(image.shape, np.float32)
-    total = 0.0
-    for rows in bands(*image.shape):
-        x, y = np.negative(gx[rows], dtype=np.float32), gy[rows].astype(np.float32)
-        # Not cv2.magnitude, whose last bit depends on the pixel's place: equal gradients must be equal here.
-        # The sum of squares is an exact integer, and a square root is rounded the same everywhere.
-        squares = x * x
-        squares += y * y
-        total += cv2.sumElems(np.sqrt(squares, out=strength[rows]))[0]
-        upright = x == 0
-        x += upright
-        y /= x
-        np.arctan(y, out=direction[rows])
-        _set_where(upright, np.full_like(x, HALF_PI), direction[rows])
-    return Edges(strength, direction, total)
+    x, y = np.negative(gx, dtype=np.float32), gy.astype(np.float32)
+    # Not cv2.magnitude, whose last bit depends on the pixel's place: equal gradients must be equal here.
+    # The sum of squares is an exact integer, and a square root is rounded the same everywhere.
+    strength = x * x
+    strength += y * y
+    np.sqrt(strength, out=strength)
+    upright = x == 0
+    x += upright
+    y /= x
+    np.arctan(y, out=y)
+    _set_where(upright, np.full_like(x, HALF_PI), y)
+    return Edges(strength, y, cv2.sumElems(strength)[0])
 
 
-def kept_edges(source: Edges, fused: Edges) -> float:
-    """Return Σ Q·strength over the source's pixels, Q being the share kept; below `source.total`."""
-    kept = 0.0
-    for rows in bands(*source.strength.shape):
-        strength, other = source.strength[rows], fused.strength[rows]
-        ratio, larger = np.minimum(strength, other), np.maximum(strength, other)
-        equal = ratio == larger
-        larger += TINY
-        ratio /= larger
-        _set_where(equal, at_most(RATIO_LIMIT, strength), ratio)
-        turned = np.subtract(source.direction[rows], fused.direction[rows], out=larger)
-        np.abs(turned, out=turned)
-        # Q = Γg·Γα / ((1 + exp(−15·(ratio − 0.5))) · (1 + exp(−22·(1 − turned/(π/2) − 0.8))))
-        below = _one_plus_exp(ratio, np.float32(-15), np.float32(15 * 0.5))
-        below *= _one_plus_exp(turned, np.float32(22) / HALF_PI, np.float32(-22 * 0.2))
-        kept += cv2.sumElems(np.divide(strength, below, out=below))[0]
-    return GAMMA * kept
+def kept_edges(fused: Banded[Edges], sources: Sequence[Banded[Edges]]) -> list[tuple[float, float]]:
+    """Return, of each source, the sum of Q·strength, Q being the share kept, and the sum of the strength."""
+    kept, there = [0.0] * len(sources), [0.0] * len(sources)
+    for band in range(len(fused)):
+        f = fused[band]
+        for k, source in enumerate(sources):
+            s = source[band]
+            kept[k] += _kept(s, f)
+            there[k] += s.total
+    return list(zip(kept, there, strict=True))
+
+
+def _kept(source: Edges, fused: Edges) -> float:
+    ratio = np.minimum(source.strength, fused.strength)
+    larger = np.maximum(source.strength, fused.strength)
+    equal = ratio == larger
+    larger += TINY
+    ratio /= larger
+    _set_where(equal, at_most(RATIO_LIMIT, source.strength), ratio)
+    turned = np.subtract(source.direction, fused.direction, out=larger)
+    np.abs(turned, out=turned)
+    # Q = Γg·Γα / ((1 + exp(−15·(ratio − 0.5))) · (1 + exp(−22·(1 − turned/(π/2) − 0.8))))
+    below = _one_plus_exp(ratio, np.float32(-15), np.float32(15 * 0.5))
+    below *= _one_plus_exp(turned, np.float32(22) / HALF_PI, np.float32(-22 * 0.2))
+    return GAMMA * cv2.sumElems(np.divide(source.strength, below, out=below))[0]
 
 
 def _set_where(mask: NDArray[np.bool_], values: Floats, out: Floats) -> None:

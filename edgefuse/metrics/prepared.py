@@ -7,8 +7,9 @@ import numpy as np
 
 from edgefuse.errors import InputError
 from edgefuse.images import Image, check_image, size_of
+from edgefuse.metrics.bands import Banded
 from edgefuse.metrics.edges import Edges, edges_of
-from edgefuse.metrics.fidelity import Scale, scales_of
+from edgefuse.metrics.fidelity import Moments, scales_of
 from edgefuse.metrics.information import entropy
 from edgefuse.metrics.structure import WindowSums, window_sums
 
@@ -36,10 +37,16 @@ def check_sizes(**images: Image) -> None:
 
 
 class Prepared:
-    """A grey image `[H, W]` uint8 with the intermediate results that several metrics or pairs share."""
+    """A grey image `[H, W]` uint8 with the intermediate results that several metrics or pairs share.
 
-    def __init__(self, image: Image) -> None:
+    Args:
+        image: uint8 `[H, W]` or `[H, W, 3]` BGR.
+        keep: keep those results for the next pair.
+    """
+
+    def __init__(self, image: Image, keep: bool = False) -> None:
         self.image = np.ascontiguousarray(grey(image))
+        self._keep = keep
 
     @cached_property
     def entropy(self) -> float:
@@ -47,16 +54,16 @@ class Prepared:
         return entropy(self.image)
 
     @cached_property
-    def edges(self) -> Edges:
+    def edges(self) -> Banded[Edges]:
         """Gradient for Qabf."""
-        return edges_of(self.image)
+        return edges_of(self.image, self._keep)
 
     @cached_property
-    def windows(self) -> WindowSums:
+    def windows(self) -> Banded[WindowSums]:
         """Window sums for SSIM."""
-        return window_sums(self.image)
+        return window_sums(self.image, self._keep)
 
     @cached_property
-    def scales(self) -> list[Scale]:
+    def scales(self) -> list[Banded[Moments]]:
         """Local moments for VIF."""
-        return scales_of(self.image)
+        return scales_of(self.image, self._keep)

@@ -89,19 +89,19 @@ def _mi(f: Prepared, a: Prepared, b: Prepared, _p: Protocol) -> Parts:
 
 
 def _vif(f: Prepared, a: Prepared, b: Prepared, _p: Protocol) -> Parts:
-    ir, vis = explained(a.scales, f.scales), explained(b.scales, f.scales)
+    ir, vis = explained(f.scales, [a.scales, b.scales])
     return Parts(ir + vis, ir, vis)
 
 
 def _qabf(f: Prepared, a: Prepared, b: Prepared, _p: Protocol) -> Parts:
-    kept = [kept_edges(source.edges, f.edges) for source in (a, b)]
-    there = [a.edges.total, b.edges.total]
-    ir, vis = (k / t if t else 1.0 for k, t in zip(kept, there, strict=True))
-    return Parts(sum(kept) / sum(there) if sum(there) else 1.0, ir, vis)
+    sources = kept_edges(f.edges, [a.edges, b.edges])
+    both = tuple(map(sum, zip(*sources, strict=True)))
+    total, ir, vis = (kept / there if there else 1.0 for kept, there in (both, *sources))
+    return Parts(total, ir, vis)
 
 
 def _ssim(f: Prepared, a: Prepared, b: Prepared, p: Protocol) -> Parts:
-    ir, vis = (similarity(s.windows, f.windows, p.ssim_range) for s in (a, b))
+    ir, vis = similarity(f.windows, [a.windows, b.windows], p.ssim_range)
     return Parts(ir + vis, ir, vis)
 
 

@@ -34,7 +34,7 @@ def score(
     Raises:
         InputError: not images, different sizes, or an unknown name.
     """
-    return FusionScorer(ir, vis, protocol).score(fused, metrics)
+    return FusionScorer(ir, vis, protocol, keep=False).score(fused, metrics)
 
 
 class FusionScorer:
@@ -49,16 +49,17 @@ class FusionScorer:
         ir: uint8 `[H, W]` or `[H, W, 3]` BGR, at least 16×16.
         vis: uint8, of the same height and width.
         protocol: a name in `PROTOCOLS`.
+        keep: False computes it anew for each image and keeps nothing, which is faster for a single one.
 
     Raises:
         InputError: not images, different sizes, or an unknown name.
     """
 
-    def __init__(self, ir: Image, vis: Image, protocol: str = "field") -> None:
+    def __init__(self, ir: Image, vis: Image, protocol: str = "field", *, keep: bool = True) -> None:
         self.protocol: Protocol = named_protocol(protocol)
         check_sizes(infrared=ir, visible=vis)
         keep_freed_memory()
-        self.ir, self.vis = Prepared(ir), Prepared(vis)
+        self.ir, self.vis = Prepared(ir, keep), Prepared(vis, keep)
 
     def score(self, fused: Image, metrics: Iterable[str] | None = None) -> dict[str, float]:
         """Return the score of a fused image by metric name; arguments and errors as in `score`."""

@@ -6,6 +6,7 @@ The sums of a window are exact integers here. With the data range of 2 that publ
 C2 is 0.0036, below what float32 leaves of a variance next to a mean of 255².
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse.images import Image
-from edgefuse.metrics.bands import bands
+from edgefuse.metrics.bands import Banded
 
 __all__ = ["WindowSums", "similarity", "ssim", "window_sums"]
 
@@ -23,9 +24,10 @@ SCALE = COUNT * (COUNT - 1)  # sample variance = (COUNT·Σx² − (Σx)²) / SC
 
 
 class WindowSums(NamedTuple):
-    """What SSIM needs of one image; all arrays are `[H - 6, W - 6]`."""
+    """What SSIM needs of some rows of windows of an image; arrays but the first are `[rows, W - 6]`."""
 
     image: Image
+    """The pixels under the windows, `[rows + 6, W]`."""
     total: NDArray[np.int32]
     """Σx of each window."""
     square: NDArray[np.int32]
@@ -46,50 +48,52 @@ def ssim(a: Image, b: Image, data_range: float = 2.0) -> float:
     Returns:
         -1 to 1, 1 only for equal images; symmetric.
     """
-    return similarity(window_sums(a), window_sums(b), data_range)
+    return similarity(window_sums(a), [window_sums(b)], data_range)[0]
 
 
-def window_sums(image: Image) -> WindowSums:
+def window_sums(image: Image, keep: bool = False) -> Banded[WindowSums]:
     """Return the part of `ssim` that depends on one image only."""
     height, width = (side - SIDE + 1 for side in image.shape)
-    total, square = np.empty((height, width), np.int32), np.empty((height, width), np.int32)
-    variance = np.empty((height, width), np.float32)
-    for rows in bands(height, width):
-        part = image[_covered(rows)]
-        total[rows] = _sums(part)
-        exact = _sums(np.multiply(part, part, dtype=np.uint16)) * np.int32(COUNT)
-        exact -= np.multiply(total[rows], total[rows], out=square[rows])
-        variance[rows] = exact
-    return WindowSums(image, total, square, variance)
+    return Banded(height, width, lambda rows: _window_sums(image[rows.start : rows.stop + SIDE - 1]), keep)
 
 
-def similarity(a: WindowSums, b: WindowSums, data_range: float) -> float:
-    """Return the SSIM of two prepared images."""
+def _window_sums(image: Image) -> WindowSums:
+    total = np.ascontiguousarray(_sums(image))
+    square = total * total
+    variance = _sums(np.multiply(image, image, dtype=np.uint16)) * np.int32(COUNT)
+    variance -= square
+    return WindowSums(image, total, square, variance.astype(np.float32))
+
+
+def similarity(
+    image: Banded[WindowSums], others: Sequence[Banded[WindowSums]], data_range: float
+) -> list[float]:
+    """Return the SSIM of an image with each of the others."""
     c1 = np.float32((0.01 * data_range) ** 2 * COUNT**2)
     c2 = np.float32((0.03 * data_range) ** 2 * SCALE)
-    total = 0.0
-    for rows in bands(*a.total.shape):
-        covered = _covered(rows)
-        means = a.total[rows] * b.total[rows]
-        products = np.multiply(a.image[covered], b.image[covered], dtype=np.uint16)
-        covariance = _sums(products) * np.int32(COUNT)
-        covariance -= means
-        squares = a.square[rows] + b.square[rows]
-        variances = a.variance[rows] + b.variance[rows]
-        variances += c2
-        score = _twice_plus(means, c1)
-        score *= _twice_plus(covariance, c2)
-        below = squares.astype(np.float32)
-        below += c1
-        below *= variances
-        score /= below
-        total += cv2.sumElems(score)[0]
-    return total / a.total.size
+    totals, windows = [0.0] * len(others), 0
+    for band in range(len(image)):
+        a = image[band]
+        windows += a.total.size
+        for k, other in enumerate(others):
+            totals[k] += _similarity(a, other[band], c1, c2)
+    return [total / windows for total in totals]
 
 
-def _covered(rows: slice) -> slice:
-    """Rows of the image under the windows of these rows."""
-    return slice(rows.start, rows.stop + SIDE - 1)
+def _similarity(a: WindowSums, b: WindowSums, c1: np.float32, c2: np.float32) -> float:
+    """Sum of the windows' SSIM."""
+    means = a.total * b.total
+    covariance = _sums(np.multiply(a.image, b.image, dtype=np.uint16)) * np.int32(COUNT)
+    covariance -= means
+    score = _twice_plus(means, c1)
+    score *= _twice_plus(covariance, c2)
+    below = np.add(a.square, b.square, out=means).astype(np.float32)
+    below += c1
+    variances = a.variance + b.variance
+    variances += c2
+    below *= variances
+    score /= below
+    return cv2.sumElems(score)[0]
 
 
 def _sums(values: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.int32]:

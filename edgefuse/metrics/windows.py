@@ -10,7 +10,6 @@ from typing import TypeAlias
 
 import cv2
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 __all__ = ["gaussian"]
@@ -31,6 +30,7 @@ def gaussian(values: Floats, taps: int, step: int = 1) -> Floats:
     Returns:
         The same type, `[(H - taps) // step + 1, (W - taps) // step + 1]`.
     """
+    values = np.ascontiguousarray(values)
     height, width = ((side - taps) // step + 1 for side in values.shape)
     kernels, transposed = _kernels(taps, step, values.dtype)
     span = kernels.shape[1]
@@ -40,7 +40,7 @@ def gaussian(values: Floats, taps: int, step: int = 1) -> Floats:
     if full:
         down, right = values.strides
         shape = (full // BLOCK, span, values.shape[1])
-        blocks = as_strided(values, shape, (BLOCK * step * down, down, right), writeable=False)
+        blocks = np.ndarray(shape, values.dtype, values, 0, (BLOCK * step * down, down, right))
         np.matmul(kernels, blocks, out=columns[:full].reshape(-1, BLOCK, values.shape[1]))
     if rest := height - full:
         used = (rest - 1) * step + taps
@@ -51,9 +51,10 @@ def gaussian(values: Floats, taps: int, step: int = 1) -> Floats:
     if full:
         down, right = columns.strides
         shape = (full // BLOCK, height, span)
-        blocks = as_strided(columns, shape, (BLOCK * step * right, down, right), writeable=False)
+        blocks = np.ndarray(shape, values.dtype, columns, 0, (BLOCK * step * right, down, right))
         down, right = result.strides
-        out = as_strided(result, (full // BLOCK, height, BLOCK), (BLOCK * right, down, right))
+        shape = (full // BLOCK, height, BLOCK)
+        out = np.ndarray(shape, values.dtype, result, 0, (BLOCK * right, down, right))
         np.matmul(blocks, transposed, out=out)
     if rest := width - full:
         used = (rest - 1) * step + taps
