@@ -5,6 +5,7 @@
 import ctypes
 import json
 from enum import IntEnum
+from importlib.machinery import ModuleSpec
 from types import SimpleNamespace
 from typing import Any
 
@@ -137,6 +138,7 @@ def fake_tensorrt(version: str = "10.3.0", **broken: Any) -> Any:
     )
     return SimpleNamespace(
         __version__=version,
+        __spec__=ModuleSpec("tensorrt", None),
         seen=seen,
         ILogger=Subclassed,
         IProgressMonitor=Subclassed,

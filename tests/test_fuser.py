@@ -1,6 +1,7 @@
 import logging
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -144,7 +145,7 @@ def test_openvino_names_unusable_models(tmp_path, content):
 
 def test_every_engine_answers_the_same(pair):
     pytest.importorskip("openvino")
-    answers = [Fuser(engine=engine)(*pair).astype(int) for engine in ENGINES]
+    answers = [Fuser(engine=engine)(*pair).astype(int) for engine in ENGINES if find_spec(engine)]
     assert np.abs(answers[0] - answers[1]).max() <= 1
 
 

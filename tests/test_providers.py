@@ -13,6 +13,8 @@ import pytest
 
 from edgefuse.errors import BackendError, InputError, ModelError
 from edgefuse.runtime import providers
+from edgefuse.runtime.backends import OnnxRuntimeBackend, load_backend
+from edgefuse.runtime.onnx_metadata import read_metadata
 from edgefuse.runtime.profiles import SizeRange
 from edgefuse.runtime.providers import PROVIDERS, open_session, provider_in_use, tensorrt_options
 from edgefuse.runtime.sidecar import BuildOptions
@@ -30,7 +32,7 @@ class Options:
     """Session options that remember."""
 
     def __init__(self):
-        self.entries = {}
+        self.entries: dict[str, str] = {}
 
     def add_session_config_entry(self, key, value):
         self.entries[key] = value
@@ -51,7 +53,12 @@ def gpu_build(monkeypatch, tmp_path):
             seen.update(providers=providers, entries=options.entries, enable_fallback=enable_fallback)
             if isinstance(running, Exception):
                 raise running
-            return SimpleNamespace(get_providers=lambda: running)
+            metadata = SimpleNamespace(custom_metadata_map=read_metadata(NANO))
+            return SimpleNamespace(
+                get_providers=lambda: running,
+                get_modelmeta=lambda: metadata,
+                get_inputs=lambda: [SimpleNamespace(name="sources")],
+            )
 
         def preload():
             print("Failed to load libcublasLt.so.13: cannot open shared object file")
@@ -67,6 +74,7 @@ def gpu_build(monkeypatch, tmp_path):
             get_available_providers=lambda: [TENSORRT, CUDA, CPU],
             preload_dlls=preload,
             InferenceSession=session,
+            SessionOptions=Options,
             set_default_logger_severity=seen["severity"].append,
         )
         monkeypatch.setitem(sys.modules, "onnxruntime", fake)
@@ -172,3 +180,18 @@ def test_tensorrts_cache_is_named_by_file_versions_and_options(monkeypatch, tmp_
     monkeypatch.setenv("EDGEFUSE_CACHE", str(tmp_path / "file"))
     with pytest.raises(InputError, match="cannot write the cache"):
         tensorrt_options(NANO)
+
+
+def test_a_backend_says_where_it_runs_and_falls_back_aloud_alone(gpu_build, caplog):
+    assert load_backend(NANO, provider="cpu").device == "ONNX Runtime on cpu"
+    seen = gpu_build([CUDA, CPU])
+    assert OnnxRuntimeBackend(NANO, threads=2).device == "ONNX Runtime on cuda"
+    assert seen["entries"]["session.disable_cpu_ep_fallback"] == "1"
+    assert not caplog.records
+    seen = gpu_build([CPU], "libcudart.so.13: cannot open shared object file")
+    assert OnnxRuntimeBackend(NANO).device == "ONNX Runtime on cpu"
+    assert "session.disable_cpu_ep_fallback" not in seen["entries"]
+    assert "running on the CPU: the provider cuda cannot run" in caplog.text
+    assert "libcudart.so.13 is missing" in caplog.text
+    with pytest.raises(BackendError, match=r"libcudart\.so\.13 is missing"):
+        OnnxRuntimeBackend(NANO, provider="cuda")

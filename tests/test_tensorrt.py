@@ -11,9 +11,11 @@ import onnx
 import onnxruntime
 import pytest
 
+from edgefuse import Fuser
 from edgefuse.errors import BackendError, InputError, ModelError
 from edgefuse.export.receipt import GateError
 from edgefuse.export.tensorrt import casts_outermost, check_layers, export_engine, layer_share
+from edgefuse.runtime.backends import load_backend
 from edgefuse.runtime.profiles import SizeRange
 from edgefuse.runtime.sidecar import BuildOptions, read_sidecar
 from edgefuse.runtime.tensorrt import Engine, TensorRtBackend, describe
@@ -179,6 +181,17 @@ def test_a_cuda_that_fails_is_one_sentence_and_loses_no_memory(install, engine, 
         TensorRtBackend(engine).run(np.zeros((1, 2, 48, 64), np.float32))
     assert not cuda.memory
     assert cuda.streams == 0
+
+
+def test_engine_files_are_opened_with_tensorrt(install, engine, pair):
+    install()
+    assert load_backend(engine).device == "TensorRT 10.3.0 on Orin"
+    assert Fuser(engine)(*pair).shape == pair[1].shape
+    with pytest.raises(BackendError, match="tensorrt has no providers: leave out 'cuda'"):
+        load_backend(engine, provider="cuda")
+    install(version="11.4.0.106")
+    with pytest.raises(ModelError, match="no-rebuild"):
+        Fuser(engine, rebuild=False)
 
 
 def test_an_onnx_file_is_built_into_the_cache_once(install, tmp_path, caplog):

@@ -16,6 +16,7 @@ from edgefuse.export.graph import OPSET, build_graph, make_spec, save_graph
 from edgefuse.export.layers import layer_precisions
 from edgefuse.export.quantize import quantize
 from edgefuse.export.receipt import Pair, Receipt, compare, extreme_pairs
+from edgefuse.export.tensorrt import casts_outermost
 from edgefuse.images import luma
 from edgefuse.runtime.backends import load_backend
 from edgefuse.runtime.fuser import network_input
@@ -58,6 +59,7 @@ def export(
     graph: str = "core",
     colours: str = "bgr",
     opset: int = OPSET,
+    tensorrt: bool = False,
     gates: Gates | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> tuple[ModelSpec, Receipt]:
@@ -74,6 +76,7 @@ def export(
         graph: `core` or `deploy`, see `ModelSpec`.
         colours: `bgr` or `rgb`, of a deploy graph's images.
         opset: ONNX operator set.
+        tensorrt: arrange a deploy graph as TensorRT needs it, see `casts_outermost`.
         gates: how far the file may be from its checkpoint; None: the default limits.
         progress: called with what is being done.
 
@@ -96,6 +99,8 @@ def export(
     gates = gates or Gates()
     progress("Tracing")
     built, kept = _build(model, spec, int8, gates, progress)
+    if tensorrt and graph == "deploy":
+        casts_outermost(built)
     save_graph(built, spec, out)
 
     progress("Comparing with the checkpoint")

@@ -4,17 +4,24 @@ The build itself is in `edgefuse.runtime.tensorrt_build`, because a device build
 here its outcome is judged. No engine has been built on a GPU yet, see `edgefuse.runtime.tensorrt`.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 from onnx import TensorProto, helper
 
 from edgefuse.errors import InputError
-from edgefuse.export.receipt import GateError
-from edgefuse.runtime.sidecar import BuildOptions, Sidecar
+from edgefuse.export.gates import Gates
+from edgefuse.export.receipt import GateError, Pair, compare
+from edgefuse.runtime.sidecar import BuildOptions, Sidecar, write_sidecar
+from edgefuse.runtime.tensorrt import TensorRtBackend
 from edgefuse.runtime.tensorrt_build import Progress, build_engine
+from edgefuse.spec import ModelSpec
+from edgefuse.train.backend import TorchBackend
+from edgefuse.train.checkpoint import load_checkpoint, restore_model
 
-__all__ = ["MIN_SHARE", "casts_outermost", "check_layers", "export_engine", "layer_share"]
+__all__ = ["MIN_SHARE", "casts_outermost", "check_layers", "export_engine", "layer_share", "prove_engine"]
 
 MIN_SHARE = 0.25
 """Least share of computing layers in the precision that was asked for; sums and statistics stay in float."""
@@ -42,6 +49,37 @@ def export_engine(
     sidecar = build_engine(onnx, out, options, progress)
     check_layers(out, sidecar)
     return sidecar
+
+
+def prove_engine(
+    engine: Path, checkpoint: Path, pairs: Sequence[Pair], compared_on: str, gates: Gates | None = None
+) -> ModelSpec:
+    """Run an engine beside the checkpoint that its graph was made of, and note the outcome in its sidecar.
+
+    Args:
+        engine: a file of `export_engine`.
+        checkpoint: `.pt` or `.safetensors` file.
+        pairs: what both are run on.
+        compared_on: what the pairs are, for the receipt.
+        gates: how far the engine may be from the checkpoint; None: the default limits.
+
+    Returns:
+        The engine's spec with its receipt, which says whether the gates held.
+
+    Raises:
+        ModelError: the checkpoint or the sidecar cannot be read.
+        BackendError: TensorRT or the GPU fails.
+    """
+    loaded = load_checkpoint(checkpoint)
+    reference = TorchBackend(restore_model(loaded, checkpoint), loaded.model)
+    backend = TensorRtBackend(engine, rebuild=False)
+    try:
+        receipt = compare(backend, reference, pairs, compared_on, gates, layers=backend.sidecar.layers)
+    finally:
+        backend.close()
+    spec = replace(backend.spec, receipt=receipt.to_dict())
+    write_sidecar(engine, replace(backend.sidecar, spec=spec))
+    return spec
 
 
 def layer_share(sidecar: Sidecar) -> float:

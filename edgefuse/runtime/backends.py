@@ -1,5 +1,6 @@
 """Inference engines behind one small Protocol. None of them needs torch."""
 
+import logging
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 
 from edgefuse.errors import BackendError, InputError, ModelError, unknown_name
 from edgefuse.images import Image
+from edgefuse.runtime.providers import PROVIDERS, open_session, provider_in_use
+from edgefuse.runtime.tensorrt import TensorRtBackend
 from edgefuse.spec import METADATA_KEY, ModelSpec
 
 __all__ = [
@@ -20,6 +23,8 @@ __all__ = [
     "check_threads",
     "load_backend",
 ]
+
+logger = logging.getLogger(__name__)
 
 MISSING_ENGINE = (
     "no inference engine is installed: pip install 'edgefuse[cpu]' (or 'edgefuse[gpu]' for NVIDIA GPUs, "
@@ -55,34 +60,23 @@ class DeployBackend(Backend, Protocol):
 
 
 class OnnxRuntimeBackend:
-    """Runs a file with ONNX Runtime; on the GPU where the installed build has CUDA, else on the CPU.
+    """Runs a file with ONNX Runtime.
 
     Args:
         path: an ONNX file written by `edgefuse export`.
         threads: CPU threads for one frame; None: all cores.
+        provider: name in `PROVIDERS`, which runs or raises; None: the GPU where the installed build has
+            CUDA and it loads, else the CPU.
 
     Raises:
         ModelError: not a readable model of ours.
+        BackendError: an unknown provider, or one that cannot run here.
     """
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
-        import onnxruntime as ort
-
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        # Idle workers that spin take the cores from capture, decoding and encoding.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        wanted = [("CUDAExecutionProvider", "cuda"), ("CPUExecutionProvider", "cpu")]
-        providers = [name for name, _ in wanted if name in ort.get_available_providers()]
-        try:
-            self._session: Any = ort.InferenceSession(str(path), options, providers=providers)
-        except Exception as error:  # ORT's exceptions share no base class but Exception
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-            raise ModelError(f"{path} is not a model that ONNX Runtime can load: {reason}") from None
+    def __init__(self, path: Path, threads: int | None = None, provider: str | None = None) -> None:
+        self._session = _session(path, threads, provider)
         self._spec = ModelSpec.from_metadata(self._session.get_modelmeta().custom_metadata_map, path)
-        self._device = dict(wanted)[self._session.get_providers()[0]]
+        self._device = provider_in_use(self._session)
 
     @property
     def spec(self) -> ModelSpec:
@@ -108,6 +102,26 @@ class OnnxRuntimeBackend:
         except Exception as error:  # ORT's exceptions share no base class but Exception
             shapes = " and ".join(str(value.shape) for value in inputs.values())
             raise BackendError(f"{self._spec.model} could not be run on {shapes}: {error}") from None
+
+
+def _session(path: Path, threads: int | None, provider: str | None) -> Any:
+    import onnxruntime as ort
+
+    def options() -> Any:
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        # Idle workers that spin take the cores from capture, decoding and encoding.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        return options
+
+    if provider is None and PROVIDERS["cuda"].name in ort.get_available_providers():
+        try:
+            return open_session(path, "cuda", options())
+        except BackendError as error:
+            logger.warning("running on the CPU: %s", error)
+    return open_session(path, provider or "cpu", options())
 
 
 class OpenVinoBackend:
@@ -150,11 +164,14 @@ class OpenVinoBackend:
         return self._request.infer({"ir": ir, "vis": vis})[0]
 
 
-ENGINES: dict[str, type[OnnxRuntimeBackend] | type[OpenVinoBackend]] = {
+ENGINES: dict[str, type[OnnxRuntimeBackend] | type[OpenVinoBackend] | type[TensorRtBackend]] = {
     "onnxruntime": OnnxRuntimeBackend,
     "openvino": OpenVinoBackend,
+    "tensorrt": TensorRtBackend,
 }
 """By the name of the package that each needs, in order of preference."""
+EXTRAS = {"onnxruntime": "cpu", "openvino": "openvino", "tensorrt": "tensorrt"}
+"""What installs them."""
 
 
 def check_threads(threads: int | None) -> None:
@@ -163,19 +180,45 @@ def check_threads(threads: int | None) -> None:
         raise InputError(f"threads is {threads}, it must be from 1 to {MAX_THREADS}")
 
 
-def load_backend(path: Path, engine: str | None = None, threads: int | None = None) -> Backend:
-    """Open a model file with an engine; None: the first one that is installed.
+def load_backend(
+    path: Path,
+    engine: str | None = None,
+    threads: int | None = None,
+    *,
+    provider: str | None = None,
+    rebuild: bool = True,
+) -> Backend:
+    """Open a model file with an engine.
+
+    Args:
+        path: `.onnx`, or `.engine` for TensorRT alone.
+        engine: name in `ENGINES`; None: TensorRT for its files, else the first that is installed.
+        threads: CPU threads for one frame; None: all cores.
+        provider: of ONNX Runtime, see there.
+        rebuild: False: TensorRT raises rather than build an engine that fits this machine.
 
     Raises:
-        BackendError: the engine is unknown or not installed, or none is.
+        BackendError: the engine or provider is unknown, not installed or cannot run here, or none is.
         ModelError: not a readable model of ours.
     """
+    if engine is None and path.suffix == ".engine":
+        engine = "tensorrt"
+    if engine is None and provider is not None:
+        engine = "onnxruntime"
     if engine is not None and engine not in ENGINES:
         raise BackendError(unknown_name("engine", engine, ENGINES))
     installed = [name for name in ([engine] if engine else ENGINES) if _is_installed(name)]
     if not installed:
-        raise BackendError(f"{engine} is not installed" if engine else MISSING_ENGINE)
-    return ENGINES[installed[0]](path, threads)
+        mend = f": pip install 'edgefuse[{EXTRAS[engine]}]'" if engine else ""
+        raise BackendError(f"{engine} is not installed{mend}" if engine else MISSING_ENGINE)
+    chosen = ENGINES[installed[0]]
+    if provider is not None and chosen is not OnnxRuntimeBackend:
+        raise BackendError(f"{installed[0]} has no providers: leave out {provider!r}, or use onnxruntime")
+    if chosen is OnnxRuntimeBackend:
+        return OnnxRuntimeBackend(path, threads, provider)
+    if chosen is TensorRtBackend:
+        return TensorRtBackend(path, rebuild=rebuild)
+    return chosen(path, threads)
 
 
 def _is_installed(package: str) -> bool:

@@ -26,7 +26,9 @@ class Fuser:
     Args:
         model: name of a shipped model, path of an ONNX file from `edgefuse export`, or a `Backend`.
         threads: CPU threads for one frame; None: all cores.
-        engine: `onnxruntime` or `openvino`; None: the first of them that is installed.
+        engine: `onnxruntime`, `openvino` or `tensorrt`; None: the first of them that is installed.
+        provider: of ONNX Runtime, `cpu`, `cuda` or `tensorrt`; None: the GPU if it can be used.
+        rebuild: False: TensorRT raises rather than build an engine that fits this machine.
 
     Raises:
         ModelError: unknown model, or a file that is damaged or not ours.
@@ -38,10 +40,15 @@ class Fuser:
         model: str | Path | Backend = DEFAULT_MODEL,
         threads: int | None = None,
         engine: str | None = None,
+        *,
+        provider: str | None = None,
+        rebuild: bool = True,
     ) -> None:
         check_threads(threads)
         self.backend: Backend = (
-            load_backend(model_file(model), engine, threads) if isinstance(model, str | Path) else model
+            load_backend(model_file(model), engine, threads, provider=provider, rebuild=rebuild)
+            if isinstance(model, str | Path)
+            else model
         )
         self._buffer: NDArray[np.float32] | None = None
         self._said_resized = False

@@ -134,7 +134,10 @@ def tensorrt_options(path: Path, options: BuildOptions | None = None) -> dict[st
 def _inputs(spec: ModelSpec) -> dict[str, Shape]:
     """The shapes of a graph's inputs, -1 where they are open."""
     width, height = spec.size or (-1, -1)
-    return {"sources": (1, 2, height, width)}
+    batch = 1 if spec.size else -1
+    if spec.graph == "deploy":
+        return {"ir": (batch, height, width, 1), "vis": (batch, height, width, 3)}
+    return {"sources": (batch, 2, height, width)}
 
 
 def _version(package: str) -> str:
