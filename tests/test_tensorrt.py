@@ -10,17 +10,21 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from typer.testing import CliRunner
 
 from edgefuse import Fuser
+from edgefuse.cli import app
 from edgefuse.errors import BackendError, InputError, ModelError
-from edgefuse.export.receipt import GateError
-from edgefuse.export.tensorrt import casts_outermost, check_layers, export_engine, layer_share
+from edgefuse.export.inspect import inspect_file
+from edgefuse.export.receipt import GateError, simulated_pairs
+from edgefuse.export.tensorrt import casts_outermost, check_layers, export_engine, layer_share, prove_engine
+from edgefuse.images import write_image
 from edgefuse.runtime.backends import load_backend
 from edgefuse.runtime.profiles import SizeRange
 from edgefuse.runtime.sidecar import BuildOptions, read_sidecar
 from edgefuse.runtime.tensorrt import Engine, TensorRtBackend, describe
 from edgefuse.runtime.tensorrt_build import build_engine
-from edgefuse.weights import model_file
+from edgefuse.weights import checkpoint_file, model_file
 from tests.fake_tensorrt import FakeCuda, fake_tensorrt
 
 NANO = model_file("nano")
@@ -230,6 +234,49 @@ def test_an_export_fails_if_its_precision_did_not_take(install, tmp_path):
             check_layers(tmp_path / "nano.engine", replace(half, layers=layers))
     with pytest.raises(InputError, match=r"the suffix must be \.engine"):
         export_engine(NANO, tmp_path / "nano.trt")
+
+
+def test_an_engine_is_compared_with_its_checkpoint(install, engine):
+    install()
+    described, pairs = simulated_pairs((64, 64), 2)
+    spec = prove_engine(engine, checkpoint_file("nano"), pairs, described)
+    assert spec.receipt["layers"]["fp16"] == 1
+    assert not spec.receipt["passed"], "the fake engine answers the mean of both images"
+    assert read_sidecar(engine).spec == spec
+    assert inspect_file(engine) == (spec, read_sidecar(engine).layers)
+
+
+def test_the_command_says_what_is_missing_before_it_works(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    out = tmp_path / "nano.onnx"
+    done = CliRunner().invoke(app, ["export", "nano", "--tensorrt", "--out", str(out)])
+    assert isinstance(done.exception, BackendError)
+    assert "TensorRT cannot be loaded" in str(done.exception)
+    assert not out.exists()
+
+
+def test_the_command_builds_and_judges_an_engine(install, tmp_path):
+    trt, _ = install()
+    out = tmp_path / "nano.onnx"
+    sizes = ["--size", "64x64", "--workspace", "256"]
+    done = CliRunner().invoke(app, ["export", "nano", "--tensorrt", "--out", str(out), *sizes])
+    assert isinstance(done.exception, GateError), done.output
+    assert "nano.engine" in str(done.exception)
+    assert trt.seen["workspace"] == 256 << 20
+    assert read_sidecar(tmp_path / "nano.engine").onnx == "nano.onnx"
+
+
+def test_fuse_runs_an_engine_or_refuses_it(install, engine, tmp_path, pair):
+    for name, image in zip(("ir", "vis"), pair, strict=True):
+        write_image(tmp_path / f"{name}.png", image)
+    files = [f"--{name}={tmp_path / name}.png" for name in ("ir", "vis", "out")]
+    install()
+    done = CliRunner().invoke(app, ["fuse", *files, "--model", str(engine), "--no-rebuild"])
+    assert done.exception is None, done.output
+    assert (tmp_path / "out.png").exists()
+    install(version="11.4.0.106")
+    done = CliRunner().invoke(app, ["fuse", *files, "--model", str(engine), "--no-rebuild"])
+    assert "TensorRT 10.3.0, here 11.4.0.106" in str(done.exception)
 
 
 def test_the_sidecar_is_plain_json(engine):

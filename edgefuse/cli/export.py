@@ -35,6 +35,15 @@ def export(
     calib_ir: Path | None = typer.Option(None, help="Infrared folder to calibrate int8 on."),
     calib_vis: Path | None = typer.Option(None, help="Visible folder, paired by file stem."),
     calib_method: str = typer.Option("mse", help="How ranges follow from values: mse, minmax, percentile."),
+    tensorrt: bool = typer.Option(
+        False, "--tensorrt", help="Also build a TensorRT engine for this machine's GPU, and prove it."
+    ),
+    tensorrt_sizes: str | None = typer.Option(
+        None,
+        help="Smallest, usual and largest size of an engine without --size.",
+        show_default="64x64,640x480,1920x1088",
+    ),
+    workspace: int = typer.Option(1024, help="Most GPU memory for one layer of an engine, in MB."),
     max_difference: float = typer.Option(1e-4, help="Gate of fp32 core graphs, in [0, 1]."),
     max_levels: int = typer.Option(1, help="Gate of fp32 deploy graphs, in grey levels."),
     min_psnr: float | None = typer.Option(None, help="Gate in dB.", show_default="55 for fp16, 40 for int8"),
@@ -76,6 +85,18 @@ def export(
         raise InputError(f"cannot write {target}: the suffix must be .onnx")
     if bool(pairs_ir) != bool(pairs_vis):
         raise InputError("give both --pairs-ir and --pairs-vis, or neither to compare on the simulated rig")
+    options = None
+    if tensorrt:
+        from edgefuse.export.tensorrt import export_engine, prove_engine
+        from edgefuse.runtime.profiles import SizeRange
+        from edgefuse.runtime.sidecar import BuildOptions
+        from edgefuse.runtime.tensorrt import this_machine
+
+        this_machine()  # says what is missing before minutes of work
+        options = BuildOptions(SizeRange.parse(tensorrt_sizes) if tensorrt_sizes else SizeRange(), workspace)
+    elif tensorrt_sizes:
+        raise InputError("--tensorrt-sizes is for --tensorrt")
+    gates = Gates(max_difference, max_levels, min_psnr, max_worse=max_worse)
     calibration = None
     if int8:
         if not (calib_ir and calib_vis):
@@ -100,9 +121,25 @@ def export(
             graph=graph,
             colours="rgb" if rgb else "bgr",
             opset=opset or OPSET,
-            gates=Gates(max_difference, max_levels, min_psnr, max_worse=max_worse),
+            tensorrt=tensorrt,
+            gates=gates,
             progress=lambda text: status.update(f"Exporting {source.name}: {text} …"),
         )
     console.print(table(target, spec))
     if (text := failure(target, spec)) is not None:
+        raise GateError(text)
+    if options is None:
+        return
+    engine = target.with_suffix(".engine")
+    with console.status(f"Building {engine} …") as status:
+        export_engine(
+            target,
+            engine,
+            options,
+            lambda phase, done, steps: status.update(f"Building {engine}: {phase} {done}/{steps} …"),
+        )
+        status.update(f"Comparing {engine} with the checkpoint …")
+        spec = prove_engine(engine, source, pairs, compared_on, gates)
+    console.print(table(engine, spec))
+    if (text := failure(engine, spec)) is not None:
         raise GateError(text)

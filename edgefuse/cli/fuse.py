@@ -15,8 +15,19 @@ def fuse(
     ir: Path = typer.Option(..., help="Infrared image, or folder of them (8 or 16 bit, white = hot)."),
     vis: Path = typer.Option(..., help="Visible image, or folder; pairs have equal file stems."),
     out: Path = typer.Option(..., help="Image to write, or folder for the fused images."),
-    model: str = typer.Option(DEFAULT_MODEL, help="Shipped model (see `edgefuse models`) or an .onnx file."),
+    model: str = typer.Option(
+        DEFAULT_MODEL, help="Shipped model (see `edgefuse models`), .onnx or .engine file."
+    ),
     threads: int | None = typer.Option(None, help="CPU threads.", show_default="all cores"),
+    engine: str | None = typer.Option(
+        None, help="onnxruntime, openvino or tensorrt.", show_default="the first that is installed"
+    ),
+    provider: str | None = typer.Option(
+        None, help="ONNX Runtime's: cpu, cuda or tensorrt.", show_default="the GPU if it can be used"
+    ),
+    no_rebuild: bool = typer.Option(
+        False, "--no-rebuild", help="Refuse a TensorRT engine of another machine instead of rebuilding it."
+    ),
 ) -> None:
     """Fuse an infrared and a visible image, or two folders of them, in colour."""
     from edgefuse.batch import fuse_files, plan
@@ -24,7 +35,7 @@ def fuse(
 
     console = Console(stderr=True)
     jobs = plan(ir, vis, out)
-    fuser = Fuser(model, threads)
+    fuser = Fuser(model, threads, engine, provider=provider, rebuild=not no_rebuild)
     for side, stems in (("visible", jobs.only_ir), ("infrared", jobs.only_vis)):
         if stems:
             shown = ", ".join(stems[:10]) + (f" and {len(stems) - 10} more" if len(stems) > 10 else "")

@@ -78,10 +78,25 @@ def stream(
         "nano",
         "--model",
         metavar="NAME|FILE",
-        help="A shipped model, see `edgefuse models`, or an .onnx file.",
+        help="A shipped model, see `edgefuse models`, or an .onnx or .engine file.",
     ),
     threads: int | None = typer.Option(
         None, "--threads", metavar="N", help="CPU threads for the network; without it, all cores."
+    ),
+    engine: str | None = typer.Option(
+        None,
+        "--engine",
+        metavar="NAME",
+        help="onnxruntime, openvino or tensorrt; without it, the first that is installed.",
+    ),
+    provider: str | None = typer.Option(
+        None,
+        "--provider",
+        metavar="NAME",
+        help="ONNX Runtime's cpu, cuda or tensorrt; without it, the GPU if it can be used.",
+    ),
+    no_rebuild: bool = typer.Option(
+        False, "--no-rebuild", help="Refuse a TensorRT engine of another machine instead of rebuilding it."
     ),
 ) -> None:
     """Fuse two cameras or recordings live, and say at the end how long each stage took.
@@ -98,7 +113,7 @@ def stream(
     stop = live.Stop()
     with stopping_on_signals(lambda reason: stop(reason, hurry=True)), ExitStack() as stack:
         config = live.LiveConfig(duration, rate, max_skew, on_loss, quality)
-        fuser = Fuser(model, threads)
+        fuser = Fuser(model, threads, engine, provider=provider, rebuild=not no_rebuild)
         ir_camera = live.connect(ir, "ir", realtime)
         stack.enter_context(ir_camera)
         vis_camera = live.connect(vis, "vis", realtime)

@@ -6,6 +6,7 @@ import onnx
 
 from edgefuse.errors import ModelError
 from edgefuse.export.layers import layer_precisions
+from edgefuse.runtime.sidecar import read_sidecar
 from edgefuse.spec import ModelSpec
 
 __all__ = ["inspect_file"]
@@ -19,6 +20,9 @@ def inspect_file(path: Path) -> tuple[ModelSpec, dict[str, int]]:
     """
     if not path.is_file():
         raise ModelError(f"no such model file: {path}")
+    if path.suffix == ".engine":
+        sidecar = read_sidecar(path)
+        return sidecar.spec, sidecar.layers
     try:
         graph = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's errors are no others' relatives
