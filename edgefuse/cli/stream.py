@@ -148,11 +148,15 @@ def stream(
                 progress=progress,
                 prepare={"ir": front_end(ir)},
             )
-    print_report(report, console)
+    if report.frames or report.passed or report.error is None:
+        print_report(report, console)
     if any(sink.error for sink in report.sinks):  # which was said when it happened
         raise typer.Exit(1)
     if report.error is not None:
         raise SourceError(report.error)
+    if silent := [source.name for source in report.sources if source.captured == 0]:
+        verb = "gives" if len(silent) == 1 else "give"
+        raise SourceError(f"nothing was fused: {' and '.join(silent)} {verb} no picture")
 
 
 @contextmanager
