@@ -10,10 +10,10 @@ import torch
 from edgefuse.train.heap import keep_heap
 if sys.argv[1] == "keep":
     assert keep_heap()
-torch.empty(2**22).fill_(1)
+torch.empty(2**24).fill_(1)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(200):
-    torch.empty(2**22).fill_(1)
+for _ in range(60):
+    torch.empty(2**24).fill_(1)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
