@@ -1,5 +1,6 @@
 """Folders of images and how two of them are paired: by equal file stem, never by order."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ class FolderPairs:
     """The result of pairing two folders."""
 
     pairs: list[tuple[str, Path, Path]]
-    """(stem, infrared file, visible file), sorted by stem."""
+    """(stem, infrared file, visible file), sorted by stem, numbers by their value: 9 before 10."""
     only_ir: list[str]
     """Stems without a visible image."""
     only_vis: list[str]
@@ -34,7 +35,7 @@ def images_by_stem(folder: str | Path) -> dict[str, Path]:
         raise InputError(f"{folder} is a file, a folder of images is needed")
     found: dict[str, Path] = {}
     try:
-        entries = sorted(folder.iterdir())
+        entries = sorted(folder.iterdir(), key=_by_number)
     except OSError as error:
         raise InputError(f"cannot read folder {folder}: {error.strerror}") from None
     for path in entries:
@@ -57,14 +58,18 @@ def pair_folders(ir: str | Path, vis: str | Path) -> FolderPairs:
         InputError: as `images_by_stem`, or no stem is in both folders.
     """
     ir_files, vis_files = images_by_stem(ir), images_by_stem(vis)
-    common = sorted(ir_files.keys() & vis_files.keys())
-    if not common:
+    if ir_files.keys().isdisjoint(vis_files):
         raise InputError(
             f"no stem is in both folders: {ir} has {len(ir_files)} images such as {min(ir_files)!r}, "
             f"{vis} has {len(vis_files)} such as {min(vis_files)!r}; pairs must have equal file stems"
         )
     return FolderPairs(
-        pairs=[(stem, ir_files[stem], vis_files[stem]) for stem in common],
+        pairs=[(stem, ir_files[stem], vis_files[stem]) for stem in ir_files if stem in vis_files],
         only_ir=sorted(ir_files.keys() - vis_files.keys()),
         only_vis=sorted(vis_files.keys() - ir_files.keys()),
     )
+
+
+def _by_number(path: Path) -> list[tuple[bool, int, str]]:
+    parts = re.split(r"(\d+)", path.name)
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]

@@ -169,6 +169,15 @@ def test_wrong_input_gets_one_sentence(
     assert os.listdir(tmp_path) == []
 
 
+def test_a_source_is_never_written_over(tmp_path: Path, folders: tuple[str, str], mean_model: str) -> None:
+    ir, vis = folders
+    before = sorted(p.read_bytes() for p in Path(vis).iterdir())
+    for option in (("--out", f"{vis}/"), ("--still", f"{vis}/still.png")):
+        with pytest.raises(InputError, match="would overwrite the source"):
+            run("--ir", ir, "--vis", vis, "--model", mean_model, *option)
+    assert sorted(p.read_bytes() for p in Path(vis).iterdir()) == before
+
+
 def test_a_failing_output_ends_with_status_1_after_the_table(
     tmp_path: Path, folders: tuple[str, str], mean_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

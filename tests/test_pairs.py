@@ -24,6 +24,13 @@ def test_folders_are_paired_by_stem_and_the_rest_is_named(folders):
     assert (found.only_ir, found.only_vis) == (["d"], ["c"])
 
 
+def test_numbers_are_sorted_by_their_value(tmp_path):
+    for number in (8, 10, 9, 11):
+        write_image(tmp_path / f"f{number}.png", np.zeros((16, 16), np.uint8))
+    assert list(images_by_stem(tmp_path)) == ["f8", "f9", "f10", "f11"]
+    assert [stem for stem, _, _ in pair_folders(tmp_path, tmp_path).pairs] == ["f8", "f9", "f10", "f11"]
+
+
 def test_other_files_and_subfolders_are_left_alone(folders):
     (folders / "ir" / "notes.txt").touch()
     (folders / "ir" / ".hidden.png").touch()

@@ -314,6 +314,15 @@ def test_a_source_that_cannot_be_understood(text: str, sentence: str) -> None:
         ("rtsp://me:p#w@host/live", "rtsp://***@host/live"),
         ("rtsp://me:p/w@host/live#transport=udp", "rtsp://***@host/live#transport=udp"),
         ("http://h/v#token=abc", "http://h/v#token=***"),
+        ("rtsp://h/user=a&password=pw&channel=1", "rtsp://h/user=a&password=***&channel=1"),
+        (
+            "rtsp://h/user=a_password=pw_channel=1_stream=0.sdp",
+            "rtsp://h/user=a_password=***_channel=1_stream=0.sdp",
+        ),
+        ("http://h/x;password=pw", "http://h/x;password=***"),
+        ("http://h/v?psw=pw&loginpas=pw", "http://h/v?psw=***&loginpas=***"),
+        ("rtsp://pw@h/live", "rtsp://***@h/live"),
+        ("rtsp:/me:pw@h/live", "rtsp:/me:***@h/live"),
         ("recordings/a b?.mp4", "recordings/a b?.mp4"),
         ("gst:rtspsrc user-pw=abc ! appsink", "gst:rtspsrc user-pw=*** ! appsink"),
         (

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import typer
@@ -10,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from edgefuse.cli.signals import stopping_on_signals
-from edgefuse.errors import SourceError
+from edgefuse.errors import InputError, SourceError
 
 if TYPE_CHECKING:
     from edgefuse.runtime.live import Progress, Report
@@ -109,6 +110,8 @@ def stream(
     from edgefuse.runtime.fuser import Fuser
     from edgefuse.runtime.sources import front_end
 
+    for written in (out, still):
+        refuse_own_input(written, ir, vis)
     console = Console(stderr=out == "-")
     stop = live.Stop()
     with stopping_on_signals(lambda reason: stop(reason, hurry=True)), ExitStack() as stack:
@@ -154,9 +157,21 @@ def stream(
         raise typer.Exit(1)
     if report.error is not None:
         raise SourceError(report.error)
-    if silent := [source.name for source in report.sources if source.captured == 0]:
+    silent = [source.name for source in report.sources if source.captured == 0]
+    if silent and not report.passed:
         verb = "gives" if len(silent) == 1 else "give"
         raise SourceError(f"nothing was fused: {' and '.join(silent)} {verb} no picture")
+
+
+def refuse_own_input(written: str | None, *sources: str) -> None:
+    """Raise `InputError` if an output is one of the sources, or lies in a folder that is one."""
+    if written is None or written == "-":
+        return
+    target = Path(written).resolve()
+    for source in sources:
+        path = Path(source if Path(source).exists() else source.partition("?")[0])
+        if path.exists() and path.resolve() in (target, target.parent):
+            raise InputError(f"{written} would overwrite the source {source}: write somewhere else")
 
 
 @contextmanager

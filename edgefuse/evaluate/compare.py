@@ -20,6 +20,8 @@ __all__ = ["Comparison", "Difference", "compare"]
 RESAMPLES = 10_000
 BLOCK = 500  # resamples drawn at a time, so that memory stays flat
 CONFIDENCE = 0.95
+FEWEST = 10
+"""Of fewer pairs a bootstrap interval is far too narrow, and none is given."""
 
 
 class Difference(NamedTuple):
@@ -95,7 +97,7 @@ def _difference(both: NDArray[np.float64], higher_is_better: bool, seed: int) ->
 
 
 def _interval(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
-    if len(values) < 2:
+    if len(values) < FEWEST:
         return math.nan, math.nan
     rng = np.random.default_rng(seed)
     means = [

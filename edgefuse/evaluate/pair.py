@@ -98,7 +98,8 @@ class PairScorer:
         if earlier is not None and earlier.vis.shape == frame.vis.shape:
             ir, vis = (earlier.ir, frame.ir), (earlier.vis, frame.vis)
             for name, fused in frame.fused.items():
-                scores[name][FLICKER.name] = Parts(flicker((earlier.fused[name], fused), ir, vis))
+                both = scorer.judged(earlier.fused[name]), scorer.judged(fused)
+                scores[name][FLICKER.name] = Parts(flicker(both, ir, vis))
         if self.settings.video:
             self._last = (task, frame)
         degraded = self._degraded(task.stem, frame, scorer) if self.settings.robust else {}

@@ -80,8 +80,12 @@ class FusionScorer:
         return find_targets(self.ir.image)
 
     def _judged(self, fused: Image) -> Prepared:
+        return Prepared(self.judged(fused))
+
+    def judged(self, fused: Image) -> Image:
+        """Return the grey image `[H, W]` that is judged: stretched, if the protocol says so."""
         check_sizes(fused=fused, visible=self.vis.image)
-        return Prepared(stretch(grey(fused)) if self.protocol.stretch else fused)
+        return stretch(grey(fused)) if self.protocol.stretch else grey(fused)
 
 
 def stretch(image: Image) -> Image:

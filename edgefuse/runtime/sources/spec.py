@@ -11,7 +11,12 @@ from edgefuse.errors import EdgefuseError, SourceError, unknown_name
 
 __all__ = ["Spec", "positive_number", "safe_name", "seconds", "yes_or_no"]
 
-SECRET = re.compile(r"pass|pwd|token|key|secret|auth", re.IGNORECASE)
+SECRET = re.compile(r"pas|psw|pwd|token|key|secret|auth", re.IGNORECASE)
+# Some cameras take the password in the path: /user=admin&password=…&channel=1
+SECRET_IN_PATH = re.compile(
+    rf"([\w-]*(?:{SECRET.pattern})[\w-]*=)[^/&;]*?(?=[/&;]|_[a-z]+=|$)", re.IGNORECASE
+)
+USER_OF_A_MISTYPED_URL = re.compile(r"^([a-z]{3,5}:/*[^:/@\s]*:)[^@]*@")
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,7 @@ def safe_name(text: str) -> str:
     if text.startswith("gst:"):
         text = re.sub(rf"([\w-]*(?:{SECRET.pattern}|-pw)[\w-]*\s*=\s*)(\"[^\"]*\"|\S+)", r"\1***", text)
         return re.sub(r"[a-z]+://[^\s\"]+", lambda url: _safe_url(url[0]), text)
-    return _safe_url(text) if "://" in text else text
+    return _safe_url(text) if "://" in text else USER_OF_A_MISTYPED_URL.sub(r"\1***@", text)
 
 
 def _safe_url(text: str) -> str:
@@ -134,10 +139,11 @@ def _safe_url(text: str) -> str:
     if "@" in rest and "@" not in url.netloc:  # a password with / ? or # in it
         return f"{scheme}://***@{rest.rpartition('@')[2]}"
     user, at, host = url.netloc.rpartition("@")
-    if ":" in user:
-        user = user.partition(":")[0] + ":***"
+    if user:  # without a colon it may be a password alone
+        user = user.partition(":")[0] + ":***" if ":" in user else "***"
     query, options = (_safe_fields(part) for part in (url.query, url.fragment))
-    return urlunsplit((url.scheme, f"{user}{at}{host}", url.path, query, options))
+    path = SECRET_IN_PATH.sub(r"\1***", url.path)
+    return urlunsplit((url.scheme, f"{user}{at}{host}", path, query, options))
 
 
 def _safe_fields(text: str) -> str:
