@@ -49,6 +49,14 @@ def test_a_narrow_terminal_has_the_weaker_source_below(run, monkeypatch):
     assert len(row.split()) == 7
 
 
+def test_no_number_is_cut_off_in_a_narrow_terminal(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    _, out, _ = run("--model", "maximum", "--no-trivial", "--metrics", "all")
+    assert "…" not in out
+    row = next(line for line in out.splitlines() if line.startswith("maximum"))
+    assert len(row.split()) == 13
+
+
 def test_everything_at_once(run, tmp_path):
     status, out, err = run(
         *("--model", "average", "--fused", "vis", "--metrics", "all", "--video", "--robust", "--limit", "2"),

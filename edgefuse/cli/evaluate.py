@@ -12,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from edgefuse.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from edgefuse.evaluate import Candidate, Evaluation
 
 __all__ = ["evaluate"]
@@ -73,8 +75,11 @@ def evaluate(
         )
     comparison = run_comparison(result, *compared) if compared else None
     table = summary_table(result)
-    too_wide = stdout.measure(table, options=stdout.options.update(width=10_000)).maximum > stdout.width
-    stdout.print(summary_table(result, stacked=True) if too_wide else table)
+    if _width(table, stdout) > stdout.width:
+        table = summary_table(result, stacked=True)
+        # Numbers that do not fit would be cut off: rather let the lines be long.
+        stdout.width = max(stdout.width, _width(table, stdout))
+    stdout.print(table)
     for table in robust_tables(result):
         stdout.print("", table)
     if robust:
@@ -91,6 +96,10 @@ def evaluate(
         _list_problems(stderr, result)
         if not skip_bad:
             raise typer.Exit(1)
+
+
+def _width(table: "Table", console: Console) -> int:
+    return console.measure(table, options=console.options.update(width=10_000)).maximum
 
 
 def _check_targets(*paths: Path | None) -> None:
