@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 .PHONY: demo test check bench format clean
 
 demo: .venv/cpu.stamp
-	$(BIN)/edgefuse stream --ir sim --vis sim --duration 8 --side-by-side --out demo.mp4 --still demo.png
+	$(BIN)/edgefuse stream --ir sim --vis sim --duration 8 --out demo.mp4 --still demo.png
 
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest
