@@ -52,7 +52,7 @@ def summarise_degraded(evaluation: Evaluation) -> dict[str, dict[str, dict[str, 
 
 
 def judging(evaluation: Evaluation) -> list[str]:
-    """Return the columns in which a degraded input cannot look better, as noise does in entropy."""
+    """Return the columns that compare with the clean sources; others, such as entropy, reward noise."""
     columns = evaluation.settings.columns
     return [c for c in columns if MEASURES[c].by_source or c == TARGET.name]
 
