@@ -32,7 +32,7 @@ class Provider:
 
     name: str
     """ONNX Runtime's own name."""
-    library: str
+    plugin: str
     """The file beside ONNX Runtime that holds it, without prefix and suffix; empty: built in."""
 
 
@@ -159,7 +159,7 @@ def _preload(ort: Any, provider: str) -> None:
 
 def _reason(ort: Any, wanted: Provider, failure: str | None) -> str:
     """Find out why a provider did not load: ONNX Runtime only logs it, but the loader says it again."""
-    library = Path(ort.__file__).parent / "capi" / f"lib{wanted.library}.so"
+    library = Path(ort.__file__).parent / "capi" / f"lib{wanted.plugin}.so"
     try:
         ctypes.CDLL(str(library))
     except OSError as error:
