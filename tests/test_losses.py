@@ -139,3 +139,25 @@ def test_gradient_scales():
 def test_impossible_weights_are_refused(value):
     with pytest.raises(InputError, match="gradient"):
         LossConfig(gradient=value)
+
+
+def test_weights_of_ssim_may_come_from_the_batch():
+    ir, vis, _ = images(3)
+    share_of_ir = torch.tensor([0.8, 0.4]).view(2, 1, 1, 1)
+    fused = share_of_ir * ir + (1 - share_of_ir) * vis
+    s_ir, s_vis = ssim(ir, fused), ssim(vis, fused)
+    weight = s_ir.mean() / (s_ir.mean() + s_vis.mean())
+    expected = (1 - (weight * s_ir + (1 - weight) * s_vis)).abs().mean()
+    torch.testing.assert_close(ssim_loss(fused, ir, vis, "batch"), expected)
+    assert not torch.isclose(ssim_loss(fused, ir, vis, "image"), expected, atol=1e-3, rtol=0)
+    alone = [tensor[:1] for tensor in (fused, ir, vis)]
+    torch.testing.assert_close(ssim_loss(*alone, "batch"), ssim_loss(*alone, "image"))
+
+
+def test_a_good_opinion_lowers_the_total():
+    ir, vis, fused = images(4)
+    without, plain = fusion_losses(fused, ir, vis, LossConfig())
+    opinion = torch.tensor([0.5, -0.1])
+    total, terms = fusion_losses(fused, ir, vis, LossConfig(adversarial=0.3), opinion)
+    assert list(terms) == [*plain, "adversarial"]
+    torch.testing.assert_close(total, without - 0.3 * 0.2)

@@ -6,7 +6,17 @@ from torch.nn import functional as F
 
 from edgefuse.errors import ModelError
 from edgefuse.train.checkpoint import restore_model
-from edgefuse.train.models import CNN, MODELS, Nano, Transformer, build_model, multiple_of, parameter_count
+from edgefuse.train.models import (
+    CNN,
+    GAN,
+    MODELS,
+    Nano,
+    Transformer,
+    build_model,
+    multiple_of,
+    parameter_count,
+)
+from edgefuse.train.models.discriminator import Discriminator
 from edgefuse.train.models.transformer import HEADS, ChannelAttention
 from edgefuse.train.released import import_released
 
@@ -28,9 +38,21 @@ def test_published_sizes():
     assert parameter_count(Nano()) == 55_488
     assert parameter_count(CNN()) == 214_882
     assert parameter_count(Transformer()) == 187_417
+    assert parameter_count(GAN()) == parameter_count(CNN())
+    assert parameter_count(Discriminator(128)) == 349_830
 
 
-@pytest.mark.parametrize(("name", "file"), [("cnn", "CNN"), ("transformer", "Trans")])
+def test_the_discriminator_scores_each_image_alone():
+    torch.manual_seed(0)
+    discriminator = Discriminator(32).eval()
+    x = torch.rand(3, 1, 32, 32)
+    scores = discriminator(x)
+    assert scores.shape == (3,)
+    assert (scores.abs() < 1).all()
+    torch.testing.assert_close(discriminator(x[1:2]), scores[1:2])
+
+
+@pytest.mark.parametrize(("name", "file"), [("cnn", "CNN"), ("transformer", "Trans"), ("gan", "GAN")])
 def test_the_networks_answer_as_the_published_ones(shared, name, file):
     model = restore_model(import_released(shared / f"paper/checkpoints/{file}.model", name))
     golden = np.load(shared / "golden/paper_networks.npz")
@@ -51,7 +73,7 @@ def test_other_checkpoints_are_not_taken_for_released_ones(tmp_path):
     }.items():
         with pytest.raises(ModelError, match=words):
             import_released(tmp_path / f"{name}.model", "cnn")
-    with pytest.raises(ModelError, match="known are cnn, transformer"):
+    with pytest.raises(ModelError, match="known are cnn, gan, transformer"):
         import_released(tmp_path / "nano.model", "nano")
 
 
@@ -99,5 +121,5 @@ def test_a_folded_nano_answers_the_same(size):
 
 
 def test_unknown_models_name_the_known_ones():
-    with pytest.raises(ModelError, match="known are cnn, nano, transformer"):
+    with pytest.raises(ModelError, match="known are cnn, gan, nano, transformer"):
         build_model("resnet")

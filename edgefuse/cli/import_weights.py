@@ -10,7 +10,7 @@ __all__ = ["import_weights"]
 
 def import_weights(
     file: Path = typer.Argument(..., help="Checkpoint that the paper's authors released, such as CNN.model."),
-    model: str = typer.Option(..., help="The network in it: cnn or transformer."),
+    model: str = typer.Option(..., help="The network in it: cnn, gan or transformer."),
     out: Path = typer.Option(..., help="The .pt file to write."),
 ) -> None:
     """Bring a checkpoint of the paper's authors in, to export, evaluate or fine-tune it."""

@@ -23,7 +23,7 @@ def train(
     vis: list[Path] = typer.Option(
         [], help="Folder of visible images, or a video; may be given several times."
     ),
-    model: str = typer.Option("nano", help="Network to train: nano, cnn or transformer."),
+    model: str = typer.Option("nano", help="Network to train: nano, cnn, transformer or gan."),
     base: int | None = typer.Option(None, help="Use only so many images a side.", show_default="all"),
     pairs: int | None = typer.Option(
         None, help="Pairs drawn per epoch.", show_default="all possible, at most 15,000"

@@ -1,4 +1,4 @@
-"""The adaptively weighted losses of "Beyond Strict Pairing" (Deng et al., CVPR 2026), Eqs. 2 to 6.
+"""The adaptively weighted losses of "Beyond Strict Pairing" (Deng et al., CVPR 2026), Eqs. 2 to 7.
 
 All are built on one weighting, W(a; a, b) = a / (a + b) (Eq. 2): at every pixel, or for every image,
 the source with more of a quantity counts for more. Nothing asks that the sources show the same scene.
@@ -17,6 +17,7 @@ from edgefuse.errors import InputError, unknown_name
 
 __all__ = [
     "GRADIENT_SCALES",
+    "SSIM_WEIGHTS",
     "LossConfig",
     "fusion_losses",
     "gradient",
@@ -32,27 +33,35 @@ FLATTEST = 4 / 255
 
 
 GRADIENT_SCALES = ("image", "batch", "none")
+SSIM_WEIGHTS = ("image", "batch")
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of Eq. 6, with the paper's values (Sec. 4.1), and what the paper leaves open."""
+    """Weights of Eqs. 6 and 7, with the paper's values (Sec. 4.1), and what the paper leaves open."""
 
     intensity: float = 1.0
     gradient: float = 1.0
     """α"""
     ssim: float = 0.2
     """β"""
+    adversarial: float = 0.01
+    """λ, for networks that train against a discriminator."""
     gradient_scale: str = "image"
     """What ∇ is stretched to [0, 1] by: each `image`, the whole `batch` (the authors' code), or `none`."""
+    ssim_weights: str = "image"
+    """What the weights of Eq. 4 are formed from: the SSIM of each `image`, or its mean over the `batch`
+    (the authors' code)."""
 
     def __post_init__(self) -> None:
-        for name in ("intensity", "gradient", "ssim"):
+        for name in ("intensity", "gradient", "ssim", "adversarial"):
             value = getattr(self, name)
             if not 0 <= value < float("inf"):
                 raise InputError(f"loss weight {name} is {value}, it must be a finite number ≥ 0")
         if self.gradient_scale not in GRADIENT_SCALES:
             raise InputError(unknown_name("gradient scale", self.gradient_scale, GRADIENT_SCALES))
+        if self.ssim_weights not in SSIM_WEIGHTS:
+            raise InputError(unknown_name("choice of SSIM weights", self.ssim_weights, SSIM_WEIGHTS))
 
 
 def share(a: Tensor, b: Tensor) -> Tensor:
@@ -102,32 +111,52 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     return _ssim(a, b, _moments(a), _moments(b))
 
 
-def ssim_loss(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
+def ssim_loss(fused: Tensor, ir: Tensor, vis: Tensor, weights: str = "image") -> Tensor:
     """L_ssim of Eq. 5: mean |1 − (S_ir·SSIM(ir, O) + S_vis·SSIM(vis, O))|, weights S by Eq. 4.
 
     A negative similarity counts as none in the weights, which so stay within [0, 1].
+
+    Args:
+        fused: the network's answer.
+        ir: infrared.
+        vis: visible luma.
+        weights: form S for each `image`, or from the means over the `batch`.
     """
     of_fused = _moments(fused)
     s_ir, s_vis = _ssim(ir, fused, _moments(ir), of_fused), _ssim(vis, fused, _moments(vis), of_fused)
+    if weights == "batch":
+        s_ir, s_vis = s_ir.mean(), s_vis.mean()
     w_ir, w_vis = share(s_ir.clamp_min(0), s_vis.clamp_min(0)), share(s_vis.clamp_min(0), s_ir.clamp_min(0))
     return (1 - (w_ir * s_ir + w_vis * s_vis)).abs().mean()
 
 
 def fusion_losses(
-    fused: Tensor, ir: Tensor, vis: Tensor, config: LossConfig
+    fused: Tensor, ir: Tensor, vis: Tensor, config: LossConfig, opinion: Tensor | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the total loss of Eq. 6 and its unweighted terms by name.
+    """Return the total loss of Eq. 6, or with an opinion of Eq. 7, and its unweighted terms by name.
 
     Eq. 6 and not Eq. 9, which permutes the weights.
+
+    Args:
+        fused: the network's answer.
+        ir: infrared.
+        vis: visible luma.
+        config: the weights.
+        opinion: a discriminator's scores of the fused images, higher for those it takes for a camera's;
+            their mean is the term `adversarial`, the only one of which more is better.
     """
     # Sums and roots over a patch lose too much in half precision.
     fused, ir, vis = fused.float(), ir.float(), vis.float()
     terms = {
         "intensity": intensity_loss(fused, ir, vis),
         "gradient": gradient_loss(fused, ir, vis, config.gradient_scale),
-        "ssim": ssim_loss(fused, ir, vis),
+        "ssim": ssim_loss(fused, ir, vis, config.ssim_weights),
     }
-    return sum((getattr(config, k) * v for k, v in terms.items()), torch.zeros(())), terms
+    total = sum((getattr(config, k) * v for k, v in terms.items()), torch.zeros((), device=fused.device))
+    if opinion is not None:
+        terms["adversarial"] = opinion.float().mean()
+        total = total - config.adversarial * terms["adversarial"]
+    return total, terms
 
 
 @lru_cache(maxsize=16)

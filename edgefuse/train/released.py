@@ -15,31 +15,30 @@ from edgefuse.train.models import build_model
 
 __all__ = ["RELEASED", "import_released"]
 
-# Model → (pattern of the released name, our name), tried in order.
-RELEASED: dict[str, list[tuple[str, str]]] = {
-    "cnn": [
-        (r"inchange\.", r"stem."),
-        (r"fus_(\d)\.linear([12])\.0\.", r"skip_\1.linear\2."),
-        (r"fus_(\d)\.eca\.conv\.", r"skip_\1.gate.conv."),
-        (r"dense_(\d)\.dense_block\.(\d)\.change\.", r"dense_\1.\2.layers."),
-        (r"(down|up)_(\d)\.(?:down|up)sampler\.", r"\1_\2."),
-        (r"outchange\.", r"head."),
-    ],
-    "transformer": [
-        (r"proj\.", r"stem."),
-        (r"fuse_(\d)\.linear([12])\.0\.", r"skip_\1.linear\2."),
-        (r"fuse_(\d)\.eca\.conv\.linear\.", r"skip_\1.gate."),
-        (r"trans_(\d)\.transformer_layers\.0\.attn\.norm\.", r"layer_\1.norm_1."),
-        (r"trans_(\d)\.transformer_layers\.0\.attn\.fn\.t$", r"layer_\1.attention.t"),
-        (r"trans_(\d)\.transformer_layers\.0\.attn\.fn\.group_qkv\.", r"layer_\1.attention.qkv."),
-        (r"trans_(\d)\.transformer_layers\.0\.attn\.fn\.group_fus\.", r"layer_\1.attention.merge."),
-        (r"trans_(\d)\.transformer_layers\.0\.ff\.norm\.", r"layer_\1.norm_2."),
-        (r"trans_(\d)\.transformer_layers\.0\.ff\.fn\.net\.0\.", r"layer_\1.mlp.0."),
-        (r"trans_(\d)\.transformer_layers\.0\.ff\.fn\.net\.3\.", r"layer_\1.mlp.2."),
-        (r"(down|up)_(\d)\.(?:down|up)sampler\.", r"\1_\2."),
-        (r"final\.", r"head."),
-    ],
-}
+# (pattern of the released name, our name), tried in order.
+CNN_NAMES = [
+    (r"inchange\.", r"stem."),
+    (r"fus_(\d)\.linear([12])\.0\.", r"skip_\1.linear\2."),
+    (r"fus_(\d)\.eca\.conv\.", r"skip_\1.gate.conv."),
+    (r"dense_(\d)\.dense_block\.(\d)\.change\.", r"dense_\1.\2.layers."),
+    (r"(down|up)_(\d)\.(?:down|up)sampler\.", r"\1_\2."),
+    (r"outchange\.", r"head."),
+]
+TRANSFORMER_NAMES = [
+    (r"proj\.", r"stem."),
+    (r"fuse_(\d)\.linear([12])\.0\.", r"skip_\1.linear\2."),
+    (r"fuse_(\d)\.eca\.conv\.linear\.", r"skip_\1.gate."),
+    (r"trans_(\d)\.transformer_layers\.0\.attn\.norm\.", r"layer_\1.norm_1."),
+    (r"trans_(\d)\.transformer_layers\.0\.attn\.fn\.t$", r"layer_\1.attention.t"),
+    (r"trans_(\d)\.transformer_layers\.0\.attn\.fn\.group_qkv\.", r"layer_\1.attention.qkv."),
+    (r"trans_(\d)\.transformer_layers\.0\.attn\.fn\.group_fus\.", r"layer_\1.attention.merge."),
+    (r"trans_(\d)\.transformer_layers\.0\.ff\.norm\.", r"layer_\1.norm_2."),
+    (r"trans_(\d)\.transformer_layers\.0\.ff\.fn\.net\.0\.", r"layer_\1.mlp.0."),
+    (r"trans_(\d)\.transformer_layers\.0\.ff\.fn\.net\.3\.", r"layer_\1.mlp.2."),
+    (r"(down|up)_(\d)\.(?:down|up)sampler\.", r"\1_\2."),
+    (r"final\.", r"head."),
+]
+RELEASED = {"cnn": CNN_NAMES, "transformer": TRANSFORMER_NAMES, "gan": CNN_NAMES}
 CONSTANTS = re.compile(r"\.mask$")
 
 

@@ -6,12 +6,25 @@ from torch import nn
 
 from edgefuse.errors import ModelError, unknown_name
 from edgefuse.train.models.cnn import CNN
+from edgefuse.train.models.gan import GAN
 from edgefuse.train.models.nano import Nano
 from edgefuse.train.models.transformer import Transformer
 
-__all__ = ["CNN", "MODELS", "Nano", "Transformer", "build_model", "multiple_of", "parameter_count"]
+__all__ = [
+    "ADVERSARIAL",
+    "CNN",
+    "GAN",
+    "MODELS",
+    "Nano",
+    "Transformer",
+    "build_model",
+    "multiple_of",
+    "parameter_count",
+]
 
-MODELS: dict[str, type[nn.Module]] = {"nano": Nano, "cnn": CNN, "transformer": Transformer}
+MODELS: dict[str, type[nn.Module]] = {"nano": Nano, "cnn": CNN, "transformer": Transformer, "gan": GAN}
+ADVERSARIAL = frozenset({"gan"})
+"""Those that train against a discriminator."""
 
 
 class _HasMultiple(Protocol):
