@@ -55,20 +55,82 @@ def test_offset_and_drift_are_found_under_jitter(
     assert clock.jumps == 0
 
 
-@pytest.mark.parametrize("jump", [3600.0, -3600.0, 0.8])
-def test_a_clock_that_is_set_is_learnt_anew(jump: float) -> None:
-    clock = Clock()
-    found = [clock.observe(n / 25 + (jump if n >= 100 else 0.0), n / 25) for n in range(200)]
-    assert found == pytest.approx([n / 25 for n in range(200)], abs=1e-9)
+STEPS = st.one_of(st.floats(0.05, 0.45), st.floats(0.6, 1e5))
+
+
+@given(
+    step=st.one_of(STEPS, STEPS.map(lambda seconds: -seconds)),
+    drift=st.floats(-300, 300),
+    jitter=st.floats(0, 0.03),
+    fps=st.sampled_from([9.0, 30.0]),
+    seed=st.integers(0, 99),
+)
+def test_a_clock_that_is_set_is_followed_within_five_seconds(
+    step: float, drift: float, jitter: float, fps: float, seed: int
+) -> None:
+    rng, clock, errors = random.Random(seed), Clock(), []
+    for n in range(int(40 * fps)):
+        true = n / fps
+        stamp = 100 + true * (1 + drift * 1e-6) + (step if true >= 20 else 0.0)
+        error = abs(clock.observe(stamp, true + jitter * rng.random()) - true)
+        if 15 < true < 20 or true > 25:
+            errors.append(error)
+    assert max(errors) < 2e-3 + 0.35 * jitter
     assert clock.jumps == 1
 
 
-def test_a_single_wrong_timestamp_changes_nothing() -> None:
+@pytest.mark.parametrize("wrap", [2**32 / 90_000, 2**33 / 90_000, 50.0])
+def test_a_timestamp_that_wraps_is_followed(wrap: float) -> None:
+    """RTP counts 90,000 to the second in 32 bits, MPEG-TS in 33; others begin at 0 as they please."""
     clock = Clock()
-    for n in range(100):
-        wrong = {50: 1e9, 60: float("nan"), 70: float("-inf")}.get(n, n / 25)
-        assert clock.observe(wrong, n / 25) == pytest.approx(n / 25)
+    found = [clock.observe((wrap - 4 + n / 25) % wrap, n / 25) for n in range(200)]
+    assert found == pytest.approx([n / 25 for n in range(200)], abs=1e-6)
+    assert clock.jumps == 1
+
+
+@pytest.mark.parametrize("wrong", [1e9, 0.3, -0.3, -7.0])
+def test_a_single_wrong_timestamp_changes_nothing(wrong: float) -> None:
+    clock = Clock()
+    for n in range(500):
+        stamp = n / 25 + (wrong if n in (300, 330, 331) else 0.0)
+        found = clock.observe(stamp if n != 350 else float("nan"), n / 25)
+        assert found == pytest.approx(n / 25) or stamp != n / 25
     assert clock.jumps == 0
+
+
+@pytest.mark.parametrize("seconds", [1.0, 2.5])
+def test_a_congestion_does_not_move_the_clock(seconds: float) -> None:
+    clock = Clock()
+    for n in range(1000):
+        true = n / 25
+        found = clock.observe(true, true + (0.25 if 20 <= true < 20 + seconds else 0.01))
+        assert found == pytest.approx(true + 0.01, abs=1e-6)
+    assert clock.drift == pytest.approx(0.0, abs=1e-3)
+    assert clock.jumps == 0
+
+
+def test_what_no_clock_does_is_not_taken_for_a_drift() -> None:
+    """A delay that grows by 5 ms a second, as of a buffer that fills."""
+    clock = Clock()
+    for n in range(1500):
+        clock.observe(n / 25, n / 25 * 1.005)
+        assert abs(clock.drift) < 601
+
+
+def test_timestamps_without_sense_are_not_used() -> None:
+    rng, clock = random.Random(0), Clock()
+    found = [clock.observe(rng.uniform(-1e6, 1e6), n / 25) for n in range(500)]
+    assert found == pytest.approx([n / 25 for n in range(500)], abs=0.5)
+
+
+def test_a_burst_after_a_long_stall_is_not_taken_for_a_clock_that_was_set() -> None:
+    """Three seconds held up, then sent in one: the last of them is on the line again."""
+    clock, jumps = Clock(), []
+    for n in range(400):
+        arrived = n / 25 if not 250 <= n < 325 else 13.0 + (n - 250) * 0.004
+        clock.observe(n / 25, max(arrived, n / 25))
+        jumps.append(clock.jumps)
+    assert jumps[-1] == 0
 
 
 def test_a_burst_after_a_stall_does_not_move_the_clock() -> None:
