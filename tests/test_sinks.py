@@ -139,23 +139,57 @@ def test_a_disk_that_refuses_keeps_what_was_written(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["out.mp4"]
 
 
-def test_what_a_dead_run_left_is_not_overwritten(tmp_path: Path) -> None:
-    first, second = VideoOut(tmp_path / "out.mp4", fps=10), VideoOut(tmp_path / "out.mp4", fps=10)
+def test_two_runs_with_one_output_leave_each_other_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = VideoOut(tmp_path / "out.mp4", fps=10)
     first.write(shot())
+    second = VideoOut(tmp_path / "out.mp4", fps=10)
     second.write(shot())
-    assert len(list(tmp_path.glob("out-*.part*.mp4"))) == 2
+    assert len(list(tmp_path.glob("out-*.part.mp4"))) == 2
     for sink in (first, second):
         sink.close()
+    assert caplog.messages == []
 
 
-def test_another_picture_size_is_fitted_into_the_first(tmp_path: Path) -> None:
+def test_what_a_killed_run_left_is_named_and_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", RECORDER, str(tmp_path / "out.mp4")], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    while float(process.stdout.readline()) < 1.5:
+        pass
+    VideoOut(tmp_path / "out.mp4", fps=10).close()
+    (part,) = tmp_path.glob("*.part.mp4")
+    assert caplog.messages == [], "the process lives, and writes it"
+    process.kill()
+    process.communicate()
+    with VideoOut(tmp_path / "out.mp4", fps=10) as sink:
+        sink.write(shot())
+    kept = part.with_name(part.name.replace(".part", ""))
+    assert sorted(os.listdir(tmp_path)) == [kept.name, "out.mp4"]
+    assert len(frames_of(kept)) >= 20
+    assert caplog.messages == [f"{part} was cut off by the end of an earlier run: kept as {kept}"]
+
+
+def test_another_picture_size_or_colour_begins_a_new_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "out-2.mkv").write_text("somebody's")
     with VideoOut(tmp_path / "out.mkv", fps=10) as sink:
-        for size in ((64, 48), (32, 48), (640, 480)):
-            sink.write(shot(10, size=size))
-    images = frames_of(tmp_path / "out.mkv")
-    assert {image.shape for image in images} == {(48, 64, 3)}
-    assert [int(images[1][24, x, 0]) for x in (2, 32)] == [0, 200]
-    assert (images[2] == 200).all()
+        for n, (size, grey) in enumerate((((32, 24), True), ((32, 24), False), ((64, 48), False))):
+            for _ in range(3):
+                sink.write(shot(n + 5, size, grey))
+    shapes = [
+        [image.shape for image in frames_of(tmp_path / name)]
+        for name in ("out.mkv", "out-3.mkv", "out-4.mkv")
+    ]
+    assert shapes == [[(24, 32, 3)] * 3, [(24, 32, 3)] * 3, [(48, 64, 3)] * 3]
+    assert (tmp_path / "out-2.mkv").read_text() == "somebody's"
+    assert [message.split(": ")[1] for message in caplog.messages] == [
+        "the pictures are now 32x24, colour",
+        "the pictures are now 64x48, colour",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -203,24 +237,55 @@ def noise(index: int, at: float = 0.0) -> FusedFrame:
     return FusedFrame(image[:, :, 0], image, image, index, at)
 
 
-def test_a_size_cap_ends_a_video(tmp_path: Path) -> None:
-    sink = VideoOut(tmp_path / "out.mkv", fps=10, max_size=2**20)
-    with pytest.raises(SinkFullError, match=r"largest size of 1\.04858 MB"):  # noqa: PT012
+def bytes_in(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("name", ["out.mkv", "out.mp4"])
+def test_a_size_cap_ends_a_video(tmp_path: Path, name: str) -> None:
+    sink = VideoOut(tmp_path / name, fps=10, max_size=10**6)
+    with pytest.raises(SinkFullError, match="largest size of 1 MB"):  # noqa: PT012
         for n in range(100):
             sink.write(noise(n))
     sink.close()
-    assert 2**20 < (tmp_path / "out.mkv").stat().st_size < 6 * 2**20
-    assert len(frames_of(tmp_path / "out.mkv")) >= 4
+    assert 0.7e6 < bytes_in(tmp_path) < 1.01e6  # a frame has up to 250 kB
+    assert len(frames_of(tmp_path / name)) >= 3
 
 
 def test_a_size_cap_with_segments_removes_the_oldest(tmp_path: Path) -> None:
-    (tmp_path / "out-20200101-000000.mkv").touch()  # of another run
-    with VideoOut(tmp_path / "out.mkv", fps=16, segment=1, max_size=8 * 2**20) as sink:
-        for n in range(80):
+    most = 0
+    with VideoOut(tmp_path / "out.mkv", fps=16, segment=1, max_size=8 * 10**6) as sink:
+        for n in range(120):
             sink.write(noise(n))
-    files = [path for path in tmp_path.iterdir() if path.stat().st_size]
-    assert sum(path.stat().st_size for path in files) < 13 * 2**20  # 8, and a second that is on its way
-    assert len(list(tmp_path.iterdir())) == len(files) + 1
+            most = max(most, bytes_in(tmp_path))
+    assert 5.5e6 < bytes_in(tmp_path) < 8.05e6
+    assert most < 8.05e6
+    newest = max(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    assert np.array_equal(frames_of(newest)[-1], noise(119).fused)
+
+
+def test_a_segment_that_is_larger_than_the_cap_is_cut_short(tmp_path: Path) -> None:
+    with VideoOut(tmp_path / "out.mkv", fps=16, segment=3600, max_size=4 * 10**6) as sink:
+        for n in range(60):
+            sink.write(noise(n))
+    assert 2.5e6 < bytes_in(tmp_path) < 4.05e6
+    assert len(os.listdir(tmp_path)) >= 3
+
+
+def test_parts_of_earlier_runs_count_and_go_first(tmp_path: Path) -> None:
+    for name in ("out-20200101-000000.mkv", "out-20200101-000000-2.mkv", "out-20200101-000000-10.mkv"):
+        (tmp_path / name).write_bytes(bytes(10**6))
+    for name in ("out.mkv", "out-20200101.mkv", "other-20200101-000000.mkv", "out-20200101-000000.mp4"):
+        (tmp_path / name).write_bytes(bytes(10**6))
+    with VideoOut(tmp_path / "out.mkv", fps=16, segment=60, max_size=3 * 10**6) as sink:
+        sink.write(noise(0))
+        sink.write(noise(1))
+        assert sorted(p.name for p in tmp_path.glob("out-2020*.mkv")) == [
+            "out-20200101-000000-10.mkv",
+            "out-20200101-000000-2.mkv",
+            "out-20200101.mkv",
+        ]
+    assert {"out.mkv", "other-20200101-000000.mkv", "out-20200101-000000.mp4"} < set(os.listdir(tmp_path))
 
 
 RECORDER = """
@@ -258,7 +323,7 @@ def test_a_power_cut_loses_at_most_two_seconds(tmp_path: Path, name: str) -> Non
 
 
 @pytest.mark.parametrize("grey", [False, True])
-def test_raw_frames_have_one_size(grey: bool) -> None:
+def test_raw_frames_have_one_size(grey: bool, caplog: pytest.LogCaptureFixture) -> None:
     reader, writer = os.pipe()
     with RawOut(writer) as sink:
         sink.write(shot(2, (32, 16), grey))
@@ -267,6 +332,7 @@ def test_raw_frames_have_one_size(grey: bool) -> None:
     with os.fdopen(reader, "rb") as pipe:
         data = np.frombuffer(pipe.read(), np.uint8).reshape(2, 16, 32, 3)
     assert [set(np.unique(image).tolist()) for image in data] == [{40}, {60}]
+    assert caplog.messages == ["standard output: pictures are now 64x32, and are fitted into 32x16"]
 
 
 def test_a_reader_that_has_ended_is_said() -> None:
@@ -288,6 +354,25 @@ def test_a_full_disk_under_raw_frames_is_said() -> None:
 # --- several outputs at once
 
 
+class Stuck(Callback):
+    """Hangs with the first frame, until it is let go, or interrupted."""
+
+    def __init__(self, heeds: bool) -> None:
+        self.go, self.heeds = threading.Event(), heeds
+        super().__init__(lambda _: self.go.wait(), "stuck")
+
+    def interrupt(self) -> None:
+        if self.heeds:
+            self.go.set()
+
+
+def wait_until(condition: Any) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 def test_a_callback_that_raises_is_called_no_more(caplog: pytest.LogCaptureFixture) -> None:
     seen: list[int] = []
 
@@ -306,15 +391,85 @@ def test_a_callback_that_raises_is_called_no_more(caplog: pytest.LogCaptureFixtu
 
 
 def test_an_output_that_hangs_is_left_behind() -> None:
-    hung = threading.Event()
-    writer = SinkWriter(Callback(lambda _: hung.wait()), StageTimes(), lambda: False)
+    before = threading.active_count()
+    sink = Stuck(heeds=False)
+    writer = SinkWriter(sink, StageTimes(), lambda: False)
     for n in range(20):
         writer.put(shot(n))
     start = time.monotonic()
     writer.finish(time.monotonic() + 0.2)
     assert time.monotonic() - start < 1
-    assert writer.error == "callback does not finish and is left behind"
-    hung.set()
+    assert writer.error == "stuck does not finish and is left behind"
+    assert (writer.written, writer.dropped) == (0, 20)
+    sink.go.set()
+    wait_until(lambda: threading.active_count() == before)
+
+
+def test_a_stalled_output_of_recordings_is_given_up_for_the_others(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("edgefuse.runtime.sinks.base.STALL_SECONDS", 0.3)
+    seen: list[int] = []
+    stuck, good = (
+        SinkWriter(sink, StageTimes(), lambda: True)
+        for sink in (Stuck(heeds=True), Callback(lambda frame: seen.append(frame.index)))
+    )
+    for n in range(40):
+        for writer in (stuck, good):
+            writer.put(shot(n))
+    for writer in (stuck, good):
+        writer.finish(time.monotonic() + 5)
+    assert seen == list(range(40))
+    assert stuck.error == "stuck has taken nothing for 0.3 s: it gets no more pictures"
+    assert stuck.written + stuck.dropped == 40
+    assert caplog.messages == [stuck.error]
+
+
+def test_a_stalled_output_of_cameras_drops_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("edgefuse.runtime.sinks.base.STALL_SECONDS", 0.2)
+    sink = Stuck(heeds=False)
+    writer = SinkWriter(sink, StageTimes(), lambda: False)
+    start = time.monotonic()
+    for n in range(30):
+        begun = time.monotonic()
+        writer.put(shot(n))
+        assert time.monotonic() - begun < 0.1, "nobody waits for it"
+        time.sleep(0.01)
+    assert time.monotonic() - start > 0.3
+    assert caplog.messages == ["stuck has taken nothing for 0.2 s: pictures are dropped until it goes on"]
+    sink.go.set()
+    wait_until(lambda: writer.written >= 9)
+    writer.put(shot(30))
+    writer.finish(time.monotonic() + 5)
+    assert writer.error is None
+    assert writer.written + writer.dropped == 31
+
+
+def test_the_only_output_of_recordings_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgefuse.runtime.sinks.base.STALL_SECONDS", 0.1)
+    sink = Stuck(heeds=False)
+    writer = SinkWriter(sink, StageTimes(), lambda: True, alone=True)
+    threading.Timer(0.5, sink.go.set).start()
+    for n in range(20):
+        writer.put(shot(n))
+    writer.finish(time.monotonic() + 5)
+    assert (writer.written, writer.dropped, writer.error) == (20, 0, None)
+
+
+def test_a_reader_that_stops_reading_ends_with_the_run() -> None:
+    before = threading.active_count()
+    reader, out = os.pipe()
+    writer = SinkWriter(RawOut(out), StageTimes(), lambda: False)
+    for n in range(20):
+        writer.put(shot(n, (640, 480)))
+    writer.finish(time.monotonic() + 0.2)
+    assert writer.error == "standard output: the program that reads the pictures has stopped reading"
+    assert writer.written + writer.dropped == 20
+    assert threading.active_count() == before
+    os.close(reader)
+    os.close(out)
 
 
 @pytest.mark.parametrize(

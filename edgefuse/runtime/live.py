@@ -82,7 +82,8 @@ def run(
         progress(now)
 
     session = Session(ir, vis, fuse, config, stop=stop, progress=tell, prepare=prepare)
-    writers = [SinkWriter(sink, session.times, session.waits_for_sinks) for sink in sinks]
+    alone = len(sinks) == 1
+    writers = [SinkWriter(sink, session.times, session.waits_for_sinks, alone) for sink in sinks]
     try:
         with session:
             for frame in session:

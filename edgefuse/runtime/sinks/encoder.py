@@ -13,6 +13,7 @@ import numpy as np
 from av.video.frame import PictureType
 
 from edgefuse.images import Image
+from edgefuse.runtime.sinks.series import hold
 
 __all__ = ["CODECS", "CONTAINERS", "Codec", "Encoder"]
 
@@ -63,6 +64,7 @@ class _File:
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("xb", buffering=0)
+        hold(self._file)
         self.size = 0
         self._synced = time.monotonic()
 
@@ -104,6 +106,7 @@ class Encoder:
     def __init__(self, path: Path, codec: str, shape: tuple[int, ...], fps: float | None) -> None:
         container, _, options = CONTAINERS[path.suffix.lower()]
         self.frames = 0
+        self._encoded = 0  # bytes
         self._use = CODECS[codec]
         self._grey = len(shape) == 2
         self._file = _File(path)
@@ -132,7 +135,12 @@ class Encoder:
 
     @property
     def size(self) -> int:
-        """Bytes in the file so far."""
+        """Bytes so far, those included that wait for the end of their fragment."""
+        return max(self._file.size, self._encoded)
+
+    @property
+    def file_size(self) -> int:
+        """Bytes that are in the file."""
         return self._file.size
 
     def write(self, image: Image, seconds: float) -> None:
@@ -153,7 +161,9 @@ class Encoder:
         self.frames += 1
 
     def _mux(self, frame: av.VideoFrame | None) -> None:
-        self._container.mux(self._stream.encode(frame))
+        packets = self._stream.encode(frame)
+        self._encoded += sum(packet.size for packet in packets)
+        self._container.mux(packets)
 
     def close(self) -> None:
         """Complete the file. Raises as `write`, after the file is closed."""
