@@ -1,7 +1,8 @@
 """Fused frames for a program of your own: `for pair in edgefuse.live("cam0", "cam1"): …`."""
 
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,11 +23,15 @@ __all__ = ["Live", "live"]
 
 
 class Live:
-    """Fused frames, as an iterator and a context manager; see `live`."""
+    """Fused frames, as an iterator and a context manager; see `live`.
+
+    One that is not used any more, as after a `break`, gives its cameras and threads back too.
+    """
 
     def __init__(self, session: Session, cameras: ExitStack) -> None:
-        self._session, self._cameras = session, cameras
+        self._session = session
         self._frames = iter(session)
+        self._close = weakref.finalize(self, _give_back, session, cameras)
 
     def __iter__(self) -> Iterator[FusedFrame]:
         return self
@@ -54,13 +59,19 @@ class Live:
 
     def close(self) -> None:
         """Stop reading and give the cameras back. Can be called twice."""
-        self._session.stop("closed")
-        self._session.close()
-        self._cameras.close()
+        self._close()
 
     def report(self) -> Report:
         """Return what the run came to, after its end."""
         return report_of(self._session)
+
+
+def _give_back(session: Session, cameras: ExitStack) -> None:
+    """End a run and its threads, and close the cameras."""
+    session.stop("closed")
+    # The garbage collector may call this in one of the run's own threads, which cannot wait for itself.
+    with cameras, suppress(RuntimeError):
+        session.close()
 
 
 def live(
@@ -88,8 +99,8 @@ def live(
         config: fields of `LiveConfig`, such as `duration=60` or `on_loss="hold"`.
 
     Returns:
-        An iterator of `FusedFrame`: `fused`, `ir`, `vis`, `timestamp`, `state`, `stats`; close it, or use
-        it in a `with`, if it is not iterated to its end.
+        An iterator of `FusedFrame`: `fused`, `ir`, `vis`, `timestamp`, `state`, `stats`. Used in a `with`,
+        it gives the cameras back at the end of that; else when nothing refers to it any more.
 
     Raises:
         EdgefuseError: a source, model or setting that cannot be used; while iterating: a source that failed.
