@@ -1,25 +1,23 @@
-"""The files of one video output: their names, their common size, and what a run that died left behind."""
+"""The files of one video output: their names, and what a run that died left behind."""
 
 import logging
 import os
 import re
 import time
-from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
-from edgefuse.runtime.sinks.base import SinkFullError
+from edgefuse.runtime.sinks.budget import Budget
 
-__all__ = ["MEGABYTE", "Series", "hold"]
+__all__ = ["Series", "hold"]
 
 logger = logging.getLogger(__name__)
 
 FCNTL: Any = import_module("fcntl") if os.name == "posix" else None
 """File locks. Without them, on Windows, nobody can rename a file that is being written anyway."""
-MEGABYTE = 10**6
 STAMP = re.compile(r"(-\d{8}-\d{6})(?:-(\d+))?")
 EMPTY_SECONDS = 60.0  # after which an empty file is not one that somebody has just begun
 
@@ -32,7 +30,7 @@ def hold(file: IO[Any]) -> None:
 
 
 class Series:
-    """Names the files, knows what they come to, and keeps them under a size.
+    """Names the files.
 
     While it is written, a file is `out-20260131-235959.part.mp4` (UTC). At its end it becomes `out.mp4`, and
     those after it `out-2.mp4` …; in a ring, `out-20260131-235959.mp4`.
@@ -42,19 +40,17 @@ class Series:
 
     Args:
         path: of the output.
-        ring: files are named by the time of their beginning; the oldest are removed at `max_size`, those
-            of earlier runs too.
-        max_size: bytes of all files together; None: no limit.
+        ring: files are named by the time of their beginning, and those of earlier runs count too.
+        budget: hears of every file that is finished.
     """
 
-    def __init__(self, path: Path, ring: bool, max_size: int | None) -> None:
-        self._path, self._ring, self._max_size = path, ring, max_size
+    def __init__(self, path: Path, ring: bool, budget: Budget) -> None:
+        self._path, self._ring, self._budget = path, ring, budget
         self._stem = ""
         self._count = 0
         self._adopt()
-        self._finished: deque[tuple[Path, int]] = deque()
-        if ring and max_size is not None:
-            self._finished.extend((old, old.stat().st_size) for old in self._older())
+        for old in self._older() if ring else ():
+            budget.finish([old], old.stat().st_size)
 
     def begin(self) -> Path:
         """Return the name of the next file, which does not exist."""
@@ -73,25 +69,7 @@ class Series:
         final = self._final()
         self._partial.replace(final)
         self._count += 1
-        self._finished.append((final, size))
-
-    def make_room(self, size: int) -> None:
-        """Remove what must go for a file of `size` bytes to be under the limit with the others.
-
-        Raises:
-            SinkFullError: nothing may be removed.
-        """
-        if self._max_size is None:
-            return
-        total = size + sum(bytes_ for _, bytes_ in self._finished)
-        while self._ring and self._finished and total > self._max_size:
-            path, bytes_ = self._finished.popleft()
-            path.unlink(missing_ok=True)
-            total -= bytes_
-        if total > self._max_size:
-            raise SinkFullError(
-                f"{self._path} has reached its largest size of {self._max_size / MEGABYTE:g} MB"
-            )
+        self._budget.finish([final], size)
 
     @property
     def _partial(self) -> Path:

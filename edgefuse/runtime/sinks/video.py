@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 from pathlib import Path
 
 import av
@@ -12,18 +11,15 @@ from edgefuse.errors import InputError, unknown_name
 from edgefuse.images import Image, size_of
 from edgefuse.runtime.compose import side_by_side
 from edgefuse.runtime.sinks.base import FusedFrame, Sink
+from edgefuse.runtime.sinks.budget import Budget, check_disk, check_limits
 from edgefuse.runtime.sinks.encoder import CODECS, CONTAINERS, Encoder
-from edgefuse.runtime.sinks.series import MEGABYTE, Series
+from edgefuse.runtime.sinks.series import Series
 
-__all__ = ["VideoOut", "check_folder", "check_limits"]
+__all__ = ["VideoOut", "check_folder"]
 
 logger = logging.getLogger(__name__)
 
-RESERVE = 50 * MEGABYTE
-"""Bytes that stay free on the disk, so that the machine goes on."""
 CHECK_EVERY = 16  # frames
-SHARE = 4
-"""With parts and a largest size, a part ends at this fraction of it: removing one leaves most of the rest."""
 
 
 class VideoOut(Sink):
@@ -74,8 +70,9 @@ class VideoOut(Sink):
         if self._path.is_dir():
             raise InputError(f"cannot write {path}: it is a folder")
         self._fps, self._triptych, self._segment = fps, triptych, segment
-        self._largest_part = max_size // SHARE if segment and max_size else None
-        self._series = Series(self._path, segment is not None, max_size)
+        ring = segment is not None
+        self._budget = Budget(self.name, max_size, ring)
+        self._series = Series(self._path, ring, self._budget)
         self._encoder: Encoder | None = None
         self._shape: tuple[int, ...] = ()
         self._start = 0.0
@@ -117,7 +114,7 @@ class VideoOut(Sink):
             return True
         if self._segment is not None and seconds - self._start >= self._segment:
             return True
-        return self._largest_part is not None and encoder.size >= self._largest_part
+        return self._budget.largest_part is not None and encoder.size >= self._budget.largest_part
 
     def _open(self, image: Image) -> Encoder:
         try:
@@ -128,9 +125,9 @@ class VideoOut(Sink):
             ) from None
 
     def _check_room(self, encoder: Encoder) -> None:
-        if self._frames % CHECK_EVERY == 0 and shutil.disk_usage(self._path.parent).free < RESERVE:
-            raise InputError(f"{self.name}: the disk is full (less than {RESERVE // MEGABYTE} MB are free)")
-        self._series.make_room(encoder.size + self._largest)
+        if self._frames % CHECK_EVERY == 0:
+            check_disk(self._path.parent, self.name)
+        self._budget.make_room(encoder.size + self._largest)
 
     def _complete(self) -> None:
         """Close the file and give it its name, whatever happened to it: what is in it can be played."""
@@ -147,14 +144,6 @@ class VideoOut(Sink):
     def close(self) -> None:
         """Complete the file and give it its name. Raises as `write`."""
         self._complete()
-
-
-def check_limits(segment: float | None, max_size: int | None) -> None:
-    """Raise `InputError` unless a segment is None or at least a second, and a size None or at least 1 MB."""
-    if segment is not None and not 1 <= segment < float("inf"):
-        raise InputError(f"a segment of {segment:g} s cannot be made: it must be at least 1 s")
-    if max_size is not None and max_size < MEGABYTE:
-        raise InputError(f"the largest size of {max_size / MEGABYTE:g} MB is too small: at least 1 MB")
 
 
 def check_folder(path: Path) -> None:
