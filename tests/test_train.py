@@ -1,3 +1,4 @@
+import csv
 import json
 import threading
 from dataclasses import replace
@@ -10,12 +11,24 @@ from safetensors.torch import save_file
 
 from edgefuse.errors import InputError, ModelError
 from edgefuse.images import read_image, write_image
+from edgefuse.train.bank import ImageBank
 from edgefuse.train.checkpoint import load_checkpoint, restore_model, save_weights
 from edgefuse.train.config import TrainConfig
-from edgefuse.train.data import ImageBank, TrainingSet, training_set
-from edgefuse.train.loop import rate, train
+from edgefuse.train.data import TrainingSet, training_set
+from edgefuse.train.learner import rate
+from edgefuse.train.loop import train
 from edgefuse.train.pairing import Pairing
-from edgefuse.train.record import read_log
+from edgefuse.train.parallel import Team
+from edgefuse.train.precision import resolve_precision
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """On images as small as these, threads only wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +46,11 @@ def folders(tmp_path_factory):
 def configured(folders, **changes):
     values = {"steps": 45, "batch": 2, "patch": 32, "seed": 5, "pairs": 10} | changes
     return TrainConfig(ir=(str(folders / "ir"),), vis=(str(folders / "vis"),), **values)
+
+
+def rows_of(run, name="log.csv"):
+    with (run / name).open() as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +71,12 @@ def test_a_run_leaves_everything_to_look_at(finished):
     ]
     assert read_image(out / "samples" / "step_000045.png").shape == (3 * 70, 3 * 74)
     assert read_image(out / "loss.png").shape[1] == 1000
-    assert [row["step"] for row in read_log(out / "log.csv")] == [20, 40, 45]
+    assert [row["step"] for row in rows_of(out)] == [20, 40, 45]
     assert not list(out.rglob("*.part"))
 
 
 def test_training_lowers_the_loss(finished):
-    rows = read_log(finished[1] / "log.csv")
+    rows = rows_of(finished[1])
     assert rows[-1]["total"] < 0.95 * rows[0]["total"]
     assert rows[0]["total"] == pytest.approx(
         rows[0]["intensity"] + rows[0]["gradient"] + 0.2 * rows[0]["ssim"], rel=1e-5
@@ -77,11 +95,11 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_weights(folders, finished,
     data = training_set(config)
     checkpoint = train(config, data, tmp_path / "run", on_progress=at_row, stop=stop)
     assert checkpoint.name == "checkpoint.pt"
-    assert load_checkpoint(checkpoint).step == 20
+    assert load_checkpoint(checkpoint).step == 21
     resumed = train(config, data, tmp_path / "run", resume=True)
     expected, answer = load_checkpoint(weights).weights, load_checkpoint(resumed).weights
     assert all(torch.equal(expected[name], answer[name]) for name in expected)
-    assert [row["step"] for row in read_log(tmp_path / "run" / "log.csv")] == [20, 40, 45]
+    assert [row["step"] for row in rows_of(tmp_path / "run")] == [20, 40, 45]
 
 
 def test_another_seed_gives_other_weights(folders, finished, tmp_path):
@@ -102,7 +120,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_is_begun_anew(finishe
     (tmp_path / "log.csv").write_text("step,total\n20,0.1\n40,")
     weights = train(replace(config, steps=2), training_set(config), tmp_path)
     assert weights.exists()
-    assert [row["step"] for row in read_log(tmp_path / "log.csv")] == [2]
+    assert [row["step"] for row in rows_of(tmp_path)] == [2]
 
 
 def test_training_can_begin_with_given_weights(finished, tmp_path):
@@ -120,7 +138,8 @@ def test_a_loss_that_is_no_number_is_never_saved(finished, tmp_path, monkeypatch
     config, _, _ = finished
     stop = threading.Event()
     stop.set()
-    monkeypatch.setattr("edgefuse.train.loop._step", lambda *_: {"total": torch.tensor(float("nan"))})
+    told = {"total": torch.tensor(float("nan"))}, True
+    monkeypatch.setattr("edgefuse.train.learner.Learner.step", lambda *_: told)
     with pytest.raises(InputError, match="nan at step 1"):
         train(config, training_set(config), tmp_path, stop=stop)
     assert not (tmp_path / "checkpoint.pt").exists()
@@ -154,23 +173,39 @@ def test_aligned_pairs_are_cropped_at_one_place_and_others_apart():
     image = (y + x).astype(np.uint8)
     ir, vis = ImageBank([("a", image), ("b", image)]), ImageBank([("a", image), ("b", image)])
     data = TrainingSet(ir, vis, Pairing("aptp", ir.keys, vis.keys), 4, 4, 32, seed=0)
-    together = data.patches([(0, 0), (1, 1)] * 8, step=3)
+    together = data.patches([(0, 0), (1, 1)] * 8, step=3).numpy()
     assert (together[:, 0] == together[:, 1]).all()
-    apart = data.patches([(0, 1), (1, 0)] * 8, step=3)
+    apart = data.patches([(0, 1), (1, 0)] * 8, step=3).numpy()
     assert (apart[:, 0] != apart[:, 1]).any((1, 2)).mean() > 0.8
     np.testing.assert_array_equal(data.patches([(0, 0), (1, 1)] * 8, step=3), together)
 
 
-def test_an_epoch_ends_with_a_short_batch_and_the_next_is_drawn_afresh():
+def pairs_of(batches):
+    return [[(b[0, 0, 0] // 10, (b[1, 0, 0] - 100) // 10) for b in patches.numpy()] for patches in batches]
+
+
+def test_epochs_follow_one_another_and_each_is_drawn_afresh():
     ir, vis = banks([(32, 32)] * 5)
     data = TrainingSet(ir, vis, Pairing("aptp", ir.keys, vis.keys), pairs=7, batch=3, patch=32, seed=0)
-    seen = [[(b[0, 0, 0] // 10, (b[1, 0, 0] - 100) // 10) for b in patches] for patches in data.batches(0, 6)]
-    assert [len(batch) for batch in seen] == [3, 3, 1] * 2
-    first, second = ([*a, *b, *c] for a, b, c in (seen[:3], seen[3:]))
-    assert len(set(first)) == len(set(second)) == 7
-    assert first != second
-    later = [len(patches) for patches in data.batches(4, 6)]
-    assert later == [3, 1]
+    seen = [pair for batch in pairs_of(data.batches(0, 7)) for pair in batch]
+    epochs = [seen[:7], seen[7:14], seen[14:]]
+    assert all(len(set(epoch)) == 7 for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert pairs_of(data.batches(4, 6)) == [seen[12:15], seen[15:18]]
+
+
+def test_processes_share_the_patches_of_a_step():
+    y, x = np.mgrid[0:90, 0:80]
+    images = [(k, (y * k + x).astype(np.uint8)) for k in range(4)]
+    ir, vis = ImageBank(images), ImageBank(images)
+    pairing = Pairing("aptp", ir.keys, vis.keys)
+    whole = TrainingSet(ir, vis, pairing, pairs=11, batch=6, patch=32, seed=0).batches(0, 5)
+    parts = [
+        TrainingSet(ir, vis, pairing, pairs=11, batch=2, patch=32, seed=0).batches(0, 5, Team(rank, 3))
+        for rank in range(3)
+    ]
+    for expected, *shares in zip(whole, *parts, strict=True):
+        assert torch.equal(torch.cat(shares), expected)
 
 
 def test_pairs_of_unequal_sizes_are_not_taken_for_aligned():
@@ -212,6 +247,10 @@ def test_the_simulated_rig_trains_without_folders():
         {"learning_rate": 0},
         {"learning_rate": float("nan")},
         {"clip": 0},
+        {"ema": 1.0},
+        {"hold_out": -1},
+        {"processes": 0},
+        {"precision": "int4"},
         {"paradigm": "x"},
         {"seed": -1},
         {"seed": 2**63},
@@ -269,3 +308,82 @@ def test_weights_of_another_network_are_refused(finished, tmp_path):
     save_weights(tmp_path / "x.safetensors", replace(checkpoint, model="cnn"))
     with pytest.raises(ModelError, match="do not fit 'cnn'"):
         restore_model(load_checkpoint(tmp_path / "x.safetensors"))
+
+
+def test_a_gan_trains_both_players_and_resumes(folders, tmp_path):
+    config = configured(folders, model="gan", steps=22)
+    whole = train(config, training_set(config), tmp_path / "whole")
+    stop = threading.Event()
+    data = training_set(config)
+    train(config, data, tmp_path / "parts", on_progress=lambda _: stop.set(), stop=stop)
+    resumed = train(config, data, tmp_path / "parts", resume=True)
+    expected, answer = load_checkpoint(whole).weights, load_checkpoint(resumed).weights
+    assert all(torch.equal(expected[name], answer[name]) for name in expected)
+    last = rows_of(tmp_path / "parts")[-1]
+    assert last["discriminator"] > 0
+    assert last["total"] == pytest.approx(
+        last["intensity"] + last["gradient"] + 0.2 * last["ssim"] - 0.01 * last["adversarial"], rel=1e-4
+    )
+    assert read_image(tmp_path / "whole" / "loss.png").shape[1] == 1500
+
+
+def test_held_out_pairs_are_validated_on_and_never_trained_on(folders, tmp_path):
+    config = configured(folders, hold_out=2, steps=4)
+    data = training_set(config)
+    assert len(data.validation) == 2
+    assert len(data.ir) == len(data.vis) == 2
+    for ir, vis in data.validation:
+        assert not any(np.array_equal(ir, data.ir[k]) for k in range(2))
+        assert not any(np.array_equal(vis, data.vis[k]) for k in range(2))
+    assert "validated on 2 aligned pairs" in data.describe()
+    train(config, data, tmp_path / "run", sample_every=2)
+    rows = rows_of(tmp_path / "run", "validation.csv")
+    assert [row["step"] for row in rows] == [2, 4]
+    assert all(0 < row["SSIM"] <= 1 and row["EN"] > 0 for row in rows)
+    assert (tmp_path / "run" / "validation.png").exists()
+    with pytest.raises(InputError, match="hold out 4 of 4"):
+        training_set(configured(folders, hold_out=4))
+
+
+def test_validation_may_have_folders_of_its_own(folders):
+    own = {"val_ir": (str(folders / "ir"),), "val_vis": (str(folders / "vis"),)}
+    data = training_set(configured(folders, **own))
+    assert len(data.validation) == len(data.ir) == 4
+    with pytest.raises(InputError, match="--hold-out"):
+        configured(folders, hold_out=1, **own)
+
+
+def test_the_average_of_the_weights_lags_behind_them(folders, tmp_path):
+    def weights(ema):
+        config = configured(folders, steps=30, ema=ema)
+        train(config, training_set(config), tmp_path / str(ema))
+        return load_checkpoint(tmp_path / str(ema) / "checkpoint.pt")
+
+    averaged, last = weights(0.9), weights(0.0)
+    network = averaged.training["network"]
+    assert all(torch.equal(last.weights[name], network[name]) for name in network)
+    assert any(not torch.equal(averaged.weights[name], network[name]) for name in network)
+
+
+@pytest.mark.parametrize("model", ["nano", "cnn"])
+def test_bf16_keeps_the_weights_in_fp32(folders, tmp_path, model):
+    config = configured(folders, precision="bf16", steps=3, model=model)
+    weights = load_checkpoint(train(config, training_set(config), tmp_path / "run")).weights
+    assert {value.dtype for value in weights.values()} <= {torch.float32, torch.int64}
+    exact = replace(config, precision="fp32")
+    other = load_checkpoint(train(exact, training_set(exact), tmp_path / "exact")).weights
+    name = next(iter(weights))
+    assert not torch.equal(weights[name], other[name])
+    torch.testing.assert_close(weights[name], other[name], atol=5e-3, rtol=0)
+
+
+def test_precisions_that_the_machine_lacks_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_precision("bf16") == "bf16"
+    with pytest.raises(InputError, match="needs a GPU"):
+        resolve_precision("fp16")
+    with pytest.raises(InputError, match="known are auto, bf16, fp16, fp32"):
+        resolve_precision("int4")
+    for has, expected in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: {"amx_bf16": has}, raising=False)
+        assert resolve_precision("auto") == expected

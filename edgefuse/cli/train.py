@@ -1,5 +1,6 @@
 """`edgefuse train`."""
 
+import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -11,45 +12,106 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 __all__ = ["train"]
 
 
+DATA, METHOD, LOSSES, RUN = "Images", "Method", "Losses", "Run"
+
+
 def train(
     paradigm: str = typer.Option(
         "aptp",
         help="Which images meet: sptp (strictly paired: equal file stems), uptp (never the paired ones), "
         "aptp (all combinations; needs no aligned pairs).",
+        rich_help_panel=METHOD,
     ),
     ir: list[Path] = typer.Option(
-        [], help="Folder of infrared images, or a video; may be given several times."
+        [],
+        help="Folder of infrared images, or a video; may be given several times.",
+        rich_help_panel=DATA,
     ),
     vis: list[Path] = typer.Option(
-        [], help="Folder of visible images, or a video; may be given several times."
+        [],
+        help="Folder of visible images, or a video; may be given several times.",
+        rich_help_panel=DATA,
     ),
-    model: str = typer.Option("nano", help="Network to train: nano, cnn, transformer or gan."),
-    base: int | None = typer.Option(None, help="Use only so many images a side.", show_default="all"),
+    base: int | None = typer.Option(
+        None, help="Use only so many images a side.", show_default="all", rich_help_panel=DATA
+    ),
     pairs: int | None = typer.Option(
-        None, help="Pairs drawn per epoch.", show_default="all possible, at most 15,000"
+        None,
+        help="Pairs drawn per epoch.",
+        show_default="all possible, at most 15,000",
+        rich_help_panel=DATA,
     ),
-    steps: int = typer.Option(6000, help="Training steps."),
-    batch: int = typer.Option(8, help="Patches per step."),
-    patch: int = typer.Option(128, help="Side of a patch, in pixels."),
-    lr: float = typer.Option(1e-3, help="Peak learning rate."),
-    alpha: float = typer.Option(1.0, help="Weight of the gradient loss."),
-    beta: float = typer.Option(0.2, help="Weight of the SSIM loss."),
-    gradient_scale: str = typer.Option(
-        "image", help="What gradients are stretched to 0..1 by before they are compared: image, batch, none."
+    val_ir: list[Path] = typer.Option(
+        [], help="Infrared folder to validate on, aligned with --val-vis by stem.", rich_help_panel=DATA
+    ),
+    val_vis: list[Path] = typer.Option([], help="Visible folder to validate on.", rich_help_panel=DATA),
+    hold_out: int = typer.Option(
+        0, help="Validate on so many aligned pairs of the training folders.", rich_help_panel=DATA
+    ),
+    model: str = typer.Option(
+        "nano", help="Network to train: nano, cnn, transformer or gan.", rich_help_panel=METHOD
+    ),
+    steps: int = typer.Option(6000, help="Training steps.", rich_help_panel=METHOD),
+    batch: int = typer.Option(
+        8, help="Patches per step; under torchrun, of each process.", rich_help_panel=METHOD
+    ),
+    patch: int = typer.Option(128, help="Side of a patch, in pixels.", rich_help_panel=METHOD),
+    lr: float = typer.Option(1e-3, help="Peak learning rate.", rich_help_panel=METHOD),
+    ema: float = typer.Option(
+        0.999,
+        help="Decay of the moving average of the weights, which is kept; 0: none.",
+        rich_help_panel=METHOD,
     ),
     init: str | None = typer.Option(
-        None, help="Begin with these weights: a checkpoint or a shipped model.", show_default="random weights"
+        None,
+        help="Begin with these weights: a checkpoint or a shipped model.",
+        show_default="random weights",
+        rich_help_panel=METHOD,
     ),
-    seed: int = typer.Option(0, help="Same seed, same machine: same weights."),
-    threads: int | None = typer.Option(None, help="CPU threads.", show_default="all cores"),
-    out: Path | None = typer.Option(None, help="Run folder.", show_default="runs/MODEL-PARADIGM-SEED"),
-    resume: bool = typer.Option(False, "--resume", help="Go on from the run folder's checkpoint."),
-    checkpoint_minutes: float = typer.Option(5.0, help="Minutes between two checkpoints."),
-    sample_every: int = typer.Option(500, help="Steps between two pictures of sample fusions."),
+    seed: int = typer.Option(0, help="Same seed, same machine: same weights.", rich_help_panel=METHOD),
+    alpha: float = typer.Option(1.0, help="Weight of the gradient loss.", rich_help_panel=LOSSES),
+    beta: float = typer.Option(0.2, help="Weight of the SSIM loss.", rich_help_panel=LOSSES),
+    lambda_: float = typer.Option(
+        0.01, "--lambda", help="Weight of the adversarial loss (gan).", rich_help_panel=LOSSES
+    ),
+    gradient_scale: str = typer.Option(
+        "image",
+        help="What gradients are stretched to 0..1 by before they are compared: image, batch, none.",
+        rich_help_panel=LOSSES,
+    ),
+    ssim_weights: str = typer.Option(
+        "image",
+        help="What the sources' weights in the SSIM loss come from: each image, or the means over the batch.",
+        rich_help_panel=LOSSES,
+    ),
+    precision: str = typer.Option(
+        "auto",
+        help="fp32, bf16, fp16 (GPU only), or auto: bf16 where the processor computes in it.",
+        rich_help_panel=RUN,
+    ),
+    compile_: bool = typer.Option(
+        False, "--compile", help="Compile the network with torch.compile.", rich_help_panel=RUN
+    ),
+    threads: int | None = typer.Option(
+        None, help="CPU threads.", show_default="all cores", rich_help_panel=RUN
+    ),
+    out: Path | None = typer.Option(
+        None, help="Run folder.", show_default="runs/MODEL-PARADIGM-SEED", rich_help_panel=RUN
+    ),
+    resume: bool = typer.Option(
+        False, "--resume", help="Go on from the run folder's checkpoint.", rich_help_panel=RUN
+    ),
+    checkpoint_minutes: float = typer.Option(
+        5.0, help="Minutes between two checkpoints.", rich_help_panel=RUN
+    ),
+    sample_every: int = typer.Option(
+        500, help="Steps between two pictures of sample fusions, and two validations.", rich_help_panel=RUN
+    ),
 ) -> None:
     """Train a fusion network on infrared and visible images that need not be aligned.
 
     Without folders it trains on the simulated rig. Ctrl-C writes a checkpoint and ends; --resume goes on.
+    On K GPUs: torchrun --nproc-per-node=K -m edgefuse train …
     """
     from edgefuse.cli.needs import needs
 
@@ -62,8 +124,13 @@ def train(
     from edgefuse.train.data import training_set
     from edgefuse.train.loop import train as run
     from edgefuse.train.losses import LossConfig
+    from edgefuse.train.parallel import team
+    from edgefuse.train.precision import resolve_precision
     from edgefuse.train.record import Progress as Step
 
+    check_threads(threads)
+    if threads is not None:
+        torch.set_num_threads(threads)
     config = TrainConfig(
         model=model,
         paradigm=paradigm,
@@ -74,15 +141,25 @@ def train(
         steps=steps,
         batch=batch,
         patch=patch,
+        processes=int(os.environ.get("WORLD_SIZE", 1)),
         learning_rate=lr,
-        losses=LossConfig(gradient=alpha, ssim=beta, gradient_scale=gradient_scale),
+        losses=LossConfig(
+            gradient=alpha,
+            ssim=beta,
+            adversarial=lambda_,
+            gradient_scale=gradient_scale,
+            ssim_weights=ssim_weights,
+        ),
+        ema=ema,
+        precision=resolve_precision(precision),
+        compile=compile_,
+        val_ir=tuple(map(str, val_ir)),
+        val_vis=tuple(map(str, val_vis)),
+        hold_out=hold_out,
         seed=seed,
         init=init,
     )
-    check_threads(threads)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    console = Console()
+    console = Console(quiet=int(os.environ.get("RANK", 0)) > 0)
     if not ir:
         console.print("No folders given: training on frames of the simulated rig.")
     data = training_set(config)
@@ -97,6 +174,7 @@ def train(
     hidden = not console.is_terminal
     with (
         stopping_on_signals(lambda _: stop.set()),
+        team() as here,
         Progress(*columns, console=console, disable=hidden) as bar,
     ):
         task = bar.add_task("train", total=steps, losses="")
@@ -117,6 +195,7 @@ def train(
             sample_every=sample_every,
             on_progress=show,
             stop=stop,
+            team=here,
         )
     if stop.is_set() and result.suffix == ".pt":
         console.print(f"Stopped; checkpoint in {result}. The same command with --resume goes on.")

@@ -16,7 +16,7 @@ from edgefuse.train.models import build_model
 
 __all__ = ["Checkpoint", "load_checkpoint", "restore_model", "save_checkpoint", "save_weights"]
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,11 @@ class Checkpoint:
 
     model: str
     weights: dict[str, Tensor]
+    """Those to fuse with: the moving average, where there is one."""
     step: int
     config: dict[str, Any]
-    optimiser: dict[str, Any] | None = None
+    training: dict[str, Any] | None = None
+    """What training needs to go on; see `Learner.state`."""
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -38,7 +40,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "weights": checkpoint.weights,
         "step": checkpoint.step,
         "config": checkpoint.config,
-        "optimiser": checkpoint.optimiser,
+        "training": checkpoint.training,
     }
     replace_file(path, lambda partial: torch.save(values, partial))
 

@@ -8,7 +8,9 @@ from edgefuse.train.losses import LossConfig
 from edgefuse.train.models import MODELS
 from edgefuse.train.pairing import PARADIGMS
 
-__all__ = ["TrainConfig"]
+__all__ = ["PRECISIONS", "TrainConfig"]
+
+PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,27 @@ class TrainConfig:
     """Pairs per epoch; None: all pairs of the paradigm, at most 15,000 as in the paper."""
     steps: int = 6000
     batch: int = 8
+    """Patches per step of each process."""
+    processes: int = 1
+    """Processes that train together; the step they take is that of one with the sum of their batches."""
     patch: int = 128
     """Side of a patch, in pixels."""
     learning_rate: float = 1e-3
     """At its peak; a linear warm-up of 2 % of the steps leads to it, a cosine from it to 1 %."""
     clip: float = 1.0
     """Largest norm of all gradients together."""
+    ema: float = 0.999
+    """Decay of the moving average of the weights, which is what is kept; 0: the last weights."""
+    precision: str = "fp32"
+    """Arithmetic of the network; the losses are always computed in fp32."""
+    compile: bool = False
+    """Compile the network with torch.compile."""
     losses: LossConfig = field(default_factory=LossConfig)
+    val_ir: tuple[str, ...] = ()
+    """Folders of infrared images to validate on, aligned with those of `val_vis` by stem."""
+    val_vis: tuple[str, ...] = ()
+    hold_out: int = 0
+    """Aligned pairs of the training folders to validate on instead; they are not trained on."""
     seed: int = 0
     init: str | None = None
     """Checkpoint or shipped model whose weights to begin with; None: random ones."""
@@ -46,7 +62,13 @@ class TrainConfig:
             raise InputError(unknown_name("paradigm", self.paradigm, PARADIGMS))
         if bool(self.ir) != bool(self.vis):
             raise InputError("give both --ir and --vis, or neither to train on the simulated rig")
-        for name in ("steps", "batch"):
+        if bool(self.val_ir) != bool(self.val_vis) or (self.val_ir and self.hold_out):
+            raise InputError("validate on --val-ir and --val-vis, or on --hold-out training pairs")
+        if self.precision not in PRECISIONS:
+            raise InputError(unknown_name("precision", self.precision, PRECISIONS))
+        if self.hold_out < 0:
+            raise InputError(f"hold out is {self.hold_out}, it must be at least 0")
+        for name in ("steps", "batch", "processes"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}, it must be at least 1")
         if self.patch < 16 or self.patch % 16:
@@ -57,6 +79,8 @@ class TrainConfig:
             raise InputError(f"learning rate is {self.learning_rate}, it must be between 0 and 1")
         if not self.clip > 0:
             raise InputError(f"clip is {self.clip}, it must be above 0")
+        if not 0 <= self.ema < 1:
+            raise InputError(f"ema is {self.ema}, it must be at least 0 and below 1")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON and checkpoints."""
@@ -77,6 +101,6 @@ class TrainConfig:
             )
         values = dict(values)
         values["losses"] = LossConfig(**values.get("losses", {}))
-        for name in ("ir", "vis"):
+        for name in ("ir", "vis", "val_ir", "val_vis"):
             values[name] = tuple(values.get(name, ()))
         return cls(**values)

@@ -1,15 +1,12 @@
 """The training loop, top to bottom."""
 
 import json
-import math
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgefuse.errors import InputError, ModelError
 from edgefuse.train.checkpoint import (
@@ -22,8 +19,8 @@ from edgefuse.train.checkpoint import (
 from edgefuse.train.config import TrainConfig
 from edgefuse.train.data import TrainingSet
 from edgefuse.train.heap import keep_heap
-from edgefuse.train.losses import fusion_losses
-from edgefuse.train.models import build_model
+from edgefuse.train.learner import Learner
+from edgefuse.train.parallel import ALONE, Team
 from edgefuse.train.record import Progress, RunRecord, require_finite
 from edgefuse.weights import checkpoint_file
 
@@ -40,12 +37,14 @@ def train(
     sample_every: int = 500,
     on_progress: Callable[[Progress], None] = lambda _: None,
     stop: threading.Event | None = None,
+    team: Team = ALONE,
 ) -> Path:
     """Train a network and return the file to go on with: its weights, or the checkpoint if stopped.
 
     The run folder gets `config.json`, `log.csv`, `loss.png`, `samples/`, `checkpoint.pt` and, at the end,
-    `<model>.safetensors`. Same configuration, images, machine and thread count: same weights; also when
-    the run was interrupted and resumed.
+    `<model>.safetensors`; with pairs to validate on, also `validation.csv` and `validation.png`. Same
+    configuration, images, machine and thread count: same weights; also when the run was interrupted and
+    resumed.
 
     Args:
         config: what to train, how.
@@ -53,8 +52,9 @@ def train(
         folder: the run folder; made if it does not exist.
         resume: go on from the folder's checkpoint.
         checkpoint_minutes: time between two checkpoints.
-        sample_every: steps between two sets of sample fusions.
+        sample_every: steps between two sets of sample fusions, and two validations.
         on_progress: called with the mean losses every few steps.
+        team: the processes that train together; the first one writes the folder.
         stop: when set, the run writes a checkpoint after the step at hand and ends.
 
     Raises:
@@ -64,59 +64,39 @@ def train(
     if sample_every < 1:
         raise InputError(f"sample_every is {sample_every}, it must be at least 1")
     keep_heap()
-    torch.manual_seed(config.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = build_model(config.model).to(device).train()
-    optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
-    start = _resume(folder, config, model, optimiser) if resume else _begin(folder, config, model)
-    record = RunRecord(folder, config, data, start, sample_every, on_progress)
+    data.move_to(team.device)
+    learner = Learner(config, team)
+    writes = team.rank == 0
+    start = _resume(folder, config, learner) if resume else _begin(folder, config, learner, writes)
+    record = RunRecord(folder, config, data, start, sample_every, on_progress) if writes else None
     checkpoint, saved = folder / "checkpoint.pt", time.monotonic()
 
-    for step, patches in enumerate(data.batches(start, config.steps), start):
-        x = torch.from_numpy(patches).to(device).float() / 255
-        losses = _step(model, optimiser, x, config, step)
+    for step, patches in enumerate(data.batches(start, config.steps, team), start):
+        losses, stopped = learner.step(patches, step, stop is not None and stop.is_set())
         done = step + 1
-        record.add(done, losses, model)
-        stopped = stop is not None and stop.is_set() and done < config.steps
-        if stopped or done == config.steps or time.monotonic() - saved > checkpoint_minutes * 60:
-            require_finite(float(losses["total"]), done)
-            save_checkpoint(checkpoint, _checkpoint(config, model, optimiser, done))
-            saved = time.monotonic()
+        stopped = stopped and done < config.steps
+        if record is not None:
+            record.add(done, losses, learner.averaged)
+            if stopped or done == config.steps or time.monotonic() - saved > checkpoint_minutes * 60:
+                require_finite(float(losses["total"]), done)
+                save_checkpoint(checkpoint, _checkpoint(config, learner, done))
+                saved = time.monotonic()
         if stopped:
             return checkpoint
     weights = folder / f"{config.model}.safetensors"
-    save_weights(weights, load_checkpoint(checkpoint))
+    if writes:
+        save_weights(weights, _checkpoint(config, learner, config.steps))
     return weights
 
 
-def _step(
-    model: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, config: TrainConfig, step: int
-) -> dict[str, Tensor]:
-    """Do one step on `[B, 2, P, P]` in [0, 1] and return its losses by name."""
-    for group in optimiser.param_groups:
-        group["lr"] = config.learning_rate * rate(step, config.steps)
-    total, terms = fusion_losses(model(x), x[:, :1], x[:, 1:], config.losses)
-    optimiser.zero_grad(set_to_none=True)
-    total.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-    optimiser.step()
-    return {"total": total.detach(), **{name: term.detach() for name, term in terms.items()}}
-
-
-def rate(step: int, steps: int) -> float:
-    """Return the share of the peak learning rate: 2 % linear warm-up, then a cosine down to 1 %."""
-    warm = max(1, steps // 50)
-    if step < warm:
-        return (step + 1) / warm
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-
-
-def _begin(folder: Path, config: TrainConfig, model: nn.Module) -> int:
+def _begin(folder: Path, config: TrainConfig, learner: Learner, writes: bool) -> int:
     # Only a checkpoint makes a run: what was killed before its first one is begun anew.
-    if (folder / "checkpoint.pt").exists():
+    if writes and (folder / "checkpoint.pt").exists():
         raise InputError(f"{folder} already holds a run: give another --out, or --resume to go on with it")
     if config.init is not None:
-        _initialise(model, checkpoint_file(config.init), config)
+        learner.begin_with(_initial_weights(checkpoint_file(config.init), config))
+    if not writes:
+        return 0
     try:
         (folder / "samples").mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n", "utf-8")
@@ -125,14 +105,14 @@ def _begin(folder: Path, config: TrainConfig, model: nn.Module) -> int:
     return 0
 
 
-def _initialise(model: nn.Module, path: Path, config: TrainConfig) -> None:
+def _initial_weights(path: Path, config: TrainConfig) -> dict[str, Tensor]:
     checkpoint = load_checkpoint(path)
     if checkpoint.model != config.model:
         raise ModelError(f"{path} holds {checkpoint.model!r} weights, and {config.model!r} is to be trained")
-    model.load_state_dict(restore_model(checkpoint, path).state_dict())
+    return restore_model(checkpoint, path).state_dict()
 
 
-def _resume(folder: Path, config: TrainConfig, model: nn.Module, optimiser: torch.optim.Optimizer) -> int:
+def _resume(folder: Path, config: TrainConfig, learner: Learner) -> int:
     path = folder / "checkpoint.pt"
     if not path.exists():
         raise InputError(f"{folder} has no checkpoint.pt to resume from")
@@ -141,13 +121,12 @@ def _resume(folder: Path, config: TrainConfig, model: nn.Module, optimiser: torc
     if changed := [name for name in now if before[name] != now[name]]:
         name = changed[0]
         raise ModelError(f"{path} was trained with {name} = {before[name]}, this run has {now[name]}")
-    model.load_state_dict(checkpoint.weights)
-    optimiser.load_state_dict(checkpoint.optimiser or {})
+    if checkpoint.training is None:
+        raise ModelError(f"{path} holds weights alone, nothing to resume from: begin with them by --init")
+    learner.restore(checkpoint.weights, checkpoint.training)
     return checkpoint.step
 
 
-def _checkpoint(
-    config: TrainConfig, model: nn.Module, optimiser: torch.optim.Optimizer, step: int
-) -> Checkpoint:
-    state: dict[str, Any] = optimiser.state_dict()
-    return Checkpoint(config.model, model.state_dict(), step, config.to_dict(), state)
+def _checkpoint(config: TrainConfig, learner: Learner, step: int) -> Checkpoint:
+    weights = learner.averaged.state_dict()
+    return Checkpoint(config.model, weights, step, config.to_dict(), learner.state())

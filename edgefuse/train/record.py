@@ -1,6 +1,5 @@
-"""What a run leaves to look at: the losses as CSV and plot, and sample fusions."""
+"""What a run leaves to look at: losses and validation as CSV and plots, and sample fusions."""
 
-import csv
 import math
 import time
 from collections.abc import Callable
@@ -13,16 +12,20 @@ import numpy as np
 from torch import Tensor, nn
 
 from edgefuse.errors import InputError
-from edgefuse.files import replace_file
 from edgefuse.images import Image, write_image
+from edgefuse.metrics import score
 from edgefuse.runtime.fuser import Fuser
 from edgefuse.train.backend import TorchBackend
 from edgefuse.train.config import TrainConfig
+from edgefuse.train.csvlog import CsvLog, plot_rows
 from edgefuse.train.data import TrainingSet
+from edgefuse.train.models import ADVERSARIAL
 
-__all__ = ["Progress", "RunRecord", "plot_losses", "read_log", "require_finite"]
+__all__ = ["FIVE", "LOSSES", "OPPONENTS", "Progress", "RunRecord", "require_finite", "validate"]
 
-COLUMNS = ("step", "total", "intensity", "gradient", "ssim", "pairs_per_second")
+LOSSES = ("total", "intensity", "gradient", "ssim")
+OPPONENTS = ("adversarial", "discriminator", "score_real", "score_fused")
+FIVE = ("EN", "MI", "VIF", "Qabf", "SSIM")
 LOG_EVERY = 20
 SAMPLES = 3
 GAP = 4
@@ -38,14 +41,14 @@ class Progress:
 
 
 class RunRecord:
-    """Gathers the losses of a run and writes `log.csv`, `loss.png` and `samples/` into its folder.
+    """Gathers the losses of a run and writes its logs, plots and `samples/` into its folder.
 
     Args:
         folder: the run folder.
         config: the run's settings.
         data: the images; the first pairs of epoch 0 become the samples.
         start: step that the run begins or goes on at; later rows of an older log are dropped.
-        sample_every: steps between two sets of sample fusions.
+        sample_every: steps between two sets of sample fusions, and two validations.
         on_progress: called with every row that is logged.
     """
 
@@ -60,19 +63,21 @@ class RunRecord:
     ) -> None:
         self.folder, self.config, self.sample_every = folder, config, sample_every
         self.on_progress = on_progress
-        self.samples = data.samples(SAMPLES)
+        self.samples, self.held_out = data.samples(SAMPLES), data.validation
         self.title = f"{config.model}, {config.paradigm}, {len(data.pairing):,} possible pairs"
-        self.log = folder / "log.csv"
-        kept = [row for row in read_log(self.log) if row["step"] <= start] if start else []
-        with self.log.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(kept)
+        self.panels: list[tuple[str, ...]] = [(name,) for name in LOSSES]
+        names: tuple[str, ...] = LOSSES
+        if config.model in ADVERSARIAL:
+            self.panels += [("discriminator",), OPPONENTS[2:]]
+            names += OPPONENTS
+        self.log = CsvLog(folder / "log.csv", ("step", *names, "pairs_per_second"), start)
+        if self.held_out:
+            self.validation = CsvLog(folder / "validation.csv", ("step", *FIVE), start)
         self._sums: dict[str, Tensor | float] = {}
         self._count, self._since = 0, time.monotonic()
 
     def add(self, step: int, losses: dict[str, Tensor], model: nn.Module) -> None:
-        """Take in the losses of a step; write what is due after it."""
+        """Take in the losses of a step; write what is due after it, seen with the model's weights."""
         for name, value in losses.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._count += 1
@@ -81,18 +86,23 @@ class RunRecord:
             self._write_row(step)
         if step % self.sample_every == 0 or last:
             write_samples(self.folder / "samples" / f"step_{step:06d}.png", model, self.samples)
-            plot_losses(self.log, self.folder / "loss.png", self.title)
+            plot_rows(self.log.rows(), self.panels, self.folder / "loss.png", self.title, logarithmic=True)
+            if self.held_out:
+                self._validate(step, model)
 
     def _write_row(self, step: int) -> None:
         means = {name: float(value) / self._count for name, value in self._sums.items()}
         require_finite(means["total"], step)
-        speed = self._count * self.config.batch / (time.monotonic() - self._since)
-        with self.log.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, COLUMNS).writerow(
-                {"step": step, **means, "pairs_per_second": round(speed, 2)}
-            )
+        patches = self._count * self.config.batch * self.config.processes
+        speed = patches / (time.monotonic() - self._since)
+        self.log.append({"step": step, **means, "pairs_per_second": round(speed, 2)})
         self._sums, self._count, self._since = {}, 0, time.monotonic()
         self.on_progress(Progress(step, means, speed))
+
+    def _validate(self, step: int, model: nn.Module) -> None:
+        self.validation.append({"step": step, **validate(model, self.held_out)})
+        title = f"{self.title}; {len(self.held_out)} pairs to validate on, protocol field"
+        plot_rows(self.validation.rows(), [(name,) for name in FIVE], self.folder / "validation.png", title)
 
 
 def require_finite(loss: float, step: int) -> None:
@@ -101,41 +111,11 @@ def require_finite(loss: float, step: int) -> None:
         raise InputError(f"the loss is {loss} at step {step}: lower the learning rate")
 
 
-def read_log(path: Path) -> list[dict[str, float]]:
-    """Read the complete rows of a `log.csv`; none if there is no such file."""
-    rows: list[dict[str, float]] = []
-    if not path.exists():
-        return rows
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            try:
-                rows.append({name: float(row[name]) for name in COLUMNS})
-            except (KeyError, TypeError, ValueError):
-                break  # a row cut short when the run was killed
-    return rows
-
-
-def plot_losses(log: Path, out: Path, title: str) -> None:
-    """Draw every loss of a `log.csv` against the step, one panel each, on a logarithmic scale."""
-    # On a canvas of its own: pyplot keeps global state and may look for a display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    rows = read_log(log)
-    steps = [row["step"] for row in rows]
-    figure = Figure(figsize=(10, 5.6), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    figure.suptitle(title)
-    for axes, name in zip(figure.subplots(2, 2).flat, COLUMNS[1:5], strict=True):
-        values = np.array([row[name] for row in rows])
-        axes.plot(steps, values, lw=0.7, alpha=0.35, color="tab:blue")
-        axes.plot(steps, _smooth(values), lw=1.6, color="tab:blue")
-        axes.set_title(name, fontsize=10)
-        axes.set_xlabel("step", fontsize=8)
-        axes.grid(alpha=0.25)
-        if len(values) and (values > 0).all():
-            axes.set_yscale("log")
-    replace_file(out, canvas.print_png)
+def validate(model: nn.Module, pairs: tuple[tuple[Image, Image], ...]) -> dict[str, float]:
+    """Return the means of the five metrics over aligned grey pairs, by protocol `field`."""
+    fuser = Fuser(TorchBackend(model, "validated"))
+    scores = [score(fuser(ir, vis), ir, vis, metrics=FIVE) for ir, vis in pairs]
+    return {name: float(np.mean([values[name] for values in scores])) for name in FIVE}
 
 
 def write_samples(path: Path, model: nn.Module, pairs: list[tuple[Image, Image]]) -> None:
@@ -149,9 +129,3 @@ def write_samples(path: Path, model: nn.Module, pairs: list[tuple[Image, Image]]
     width = max(row.shape[1] for row in rows)
     rows = [np.pad(row, ((0, 0), (0, width - row.shape[1])), constant_values=255) for row in rows]
     write_image(path, np.vstack(rows))
-
-
-def _smooth(values: Any, share: float = 0.02) -> Any:
-    window = max(1, int(len(values) * share))
-    padded = np.pad(values, (window // 2, window - 1 - window // 2), mode="edge")
-    return np.convolve(padded, np.ones(window) / window, mode="valid")

@@ -1,0 +1,132 @@
+"""Images decoded once into one memory-mapped uint8 bank."""
+
+import math
+import tempfile
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from copy import copy
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgefuse.images import Image, as_visible, luma, read_infrared, read_visible
+from edgefuse.pairs import images_by_stem
+from edgefuse.runtime.sources import Role, open_source
+from edgefuse.runtime.thermal import ThermalFrontEnd
+
+__all__ = ["ImageBank", "folder_banks", "name_of", "simulated_banks"]
+
+SIMULATED_FRAMES = 48
+
+
+class ImageBank:
+    """Grey images of any sizes behind one another in one memory-mapped file.
+
+    Args:
+        images: (key, uint8 `[H, W]`) of each image; read once, one at a time.
+    """
+
+    def __init__(self, images: Iterable[tuple[Hashable, Image]]) -> None:
+        self.keys: list[Hashable] = []
+        self._places: list[tuple[int, tuple[int, int]]] = []
+        # Unnamed: the disk gets the space back however the process ends.
+        with tempfile.TemporaryFile() as file:
+            for key, image in images:
+                self.keys.append(key)
+                self._places.append((file.tell(), (image.shape[0], image.shape[1])))
+                file.write(np.ascontiguousarray(image).tobytes())
+            file.flush()
+            # Copy on write, which never happens: torch takes no read-only memory.
+            pixels = np.memmap(file, np.uint8, "c") if file.tell() else np.empty(0, np.uint8)
+        self._pixels = torch.from_numpy(pixels)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> Image:
+        """Return image `index`, uint8 `[H, W]`; in main memory it is a view, not to be written."""
+        return self.tensor(index).cpu().numpy()
+
+    def tensor(self, index: int) -> Tensor:
+        """Return a view of image `index`, uint8 `[H, W]`, where the bank is."""
+        start, (height, width) = self._places[index]
+        return self._pixels[start : start + height * width].view(height, width)
+
+    def shape(self, index: int) -> tuple[int, int]:
+        """Return (height, width) of image `index`."""
+        return self._places[index][1]
+
+    def to(self, device: torch.device) -> "ImageBank":
+        """Return the bank with its pixels on a device."""
+        moved = copy(self)
+        moved._pixels = self._pixels.to(device)
+        return moved
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the pixels take, in bytes."""
+        return self._pixels.nbytes
+
+    def subset(self, positions: Sequence[int]) -> "ImageBank":
+        """Return a bank of some of the images, over the same memory."""
+        part = copy(self)
+        part.keys = [self.keys[i] for i in positions]
+        part._places = [self._places[i] for i in positions]
+        return part
+
+    def smallest_side(self) -> tuple[int, str]:
+        """Return the shortest side of all images, in pixels, and the name of the image that has it."""
+        return min(
+            (min(shape), name_of(key)) for key, (_, shape) in zip(self.keys, self._places, strict=True)
+        )
+
+
+def folder_banks(ir: Sequence[Path], vis: Sequence[Path]) -> tuple[ImageBank, ImageBank]:
+    """Read folders and videos into an infrared and a visible (luma) bank.
+
+    Keys are (place of the folder, stem), or (place of the video, second): of a video, the first frame of
+    every second is taken, since those between look the same. So the two videos of a recording that stand
+    at the same place are aligned, as folders of equal stems are.
+    """
+    return ImageBank(_images(ir, "ir")), ImageBank(_images(vis, "vis"))
+
+
+def _images(paths: Sequence[Path], role: Role) -> Iterator[tuple[tuple[int, str], Image]]:
+    for place, path in enumerate(paths):
+        if path.is_file():
+            yield from (((place, str(second)), image) for second, image in _video_images(path, role))
+            continue
+        for stem, file in images_by_stem(path).items():
+            yield (place, stem), read_infrared(file) if role == "ir" else luma(read_visible(file))
+
+
+def _video_images(path: Path, role: Role) -> Iterator[tuple[int, Image]]:
+    """Yield the first frame of every second, as `stream` would see it."""
+    thermal = ThermalFrontEnd()
+    latest = -1
+    with open_source(str(path), role) as source:
+        while (frame := source.read()) is not None:
+            # Every infrared frame goes through: what one looks like depends on those before.
+            image = thermal(frame.image, frame.timestamp) if role == "ir" else None
+            second = math.floor(frame.timestamp)
+            if second > latest:
+                latest = second
+                yield second, luma(as_visible(frame.image)) if image is None else image
+
+
+def simulated_banks(seed: int) -> tuple[ImageBank, ImageBank]:
+    """Render aligned frames of the simulated rig, a few seconds apart in several scenes."""
+    from edgefuse.sim import Rig, RigConfig
+
+    rigs = [Rig(RigConfig(seed=seed * 1000 + k)) for k in range(4)]
+    frames = [(rig, k, n * 40) for k, rig in enumerate(rigs) for n in range(SIMULATED_FRAMES // len(rigs))]
+    return (
+        ImageBank(((k, n), rig.frame("ir", n)) for rig, k, n in frames),
+        ImageBank(((k, n), luma(rig.frame("vis", n))) for rig, k, n in frames),
+    )
+
+
+def name_of(key: Hashable) -> str:
+    """Return an image's stem out of its key."""
+    return str(key[-1]) if isinstance(key, tuple) else str(key)

@@ -1,0 +1,148 @@
+"""A network in training: one step after the other, and the state to go on from."""
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgefuse.train.adversary import Adversary
+from edgefuse.train.config import TrainConfig
+from edgefuse.train.losses import fusion_losses
+from edgefuse.train.models import ADVERSARIAL, build_model
+from edgefuse.train.parallel import Team
+
+__all__ = ["Learner", "rate"]
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Learner:
+    """A network with its optimiser, the moving average of its weights and, for `gan`, its adversary.
+
+    Memory format is channels-last: on a CPU a step of the CNN takes two thirds of the time.
+
+    Args:
+        config: what to train, how. The weights it begins with follow from the seed.
+        team: the processes that take each step together.
+    """
+
+    def __init__(self, config: TrainConfig, team: Team) -> None:
+        torch.manual_seed(config.seed)
+        self.config, self.team = config, team
+        network = build_model(config.model).to(team.device)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.averaged = copy.deepcopy(network).eval().requires_grad_(False)
+        if team.size > 1 and team.device.type == "cuda":
+            # There is none for CPUs: there each process norms by its own patches, and rank 0's are kept.
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        self.network = network.train()
+        self.optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
+        self.adversary: Adversary | None = None
+        if config.model in ADVERSARIAL:
+            self.adversary = Adversary(config.patch).to(team.device)
+            self.opponent = torch.optim.Adam(self.adversary.parameters(), lr=config.learning_rate)
+        self.scaler = torch.amp.GradScaler(team.device.type, enabled=config.precision == "fp16")
+        self._forward = torch.compile(network) if config.compile else network
+
+    def step(self, patches: Tensor, step: int, stop: bool = False) -> tuple[dict[str, Tensor], bool]:
+        """Do step number `step`.
+
+        Args:
+            patches: uint8 `[B, 2, P, P]` (infrared, visible luma), this process's share of the step's.
+            step: counted from 0.
+            stop: this process wants to stop.
+
+        Returns:
+            The losses by name, and whether any process wants to stop; both equal in all processes.
+        """
+        x = patches.to(self.team.device).float().div_(255).contiguous(memory_format=torch.channels_last)
+        ir, vis = x[:, :1], x[:, 1:]
+        with torch.autocast(
+            x.device.type, DTYPES[self.config.precision], enabled=self.config.precision != "fp32"
+        ):
+            fused = self._forward(x)
+        fused = fused.float()
+
+        told: dict[str, Tensor] = {}
+        opinion = None
+        if self.adversary is not None:
+            told = self._teach(self.adversary, fused, ir, vis, step)
+            opinion = self.adversary.opinion(fused)
+        total, terms = fusion_losses(fused, ir, vis, self.config.losses, opinion)
+        losses = {"total": total, **terms, **told}
+        wish = torch.tensor(float(stop), device=x.device)
+        *means, wished = self._descend(self.optimiser, total, [*losses.values(), wish], step)
+        self._average(step)
+        return dict(zip(losses, means, strict=True)), bool(wished > 0)
+
+    def _teach(
+        self, adversary: Adversary, fused: Tensor, ir: Tensor, vis: Tensor, step: int
+    ) -> dict[str, Tensor]:
+        adversary.requires_grad_(True)
+        loss, told = adversary.loss(fused, ir, vis)
+        self._descend(self.opponent, loss, [], step)
+        adversary.requires_grad_(False)
+        return told
+
+    def _descend(
+        self, optimiser: torch.optim.Optimizer, loss: Tensor, told: list[Tensor], step: int
+    ) -> list[Tensor]:
+        """Take one step down the mean loss of all processes; return the means of what they tell."""
+        parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        for group in optimiser.param_groups:
+            group["lr"] = self.config.learning_rate * rate(step, self.config.steps)
+        optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        means = self.team.average([p.grad for p in parameters] + [value.detach() for value in told])
+        for parameter, gradient in zip(parameters, means, strict=False):
+            parameter.grad = gradient
+        # Unscaled after the exchange: an overflow anywhere makes every process skip the step.
+        self.scaler.unscale_(optimiser)
+        nn.utils.clip_grad_norm_(parameters, self.config.clip)
+        self.scaler.step(optimiser)
+        self.scaler.update()
+        return means[len(parameters) :]
+
+    def _average(self, step: int) -> None:
+        # At first the average follows fast: the random weights that it begins with should not stay in it.
+        decay = min(self.config.ema, (1 + step) / (10 + step)) if self.config.ema else 0.0
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.averaged.parameters()), list(self.network.parameters()), 1 - decay)
+            for mine, theirs in zip(self.averaged.buffers(), self.network.buffers(), strict=True):
+                mine.copy_(theirs)
+
+    def begin_with(self, weights: dict[str, Tensor]) -> None:
+        """Take over a network's weights."""
+        self.network.load_state_dict(weights)
+        self.averaged.load_state_dict(weights)
+
+    def state(self) -> dict[str, Any]:
+        """Return what `restore` needs beside the averaged weights, as tensors and plain values."""
+        state = {
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+        if self.adversary is not None:
+            state |= {"adversary": self.adversary.state_dict(), "opponent": self.opponent.state_dict()}
+        return state
+
+    def restore(self, averaged: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Go on from averaged weights and what `state` returned with them."""
+        self.averaged.load_state_dict(averaged)
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.adversary is not None:
+            self.adversary.load_state_dict(state["adversary"])
+            self.opponent.load_state_dict(state["opponent"])
+
+
+def rate(step: int, steps: int) -> float:
+    """Return the share of the peak learning rate: 2 % linear warm-up, then a cosine down to 1 %."""
+    warm = max(1, steps // 50)
+    if step < warm:
+        return (step + 1) / warm
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))

@@ -1,0 +1,56 @@
+"""Several processes that train one network together, as `torchrun` starts them.
+
+Every process computes the gradients of its own patches; their mean is the gradient of all patches. With
+networks of less than a megabyte one exchange per step is enough, and it also carries the losses and the
+wish to stop, so that all processes log the same and end after the same step.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+__all__ = ["ALONE", "Team", "team"]
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process's place among those that train together."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def average(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Return the means of tensors over the processes, exchanged as one float32 vector."""
+        if self.size == 1:
+            return tensors
+        flat = torch.cat([tensor.detach().float().reshape(-1) for tensor in tensors])
+        dist.all_reduce(flat)
+        parts = torch.split(flat / self.size, [tensor.numel() for tensor in tensors])
+        return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+
+
+ALONE = Team()
+
+
+@contextmanager
+def team() -> Iterator[Team]:
+    """Join the processes that torchrun started, for the time of the block; without it, a team of one."""
+    cuda = torch.cuda.is_available()
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    device = torch.device("cuda", local) if cuda else torch.device("cpu")
+    if "WORLD_SIZE" not in os.environ:
+        yield Team(device=device)
+        return
+    if cuda:
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield Team(dist.get_rank(), dist.get_world_size(), device)
+    finally:
+        dist.destroy_process_group()
