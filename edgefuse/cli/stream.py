@@ -10,101 +10,134 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from edgefuse.cli.options import (
+    CAMERAS,
+    OUTPUTS,
+    Duration,
+    InfraredSource,
+    MaxSize,
+    Segment,
+    VisibleSource,
+    bytes_of,
+)
 from edgefuse.cli.signals import stopping_on_signals
 from edgefuse.errors import InputError, SourceError
+from edgefuse.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from edgefuse.runtime.live import Progress, Report
 
 __all__ = ["print_report", "stream"]
 
-SOURCE_HELP = (
-    "cam0, /dev/video0, a video, a folder of images, a URL, or sim; options as sim?seed=3&size=640x480"
-)
+FUSION, MODEL = "Pairing and fusion", "Model"
 
 
 def stream(
-    ir: str = typer.Option(..., "--ir", metavar="SOURCE", help=f"Infrared: {SOURCE_HELP}."),
-    vis: str = typer.Option(..., "--vis", metavar="SOURCE", help="Visible: likewise."),
-    out: str | None = typer.Option(
-        None,
-        "--out",
-        metavar="FILE",
-        help="Write a video (.mp4, .avi, or lossless .mkv), a PNG per frame into a folder (frames/), or raw "
-        "BGR frames on standard output (-).",
-    ),
-    side_by_side: bool = typer.Option(
-        False, "--side-by-side", help="In --out and --show: infrared, visible and fused beside each other."
-    ),
-    still: str | None = typer.Option(
-        None,
-        "--still",
-        metavar="FILE",
-        help="Write infrared, visible and fused of the last frame as an image.",
-    ),
-    codec: Literal["h264", "h265", "ffv1", "mjpeg"] | None = typer.Option(
-        None, "--codec", help="In place of the usual one: h264 in .mp4, ffv1 in .mkv, mjpeg in .avi."
-    ),
-    segment: float | None = typer.Option(
-        None, "--segment", metavar="SECONDS", help="Begin a new video file every so many seconds."
-    ),
-    max_size: float | None = typer.Option(
-        None,
-        "--max-size",
-        metavar="MB",
-        help="Of all the video: with --segment the oldest parts are removed, without it the video ends.",
-    ),
-    show: bool = typer.Option(False, "--show", help="Show a window; Q closes it and ends the stream."),
-    duration: float | None = typer.Option(
-        None, "--duration", metavar="SECONDS", help="End after so many seconds."
-    ),
-    rate: Literal["vis", "ir"] | None = typer.Option(
-        None,
-        "--rate",
-        help="The camera that sets the pace; without it, vis, and of two recordings the slower one.",
-    ),
-    max_skew: float | None = typer.Option(
-        None, "--max-skew", metavar="SECONDS", help="Most that the two frames of a pair may be apart."
+    ir: InfraredSource,
+    vis: VisibleSource,
+    realtime: bool = typer.Option(
+        False, "--realtime", rich_help_panel=CAMERAS, help="Play recordings at their own rate."
     ),
     on_loss: Literal["passthrough", "hold", "black", "stop"] = typer.Option(
         "passthrough",
         "--on-loss",
+        rich_help_panel=CAMERAS,
         help="While a camera is lost: show the other one, the last pair, or nothing; or end.",
     ),
-    realtime: bool = typer.Option(False, "--realtime", help="Play recordings at their own rate."),
+    show: bool = typer.Option(
+        False, "--show", rich_help_panel=OUTPUTS, help="Show a window; Q closes it and ends the stream."
+    ),
+    out: str | None = typer.Option(
+        None,
+        "--out",
+        metavar="FILE",
+        rich_help_panel=OUTPUTS,
+        help="Write a video (.mp4, .avi, or lossless .mkv), a PNG per frame into a folder (frames/), or raw "
+        "BGR frames on standard output (-).",
+    ),
+    side_by_side: bool = typer.Option(
+        False,
+        "--side-by-side",
+        rich_help_panel=OUTPUTS,
+        help="In --out and --show: infrared, visible and fused beside each other.",
+    ),
+    codec: Literal["h264", "h265", "ffv1", "mjpeg"] | None = typer.Option(
+        None,
+        "--codec",
+        rich_help_panel=OUTPUTS,
+        help="In place of the usual one: h264 in .mp4, ffv1 in .mkv, mjpeg in .avi.",
+    ),
+    segment: Segment = None,
+    max_size: MaxSize = None,
+    still: str | None = typer.Option(
+        None,
+        "--still",
+        metavar="FILE",
+        rich_help_panel=OUTPUTS,
+        help="Write infrared, visible and fused of the last frame as an image.",
+    ),
+    rate: Literal["vis", "ir"] | None = typer.Option(
+        None,
+        "--rate",
+        rich_help_panel=FUSION,
+        help="The camera that sets the pace; without it, vis, and of two recordings the slower one.",
+    ),
+    max_skew: float | None = typer.Option(
+        None,
+        "--max-skew",
+        metavar="SECONDS",
+        rich_help_panel=FUSION,
+        help="Most that the two frames of a pair may be apart.",
+    ),
     quality: int | None = typer.Option(
-        None, "--quality", metavar="K", help="Score every K-th fused frame in the background."
+        None,
+        "--quality",
+        metavar="K",
+        rich_help_panel=FUSION,
+        help="Score every K-th fused frame in the background.",
     ),
     model: str = typer.Option(
-        "nano",
+        DEFAULT_MODEL,
         "--model",
         metavar="NAME|FILE",
+        rich_help_panel=MODEL,
         help="A shipped model, see `edgefuse models`, or an .onnx or .engine file.",
     ),
     threads: int | None = typer.Option(
-        None, "--threads", metavar="N", help="CPU threads for the network; without it, all cores."
+        None,
+        "--threads",
+        metavar="N",
+        rich_help_panel=MODEL,
+        help="CPU threads for the network; without it, all cores.",
     ),
     engine: str | None = typer.Option(
         None,
         "--engine",
         metavar="NAME",
+        rich_help_panel=MODEL,
         help="onnxruntime, openvino or tensorrt; without it, the first that is installed.",
     ),
     provider: str | None = typer.Option(
         None,
         "--provider",
         metavar="NAME",
+        rich_help_panel=MODEL,
         help="ONNX Runtime's cpu, cuda or tensorrt; without it, the GPU if it can be used.",
     ),
     no_rebuild: bool = typer.Option(
-        False, "--no-rebuild", help="Refuse a TensorRT engine of another machine instead of rebuilding it."
+        False,
+        "--no-rebuild",
+        rich_help_panel=MODEL,
+        help="Refuse a TensorRT engine of another machine instead of rebuilding it.",
     ),
+    duration: Duration = None,
 ) -> None:
     """Fuse two cameras or recordings live, and say at the end how long each stage took.
 
-    With a camera, each visible frame is fused with the infrared one that is nearest in time, and what comes
-    too fast is dropped and counted; a camera that is lost is opened again. Two recordings are fused frame
-    by frame, nothing left out, as fast as possible.
+    With a camera, each visible frame is fused with the infrared one that is
+    nearest in time, and what comes too fast is dropped and counted; a camera
+    that is lost is opened again. Two recordings are fused frame by frame,
+    nothing left out, as fast as possible.
     """
     from edgefuse.runtime import live, sinks
     from edgefuse.runtime.fuser import Fuser
@@ -124,7 +157,7 @@ def stream(
         outputs: list[sinks.Sink] = []
         if out is not None:
             fps = live.file_rate(ir_camera, vis_camera, rate)
-            size = None if max_size is None else round(max_size * 1e6)
+            size = bytes_of(max_size)
             outputs.append(
                 sinks.open_output(out, fps, side_by_side, codec=codec, segment=segment, max_size=size)
             )

@@ -1,0 +1,64 @@
+"""Options that several commands about live cameras have in common."""
+
+from typing import Annotated, TypeAlias
+
+import typer
+
+__all__ = [
+    "CAMERAS",
+    "OUTPUTS",
+    "Duration",
+    "InfraredSource",
+    "MaxSize",
+    "Segment",
+    "VisibleSource",
+    "bytes_of",
+]
+
+CAMERAS, OUTPUTS = "Cameras", "Outputs"
+
+InfraredSource: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--ir",
+        metavar="SOURCE",
+        rich_help_panel=CAMERAS,
+        help="Infrared: cam0, /dev/video0, a video, a folder of images or of a recording, a URL, or sim; "
+        "with options, as in sim?seed=3&size=640x480.",
+    ),
+]
+VisibleSource: TypeAlias = Annotated[
+    str, typer.Option("--vis", metavar="SOURCE", rich_help_panel=CAMERAS, help="Visible: likewise.")
+]
+Duration: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--duration",
+        metavar="SECONDS",
+        help="End so many seconds after the beginning, whether there are pictures or not.",
+    ),
+]
+Segment: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--segment",
+        metavar="SECONDS",
+        rich_help_panel=OUTPUTS,
+        help="Begin a new video file every so many seconds.",
+    ),
+]
+MaxSize: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--max-size",
+        metavar="MB",
+        rich_help_panel=OUTPUTS,
+        help="Millions of bytes of all the video: with --segment the oldest parts are removed, without it "
+        "the video ends.",
+    ),
+]
+
+
+def bytes_of(megabytes: float | None) -> int | None:
+    """Return what a size in MB comes to."""
+    return None if megabytes is None else round(megabytes * 1e6)
