@@ -14,7 +14,7 @@ from edgefuse.errors import InputError
 from edgefuse.images import size_of
 from edgefuse.runtime.sources.timesheet import Timesheet, timesheet_path
 
-__all__ = ["LosslessVideo", "kind_of"]
+__all__ = ["LosslessVideo", "UnkeepableError", "kind_of"]
 
 SYNC_SECONDS = 1.0
 MILLISECONDS = Fraction(1, 1000)  # Matroska's clock
@@ -26,20 +26,26 @@ MUXER = {"cluster_time_limit": "1000", "flush_packets": "1"}
 ENCODER = {"level": "3", "g": "1", "slices": "4", "slicecrc": "1", "context": "0"}
 
 
+class UnkeepableError(InputError):
+    """A frame that cannot be recorded without loss; others can."""
+
+
 def kind_of(image: NDArray[Any]) -> str:
     """Return what all frames of one video have in common, such as `640x480 gray16le`.
 
     Raises:
-        InputError: the array is none of those that FFV1 keeps.
+        UnkeepableError: the array is none of those that FFV1 keeps.
     """
     name = FORMATS.get((str(image.dtype), image.ndim))
-    if name is None or (image.ndim == 3 and image.shape[2] != 3):
-        raise InputError(f"{image.dtype} frames of shape {image.shape} cannot be recorded without loss")
+    if name is None or 0 in image.shape or (image.ndim == 3 and image.shape[2] != 3):
+        raise UnkeepableError(f"{image.dtype} frames of shape {image.shape} cannot be recorded without loss")
     return f"{size_of(image)} {name}"
 
 
 class LosslessVideo:
     """One `.mkv` and its times. A crash or power cut loses no more than the last two seconds.
+
+    Without any frame, both files are removed at the end.
 
     Args:
         path: of the video; must not exist.
@@ -55,6 +61,8 @@ class LosslessVideo:
         self.path = path
         self.kind = kind_of(image)
         self._format = self.kind.split()[1]
+        self.frames = 0
+        self._encoded = 0  # bytes
         self._latest = -1
         self._synced = 0.0
         try:
@@ -85,14 +93,23 @@ class LosslessVideo:
             index: its number at the source.
 
         Raises:
+            UnkeepableError: the encoder refuses the frame; the video can only be closed then.
             OSError: the disk is full, or gone.
         """
         pts = max(self._latest + 1, round(seconds * 1000))
         self._latest = pts
         frame = _to_frame(image, self._format)
         frame.pts, frame.time_base = pts, MILLISECONDS
+        try:
+            packets = self._stream.encode(frame)
+        except av.FFmpegError as error:
+            raise UnkeepableError(
+                f"a {self.kind} frame cannot be recorded without loss: {error.strerror}"
+            ) from None
         self._sheet.add(pts, seconds, index)
-        self._mux(self._stream.encode(frame))
+        self.frames += 1
+        self._encoded += sum(packet.size for packet in packets)
+        self._mux(packets)
         if seconds - self._synced >= SYNC_SECONDS:
             self._synced = seconds
             self._sync()
@@ -109,12 +126,17 @@ class LosslessVideo:
         os.fsync(self._times.fileno())
 
     @property
+    def files(self) -> tuple[Path, Path]:
+        """The video and its times."""
+        return self.path, timesheet_path(self.path)
+
+    @property
     def size(self) -> int:
-        """Bytes of the video so far."""
-        return os.fstat(self._file.fileno()).st_size
+        """Bytes of the video so far, those included that wait to be written."""
+        return max(self._encoded, os.fstat(self._file.fileno()).st_size)
 
     def close(self) -> None:
-        """Complete the file.
+        """Complete the file. Can be called twice.
 
         Raises:
             OSError: the disk is full, or gone.
@@ -122,7 +144,8 @@ class LosslessVideo:
         if self._file.closed:
             return
         try:
-            self._mux(self._stream.encode(None))
+            if self.frames:
+                self._mux(self._stream.encode(None))
             self._container.close()
             self._sync()
         except av.FFmpegError as error:
@@ -130,6 +153,9 @@ class LosslessVideo:
         finally:
             self._file.close()
             self._times.close()
+            if not self.frames:
+                for file in self.files:
+                    file.unlink(missing_ok=True)
 
 
 def _to_frame(image: NDArray[Any], name: str) -> av.VideoFrame:
