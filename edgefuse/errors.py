@@ -10,6 +10,7 @@ from difflib import get_close_matches
 __all__ = [
     "BackendError",
     "EdgefuseError",
+    "GateError",
     "InputError",
     "LostError",
     "ModelError",
@@ -32,6 +33,10 @@ class ModelError(EdgefuseError):
 
 class BackendError(EdgefuseError):
     """An inference engine that is not installed or cannot run the model."""
+
+
+class GateError(EdgefuseError):
+    """An exported file that is too far from its checkpoint, or not in the precision that was asked for."""
 
 
 class SourceError(EdgefuseError):

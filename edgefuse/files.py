@@ -6,7 +6,25 @@ from pathlib import Path
 
 from edgefuse.errors import InputError
 
-__all__ = ["replace_file"]
+__all__ = ["check_writable", "replace_file"]
+
+
+def check_writable(path: Path) -> None:
+    """See that `replace_file` could write a path now, before minutes are spent on what goes there.
+
+    Raises:
+        InputError: the folder is missing or read-only, or the path is a folder itself.
+    """
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder, a file's name is needed")
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {path}: there is no folder {path.parent}")
+    probe = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:

@@ -23,6 +23,7 @@ __all__ = [
     "as_visible",
     "check_image",
     "fit_infrared",
+    "fit_size",
     "infrared_to_uint8",
     "luma",
     "parse_size",
@@ -160,12 +161,17 @@ def replace_luma(vis: Image, grey: Image, fused: Image) -> Image:
 
 
 def fit_infrared(ir: Image, vis: Image) -> Image:
-    """Resize the infrared image to the visible one's size (area down, bilinear up)."""
-    if ir.shape[:2] == vis.shape[:2]:
-        return ir
-    height, width = vis.shape[:2]
-    shrinks = ir.shape[0] > height and ir.shape[1] > width
-    return cv2.resize(ir, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    """Resize the infrared image to the visible one's size, see `fit_size`."""
+    return fit_size(ir, (vis.shape[1], vis.shape[0]))
+
+
+def fit_size(image: Image, size: tuple[int, int]) -> Image:
+    """Resize an image to (width, height): area down, bilinear up; one that has the size is returned."""
+    width, height = size
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = image.shape[0] > height and image.shape[1] > width
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def size_of(image: NDArray[Any]) -> str:

@@ -14,16 +14,18 @@ from typer.testing import CliRunner
 
 from edgefuse import Fuser
 from edgefuse.cli import app
-from edgefuse.errors import BackendError, InputError, ModelError
+from edgefuse.errors import BackendError, GateError, InputError, ModelError
+from edgefuse.export.gates import Gates
 from edgefuse.export.inspect import inspect_file
-from edgefuse.export.receipt import GateError, simulated_pairs
-from edgefuse.export.tensorrt import casts_outermost, check_layers, export_engine, layer_share, prove_engine
+from edgefuse.export.receipt import simulated_pairs
+from edgefuse.export.tensorrt import casts_outermost, check_layers, export_engine, layer_share
 from edgefuse.images import write_image
 from edgefuse.runtime.backends import load_backend
 from edgefuse.runtime.profiles import SizeRange
 from edgefuse.runtime.sidecar import BuildOptions, read_sidecar
 from edgefuse.runtime.tensorrt import Engine, TensorRtBackend, describe
 from edgefuse.runtime.tensorrt_build import build_engine
+from edgefuse.spec import ModelSpec
 from edgefuse.weights import checkpoint_file, model_file
 from tests.fake_tensorrt import FakeCuda, fake_tensorrt
 
@@ -224,7 +226,7 @@ def test_missing_and_old_packages_are_one_sentence(install, engine, monkeypatch)
 
 def test_an_export_fails_if_its_precision_did_not_take(install, tmp_path):
     install()
-    sidecar = export_engine(NANO, tmp_path / "nano.engine")
+    sidecar = build_engine(NANO, tmp_path / "nano.engine")
     check_layers(tmp_path / "nano.engine", sidecar)  # an fp32 file may have any layers
     half = replace(sidecar, spec=replace(sidecar.spec, precision="fp16"))
     check_layers(tmp_path / "nano.engine", replace(half, layers={"fp16": 3, "fp32": 5, "other": 90}))
@@ -232,18 +234,52 @@ def test_an_export_fails_if_its_precision_did_not_take(install, tmp_path):
     for layers in ({"fp32": 9, "fp16": 1}, {"other": 4}, {}):
         with pytest.raises(GateError, match=r"fp16 did not take in .*nano\.engine: \d+% of its layers"):
             check_layers(tmp_path / "nano.engine", replace(half, layers=layers))
-    with pytest.raises(InputError, match=r"the suffix must be \.engine"):
-        export_engine(NANO, tmp_path / "nano.trt")
 
 
-def test_an_engine_is_compared_with_its_checkpoint(install, engine):
-    install()
+@pytest.fixture
+def export(install, tmp_path):
+    """Exports an engine beside the checkpoint, with gates that the fake one, a mean, passes or not."""
     described, pairs = simulated_pairs((64, 64), 2)
-    spec = prove_engine(engine, checkpoint_file("nano"), pairs, described)
+
+    def run(out, limit=1.0, onnx=NANO):
+        gates = Gates(max_difference=limit, min_psnr=0, min_extreme_psnr=0)
+        return export_engine(onnx, out, checkpoint_file("nano"), pairs, described, gates=gates)
+
+    return run
+
+
+def test_an_engine_is_compared_and_gets_its_name_when_it_passes(install, export, tmp_path):
+    install()
+    out = tmp_path / "nano.engine"
+    spec = export(out)
+    assert spec.receipt["passed"]
     assert spec.receipt["layers"]["fp16"] == 1
-    assert not spec.receipt["passed"], "the fake engine answers the mean of both images"
-    assert read_sidecar(engine).spec == spec
-    assert inspect_file(engine) == (spec, read_sidecar(engine).layers)
+    assert spec.receipt["run_on"] == "TensorRT 10.3.0 on Orin"
+    assert read_sidecar(out).spec == spec
+    assert inspect_file(out) == (spec, read_sidecar(out).layers)
+    assert TensorRtBackend(out, rebuild=False).spec == spec
+    with pytest.raises(InputError, match=r"the suffix must be \.engine"):
+        export(tmp_path / "nano.trt")
+    before = {file.name: file.read_bytes() for file in tmp_path.glob("nano*")}
+    assert set(before) == {"nano.engine", "nano.engine.json"}
+    assert not export(out, limit=1e-4).receipt["passed"], "the fake engine answers the mean of both images"
+    after = {file.name: file.read_bytes() for file in tmp_path.glob("nano*")}
+    assert set(after) - set(before) == {"nano.failed.engine", "nano.failed.engine.json"}
+    assert before.items() <= after.items(), "what passed earlier is as it was"
+
+
+def test_an_engine_without_its_precision_never_gets_its_name(install, export, tmp_path):
+    single = {"LayerType": "gemm", "Inputs": [], "Outputs": [{"Format/Datatype": "Float"}]}
+    install(layers=[single] * 9)
+    graph = onnx.load(NANO)
+    spec = ModelSpec.from_metadata({p.key: p.value for p in graph.metadata_props})
+    onnx.helper.set_model_props(graph, replace(spec, precision="fp16").to_metadata())
+    onnx.save(graph, tmp_path / "half.onnx")
+    words = r"fp16 did not take in .*half\.failed\.engine: 0% .*\(layers: 9 fp32\)"
+    with pytest.raises(GateError, match=words):
+        export(tmp_path / "half.engine", onnx=tmp_path / "half.onnx")
+    assert not (tmp_path / "half.engine").exists()
+    assert inspect_file(tmp_path / "half.failed.engine")[1]["fp32"] == 9
 
 
 def test_the_command_says_what_is_missing_before_it_works(tmp_path, monkeypatch):
@@ -261,9 +297,9 @@ def test_the_command_builds_and_judges_an_engine(install, tmp_path):
     sizes = ["--size", "64x64", "--workspace", "256"]
     done = CliRunner().invoke(app, ["export", "nano", "--tensorrt", "--out", str(out), *sizes])
     assert isinstance(done.exception, GateError), done.output
-    assert "nano.engine" in str(done.exception)
+    assert "nano.failed.engine is too far" in str(done.exception)
     assert trt.seen["workspace"] == 256 << 20
-    assert read_sidecar(tmp_path / "nano.engine").onnx == "nano.onnx"
+    assert read_sidecar(tmp_path / "nano.failed.engine").onnx == "nano.onnx"
 
 
 def test_fuse_runs_an_engine_or_refuses_it(install, engine, tmp_path, pair):

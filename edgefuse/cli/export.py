@@ -1,9 +1,14 @@
 """`edgefuse export`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from edgefuse.runtime.sidecar import BuildOptions
+    from edgefuse.spec import ModelSpec
 
 __all__ = ["export"]
 
@@ -43,7 +48,9 @@ def export(
         help="Smallest, usual and largest size of an engine without --size.",
         show_default="64x64,640x480,1920x1088",
     ),
-    workspace: int = typer.Option(1024, help="Most GPU memory for one layer of an engine, in MB."),
+    workspace: int | None = typer.Option(
+        None, help="Most GPU memory for one layer of an engine, in MB.", show_default="1024"
+    ),
     max_difference: float = typer.Option(1e-4, help="Gate of fp32 core graphs, in [0, 1]."),
     max_levels: int = typer.Option(1, help="Gate of fp32 deploy graphs, in grey levels."),
     min_psnr: float | None = typer.Option(None, help="Gate in dB.", show_default="55 for fp16, 40 for int8"),
@@ -51,22 +58,23 @@ def export(
 ) -> None:
     """Write a checkpoint as an ONNX file that runs without torch, and prove it.
 
-    The file is run beside the checkpoint, on the given pairs or on frames of the simulated rig. The exit
-    status is not 0 if they differ by more than the gates allow; the file stays.
+    The file is run beside the checkpoint, on the given pairs or on frames of the simulated rig. If they
+    differ by more than the gates allow, the exit status is not 0, the file is kept as NAME.failed.onnx, and
+    an earlier one stays as it was.
     """
     from edgefuse.cli.needs import needs
-    from edgefuse.errors import InputError, unknown_name
+    from edgefuse.errors import GateError, InputError, unknown_name
     from edgefuse.images import parse_size
     from edgefuse.spec import GRAPHS
     from edgefuse.weights import DEFAULT_MODEL, checkpoint_file
 
     needs("export", "torch", "safetensors", "onnx", "onnxscript")
     from edgefuse.export.calibrate import METHODS
-    from edgefuse.export.gates import Gates
+    from edgefuse.export.gates import Gates, failed_path
     from edgefuse.export.graph import OPSET
     from edgefuse.export.pipeline import Calibration
     from edgefuse.export.pipeline import export as run
-    from edgefuse.export.receipt import GateError, folder_pairs, simulated_pairs
+    from edgefuse.export.receipt import folder_pairs, simulated_pairs
     from edgefuse.export.report import failure, table
 
     source = checkpoint_file(checkpoint or DEFAULT_MODEL)
@@ -85,18 +93,8 @@ def export(
         raise InputError(f"cannot write {target}: the suffix must be .onnx")
     if bool(pairs_ir) != bool(pairs_vis):
         raise InputError("give both --pairs-ir and --pairs-vis, or neither to compare on the simulated rig")
-    options = None
-    if tensorrt:
-        from edgefuse.export.tensorrt import export_engine, prove_engine
-        from edgefuse.runtime.profiles import SizeRange
-        from edgefuse.runtime.sidecar import BuildOptions
-        from edgefuse.runtime.tensorrt import this_machine
-
-        this_machine()  # says what is missing before minutes of work
-        options = BuildOptions(SizeRange.parse(tensorrt_sizes) if tensorrt_sizes else SizeRange(), workspace)
-    elif tensorrt_sizes:
-        raise InputError("--tensorrt-sizes is for --tensorrt")
     gates = Gates(max_difference, max_levels, min_psnr, max_worse=max_worse)
+    options = _engine_options(tensorrt, tensorrt_sizes, workspace)
     calibration = None
     if int8:
         if not (calib_ir and calib_vis):
@@ -109,6 +107,13 @@ def export(
         folder_pairs(pairs_ir, pairs_vis) if pairs_ir and pairs_vis else simulated_pairs(wanted)
     )
     console = Console()
+
+    def judge(path: Path, spec: "ModelSpec") -> None:
+        text = failure(path, spec)
+        console.print(table(path if text is None else failed_path(path), spec))
+        if text is not None:
+            raise GateError(text)
+
     with console.status(f"Exporting {source.name} …") as status:
         spec, _ = run(
             source,
@@ -120,26 +125,44 @@ def export(
             size=wanted,
             graph=graph,
             colours="rgb" if rgb else "bgr",
-            opset=opset or OPSET,
+            opset=OPSET if opset is None else opset,
             tensorrt=tensorrt,
             gates=gates,
             progress=lambda text: status.update(f"Exporting {source.name}: {text} …"),
         )
-    console.print(table(target, spec))
-    if (text := failure(target, spec)) is not None:
-        raise GateError(text)
+    judge(target, spec)
     if options is None:
         return
+    from edgefuse.export.tensorrt import export_engine
+
     engine = target.with_suffix(".engine")
     with console.status(f"Building {engine} …") as status:
-        export_engine(
+        spec = export_engine(
             target,
             engine,
-            options,
-            lambda phase, done, steps: status.update(f"Building {engine}: {phase} {done}/{steps} …"),
+            source,
+            pairs,
+            compared_on,
+            options=options,
+            gates=gates,
+            progress=lambda phase, k, n: status.update(f"Building {engine}: {phase} {k}/{n} …"),
         )
-        status.update(f"Comparing {engine} with the checkpoint …")
-        spec = prove_engine(engine, source, pairs, compared_on, gates)
-    console.print(table(engine, spec))
-    if (text := failure(engine, spec)) is not None:
-        raise GateError(text)
+    judge(engine, spec)
+
+
+def _engine_options(tensorrt: bool, sizes: str | None, workspace: int | None) -> "BuildOptions | None":
+    """Return what an engine is built with, None if none is wanted; say what is missing before the work."""
+    from edgefuse.errors import InputError
+
+    if not tensorrt:
+        for name, value in (("--tensorrt-sizes", sizes), ("--workspace", workspace)):
+            if value is not None:
+                raise InputError(f"{name} is for --tensorrt")
+        return None
+    from edgefuse.runtime.profiles import SizeRange
+    from edgefuse.runtime.sidecar import BuildOptions
+    from edgefuse.runtime.tensorrt import this_machine
+
+    this_machine()
+    given = {} if workspace is None else {"workspace_mb": workspace}
+    return BuildOptions(SizeRange.parse(sizes) if sizes else SizeRange(), **given)

@@ -1,19 +1,26 @@
 """How far an exported file may be from its checkpoint."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from edgefuse.errors import InputError
 from edgefuse.metrics import FIVE
 from edgefuse.spec import ModelSpec
 
-__all__ = ["Gates", "Verdict", "judge", "sentence"]
+__all__ = ["Gates", "Verdict", "failed_path", "judge", "sentence"]
 
 
 @dataclass(frozen=True)
 class Gates:
-    """Limits that a file must keep; which of them count depends on its graph and precision."""
+    """Limits that a file must keep; which of them count depends on its graph and precision.
+
+    Raises:
+        InputError: a limit that is negative or no number.
+    """
 
     max_difference: float = 1e-4
     """fp32 core graph: largest difference of any pixel, in [0, 1]."""
@@ -22,10 +29,15 @@ class Gates:
     min_psnr: float | None = None
     """fp16 and int8: lowest PSNR of any pair, dB; None: 55 and 40."""
     min_extreme_psnr: float = 40.0
-    """fp16: lowest PSNR of an all white or all black frame, dB. Lower, as norms divide by next to nothing
-    where a picture is constant, which magnifies any rounding."""
+    """fp16 and int8: lowest PSNR of an all white or all black frame, dB. Lower, as norms divide by next to
+    nothing where a picture is constant, which magnifies any rounding."""
     max_worse: float = 0.02
     """int8: how much any of the five fusion metrics may lose on average."""
+
+    def __post_init__(self) -> None:
+        for name, limit in asdict(self).items():
+            if limit is not None and not (math.isfinite(limit) and limit >= 0):
+                raise InputError(f"the gate {name} is {limit:g}, it must be a number from 0 on")
 
 
 class Verdict(NamedTuple):
@@ -34,6 +46,12 @@ class Verdict(NamedTuple):
     name: str
     value: float
     pair: str
+
+
+def failed_path(out: Path) -> Path:
+    """Return where a file that fails its gates is kept, `nano.failed.onnx`: never under the name asked for,
+    where an earlier one that passed may lie."""
+    return out.with_name(f"{out.stem}.failed{out.suffix}")
 
 
 def judge(measured: list[Verdict], spec: ModelSpec, gates: Gates) -> list[dict[str, Any]]:
@@ -49,8 +67,7 @@ def judge(measured: list[Verdict], spec: ModelSpec, gates: Gates) -> list[dict[s
     else:
         default = 55.0 if spec.precision == "fp16" else 40.0
         limits = {"PSNR": default if gates.min_psnr is None else gates.min_psnr}
-        if spec.precision == "fp16":
-            limits["PSNR at extremes"] = gates.min_extreme_psnr
+        limits["PSNR at extremes"] = gates.min_extreme_psnr
         if spec.precision == "int8":
             limits |= dict.fromkeys(FIVE, -gates.max_worse)
     verdicts = []

@@ -1,23 +1,24 @@
 """The whole export: checkpoint in, proven ONNX file out."""
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import onnx
 from torch import nn
 
-from edgefuse.errors import InputError
+from edgefuse.errors import InputError, ModelError
 from edgefuse.export.calibrate import METHODS
-from edgefuse.export.gates import Gates
+from edgefuse.export.gates import Gates, failed_path
 from edgefuse.export.graph import OPSET, build_graph, make_spec, save_graph
 from edgefuse.export.layers import layer_precisions
 from edgefuse.export.quantize import quantize
 from edgefuse.export.receipt import Pair, Receipt, compare, extreme_pairs
 from edgefuse.export.tensorrt import casts_outermost
-from edgefuse.images import luma
+from edgefuse.files import check_writable
+from edgefuse.images import fit_size, luma
 from edgefuse.runtime.backends import load_backend
 from edgefuse.runtime.fuser import network_input
 from edgefuse.spec import ModelSpec
@@ -67,7 +68,7 @@ def export(
 
     Args:
         checkpoint_path: `.pt` or `.safetensors` file.
-        out: the `.onnx` file; replaced if it exists.
+        out: the `.onnx` file; replaced if it exists and the new one passes its gates.
         pairs: what both are run on.
         compared_on: what the pairs are, for the receipt.
         fp16: half-precision arithmetic; input and output stay as they are.
@@ -81,7 +82,8 @@ def export(
         progress: called with what is being done.
 
     Returns:
-        The file's spec, and the receipt. A receipt that did not pass leaves the file in place.
+        The file's spec, and the receipt. If that did not pass, the file is `failed_path(out)`, and what
+        was at `out` is as it was.
 
     Raises:
         ModelError: the checkpoint cannot be read.
@@ -90,8 +92,11 @@ def export(
     """
     if fp16 and int8:
         raise InputError("--fp16 and --int8 exclude each other: choose one precision")
-    if not out.parent.is_dir():  # before minutes of work
-        raise InputError(f"cannot write {out}: there is no folder {out.parent}")
+    check_writable(out)
+    if checkpoint_path.suffix == ".onnx":
+        raise ModelError(
+            f"{checkpoint_path} is an exported file: give the .pt or .safetensors file that it was made of"
+        )
     checkpoint = load_checkpoint(checkpoint_path)
     model = restore_model(checkpoint, checkpoint_path)
     precision = "fp16" if fp16 else "int8" if int8 else "fp32"
@@ -101,22 +106,22 @@ def export(
     built, kept = _build(model, spec, int8, gates, progress)
     if tensorrt and graph == "deploy":
         casts_outermost(built)
-    save_graph(built, spec, out)
 
     progress("Comparing with the checkpoint")
-    if fp16 and pairs:
+    if precision != "fp32" and pairs:
         height, width = pairs[0][2].shape[:2]
         pairs = [*pairs, *extreme_pairs(size or (width, height))]
-    file, reference = load_backend(out), TorchBackend(model, checkpoint.model)
-    source = f"{int8.source}, {int8.method}" if int8 else ""
-    receipt = compare(
-        *(file, reference, pairs, compared_on, gates),
-        layers=layer_precisions(built),
-        kept=kept,
-        calibration=source,
-    )
+    facts = {
+        "layers": layer_precisions(built),
+        "kept": kept,
+        "calibration": f"{int8.source}, {int8.method}" if int8 else "",
+    }
+    with tempfile.TemporaryDirectory() as scratch:  # nothing unproven ever has the final name
+        save_graph(built, spec, trial := Path(scratch) / out.name)
+        reference = TorchBackend(model, checkpoint.model)
+        receipt = compare(load_backend(trial), reference, pairs, compared_on, gates, **facts)
     spec = replace(spec, receipt=receipt.to_dict())
-    save_graph(built, spec, out)
+    save_graph(built, spec, out if receipt.passed else failed_path(out))
     return spec, receipt
 
 
@@ -133,11 +138,13 @@ def _build(
     def rework(core: onnx.ModelProto, peak: int) -> None:
         assert int8 is not None
         inputs = []
-        for pair in int8.pairs:
+        # A glowing body at night is beyond what ordinary pairs hold, and a value out of range is clipped.
+        extremes = extreme_pairs(spec.size or (64, 64))
+        for pair in (*int8.pairs, *extremes):
             grey = luma(pair.vis)
-            width, height = spec.size or (min(grey.shape[1], 1024), min(grey.shape[0], 1024))
-            ir, vis = (cv2.resize(image, (width, height)) for image in (pair.ir, grey))
-            inputs.append(network_input(ir, vis, spec.multiple) * np.float32(peak))
+            size = spec.size or (min(grey.shape[1], 1024), min(grey.shape[0], 1024))
+            x = network_input(fit_size(pair.ir, size), fit_size(grey, size), spec.multiple)
+            inputs.append(x * np.float32(peak))
         target = (40.0 if gates.min_psnr is None else gates.min_psnr) + MARGIN
         kept.extend(quantize(core, inputs, int8.method, target, peak, progress))
 

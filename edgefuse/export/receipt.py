@@ -5,20 +5,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse.errors import EdgefuseError, InputError
+from edgefuse.errors import InputError
 from edgefuse.export.gates import Gates, Verdict, judge
-from edgefuse.images import Image, luma, read_infrared, read_visible
+from edgefuse.images import MIN_SIDE, Image, fit_size, luma, read_infrared, read_visible
 from edgefuse.metrics import FIVE, score
 from edgefuse.metrics.structure import ssim
 from edgefuse.pairs import pair_folders
 from edgefuse.runtime.backends import Backend
 from edgefuse.runtime.fuser import Fuser, network_input
 
-__all__ = ["GateError", "Pair", "Receipt", "compare", "extreme_pairs", "folder_pairs", "simulated_pairs"]
+__all__ = ["Pair", "Receipt", "compare", "extreme_pairs", "folder_pairs", "simulated_pairs"]
+
+HUGE = 8_000_000
+"""Pixels."""
 
 
 class Pair(NamedTuple):
@@ -57,6 +59,8 @@ class Receipt:
     """Layers of an int8 file that were left in float because they lose too much."""
     calibration: str = ""
     """What the ranges of an int8 file come from."""
+    run_on: str = ""
+    """The engine and device that ran the file, such as `ONNX Runtime on cpu`."""
     gates: list[dict[str, Any]] = field(default_factory=list)
     """The verdicts, as plain values."""
 
@@ -76,10 +80,6 @@ class Receipt:
             "psnr": round(self.psnr, 2) if np.isfinite(self.psnr) else None,
             "passed": self.passed,
         }
-
-
-class GateError(EdgefuseError):
-    """An exported file that is too far from its checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,9 @@ def compare(
     seen = []
     for name, ir, vis, extreme in (Pair(*pair) for pair in pairs):
         size = file.spec.size or (vis.shape[1], vis.shape[0])
-        ir, vis = (cv2.resize(i, size) if (i.shape[1], i.shape[0]) != size else i for i in (ir, vis))
         sizes[f"{size[0]}x{size[1]}"] = None
-        seen.append(_differ(file, checkpoint, Pair(name, ir, vis, extreme)))
+        fitted = Pair(name, fit_size(ir, size), fit_size(vis, size), extreme)
+        seen.append(_differ(file, checkpoint, fitted))
     real = [d for d in seen if d.metrics]
     extremes = [d for d in seen if not d.metrics]
     judged = real or extremes
@@ -145,6 +145,7 @@ def compare(
         ssim=min(d.ssim for d in judged),
         worst=worst.name,
         metrics=metrics,
+        run_on=file.device,
         gates=judge(verdicts, file.spec, gates or Gates()),
         **facts,
     )
@@ -189,12 +190,21 @@ def folder_pairs(ir: Path, vis: Path, limit: int = 8) -> tuple[str, list[Pair]]:
 
 
 def simulated_pairs(size: tuple[int, int] | None, count: int = 4) -> tuple[str, list[Pair]]:
-    """Render pairs of the simulated rig."""
-    from edgefuse.sim import Rig, RigConfig
+    """Render pairs of the simulated rig.
 
-    rig = Rig(RigConfig(size=size or (640, 480)))
-    frames = [25 * k for k in range(count)]
-    return f"{count} frames of the simulated rig", [
+    Args:
+        size: width and height; None: 640×480. Above what the rig can render they come smaller.
+        count: how many; of huge ones a single one, which takes as long.
+    """
+    from edgefuse.sim import Rig, RigConfig
+    from edgefuse.sim.config import MAX_SIDE
+
+    width, height = size or (640, 480)
+    shrink = max(1.0, max(width, height) / MAX_SIDE)
+    rendered = (max(MIN_SIDE, int(width / shrink)), max(MIN_SIDE, int(height / shrink)))
+    rig = Rig(RigConfig(size=rendered))
+    frames = [25 * k for k in range(count if width * height < HUGE else 1)]
+    return f"{len(frames)} frames of the simulated rig", [
         Pair(f"frame {n}", rig.frame("ir", n), rig.frame("vis", n)) for n in frames
     ]
 

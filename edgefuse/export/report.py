@@ -6,7 +6,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from edgefuse.export.gates import sentence
+from edgefuse.export.gates import failed_path, sentence
 from edgefuse.spec import ModelSpec
 
 __all__ = ["failure", "table"]
@@ -26,11 +26,20 @@ def table(path: Path, spec: ModelSpec, layers: dict[str, int] | None = None) -> 
     return rows
 
 
-def failure(path: Path, spec: ModelSpec) -> str | None:
-    """Return the sentence about the first gate that a file fails; None if it passes all."""
+def failure(out: Path, spec: ModelSpec) -> str | None:
+    """Return the sentence about the first gate that a file fails; None if it passes all.
+
+    Args:
+        out: the file that was asked for.
+        spec: its spec, receipt included.
+    """
     for gate in spec.receipt["gates"]:
         if not gate["passed"]:
-            return f"{path} is too far from its checkpoint: {sentence(gate, spec.graph == 'deploy')}"
+            earlier = f"; the earlier {out.name} is as it was" if out.exists() else ""
+            return (
+                f"{failed_path(out)} is too far from its checkpoint and therefore not called {out.name}: "
+                f"{sentence(gate, spec.graph == 'deploy')}{earlier}"
+            )
     return None
 
 
@@ -81,8 +90,9 @@ def _receipt_rows(spec: ModelSpec, layers: dict[str, int] | None) -> list[tuple[
     if receipt.get("metrics"):
         changes = ", ".join(f"{name} {change:+.4f}" for name, change in receipt["metrics"].items())
         rows.append(("metrics change", changes))
-    if spec.precision == "fp16":
-        rows.append(("note", "run on this engine, it checks rounding, not a GPU's kernels"))
+    if device := receipt.get("run_on"):
+        rounding = spec.precision == "fp16" and device.endswith("cpu")
+        rows.append(("run by", device + (", which checks rounding, not a GPU's kernels" if rounding else "")))
     for gate in receipt.get("gates", []):
         outcome = "passed" if gate["passed"] else "FAILED"
         rows.append(("gate", f"{sentence(gate, spec.graph == 'deploy')}: {outcome}"))

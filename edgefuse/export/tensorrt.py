@@ -11,10 +11,11 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from edgefuse.errors import InputError
-from edgefuse.export.gates import Gates
-from edgefuse.export.receipt import GateError, Pair, compare
-from edgefuse.runtime.sidecar import BuildOptions, Sidecar, write_sidecar
+from edgefuse.errors import GateError, InputError
+from edgefuse.export.gates import Gates, failed_path
+from edgefuse.export.receipt import Pair, compare
+from edgefuse.files import check_writable, replace_file
+from edgefuse.runtime.sidecar import BuildOptions, Sidecar, sidecar_path, write_sidecar
 from edgefuse.runtime.tensorrt import TensorRtBackend
 from edgefuse.runtime.tensorrt_build import Progress, build_engine
 from edgefuse.spec import ModelSpec
@@ -28,27 +29,49 @@ MIN_SHARE = 0.25
 
 
 def export_engine(
-    onnx: Path, out: Path, options: BuildOptions | None = None, progress: Progress | None = None
-) -> Sidecar:
-    """Build an engine from an exported ONNX file and see that its precision took.
+    onnx: Path,
+    out: Path,
+    checkpoint: Path,
+    pairs: Sequence[Pair],
+    compared_on: str,
+    *,
+    options: BuildOptions | None = None,
+    gates: Gates | None = None,
+    progress: Progress | None = None,
+) -> ModelSpec:
+    """Build an engine from an exported ONNX file, see that its precision took, and compare it.
+
+    Until it has passed, the engine is `failed_path(out)`, where one that fails remains for inspection.
 
     Args:
         onnx: file written by `edgefuse export`; its dtypes decide the engine's.
-        out: the `.engine` file, with `.engine.json` beside it; replaced if it exists.
+        out: the `.engine` file, with `.engine.json` beside it; replaced if the new one passes.
+        checkpoint: `.pt` or `.safetensors` file that the graph was made of.
+        pairs: what both are run on.
+        compared_on: what the pairs are, for the receipt.
         options: sizes for open dimensions, workspace, optimisation level.
+        gates: how far the engine may be from the checkpoint; None: the default limits.
         progress: told how the build goes on.
+
+    Returns:
+        The engine's spec with its receipt, which says whether the gates held.
 
     Raises:
         InputError: a file that cannot be read or written, another suffix, or sizes that do not fit.
         ModelError: an ONNX file that is not ours, or that TensorRT cannot parse.
-        BackendError: no TensorRT, no GPU, or no engine within the workspace.
-        GateError: half or int8 was asked for and did not take; the engine stays for inspection.
+        BackendError: no TensorRT, no GPU, no engine within the workspace, or one that fails.
+        GateError: half or int8 was asked for and did not take.
     """
     if out.suffix != ".engine":
         raise InputError(f"cannot write {out}: the suffix must be .engine")
-    sidecar = build_engine(onnx, out, options, progress)
-    check_layers(out, sidecar)
-    return sidecar
+    check_writable(out)
+    trial = failed_path(out)
+    check_layers(trial, build_engine(onnx, trial, options, progress))
+    spec = prove_engine(trial, checkpoint, pairs, compared_on, gates)
+    if spec.receipt["passed"]:
+        for source, target in ((trial, out), (sidecar_path(trial), sidecar_path(out))):
+            replace_file(target, source.replace)
+    return spec
 
 
 def prove_engine(
@@ -57,7 +80,7 @@ def prove_engine(
     """Run an engine beside the checkpoint that its graph was made of, and note the outcome in its sidecar.
 
     Args:
-        engine: a file of `export_engine`.
+        engine: a file of `build_engine`.
         checkpoint: `.pt` or `.safetensors` file.
         pairs: what both are run on.
         compared_on: what the pairs are, for the receipt.

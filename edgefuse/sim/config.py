@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgefuse.errors import InputError, unknown_name
 from edgefuse.images import MIN_SIDE, parse_size
 
-__all__ = ["Matrix3", "RigConfig"]
+__all__ = ["MAX_SIDE", "Matrix3", "RigConfig"]
 
 Matrix3: TypeAlias = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
 
