@@ -124,7 +124,7 @@ def train(
     from edgefuse.train.data import training_set
     from edgefuse.train.loop import train as run
     from edgefuse.train.losses import LossConfig
-    from edgefuse.train.parallel import team
+    from edgefuse.train.parallel import describe_processes, team
     from edgefuse.train.precision import resolve_precision
     from edgefuse.train.record import Progress as Step
 
@@ -167,6 +167,9 @@ def train(
     config = replace(config, pairs=data.pairs)
     folder = out or Path("runs") / f"{model}-{paradigm}-{seed}"
     console.print(data.describe())
+
+    if config.processes > 1:
+        console.print(describe_processes(config))
 
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[losses]}"), TimeRemainingColumn())
     stop = threading.Event()

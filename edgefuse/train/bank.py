@@ -13,6 +13,7 @@ from torch import Tensor
 from edgefuse.images import Image, as_visible, luma, read_infrared, read_visible
 from edgefuse.pairs import images_by_stem
 from edgefuse.runtime.sources import Role, open_source
+from edgefuse.runtime.sources.recording import recorded_parts
 from edgefuse.runtime.thermal import ThermalFrontEnd
 
 __all__ = ["ImageBank", "folder_banks", "name_of", "simulated_banks"]
@@ -83,7 +84,7 @@ class ImageBank:
 
 
 def folder_banks(ir: Sequence[Path], vis: Sequence[Path]) -> tuple[ImageBank, ImageBank]:
-    """Read folders and videos into an infrared and a visible (luma) bank.
+    """Read folders, videos and recordings into an infrared and a visible (luma) bank.
 
     Keys are (place of the folder, stem), or (place of the video, second): of a video, the first frame of
     every second is taken, since those between look the same. So the two videos of a recording that stand
@@ -94,7 +95,7 @@ def folder_banks(ir: Sequence[Path], vis: Sequence[Path]) -> tuple[ImageBank, Im
 
 def _images(paths: Sequence[Path], role: Role) -> Iterator[tuple[tuple[int, str], Image]]:
     for place, path in enumerate(paths):
-        if path.is_file():
+        if path.is_file() or recorded_parts(path):
             yield from (((place, str(second)), image) for second, image in _video_images(path, role))
             continue
         for stem, file in images_by_stem(path).items():

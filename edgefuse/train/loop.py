@@ -63,6 +63,8 @@ def train(
     """
     if sample_every < 1:
         raise InputError(f"sample_every is {sample_every}, it must be at least 1")
+    if team.size != config.processes:
+        raise InputError(f"the configuration is for {config.processes} processes, and {team.size} take part")
     keep_heap()
     data.move_to(team.device)
     learner = Learner(config, team)

@@ -11,10 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
 
-__all__ = ["ALONE", "Team", "team"]
+from edgefuse.errors import InputError
+from edgefuse.train.config import TrainConfig
+from edgefuse.train.models import build_model
+
+__all__ = ["ALONE", "Team", "describe_processes", "team"]
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,18 @@ ALONE = Team()
 
 @contextmanager
 def team() -> Iterator[Team]:
-    """Join the processes that torchrun started, for the time of the block; without it, a team of one."""
+    """Join the processes that torchrun started, for the time of the block; without it, a team of one.
+
+    Raises:
+        InputError: more processes than GPUs, on a machine that has any.
+    """
     cuda = torch.cuda.is_available()
     local = int(os.environ.get("LOCAL_RANK", 0))
+    if cuda and local >= torch.cuda.device_count():
+        raise InputError(
+            f"process {local + 1} of this machine has no GPU, there are {torch.cuda.device_count()}: "
+            "lower --nproc-per-node"
+        )
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if "WORLD_SIZE" not in os.environ:
         yield Team(device=device)
@@ -54,3 +67,16 @@ def team() -> Iterator[Team]:
         yield Team(dist.get_rank(), dist.get_world_size(), device)
     finally:
         dist.destroy_process_group()
+
+
+def describe_processes(config: TrainConfig) -> str:
+    """Say in one line what several processes do together."""
+    text = f"{config.processes} processes, {config.processes * config.batch} patches a step in all"
+    if any(isinstance(module, nn.BatchNorm2d) for module in build_model(config.model).modules()):
+        shared = torch.cuda.is_available()
+        text += "; batch norm: " + (
+            "over all patches"
+            if shared
+            else "each process norms by its own patches, the first one's are kept"
+        )
+    return text
