@@ -22,14 +22,17 @@ from edgefuse.metrics import (
     vif,
 )
 from edgefuse.metrics.bands import bands
+from edgefuse.metrics.fidelity import LEAST, NOISE, scales_of
 from edgefuse.metrics.windows import gaussian
 
 ROUNDING = 1e-4
-# Lowest and highest score of any triple; VIF has no upper end, SF is bounded by 255·√2.
+# No variance of grey levels is above 127.5².
+MOST_INFORMATION = math.log(1 + 127.5**2 / 2)
+# Lowest and highest score of any triple.
 RANGES = {
     "EN": (0, 8),
     "MI": (0, 2 * 8 * math.log(2)),
-    "VIF": (0, math.inf),
+    "VIF": (0, 2 * MOST_INFORMATION / LEAST),
     "Qabf": (0, 1),
     "SSIM": (-2, 2),
     "SD": (0, 127.5),
@@ -101,11 +104,59 @@ def test_identity_is_best(images: tuple[Image, Image, Image]) -> None:
     a, b, _ = images
     assert ssim(a, a) == pytest.approx(1, abs=1e-6)
     assert ssim(a, b) <= 1 + 1e-6
-    assert vif(a, a) == pytest.approx(1, abs=ROUNDING)
+    assert vif(a, a) == pytest.approx(float(information(a) >= LEAST), abs=ROUNDING)
     assert mutual_information(a, a) == pytest.approx(entropy(a) * math.log(2), abs=1e-9)
     assert mutual_information(a, b) <= mutual_information(a, a) + 1e-9
     assert correlation(a, a) == pytest.approx(1 if a.std() > 0 else 0, abs=1e-5)
     assert qabf(a, a, a) >= qabf(b, a, a) - 1e-3
+
+
+def information(image: Image) -> float:
+    """Mean of log(1 + variance / 2) over VIF's windows."""
+    parts = [scale[band] for scale in scales_of(image) for band in range(len(scale))]
+    return sum(p.information for p in parts) / sum(p.spread.size for p in parts) - math.log(NOISE)
+
+
+@few
+@given(images=triples())
+def test_no_image_explains_more_than_it_holds(images: tuple[Image, Image, Image]) -> None:
+    source, image, _ = images
+    if information(source) >= LEAST:
+        assert vif(source, image) * information(source) <= information(image) + 1e-5
+    else:
+        assert vif(source, image) == 0
+
+
+def test_a_source_without_information_lifts_no_score() -> None:
+    flat = np.full((61, 83), 90, np.uint8)
+    speckled = flat + (np.random.default_rng(0).random(flat.shape) < 0.01).astype(np.uint8)
+    for source in (flat, speckled):
+        for image in (source, flat, textured()):
+            assert vif(source, image) == 0
+        parts = FusionScorer(source, textured()).parts(textured(), ["VIF"])["VIF"]
+        assert parts == pytest.approx((1, 0, 1), abs=ROUNDING)
+    assert vif(flat + (flat_noise() > 0), flat + (flat_noise() > 0)) == pytest.approx(1, abs=ROUNDING)
+
+
+def flat_noise() -> Image:
+    return np.random.default_rng(1).integers(0, 2, (61, 83)).astype(np.uint8)
+
+
+@few
+@given(images=triples(), data_range=st.sampled_from([2.0, 255.0]))
+def test_ssim_is_that_of_exact_integers(images: tuple[Image, Image, Image], data_range: float) -> None:
+    a, b = images[0].astype(np.int64), images[1].astype(np.int64)
+
+    def sums(values: np.ndarray) -> np.ndarray:
+        windows = np.lib.stride_tricks.sliding_window_view(values, (7, 7))
+        return windows.sum(axis=(2, 3))
+
+    c1, c2 = (0.01 * data_range) ** 2 * 49**2, (0.03 * data_range) ** 2 * 49 * 48
+    mean_a, mean_b = sums(a), sums(b)
+    var_a, var_b = 49 * sums(a * a) - mean_a**2, 49 * sums(b * b) - mean_b**2
+    above = (2 * mean_a * mean_b + c1) * (2 * (49 * sums(a * b) - mean_a * mean_b) + c2)
+    exact = above / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
+    assert ssim(images[0], images[1], data_range) == pytest.approx(exact.mean(), abs=1e-5)
 
 
 def test_identity_of_a_textured_image() -> None:
@@ -157,7 +208,7 @@ def test_stated_values_where_a_metric_is_undefined() -> None:
     found = score(black, black, black)
     assert found == {
         **dict.fromkeys(("EN", "MI", "SD", "SF", "AG", "SCD", "CC"), 0),
-        **{"VIF": 2, "Qabf": 1, "SSIM": 2, "PSNR": 100},
+        **{"VIF": 0, "Qabf": 0, "SSIM": 2, "PSNR": 100},
     }
 
 

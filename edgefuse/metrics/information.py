@@ -43,6 +43,6 @@ def mutual_information(a: Image, b: Image) -> float:
 
 def _nats(counts: NDArray[np.float32]) -> float:
     """Entropy in nats of a histogram: log N − Σ n·log n / N."""
-    n = counts[counts > 0].astype(np.float64)
-    total = n.sum()
-    return max(0.0, float(np.log(total) - np.dot(n, np.log(n)) / total))
+    n = np.maximum(counts, np.float32(1)).ravel()  # 1·log 1 is what 0·log 0 shall be
+    total = cv2.sumElems(counts)[0]
+    return max(0.0, float(np.log(total)) - float(np.dot(n, np.log(n))) / total)

@@ -1,7 +1,7 @@
 """The metrics by name, with unit, direction and reference, and the protocols they are computed under."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from edgefuse.metrics.edges import kept_edges
@@ -58,7 +58,7 @@ class Parts(NamedTuple):
         return None if self.ir is None or self.vis is None else min(self.ir, self.vis)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Measure:
     """What a reader of a column of numbers must know."""
 
@@ -66,12 +66,12 @@ class Measure:
     title: str
     unit: str
     reference: str
-    by_source: bool = True
+    by_source: bool = field(default=True, kw_only=True)
     """Whether it compares the fused image with each source."""
-    higher_is_better: bool = True
+    higher_is_better: bool = field(default=True, kw_only=True)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Metric(Measure):
     """A measure of one fused image against its two sources."""
 
@@ -79,59 +79,25 @@ class Metric(Measure):
     """(fused, infrared, visible, protocol) → its parts."""
 
 
-def _en(f: Prepared, _a: Prepared, _b: Prepared, _p: Protocol) -> Parts:
-    return Parts(f.entropy)
-
-
-def _mi(f: Prepared, a: Prepared, b: Prepared, _p: Protocol) -> Parts:
-    ir, vis = mutual_information(f.image, a.image), mutual_information(f.image, b.image)
+def _sum(parts: Iterable[float]) -> Parts:
+    ir, vis = parts
     return Parts(ir + vis, ir, vis)
 
 
-def _vif(f: Prepared, a: Prepared, b: Prepared, _p: Protocol) -> Parts:
-    ir, vis = explained(f.scales, [a.scales, b.scales])
-    return Parts(ir + vis, ir, vis)
-
-
-def _qabf(f: Prepared, a: Prepared, b: Prepared, _p: Protocol) -> Parts:
-    sources = kept_edges(f.edges, [a.edges, b.edges])
-    both = tuple(map(sum, zip(*sources, strict=True)))
-    total, ir, vis = (kept / there if there else 1.0 for kept, there in (both, *sources))
-    return Parts(total, ir, vis)
-
-
-def _ssim(f: Prepared, a: Prepared, b: Prepared, p: Protocol) -> Parts:
-    ir, vis = similarity(f.windows, [a.windows, b.windows], p.ssim_range)
-    return Parts(ir + vis, ir, vis)
-
-
-def _sd(f: Prepared, _a: Prepared, _b: Prepared, _p: Protocol) -> Parts:
-    return Parts(standard_deviation(f.image))
-
-
-def _sf(f: Prepared, _a: Prepared, _b: Prepared, _p: Protocol) -> Parts:
-    return Parts(spatial_frequency(f.image))
-
-
-def _ag(f: Prepared, _a: Prepared, _b: Prepared, _p: Protocol) -> Parts:
-    return Parts(average_gradient(f.image))
-
-
-def _scd(f: Prepared, a: Prepared, b: Prepared, _p: Protocol) -> Parts:
-    ir = difference_correlation(a.image, f.image, b.image)
-    vis = difference_correlation(b.image, f.image, a.image)
-    return Parts(ir + vis, ir, vis)
-
-
-def _cc(f: Prepared, a: Prepared, b: Prepared, _p: Protocol) -> Parts:
-    ir, vis = correlation(f.image, a.image), correlation(f.image, b.image)
+def _mean(parts: Iterable[float]) -> Parts:
+    ir, vis = parts
     return Parts((ir + vis) / 2, ir, vis)
 
 
-def _psnr(f: Prepared, a: Prepared, b: Prepared, _p: Protocol) -> Parts:
-    peak = float(f.image.max())
+def _qabf(f: Prepared, a: Prepared, b: Prepared, _: Protocol) -> Parts:
+    sources = kept_edges(f.edges, [a.edges, b.edges])
+    both = tuple(map(sum, zip(*sources, strict=True)))
+    return Parts(*(kept / there if there else 0.0 for kept, there in (both, *sources)))
+
+
+def _psnr(f: Prepared, a: Prepared, b: Prepared, _: Protocol) -> Parts:
     ir, vis = mean_squared_error(f.image, a.image), mean_squared_error(f.image, b.image)
-    return Parts(peak_ratio(peak, (ir + vis) / 2), peak_ratio(peak, ir), peak_ratio(peak, vis))
+    return Parts(*(peak_ratio(float(f.image.max()), error) for error in ((ir + vis) / 2, ir, vis)))
 
 
 FIVE = ("EN", "MI", "VIF", "Qabf", "SSIM")
@@ -141,101 +107,77 @@ METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         Metric(
-            name="EN",
-            title="entropy",
-            unit="bit",
-            reference="Roberts et al., J. Appl. Remote Sens. 2, 2008",
-            measure=_en,
+            *("EN", "entropy", "bit"),
+            "Roberts et al., J. Appl. Remote Sens. 2, 2008",
+            lambda f, _a, _b, _p: Parts(f.entropy),
             by_source=False,
         ),
         Metric(
-            name="MI",
-            title="mutual information",
-            unit="nat",
-            reference="Qu et al., Electronics Letters 38(7), 2002",
-            measure=_mi,
+            *("MI", "mutual information", "nat"),
+            "Qu et al., Electronics Letters 38(7), 2002",
+            lambda f, a, b, _: _sum(mutual_information(f.image, s.image) for s in (a, b)),
         ),
         Metric(
-            name="VIF",
-            title="visual information fidelity",
-            unit="1",
-            reference="Sheikh and Bovik, IEEE TIP 15(2), 2006",
-            measure=_vif,
+            *("VIF", "visual information fidelity", "1"),
+            "Sheikh and Bovik, IEEE TIP 15(2), 2006",
+            lambda f, a, b, _: _sum(explained(f.scales, [a.scales, b.scales])),
         ),
         Metric(
-            name="Qabf",
-            title="edge transfer",
-            unit="1",
-            reference="Xydeas and Petrović, Electronics Letters 36(4), 2000",
-            measure=_qabf,
+            *("Qabf", "edge transfer", "1"),
+            "Xydeas and Petrović, Electronics Letters 36(4), 2000",
+            _qabf,
         ),
         Metric(
-            name="SSIM",
-            title="structural similarity",
-            unit="1",
-            reference="Wang et al., IEEE TIP 13(4), 2004",
-            measure=_ssim,
+            *("SSIM", "structural similarity", "1"),
+            "Wang et al., IEEE TIP 13(4), 2004",
+            lambda f, a, b, p: _sum(similarity(f.windows, [a.windows, b.windows], p.ssim_range)),
         ),
         Metric(
-            name="SD",
-            title="standard deviation",
-            unit="grey level",
-            reference="Rao, Meas. Sci. Technol. 8(4), 1997",
-            measure=_sd,
+            *("SD", "standard deviation", "grey level"),
+            "Rao, Meas. Sci. Technol. 8(4), 1997",
+            lambda f, _a, _b, _p: Parts(standard_deviation(f.image)),
             by_source=False,
         ),
         Metric(
-            name="SF",
-            title="spatial frequency",
-            unit="grey level/pixel",
-            reference="Eskicioglu and Fisher, IEEE Trans. Commun. 43(12), 1995",
-            measure=_sf,
+            *("SF", "spatial frequency", "grey level/pixel"),
+            "Eskicioglu and Fisher, IEEE Trans. Commun. 43(12), 1995",
+            lambda f, _a, _b, _p: Parts(spatial_frequency(f.image)),
             by_source=False,
         ),
         Metric(
-            name="AG",
-            title="average gradient",
-            unit="grey level/pixel",
-            reference="Cui et al., Optics Communications 341, 2015",
-            measure=_ag,
+            *("AG", "average gradient", "grey level/pixel"),
+            "Cui et al., Optics Communications 341, 2015",
+            lambda f, _a, _b, _p: Parts(average_gradient(f.image)),
             by_source=False,
         ),
         Metric(
-            name="SCD",
-            title="sum of the correlations of differences",
-            unit="1",
-            reference="Aslantas and Bendes, AEU 69(12), 2015",
-            measure=_scd,
+            *("SCD", "sum of the correlations of differences", "1"),
+            "Aslantas and Bendes, AEU 69(12), 2015",
+            lambda f, a, b, _: _sum(
+                difference_correlation(s.image, f.image, other.image) for s, other in ((a, b), (b, a))
+            ),
         ),
         Metric(
-            name="CC",
-            title="correlation coefficient",
-            unit="1",
-            reference="Pearson, Proc. R. Soc. Lond. 58, 1895",
-            measure=_cc,
+            *("CC", "correlation coefficient", "1"),
+            "Pearson, Proc. R. Soc. Lond. 58, 1895",
+            lambda f, a, b, _: _mean(correlation(f.image, s.image) for s in (a, b)),
         ),
         Metric(
-            name="PSNR",
-            title="peak signal-to-noise ratio",
-            unit="dB",
-            reference="Jagalingam and Hegde, Aquatic Procedia 4, 2015",
-            measure=_psnr,
+            *("PSNR", "peak signal-to-noise ratio", "dB"),
+            "Jagalingam and Hegde, Aquatic Procedia 4, 2015",
+            _psnr,
         ),
     )
 }
 
 TARGET = Measure(
-    name="Target",
-    title="contrast kept of thermal targets",
-    unit="1",
-    reference="edgefuse.metrics.targets",
+    *("Target", "contrast kept of thermal targets", "1"),
+    "edgefuse.metrics.targets",
     by_source=False,
 )
 FLICKER = Measure(
-    name="Flicker",
-    title="frame-to-frame change beyond the sources'",
-    unit="grey level",
-    reference="edgefuse.metrics.flicker",
+    *("Flicker", "frame-to-frame change beyond the sources'", "grey level"),
+    "edgefuse.metrics.flicker",
     by_source=False,
     higher_is_better=False,
 )

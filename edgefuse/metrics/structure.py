@@ -2,12 +2,14 @@
 
 Reference: Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 13(4), 2004, in the form that the field's evaluators
 call: sample covariance, windows that lie wholly inside the image, K1 = 0.01, K2 = 0.03.
-The sums of a window are exact integers here. With the data range of 2 that published figures carry,
-C2 is 0.0036, below what float32 leaves of a variance next to a mean of 255².
+With the data range of 2 that published figures carry, C2 is 0.0036, below what float32 leaves of a variance
+next to a mean of 255². So the pixels are taken around the image's mean grey level: the sums of a window are
+then integers that float32 holds exactly, and so are their products while the window's own mean is within 83
+grey levels of it. Beyond that, 49·Σxy and Σx·Σy are rounded alike, so a flat window stays exactly flat.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -15,25 +17,31 @@ from numpy.typing import NDArray
 
 from edgefuse.images import Image
 from edgefuse.metrics.bands import Banded
+from edgefuse.metrics.windows import uniform
 
 __all__ = ["WindowSums", "similarity", "ssim", "window_sums"]
 
 SIDE = 7
-COUNT = SIDE * SIDE
+COUNT = np.float32(SIDE * SIDE)
 SCALE = COUNT * (COUNT - 1)  # sample variance = (COUNT·Σx² − (Σx)²) / SCALE
+
+
+Floats: TypeAlias = NDArray[np.float32]
 
 
 class WindowSums(NamedTuple):
     """What SSIM needs of some rows of windows of an image; arrays but the first are `[rows, W - 6]`."""
 
-    image: Image
-    """The pixels under the windows, `[rows + 6, W]`."""
-    total: NDArray[np.int32]
-    """Σx of each window."""
-    square: NDArray[np.int32]
-    """(Σx)²."""
-    variance: NDArray[np.float32]
-    """49·Σx² − (Σx)², exact up to the final rounding."""
+    values: Floats
+    """The centred pixels under the windows, `[rows + 6, W]`."""
+    centred: Floats
+    """Their sum in each window."""
+    total: Floats
+    """Sum of the pixels themselves."""
+    square: Floats
+    """(Sum of the pixels)²."""
+    variance: Floats
+    """49·Σx² − (Σx)², of the centred pixels."""
 
 
 def ssim(a: Image, b: Image, data_range: float = 2.0) -> float:
@@ -53,24 +61,31 @@ def ssim(a: Image, b: Image, data_range: float = 2.0) -> float:
 
 def window_sums(image: Image, keep: bool = False) -> Banded[WindowSums]:
     """Return the part of `ssim` that depends on one image only."""
+    centre = np.float32(round(cv2.mean(image)[0]))
     height, width = (side - SIDE + 1 for side in image.shape)
-    return Banded(height, width, lambda rows: _window_sums(image[rows.start : rows.stop + SIDE - 1]), keep)
+
+    def make(rows: slice) -> WindowSums:
+        return _window_sums(image[rows.start : rows.stop + SIDE - 1], centre)
+
+    return Banded(height, width, make, keep)
 
 
-def _window_sums(image: Image) -> WindowSums:
-    total = np.ascontiguousarray(_sums(image))
-    square = total * total
-    variance = _sums(np.multiply(image, image, dtype=np.uint16)) * np.int32(COUNT)
-    variance -= square
-    return WindowSums(image, total, square, variance.astype(np.float32))
+def _window_sums(image: Image, centre: np.float32) -> WindowSums:
+    values = image.astype(np.float32)
+    values -= centre
+    centred, variance = uniform(values, SIDE), uniform(np.square(values), SIDE)
+    variance *= COUNT
+    variance -= np.square(centred)
+    total = centred + COUNT * centre
+    return WindowSums(values, centred, total, np.square(total), variance)
 
 
 def similarity(
     image: Banded[WindowSums], others: Sequence[Banded[WindowSums]], data_range: float
 ) -> list[float]:
     """Return the SSIM of an image with each of the others."""
-    c1 = np.float32((0.01 * data_range) ** 2 * COUNT**2)
-    c2 = np.float32((0.03 * data_range) ** 2 * SCALE)
+    c1 = np.float32((0.01 * data_range) ** 2) * COUNT**2
+    c2 = np.float32((0.03 * data_range) ** 2) * SCALE
     totals, windows = [0.0] * len(others), 0
     for band in range(len(image)):
         a = image[band]
@@ -82,28 +97,19 @@ def similarity(
 
 def _similarity(a: WindowSums, b: WindowSums, c1: np.float32, c2: np.float32) -> float:
     """Sum of the windows' SSIM."""
-    means = a.total * b.total
-    covariance = _sums(np.multiply(a.image, b.image, dtype=np.uint16)) * np.int32(COUNT)
-    covariance -= means
-    score = _twice_plus(means, c1)
-    score *= _twice_plus(covariance, c2)
-    below = np.add(a.square, b.square, out=means).astype(np.float32)
+    half = np.float32(0.5)
+    covariance = uniform(a.values * b.values, SIDE)
+    covariance *= COUNT
+    scratch = a.centred * b.centred
+    covariance -= scratch
+    covariance += c2 * half
+    score = np.multiply(a.total, b.total, out=scratch)
+    score += c1 * half
+    score *= covariance
+    below = np.add(a.square, b.square, out=covariance)
     below += c1
-    variances = a.variance + b.variance
-    variances += c2
-    below *= variances
     score /= below
-    return cv2.sumElems(score)[0]
-
-
-def _sums(values: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.int32]:
-    """Sum of every window that lies wholly inside."""
-    inside = slice(SIDE // 2, -(SIDE // 2))
-    return cv2.boxFilter(values, cv2.CV_32S, (SIDE, SIDE), normalize=False)[inside, inside]
-
-
-def _twice_plus(values: NDArray[np.int32], constant: np.float32) -> NDArray[np.float32]:
-    result = values.astype(np.float32)
-    result *= np.float32(2)
-    result += constant
-    return result
+    below = np.add(a.variance, b.variance, out=below)
+    below += c2
+    score /= below
+    return 4 * cv2.sumElems(score)[0]

@@ -1,4 +1,4 @@
-"""Gaussian windows as two matrix products with a banded matrix.
+"""Gaussian and uniform windows as two matrix products with a banded matrix.
 
 Sixteen neighbouring windows share most of their pixels. Taken together they are a product with a matrix
 of 16 shifted kernels, mostly zeros, and the matrix product of any BLAS is so much better tuned than a
@@ -6,68 +6,100 @@ filter's inner loop that this takes half the time of OpenCV's `sepFilter2D`, wit
 """
 
 from functools import cache
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["gaussian"]
+__all__ = ["gaussian", "uniform"]
 
 BLOCK = 16
 
-Floats: TypeAlias = NDArray[np.floating]
+Floats: TypeAlias = NDArray[np.float32]
 
 
-def gaussian(values: Floats, taps: int, step: int = 1) -> Floats:
+def gaussian(values: Floats, taps: int, step: int = 1, sign: int = 1) -> Floats:
     """Return the Gaussian mean, σ = taps / 5, of every `step`-th window that lies wholly inside.
 
     Args:
-        values: float32 or float64 `[H, W]`, both at least `taps`.
+        values: float32 `[H, W]`, both at least `taps`.
         taps: side of the square window, odd.
         step: distance of neighbouring windows, in both directions.
+        sign: −1 for the means times −1.
 
     Returns:
-        The same type, `[(H - taps) // step + 1, (W - taps) // step + 1]`.
+        float32 `[(H - taps) // step + 1, (W - taps) // step + 1]`.
     """
-    values = np.ascontiguousarray(values)
-    height, width = ((side - taps) // step + 1 for side in values.shape)
-    kernels, transposed = _kernels(taps, step, values.dtype)
-    span = kernels.shape[1]
+    return _windowed(values, _gaussian(taps, step, sign))
 
-    columns = np.empty((height, values.shape[1]), values.dtype)
+
+def uniform(values: Floats, side: int) -> Floats:
+    """Return the sum of every square window that lies wholly inside; exact for integers up to 2²⁴.
+
+    Args:
+        values: float32 `[H, W]`, both at least `side`.
+        side: of the window.
+
+    Returns:
+        float32 `[H - side + 1, W - side + 1]`.
+    """
+    return _windowed(values, _uniform(side))
+
+
+class _Kernels(NamedTuple):
+    taps: int
+    step: int
+    down: Floats
+    """`[16, 15·step + taps]`, one kernel a row, each `step` further to the right."""
+    across: Floats
+    """Its transpose, times the sign."""
+
+
+def _windowed(values: Floats, kernels: _Kernels) -> Floats:
+    values = np.ascontiguousarray(values)
+    taps, step, vertical, horizontal = kernels
+    rows, length = values.shape
+    height, width, span = (rows - taps) // step + 1, (length - taps) // step + 1, len(horizontal)
+
+    columns = np.empty((height, length), np.float32)
     full = height // BLOCK * BLOCK
     if full:
-        down, right = values.strides
-        shape = (full // BLOCK, span, values.shape[1])
-        blocks = np.ndarray(shape, values.dtype, values, 0, (BLOCK * step * down, down, right))
-        np.matmul(kernels, blocks, out=columns[:full].reshape(-1, BLOCK, values.shape[1]))
+        strides = (4 * BLOCK * step * length, 4 * length, 4)
+        blocks = np.ndarray((full // BLOCK, span, length), np.float32, values, 0, strides)
+        np.matmul(vertical, blocks, out=columns[:full].reshape(-1, BLOCK, length))
     if rest := height - full:
         used = (rest - 1) * step + taps
-        np.matmul(kernels[:rest, :used], values[full * step : full * step + used], out=columns[full:])
+        np.matmul(vertical[:rest, :used], values[full * step : full * step + used], out=columns[full:])
 
-    result = np.empty((height, width), values.dtype)
+    result = np.empty((height, width), np.float32)
     full = width // BLOCK * BLOCK
     if full:
-        down, right = columns.strides
-        shape = (full // BLOCK, height, span)
-        blocks = np.ndarray(shape, values.dtype, columns, 0, (BLOCK * step * right, down, right))
-        down, right = result.strides
-        shape = (full // BLOCK, height, BLOCK)
-        out = np.ndarray(shape, values.dtype, result, 0, (BLOCK * right, down, right))
-        np.matmul(blocks, transposed, out=out)
+        strides = (4 * BLOCK * step, 4 * length, 4)
+        blocks = np.ndarray((full // BLOCK, height, span), np.float32, columns, 0, strides)
+        strides = (4 * BLOCK, 4 * width, 4)
+        out = np.ndarray((full // BLOCK, height, BLOCK), np.float32, result, 0, strides)
+        np.matmul(blocks, horizontal, out=out)
     if rest := width - full:
         used = (rest - 1) * step + taps
         source = columns[:, full * step : full * step + used]
-        np.matmul(source, transposed[:used, :rest], out=result[:, full:])
+        np.matmul(source, horizontal[:used, :rest], out=result[:, full:])
     return result
 
 
 @cache
-def _kernels(taps: int, step: int, dtype: np.dtype[np.floating]) -> tuple[Floats, Floats]:
-    """`[16, 15·step + taps]`, one kernel a row, each `step` further to the right; and its transpose."""
-    kernel = cv2.getGaussianKernel(taps, taps / 5, cv2.CV_64F)[:, 0]
-    kernels = np.zeros((BLOCK, (BLOCK - 1) * step + taps), dtype)
+def _gaussian(taps: int, step: int, sign: int) -> _Kernels:
+    return _kernels(cv2.getGaussianKernel(taps, taps / 5, cv2.CV_64F)[:, 0], step, sign)
+
+
+@cache
+def _uniform(side: int) -> _Kernels:
+    return _kernels(np.ones(side), step=1, sign=1)
+
+
+def _kernels(kernel: NDArray[np.float64], step: int, sign: int) -> _Kernels:
+    taps = len(kernel)
+    down = np.zeros((BLOCK, (BLOCK - 1) * step + taps), np.float32)
     for row in range(BLOCK):
-        kernels[row, row * step : row * step + taps] = kernel
-    return kernels, np.ascontiguousarray(kernels.T)
+        down[row, row * step : row * step + taps] = kernel
+    return _Kernels(taps, step, down, np.ascontiguousarray(down.T * np.float32(sign)))
