@@ -163,7 +163,7 @@ def test_a_camera_is_recorded_by_the_command(
     command += ["--vis", "sim?size=64x48", "--out", str(tmp_path), "--duration", "3"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    with open_source(str(tmp_path / "ir.mkv"), "ir") as source:
+    with open_source(str(tmp_path / "ir"), "ir") as source:
         frames = list(iter(source.read, None))
     assert len(frames) > 24
     assert frames[-1].timestamp > 2.0

@@ -1,4 +1,4 @@
-import logging
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
@@ -149,37 +149,74 @@ def test_both_ways_to_look_counts_up_agree(monkeypatch: pytest.MonkeyPatch) -> N
     assert np.array_equal(ThermalFrontEnd()(image, 0.0), fast)
 
 
-def test_a_shutter_calibration_is_held_and_said(caplog: pytest.LogCaptureFixture) -> None:
-    front = ThermalFrontEnd(name="cam0")
-    states = []
-    with caplog.at_level(logging.INFO):
-        for n in range(90):
-            seed = 30 if 30 <= n < 60 else n  # a second behind the shutter
-            front(scene(7000, 9000, 5, seed), n / FPS)
-            states.append(front.state)
-    assert states[:30] == ["live"] * 30
-    assert states[45:60] == ["calibrating"] * 15
-    assert states[60:] == ["live"] * 30
-    assert front.calibrations == 1
-    assert [r.message for r in caplog.records] == ["cam0: shutter calibration, the picture is held"]
-
-
-def test_a_picture_that_stays_is_frozen(caplog: pytest.LogCaptureFixture) -> None:
-    front, image = ThermalFrontEnd(name="cam0"), scene(7000, 9000, 5)
-    for n in range(150):
-        front(image, n / FPS)
-    assert front.state == "frozen"
-    assert [r.levelname for r in caplog.records if "stood still" in r.message] == ["WARNING"]
-
-
-def test_a_camera_that_repeats_each_frame_is_live(caplog: pytest.LogCaptureFixture) -> None:
-    """Sensors of 9 Hz are often read out at 27 or 30."""
+def looks(frames: Iterable[np.ndarray], fps: float = FPS) -> list[str]:
+    """Return what a camera that sends these frames looks like after each."""
     front = ThermalFrontEnd()
-    with caplog.at_level(logging.INFO):
-        for n in range(60):
-            front(scene(7000, 9000, 5, seed=n // 3), n / 27)
-            assert front.state == "live"
-    assert not caplog.records
+    seen: list[str] = []
+    for n, image in enumerate(frames):
+        front(image, n / fps)
+        seen.append(front.look)
+    return seen
+
+
+def moving(count: int, dtype: type = np.uint16) -> list[np.ndarray]:
+    return [
+        (scene(7000, 9000, 5, n) // (1 if dtype == np.uint16 else 64)).astype(dtype) for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint8])
+def test_a_shutter_calibration_is_seen(dtype) -> None:
+    frames = moving(120, dtype)
+    seen = looks(frames[:90] + [frames[89]] * 45 + frames[90:])  # a second and a half behind the shutter
+    assert seen[:90] == ["live"] * 90
+    assert seen[100:135] == ["calibrating"] * 35
+    assert seen[135:] == ["live"] * 30
+
+
+def test_the_curve_is_held_behind_the_shutter() -> None:
+    front, frames = ThermalFrontEnd(), moving(10)
+    for n, image in enumerate(frames):
+        front(image, n / FPS)
+    shutter = scene(15_000, 17_000, 5)  # is warm; the curve sets out for it
+    front(shutter, 10 / FPS)
+    table = front._table.copy()
+    for n in range(11, 60):
+        front(shutter, n / FPS)
+    assert np.array_equal(front._table, table)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint8])
+def test_a_picture_that_stays_is_frozen(dtype) -> None:
+    frames = moving(90, dtype)
+    seen = looks(frames + [frames[-1]] * 120)
+    assert seen[90 + 80] == "calibrating"
+    assert seen[90 + 100 :] == ["frozen"] * 20
+
+
+def test_16_bits_are_frozen_from_the_first_frame_on() -> None:
+    assert looks([scene(7000, 9000, 5)] * 120)[-1] == "frozen"
+
+
+def test_a_coded_still_scene_is_not_frozen() -> None:
+    """What a codec skips comes out equal; the next key frame, a second later, does not."""
+    still = [image for image in moving(10, np.uint8) for _ in range(30)]
+    assert set(looks(still)) == {"live"}
+    assert set(looks([still[0]] * 200)) == {"live"}
+
+
+def test_a_clock_that_jumps_freezes_nothing() -> None:
+    front, (image,) = ThermalFrontEnd(), moving(1)
+    for stamp in (0.0, 0.03, 3600.0, 3600.03, -5.0):
+        front(image, stamp)
+        assert front.look != "frozen"
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint8])
+def test_a_camera_that_repeats_each_frame_is_live(dtype) -> None:
+    """Sensors of 9 Hz are often read out at 27 or 30."""
+    frames = [image for image in moving(40, dtype) for _ in range(3)]
+    assert set(looks(frames, 27)) == {"live"}
 
 
 def test_another_size_goes_on_with_the_curve() -> None:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from edgefuse.errors import InputError
 from edgefuse.images import Image, as_visible
-from edgefuse.runtime.sources.base import Frame, Role, Source
+from edgefuse.runtime.sources.base import NAMES, ROLES, Frame, Role, Source
+from edgefuse.runtime.sources.paced import RealTime
 from edgefuse.runtime.supervise import Connection, Supervisor
-from edgefuse.runtime.thermal import ThermalFrontEnd
+from edgefuse.runtime.thermal import Look, ThermalFrontEnd
 from edgefuse.runtime.timing import StageTimes
 
 __all__ = ["NAMES", "ROLES", "Capture", "Counts", "Prepare"]
@@ -25,10 +26,8 @@ logger = logging.getLogger(__name__)
 Prepare: TypeAlias = Callable[[NDArray[Any], float], Image]
 """Makes 8-bit pictures of a camera's frames, in its capture thread: (image, timestamp) → uint8."""
 
-ROLES: tuple[Role, Role] = ("ir", "vis")
-NAMES: dict[Role, str] = {"ir": "infrared", "vis": "visible"}
 QUEUE = 4  # frames of a recording that are read ahead
-JOIN_SECONDS = 1.0
+JOIN_SECONDS = 0.5  # for a camera to finish its read; one that is silent is left behind in it
 
 
 @dataclass
@@ -64,10 +63,11 @@ class Capture:
         self.counts: dict[Role, Counts] = {role: Counts() for role in ROLES}
         self.errors: dict[Role, BaseException] = {}
         self._prepare: dict[Role, Prepare] = {
-            "ir": ThermalFrontEnd(name=cameras["ir"].name),
+            "ir": ThermalFrontEnd(),
             "vis": lambda image, _: as_visible(image),
             **(prepare or {}),
         }
+        self._cameras = {role for role, camera in cameras.items() if _is_camera(camera)}
         self._times = times
         self._changed = threading.Condition()
         self._frames: dict[Role, deque[Frame]] = {role: deque() for role in ROLES}
@@ -79,7 +79,7 @@ class Capture:
 
     def _supervisor(self, role: Role, camera: Source | Connection) -> Supervisor:
         return Supervisor(
-            NAMES[role],
+            role,
             camera,
             lambda frame, lost: self._arrived(role, frame, lost),
             lambda error: self._over(role, error),
@@ -143,20 +143,25 @@ class Capture:
                 self.counts[role].dropped += len(self._frames[role])
                 self._frames[role].clear()
 
-    def _arrived(self, role: Role, frame: Frame, lost: int) -> None:
-        """Take a frame from a capture thread."""
-        counts = self.counts[role]
+    def _arrived(self, role: Role, frame: Frame, lost: int) -> Look | None:
+        """Take a frame from a capture thread; return what it looks like, if it is a camera's."""
+        counts, prepare = self.counts[role], self._prepare[role]
         with self._changed:
             counts.captured += 1 + lost
             counts.dropped += lost
         try:
-            frame = replace(frame, image=self._prepare[role](frame.image, frame.timestamp))
+            frame = replace(frame, image=prepare(frame.image, frame.timestamp))
         except (InputError, cv2.error, ValueError, TypeError) as error:
             self._refused(role, error)
-            return
+            return None
+        look = prepare.look if role in self._cameras and isinstance(prepare, ThermalFrontEnd) else None
+        if look == "frozen":
+            counts.dropped += 1
+            return look
         self._times.record(f"capture_{role}", time.perf_counter() - self._waited[role])
         self._put(role, frame)
         self._waited[role] = time.perf_counter()
+        return look
 
     def _refused(self, role: Role, error: Exception) -> None:
         """Count a frame that is no picture, and say why if that is new."""
@@ -185,3 +190,8 @@ class Capture:
                 self.errors[role] = error
             self._ended.add(role)
             self._changed.notify_all()
+
+
+def _is_camera(camera: Source | Connection) -> bool:
+    """Whether pictures that repeat are a matter of the camera, not of what was recorded."""
+    return isinstance(camera, Connection) or (camera.live and not isinstance(camera, RealTime))

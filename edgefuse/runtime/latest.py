@@ -9,6 +9,7 @@ __all__ = ["Latest"]
 
 KEPT = 4  # frames of the partner to choose from
 GRACE = 2.0  # seconds in which a camera may come up before the other is shown alone
+QUIET = 0.5  # seconds without a frame that are no stutter
 MOST_WAIT = 0.02  # seconds that a frame waits for a partner that is nearer in time
 VAIN_WAITS, RETRY = 5, 32  # after so many waits in vain, only every 32nd frame tries again
 
@@ -18,7 +19,8 @@ class Latest:
 
     A frame of the leading camera waits up to 20 ms for a partner that is about to come and will be
     nearer. Without a partner it is shown alone once the other camera is silent; while the leading
-    camera is silent, the other's frames are. Frames that are both too far apart are in no pair.
+    camera is silent, the other's frames are. Before it counts as silent, as during a shutter calibration, its
+    last frame is held for the other's. Frames that are both too far apart are in no pair.
 
     Args:
         rate: the leading camera; the other's frames can serve several of its frames.
@@ -40,6 +42,7 @@ class Latest:
         self._rate, self._partner, self._limit = rate, other(rate), limit
         self._lead: Held | None = None
         self._lead_came = 0.0
+        self._held: Held | None = None  # the last leading frame that was in a pair
         self._partners: deque[Held] = deque()
         self._seen: dict[Role, float] = {}
         self._begun: float | None = None
@@ -66,15 +69,15 @@ class Latest:
         """Return the leading frame with its partner, or one frame alone while the other camera is silent."""
         lead = self._lead
         if lead is None:
-            return self._partner_alone(now)
+            return self._without_lead(now)
         best = min(self._partners, key=lambda held: abs(held.at - lead.at), default=None)
         silent = self._silent(self._partner, now)
         if best is not None and abs(best.at - lead.at) <= self._most_skew():
             if not silent and self._waits_on(lead, best, now):
                 return None
-            self._lead = None
+            self._lead, self._held = None, lead
             return pair_of(self._rate, lead, best)
-        if silent:
+        if silent or self._quiet(self._partner, now):
             self._lead = None
             return alone(self._rate, lead)
         if best is not None and not self._waits_on(lead, best, now):
@@ -103,14 +106,25 @@ class Latest:
             return self._begun is not None and now - self._begun > GRACE
         return now - self._seen[role] > self.silences[role]
 
+    def _quiet(self, role: Role, now: float) -> bool:
+        """Whether a frame is overdue, though the camera may not count as silent yet."""
+        return role in self._seen and now - self._seen[role] > max(QUIET, 3 * self.periods[role])
+
     def _most_skew(self) -> float:
         return self.silences[self._partner] if self._limit is None else self._limit
 
-    def _partner_alone(self, now: float) -> Pair | None:
-        """While the leading camera is silent: the other's newest frame, unless it was shown already."""
-        if not self._partners or self._partners[-1].used or not self._silent(self._rate, now):
+    def _without_lead(self, now: float) -> Pair | None:
+        """While no leading frame comes: the other's newest one, unless it was shown already."""
+        partner = self._partners[-1] if self._partners else None
+        if partner is None or partner.used:
             return None
-        return alone(self._partner, self._partners[-1])
+        if self._silent(self._rate, now):
+            return alone(self._partner, partner)
+        held = self._held
+        if held is None or not self._quiet(self._rate, now):
+            return None
+        limit = self.silences[self._rate] if self._limit is None else self._limit
+        return pair_of(self._partner, partner, held) if abs(held.at - partner.at) <= limit else None
 
     def _patience(self) -> float:
         return min(MOST_WAIT, self.periods[self._rate] / 2)

@@ -136,6 +136,7 @@ def _source_report(session: Session, role: Role) -> SourceReport:
         unpaired=unpaired,
         state=health.state,
         losses=health.losses,
+        calibrations=health.calibrations,
         reconnects=health.reconnects,
         abandoned=health.abandoned,
         down=health.down,

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 
 from edgefuse.runtime.clocks import ClockReport
+from edgefuse.runtime.health import State
 from edgefuse.runtime.quality import QualityReport
 from edgefuse.runtime.sources.base import Role
-from edgefuse.runtime.supervise import State
 from edgefuse.runtime.timing import Histogram, StageStats
 
 __all__ = ["Progress", "Report", "SinkReport", "SourceReport"]
@@ -32,6 +32,8 @@ class SourceReport:
     """At the end of the run."""
     losses: int = 0
     """How often the camera was lost."""
+    calibrations: int = 0
+    """How often infrared stood still or was silent for up to 3 s, as behind its shutter: no losses."""
     reconnects: int = 0
     """How often it was opened again."""
     abandoned: int = 0

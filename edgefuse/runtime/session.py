@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Self
 
+import cv2
+
 from edgefuse.errors import EdgefuseError, SourceError
 from edgefuse.images import Image
 from edgefuse.runtime.capture import NAMES, ROLES, Capture, Prepare
 from edgefuse.runtime.clocks import Clock
 from edgefuse.runtime.config import LiveConfig, Stop
 from edgefuse.runtime.fallback import Fallback
+from edgefuse.runtime.health import State
 from edgefuse.runtime.latest import Latest
 from edgefuse.runtime.pairing import Every, Pair, Pairer, other
 from edgefuse.runtime.quality import Quality
@@ -19,7 +22,7 @@ from edgefuse.runtime.report import Progress
 from edgefuse.runtime.sinks.base import FrameStats, FusedFrame
 from edgefuse.runtime.sources.base import Frame, Role, Source
 from edgefuse.runtime.sources.paced import RealTime
-from edgefuse.runtime.supervise import Connection, State, silence
+from edgefuse.runtime.supervise import Connection
 from edgefuse.runtime.tally import Tally
 from edgefuse.runtime.timing import StageTimes
 
@@ -103,6 +106,8 @@ class Session:
         """Stop reading, and count what is left over. Can be called twice."""
         self.capture.close()
         self.pairer.finish()
+        if not self.tally.frames and self._told is not None:  # not one could be
+            self.error = self.error or self._told
         if self.quality is not None:
             self.quality.stop()
 
@@ -167,7 +172,7 @@ class Session:
         try:
             with self.times.measure("fuse"):
                 fused = self.fuse(pair.ir.image, pair.vis.image)
-        except EdgefuseError as error:
+        except (EdgefuseError, cv2.error) as error:
             self._refuse(pair, error)
             return None
         latency = time.monotonic() - pair.captured
@@ -183,9 +188,9 @@ class Session:
             self.quality.offer(frame)
         return frame
 
-    def _refuse(self, pair: Pair, error: EdgefuseError) -> None:
-        """A camera may come back with pictures that cannot be fused: that is counted, and goes on."""
-        if not self.capture.live or not self.tally.frames:
+    def _refuse(self, pair: Pair, error: Exception) -> None:
+        """A camera may give pictures that cannot be fused, and then others: that is counted, and goes on."""
+        if not self.capture.live:
             raise error
         self.tally.refuse(pair)
         if str(error) != self._told:
@@ -207,11 +212,11 @@ class Session:
         health = {role: supervisor.health for role, supervisor in self.capture.supervisors.items()}
         if isinstance(self.pairer, Latest):
             for role, supervisor in self.capture.supervisors.items():
-                self.pairer.silences[role] = silence(supervisor.fps)
+                self.pairer.silences[role] = supervisor.health.patience
                 self.pairer.periods[role] = 1 / supervisor.fps
         if self.config.on_loss == "stop":
             for role, how in health.items():
-                if how.state is State.LOST or (how.state is State.WAITING and how.reason):
+                if how.state in (State.LOST, State.FAILED) or (how.state is State.WAITING and how.reason):
                     self.error = how.reason
                     self.stop(f"the {NAMES[role]} source was lost")
         if now - self._shown >= PROGRESS_SECONDS:
@@ -254,7 +259,14 @@ class Session:
         short, long = self.cameras[ended], self.cameras[other(ended)]
         if not left or isinstance(short, Connection) or isinstance(long, Connection):
             return
-        extra = f" by {long.length - short.length} frames" if long.length and short.length else ""
+        extra = ""
+        if long.length and short.length and self.by_number:
+            extra = f" by {long.length - short.length} frames"
+        elif long.length and short.length:
+            seconds = long.length / long.fps - short.length / short.fps
+            if seconds <= max(1 / long.fps, 1 / short.fps):
+                return  # the last frames of equal stretches of time do not coincide
+            extra = f" by {seconds:.1f} s"
         logger.warning("%s is longer than %s%s: its rest is not fused", long.name, short.name, extra)
 
     def _pairer(self) -> Pairer:

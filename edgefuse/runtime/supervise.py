@@ -5,14 +5,15 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from types import TracebackType
 from typing import Self
 
 from edgefuse.errors import LostError, SourceError
-from edgefuse.runtime.sources.base import Frame, Source
+from edgefuse.runtime.health import Health, State
+from edgefuse.runtime.sources.base import NAMES, Frame, Role, Source
+from edgefuse.runtime.thermal import Look
 
-__all__ = ["Connection", "Health", "State", "Supervisor", "silence"]
+__all__ = ["Connection", "Supervisor"]
 
 logger = logging.getLogger(__name__)
 
@@ -20,21 +21,8 @@ FIRST_DELAY, MOST_DELAY = 0.1, 1.0  # seconds between two attempts to open; doub
 SETTLED_SECONDS = 1.0  # a connection that lived so long has earned a quick first attempt
 READ_PATIENCE = 3.0  # seconds that a read may take longer than the source's own limit
 OPEN_PATIENCE = 12.0  # seconds that an opening may take; libraries have shorter timeouts of their own
-MOST_HUNG = 4  # threads left behind that have not come back; no more are started beside them
-QUIET_SECONDS = 10.0  # a camera that comes and goes is not logged more often
+MOST_HUNG = 4  # threads left behind that have not come back; beside them, one more tries
 MOST_LOST = 10_000  # frames; a larger gap in the numbers is a counter that started anew
-
-
-class State(StrEnum):
-    """How a camera is."""
-
-    WAITING = "waiting"
-    """Has not given a frame yet."""
-    LIVE = "live"
-    LOST = "lost"
-    """Has given frames, and gives none now: an error, or nothing for `silence(fps)` seconds."""
-    ENDED = "ended"
-    """A recording is over, or a source failed that cannot be opened again."""
 
 
 @dataclass(frozen=True)
@@ -55,28 +43,6 @@ class Connection:
         """What is opened through it is closed by whoever opened it."""
 
 
-@dataclass
-class Health:
-    """What a camera went through."""
-
-    state: State = State.WAITING
-    losses: int = 0
-    """How often it was lost."""
-    reconnects: int = 0
-    """How often it was opened again."""
-    abandoned: int = 0
-    """Threads that were left behind, hanging inside a driver or library."""
-    down: float = 0.0
-    """Seconds without it, the present loss not counted in."""
-    reason: str = ""
-    """Of the last loss, for people."""
-
-
-def silence(fps: float) -> float:
-    """Return after how many seconds without a frame a camera of that rate counts as lost."""
-    return max(0.5, 3.0 / fps)
-
-
 class _Life:
     """One thread with the source that it reads."""
 
@@ -91,35 +57,36 @@ class Supervisor:
     """Reads one camera or recording.
 
     Args:
-        what: for messages: `infrared`.
+        role: of the camera; infrared may be silent for as long as its shutter calibration takes.
         camera: an open source, which ends when it fails or is over and is closed by its owner; or a
             `Connection`, which is opened and closed here, again and again.
-        deliver: gets every frame with the number of frames lost before it, in a thread.
+        deliver: gets every frame with the number of frames lost before it, in a thread. May say what the
+            frame looks like.
         ended: called in a thread, once, when nothing more will come; with the error that ended it, if any.
     """
 
     def __init__(
         self,
-        what: str,
+        role: Role,
         camera: Source | Connection,
-        deliver: Callable[[Frame, int], None],
+        deliver: Callable[[Frame, int], Look | None],
         ended: Callable[[BaseException | None], None],
     ) -> None:
-        self.health = Health()
         self.name = camera.name
-        self.fps = 25.0 if isinstance(camera, Connection) else camera.fps
-        self._what, self._deliver, self._tell_end = what, deliver, ended
+        self.health = Health(role, self.name, 25.0 if isinstance(camera, Connection) else camera.fps)
+        self._thread_name = f"capture-{NAMES[role]}"
+        self._deliver, self._tell_end = deliver, ended
         self._connection = camera if isinstance(camera, Connection) else None
         self._live = True if isinstance(camera, Connection) else camera.live
-        self._lock = threading.Lock()
         self._closing = threading.Event()
         self._opened = self._connection is None
-        self._last = 0.0  # time.monotonic() of the last frame
-        self._lost_at = 0.0
-        self._quiet_until = 0.0
-        self._told = False
         self._hung: list[_Life] = []
         self._life = _Life(None if isinstance(camera, Connection) else camera)
+
+    @property
+    def fps(self) -> float:
+        """Nominal frames per second, as far as they are known."""
+        return self.health.fps
 
     def start(self) -> None:
         """Start reading."""
@@ -127,20 +94,29 @@ class Supervisor:
 
     def check(self, now: float) -> None:
         """Notice silence and hanging threads; to be called several times a second."""
-        if self._live and self.health.state is State.LIVE and now - self._last > silence(self.fps):
-            self._lose(f"{self.name}: no frame for {now - self._last:.1f} s")
-        if self._connection is None or self.health.state is State.ENDED:
+        if self._live:
+            self.health.check(now)
+        if self._connection is None or self.health.state is State.ENDED or self._closing.is_set():
             return
+        since = self._life.busy_since
+        if since is not None and now - since > self._life.patience:
+            self._replace()
+
+    def _replace(self) -> None:
+        """Leave a thread that hangs behind, and start another one while there are not too many."""
         self._hung = [life for life in self._hung if life.thread and life.thread.is_alive()]
-        life = self._life
-        since = life.busy_since
-        stuck = since is not None and now - since > life.patience
-        if stuck and len(self._hung) < MOST_HUNG and not self._closing.is_set():
-            self._hung.append(life)
+        if len(self._hung) < MOST_HUNG:
+            self._hung.append(self._life)
             self.health.abandoned += 1
-            self._lose(f"{self.name} does not answer: its thread is left behind and replaced")
+            self.health.lose(f"{self.name} does not answer: its thread is left behind and replaced")
             self._life = _Life(None)
             self._start(self._life)
+        elif self.health.state is not State.FAILED:
+            self.health.lose(
+                f"{self.name} has hung {self.health.abandoned + 1} times inside its driver or library: it is "
+                "tried again as soon as one of the threads that were left behind comes back",
+                State.FAILED,
+            )
 
     def stop(self) -> None:
         """Ask the thread to end."""
@@ -154,12 +130,10 @@ class Supervisor:
         thread.join(max(0.0, deadline - time.monotonic()))
         if thread.is_alive():
             logger.warning("%s does not answer and is left behind", self.name)
-        if self.health.state is State.LOST:
-            self.health.down += time.monotonic() - self._lost_at
+        self.health.finish()
 
     def _start(self, life: _Life) -> None:
-        name = f"capture-{self._what}"
-        life.thread = threading.Thread(target=self._work, args=(life,), name=name, daemon=True)
+        life.thread = threading.Thread(target=self._work, args=(life,), name=self._thread_name, daemon=True)
         life.thread.start()
 
     def _over(self, life: _Life) -> bool:
@@ -198,7 +172,7 @@ class Supervisor:
                     logger.debug("%s raised %r", self.name, error, exc_info=True)
                     error = SourceError(f"{self.name}: {type(error).__name__}: {error}")
                 if not self._over(life):
-                    self._lose(str(error))
+                    self.health.lose(str(error))
             finally:
                 self._close_source(life)
                 life.busy_since = None
@@ -210,7 +184,7 @@ class Supervisor:
     def _note_opening(self, source: Source) -> None:
         self.health.reconnects += self._opened
         self._opened = True
-        self.fps = source.fps
+        self.health.fps = source.fps
 
     def _close_source(self, life: _Life) -> None:
         """Close what was opened here; what a close may raise is of no use to anybody."""
@@ -235,34 +209,4 @@ class Supervisor:
                 return
             lost = frame.index - next_index if next_index is not None else 0
             next_index = frame.index + 1
-            self._find()
-            self._deliver(frame, lost if 0 < lost < MOST_LOST else 0)
-
-    def _find(self) -> None:
-        """A frame has come."""
-        with self._lock:
-            self._last = time.monotonic()
-            if self.health.state is State.LOST:
-                away = self._last - self._lost_at
-                self.health.down += away
-                logger.log(
-                    logging.INFO if self._told else logging.DEBUG, "%s is back after %.1f s", self._what, away
-                )
-            self.health.state = State.LIVE
-
-    def _lose(self, reason: str) -> None:
-        """No frame comes. Of attempts to open that fail for the same reason, the first is told."""
-        with self._lock:
-            news = reason != self.health.reason
-            self.health.reason = reason
-            if self.health.state is State.WAITING and news:
-                logger.warning("waiting for %s: %s", self._what, reason)
-            if self.health.state is not State.LIVE:
-                return
-            self.health.state = State.LOST
-            self.health.losses += 1
-            self._lost_at = time.monotonic()
-            self._told = self._lost_at >= self._quiet_until
-            if self._told:
-                self._quiet_until = self._lost_at + QUIET_SECONDS
-                logger.warning("%s lost: %s", self._what, reason)
+            self.health.find(self._deliver(frame, lost if 0 < lost < MOST_LOST else 0))

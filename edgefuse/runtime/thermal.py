@@ -11,7 +11,6 @@ scale, so that the curve is strictly rising where the scene is. CLAHE is left ou
 curve each to keep the promise above.
 """
 
-import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,12 +23,22 @@ from numpy.typing import NDArray
 from edgefuse.errors import InputError, unknown_name
 from edgefuse.images import Image, luma, plain
 
-__all__ = ["CURVES", "MAX_STEP", "ThermalConfig", "ThermalFrontEnd", "linear_curve", "plateau_curve"]
-
-logger = logging.getLogger(__name__)
+__all__ = [
+    "CALIBRATION_SECONDS",
+    "CURVES",
+    "MAX_STEP",
+    "Look",
+    "ThermalConfig",
+    "ThermalFrontEnd",
+    "linear_curve",
+    "plateau_curve",
+]
 
 Curve: TypeAlias = NDArray[np.float32]
 Polarity: TypeAlias = Literal["white", "black"]
+Look: TypeAlias = Literal["live", "calibrating", "frozen"]
+"""Whether frames are new. `calibrating`: the camera repeats one, as behind its shutter; `frozen`: for over
+3 s."""
 
 COUNTS = 65536
 MAX_STEP = 16.0
@@ -46,10 +55,12 @@ PLATEAU = 3.0
 """Where the histogram is cut off, in multiples of its mean."""
 SAMPLES = 20_000
 """Pixels that the histogram is taken from, about."""
-FREEZE_SECONDS = 3.0
-"""Longest shutter calibration; a picture that stands still for longer is said to be frozen."""
+CALIBRATION_SECONDS = 3.0
+"""Longest shutter calibration: the camera repeats a picture, or sends none."""
 NOTICE_SECONDS = 0.25
 """Repeats for a shorter time are those of a camera that delivers more frames than its sensor makes."""
+TRUST_SECONDS = 2.0
+"""Only 8-bit infrared that was never still for so long can freeze: a codec repeats a still scene too."""
 
 
 @dataclass(frozen=True)
@@ -148,35 +159,24 @@ class ThermalFrontEnd:
 
     Args:
         config: which curve and polarity.
-        name: of the source, for the log.
     """
 
-    def __init__(self, config: ThermalConfig | None = None, name: str = "infrared") -> None:
+    def __init__(self, config: ThermalConfig | None = None) -> None:
         self.config = config or ThermalConfig()
-        self.calibrations = 0
-        """Shutter calibrations so far."""
-        self._name = name
+        self.look: Look = "live"
+        """What the latest frame looks like beside those before it."""
         self._curve: Curve | None = None
         self._goal: Curve | None = None
         self._table = np.zeros(COUNTS, np.uint8)
         self._last: NDArray[Any] | None = None
         self._stamp = 0.0
+        self._clock = 0.0  # seconds of frames, over which the camera's clock cannot jump
         self._still_since: float | None = None
+        self._moving_since = 0.0
         if self.config.window is not None:
             low, high = self.config.window
             line = (np.arange(COUNTS) - low) * (255.0 / (high - low))
             self._use(np.clip(line, 0, 255).astype(np.float32))
-
-    @property
-    def state(self) -> Literal["live", "calibrating", "frozen"]:
-        """Whether 16-bit frames are new.
-
-        `calibrating`: the camera repeats one, as it does behind its shutter; `frozen`: for over 3 s.
-        """
-        still = self._stamp - self._still_since if self._still_since is not None else 0.0
-        if still < NOTICE_SECONDS:
-            return "live"
-        return "calibrating" if still <= FREEZE_SECONDS else "frozen"
 
     def __call__(self, image: NDArray[Any], timestamp: float) -> Image:
         """Convert one frame.
@@ -192,14 +192,12 @@ class ThermalFrontEnd:
             InputError: another pixel type or shape.
         """
         image = luma(plain(image))
-        if image.dtype == np.uint8 and self.config.agc == "auto" and self.config.window is None:
-            return cv2.bitwise_not(image) if self.config.polarity == "black" else image
-        before = self.state
         seconds = min(max(timestamp - self._stamp, 0.0), 1.0)
         self._stamp = timestamp
+        self._clock += seconds
         repeated = self._repeats(image)
-        if repeated and self.state != before:
-            self._say(self.state)
+        if image.dtype == np.uint8 and self.config.agc == "auto" and self.config.window is None:
+            return cv2.bitwise_not(image) if self.config.polarity == "black" else image
         # Behind the shutter there is nothing to learn about the scene: the curve is held.
         if not repeated and self.config.window is None:
             self._adapt(image, seconds)
@@ -235,27 +233,33 @@ class ThermalFrontEnd:
             self._table = 255 - self._table
 
     def _repeats(self, image: NDArray[Any]) -> bool:
-        """Note whether a 16-bit frame is the same as the one before.
-
-        8-bit pictures are not looked at: a codec repeats a still scene too.
-        """
+        """Note whether a frame is the same as the one before, and what that looks like."""
         last, self._last = self._last, image
-        if image.dtype == np.uint8 or last is None or image.shape != last.shape:
-            same = False
-        else:  # a few rows settle it for almost every frame
-            same = np.array_equal(image[::16], last[::16]) and np.array_equal(image, last)
+        same = (  # a few rows settle it for almost every frame
+            last is not None
+            and image.dtype == last.dtype
+            and np.array_equal(image[::16], last[::16])
+            and np.array_equal(image, last)
+        )
         if not same:
+            if self._still_for() >= NOTICE_SECONDS:
+                self._moving_since = self._clock
             self._still_since = None
         elif self._still_since is None:
-            self._still_since = self._stamp
+            self._still_since = self._clock
+        self.look = self._look(image.dtype == np.uint8)
         return same
 
-    def _say(self, state: str) -> None:
-        if state == "calibrating":
-            self.calibrations += 1
-            logger.info("%s: shutter calibration, the picture is held", self._name)
-        elif state == "frozen":
-            logger.warning("%s: the picture has stood still for over %g s", self._name, FREEZE_SECONDS)
+    def _still_for(self) -> float:
+        return self._clock - self._still_since if self._still_since is not None else 0.0
+
+    def _look(self, may_be_coded: bool) -> Look:
+        still = self._still_for()
+        if still < NOTICE_SECONDS or self._still_since is None:
+            return "live"
+        if may_be_coded and self._still_since - self._moving_since < TRUST_SECONDS:
+            return "live"
+        return "calibrating" if still <= CALIBRATION_SECONDS else "frozen"
 
 
 def _look_up(table: NDArray[np.uint8], image: NDArray[Any]) -> Image:

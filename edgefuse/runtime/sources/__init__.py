@@ -9,6 +9,7 @@ from edgefuse.runtime.sources.folder import ImageFolder
 from edgefuse.runtime.sources.gstreamer import Pipeline
 from edgefuse.runtime.sources.network import NetworkStream
 from edgefuse.runtime.sources.paced import RealTime
+from edgefuse.runtime.sources.recording import Recording
 from edgefuse.runtime.sources.simulated import SimulatedCamera
 from edgefuse.runtime.sources.spec import Spec, safe_name, yes_or_no
 from edgefuse.runtime.sources.video import VideoFile
@@ -33,6 +34,7 @@ SOURCES: dict[str, Any] = {
     "camera": Camera,
     "url": NetworkStream,
     "video": VideoFile,
+    "recording": Recording,
     "folder": ImageFolder,
 }
 
@@ -85,7 +87,7 @@ def front_end(text: str) -> ThermalFrontEnd:
     spec = Spec.parse(text)
     thermal, _ = spec.split(THERMAL)
     try:
-        return ThermalFrontEnd(ThermalConfig.from_options(thermal.options), spec.name)
+        return ThermalFrontEnd(ThermalConfig.from_options(thermal.options))
     except InputError as error:
         raise SourceError(f"{spec.name}: {error}") from None
 

@@ -6,12 +6,17 @@ from typing import Any, Literal, Protocol, Self, TypeAlias
 
 from numpy.typing import NDArray
 
-__all__ = ["READ_SECONDS", "Frame", "Role", "Source"]
+from edgefuse.runtime.thermal import CALIBRATION_SECONDS
+
+__all__ = ["NAMES", "READ_SECONDS", "ROLES", "Frame", "Role", "Source"]
 
 Role: TypeAlias = Literal["ir", "vis"]
 
-READ_SECONDS = 2.0
-"""Seconds without a frame after which a camera or stream counts as lost."""
+ROLES: tuple[Role, Role] = ("ir", "vis")
+NAMES: dict[Role, str] = {"ir": "infrared", "vis": "visible"}
+
+READ_SECONDS: dict[Role, float] = {"ir": CALIBRATION_SECONDS + 0.5, "vis": 2.0}
+"""Seconds without a frame after which a camera or stream is given up, and opened again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,7 @@ class Source(Protocol):
     """Nominal frames per second, over 0."""
     length: int | None
     """Frames in the recording, where that is known, if only about."""
-    limit: float = READ_SECONDS
+    limit: float = READ_SECONDS["vis"]
     """Seconds that `read` may take. A library that hangs can exceed them: its thread is lost then."""
 
     synchronised: bool = False

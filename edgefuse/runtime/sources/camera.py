@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from edgefuse.errors import LostError, SourceError
 from edgefuse.images import parse_size, size_of
 from edgefuse.runtime.opencv_video import open_capture
-from edgefuse.runtime.sources.base import READ_SECONDS, Role
-from edgefuse.runtime.sources.opencv import CaptureSource
+from edgefuse.runtime.sources.base import Role
+from edgefuse.runtime.sources.opencv import WAIT_SECONDS, CaptureSource
 from edgefuse.runtime.sources.spec import Spec, positive_number, yes_or_no
 
 __all__ = ["Camera"]
@@ -42,7 +42,6 @@ class Camera(CaptureSource):
         return re.fullmatch(r"cam\d{1,3}", target) is not None or target.startswith("/dev/")
 
     def __init__(self, spec: Spec, role: Role) -> None:
-        del role
         options = spec.read_options(
             {
                 "size": parse_size,
@@ -65,14 +64,14 @@ class Camera(CaptureSource):
         if isinstance(device, str):
             _check_device(spec.name, Path(device))
         # OpenCV waits for 10 s on its own; it reads this once, when the first camera is read.
-        os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", str(round(READ_SECONDS)))
+        os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", str(WAIT_SECONDS))
         capture = open_capture(device, cv2.CAP_V4L2 if linux else cv2.CAP_ANY, _settings(options, self._raw))
         if capture is None:
             raise LostError(
                 f"{spec.name}: {device} cannot be opened as a camera with these settings: it may be busy in "
                 "another program, not a capture device, or not offer that size, rate or format"
             )
-        super().__init__(spec.name, capture)
+        super().__init__(spec.name, capture, role)
         try:
             self._check_settings(options)
             # A camera that is busy in another program opens, and fails at the first frame.

@@ -4,7 +4,7 @@ import cv2
 
 from edgefuse.errors import LostError, SourceError
 from edgefuse.runtime.opencv_video import open_capture
-from edgefuse.runtime.sources.base import Role
+from edgefuse.runtime.sources.base import READ_SECONDS, Role
 from edgefuse.runtime.sources.opencv import CaptureSource
 from edgefuse.runtime.sources.spec import Spec
 
@@ -25,7 +25,6 @@ class Pipeline(CaptureSource):
         return target.startswith("gst:")
 
     def __init__(self, spec: Spec, role: Role) -> None:
-        del role
         pipeline = spec.target.removeprefix("gst:").strip()
         if not pipeline.split("!")[-1].strip().startswith("appsink"):
             raise SourceError(f"{spec.name}: the pipeline must end in ! appsink")
@@ -38,7 +37,7 @@ class Pipeline(CaptureSource):
             cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
             round(OPEN_SECONDS * 1000),
             cv2.CAP_PROP_READ_TIMEOUT_MSEC,
-            round(self.limit * 1000),
+            round(READ_SECONDS[role] * 1000),
         ]
         # Older versions refuse to be limited; what hangs in them is left to whoever supervises the source.
         capture = open_capture(pipeline, cv2.CAP_GSTREAMER, limits) or open_capture(
@@ -46,7 +45,7 @@ class Pipeline(CaptureSource):
         )
         if capture is None:
             raise LostError(f"{spec.name}: GStreamer cannot start this pipeline; try it with gst-launch-1.0")
-        super().__init__(spec.name, capture)
+        super().__init__(spec.name, capture, role)
         try:
             self._prove("is the source of the pipeline there?")
         except LostError:

@@ -5,21 +5,16 @@ from urllib.parse import urlsplit
 import av
 
 from edgefuse.errors import LostError, SourceError, unknown_name
-from edgefuse.runtime.sources.base import Frame, Role, Source
+from edgefuse.runtime.sources.base import READ_SECONDS, Frame, Role, Source
 from edgefuse.runtime.sources.decoder import Decoded, Decoder, rate_of
 from edgefuse.runtime.sources.spec import Spec, positive_number
 
 __all__ = ["NetworkStream"]
 
 SCHEMES = frozenset({"http", "https", "rtmp", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp"})
-REFUSED = (
-    av.error.HTTPUnauthorizedError,
-    av.error.HTTPForbiddenError,
-    av.error.HTTPNotFoundError,
-    av.error.InvalidDataError,
-    av.error.ProtocolNotFoundError,
-)
-"""Answers that another attempt will not change."""
+REFUSED = (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError, av.error.ProtocolNotFoundError)
+"""Answers that another attempt will not change. A server that has no such stream, or sends what is none, may
+have it in a moment: it starts before its cameras do."""
 MOST_UNTIMED = 25
 """Frames without a time, after which there will be none with one."""
 
@@ -45,7 +40,7 @@ class NetworkStream(Source):
             {"transport": _transport, "fps": positive_number, "timeout": positive_number}
         )
         scheme = _check(spec)
-        self.name = spec.name
+        self.name, self.limit = spec.name, READ_SECONDS[role]
         patience = options.get("timeout", self.open_seconds)
         # Little is looked at in advance, or a stream that is back would take another second to open.
         settings = {"analyzeduration": "300000", "fpsprobesize": "3"}
@@ -62,12 +57,12 @@ class NetworkStream(Source):
             raise LostError(f"{self.name} does not answer within {patience:g} s") from None
         except REFUSED as error:
             raise SourceError(
-                f"{self.name} cannot be used ({error.strerror}): check address and password"
+                f"{self.name} cannot be used ({error.strerror}): check user and password"
             ) from None
         except av.FFmpegError as error:
             raise LostError(f"{self.name} cannot be opened: {error.strerror}") from None
         except SourceError as error:
-            raise SourceError(f"{self.name} {error}") from None
+            raise LostError(f"{self.name} {error}") from None
         self.fps = options.get("fps") or rate_of(self._decoder.stream)
         self._next = 0
         self._offset: float | None = None  # server's clock minus ours

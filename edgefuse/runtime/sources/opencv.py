@@ -2,18 +2,23 @@
 
 import threading
 import time
+from collections import deque
+from statistics import median
 from typing import Any
 
 import cv2
 from numpy.typing import NDArray
 
 from edgefuse.errors import LostError
-from edgefuse.runtime.sources.base import Frame, Source
+from edgefuse.runtime.sources.base import READ_SECONDS, Frame, Role, Source
 
-__all__ = ["CaptureSource"]
+__all__ = ["WAIT_SECONDS", "CaptureSource", "Gaps"]
 
 DEFAULT_FPS = 25.0
 MOST_TORN = 10  # frames in a row that cannot be decoded
+WAIT_SECONDS = 1  # that the library waits for one frame; a camera may be silent for several times as long
+KNOWN_PERIODS = 9  # pauses between frames, whose median is the usual one
+MOST_PAUSE = 0.5  # seconds; longer, the camera was silent, and dropped nothing
 KERNEL_SECONDS = 5.0  # older than this, a timestamp is of another clock
 
 
@@ -23,8 +28,9 @@ class CaptureSource(Source):
     live = True
     length = None
 
-    def __init__(self, name: str, capture: Any) -> None:
+    def __init__(self, name: str, capture: Any, role: Role) -> None:
         self.name = name
+        self.limit = READ_SECONDS[role]
         # Some drivers report 0, others their clock (90000).
         reported = capture.get(cv2.CAP_PROP_FPS)
         self.fps = reported if 0 < reported <= 1000 else DEFAULT_FPS
@@ -32,6 +38,7 @@ class CaptureSource(Source):
         self._busy = threading.Lock()
         self._closing = False
         self._next = 0
+        self._gaps = Gaps(1 / self.fps)
         self._first: Frame | None = None
 
     def _prove(self, hint: str) -> None:
@@ -56,7 +63,7 @@ class CaptureSource(Source):
         for _ in range(MOST_TORN):
             with self._busy:
                 try:
-                    if self._closing or not self._capture.grab():
+                    if self._closing or not self._wait():
                         return None
                     arrived = time.monotonic()
                     captured = self._kernel_time(arrived)
@@ -66,10 +73,21 @@ class CaptureSource(Source):
                 finally:
                     if self._closing:
                         self._capture.release()
-            index, self._next = self._next, self._next + 1
+            index = self._next + (self._gaps.missing(captured) if captured != arrived else 0)
+            self._next = index + 1
             if ok and image is not None:
                 return Frame(self._decode(image), index, timestamp=captured, captured=captured)
         return None
+
+    def _wait(self) -> bool:
+        """Wait for a frame: again and again, where the library gives up sooner than it should."""
+        begun = time.monotonic()
+        while not self._capture.grab():
+            now = time.monotonic()
+            # What answers at once does not wait: the device is gone.
+            if self._closing or now - begun < 0.9 * WAIT_SECONDS or now - begun > self.limit - WAIT_SECONDS:
+                return False
+        return True
 
     def _kernel_time(self, arrived: float) -> float:
         """Return the driver's time of the frame where that is on `time.monotonic()`, else its arrival."""
@@ -87,3 +105,30 @@ class CaptureSource(Source):
                 self._capture.release()
             finally:
                 self._busy.release()
+
+
+class Gaps:
+    """Counts the frames that a driver has dropped, by the kernel's times of those that came.
+
+    OpenCV keeps the kernel's sequence numbers to itself. Where a single pause is as long as several frames,
+    those are missing; where pauses stay long, the camera has become slower, as many do in the dark.
+
+    Args:
+        period: nominal seconds between two frames.
+    """
+
+    def __init__(self, period: float) -> None:
+        self._periods = deque([period], maxlen=KNOWN_PERIODS)
+        self._before: float | None = None
+        self._doubtful = 0.0  # seconds of a pause that may have been several frames
+
+    def missing(self, captured: float) -> int:
+        """Return how many frames are known to be missing before the last one, given the time of the next."""
+        before, self._before = self._before, captured
+        if before is None:
+            return 0
+        usual, pause = median(self._periods), captured - before
+        self._periods.append(pause)
+        long, doubtful = pause > 1.5 * usual, self._doubtful
+        self._doubtful = pause if long and pause < MOST_PAUSE else 0.0
+        return max(0, round((doubtful + pause) / usual) - 2) if doubtful and not long else 0

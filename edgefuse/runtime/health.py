@@ -1,0 +1,144 @@
+"""How a camera is, and what it went through: frames and failures go in, states and messages come out."""
+
+import logging
+import threading
+import time
+from collections import deque
+from enum import StrEnum
+
+from edgefuse.runtime.sources.base import NAMES, Role
+from edgefuse.runtime.thermal import CALIBRATION_SECONDS, Look
+
+__all__ = ["Health", "State"]
+
+logger = logging.getLogger(__name__)
+
+QUIET_SECONDS = 10.0  # a camera that comes and goes is not logged more often
+REASONS = 8  # of one loss that are remembered, so that each is told once
+
+
+class State(StrEnum):
+    """How a camera is."""
+
+    WAITING = "waiting"
+    """Has not given a frame yet."""
+    LIVE = "live"
+    CALIBRATING = "calibrating"
+    """Infrared that repeats a picture or sends none, for up to 3 s, as behind its shutter: no fault."""
+    LOST = "lost"
+    """Has given frames, and gives none now: an error, or nothing for too long."""
+    FAILED = "failed"
+    """Hung again and again: every thread that may be left behind is. It returns if one of them does."""
+    ENDED = "ended"
+    """A recording is over, or a source failed that cannot be opened again."""
+
+
+PRESENT = (State.LIVE, State.CALIBRATING)
+AWAY = (State.LOST, State.FAILED)
+
+
+class Health:
+    """The state of one camera, with its history. What goes in may come from several threads.
+
+    Args:
+        role: infrared may be silent for as long as its shutter calibration takes.
+        name: of the source, for messages.
+        fps: its nominal rate, until it is known better.
+    """
+
+    def __init__(self, role: Role, name: str, fps: float) -> None:
+        self.state = State.WAITING
+        self.fps = fps
+        self.losses = 0
+        """How often it was lost."""
+        self.calibrations = 0
+        """How often infrared stood still or was silent for a moment, and then went on."""
+        self.reconnects = 0
+        """How often it was opened again."""
+        self.abandoned = 0
+        """Threads that were left behind, hanging inside a driver or library."""
+        self.down = 0.0
+        """Seconds without it, the present loss not counted in."""
+        self.reason = ""
+        """Of the last loss, for people."""
+        self.seen = 0.0
+        """`time.monotonic()` of the last frame."""
+        self._role, self._name, self._what = role, name, NAMES[role]
+        self._lock = threading.Lock()
+        self._lost_at = 0.0
+        self._quiet_until = 0.0
+        self._told = False
+        self._reasons: deque[str] = deque(maxlen=REASONS)
+
+    @property
+    def silence(self) -> float:
+        """Seconds without a frame that are more than a stutter."""
+        return max(0.5, 3.0 / self.fps)
+
+    @property
+    def patience(self) -> float:
+        """Seconds without a frame after which the camera is to be done without, as it is now."""
+        may_calibrate = self._role == "ir" and self.state in PRESENT
+        return max(CALIBRATION_SECONDS, self.silence) if may_calibrate else self.silence
+
+    def check(self, now: float) -> None:
+        """Notice silence."""
+        quiet = now - self.seen
+        if self.state in PRESENT and quiet > self.patience:
+            self.lose(f"{self._name}: no frame for {quiet:.1f} s")
+        elif self.state is State.LIVE and quiet > self.silence:
+            with self._lock:
+                self._calibrate("sends no picture")
+
+    def find(self, look: Look | None) -> None:
+        """Take note of a frame that has come."""
+        if look == "frozen":
+            self.lose(f"{self._name}: its picture has stood still for over {CALIBRATION_SECONDS:g} s")
+            return
+        with self._lock:
+            before, self.state, self.seen = self.state, State.LIVE, time.monotonic()
+            self._reasons.clear()
+            if before in AWAY:
+                away = self.seen - self._lost_at
+                self.down += away
+                level = logging.INFO if self._told else logging.DEBUG
+                logger.log(level, "%s is back after %.1f s", self._what, away)
+            if look != "calibrating":
+                self.calibrations += before is State.CALIBRATING
+            elif before is State.CALIBRATING:
+                self.state = State.CALIBRATING
+            else:
+                self._calibrate("repeats a picture")
+
+    def lose(self, reason: str, state: State = State.LOST) -> None:
+        """Take note that no frame comes. Each reason is told once per loss."""
+        with self._lock:
+            before, self.reason = self.state, reason
+            news = reason not in self._reasons
+            if news:
+                self._reasons.append(reason)
+            if before is State.WAITING and state is State.LOST:
+                if news:
+                    logger.warning("waiting for %s: %s", self._what, reason)
+                return
+            self.state = state
+            self.losses += before in PRESENT
+            if before not in AWAY:
+                self._lost_at = time.monotonic()
+                self._told = self._lost_at >= self._quiet_until
+                if self._told:
+                    self._quiet_until = self._lost_at + QUIET_SECONDS
+            if state is State.FAILED:
+                logger.error("%s failed: %s", self._what, reason)
+            elif news and self._told:
+                how = "lost" if before in PRESENT else "still lost"
+                logger.warning("%s %s: %s", self._what, how, reason)
+
+    def finish(self) -> None:
+        """Count a loss that lasts until the end."""
+        if self.state in AWAY:
+            self.down += time.monotonic() - self._lost_at
+
+    def _calibrate(self, how: str) -> None:
+        self.state = State.CALIBRATING
+        logger.info("%s %s, as during a shutter calibration: the picture is held", self._name, how)

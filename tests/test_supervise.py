@@ -1,0 +1,214 @@
+"""One camera that is kept going: its states, told by hand, without any real time but a thread's."""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from edgefuse.errors import LostError, SourceError
+from edgefuse.runtime.health import State
+from edgefuse.runtime.sources import Frame, Role, Source
+from edgefuse.runtime.supervise import MOST_HUNG, Connection, Supervisor
+from edgefuse.runtime.thermal import Look
+
+IMAGE = np.zeros((16, 16), np.uint8)
+
+
+class Told(Source):
+    """A camera that does what it is told: gives a frame of that look, or raises."""
+
+    name, live, fps, length = "told", True, 30.0, None
+
+    def __init__(self, orders: "queue.Queue[Look | SourceError]") -> None:
+        self._orders = orders
+        self._next = 0
+
+    def read(self) -> Frame | None:
+        order = self._orders.get()
+        if isinstance(order, SourceError):
+            raise order
+        self._next += 1
+        return Frame(IMAGE, self._next, time.monotonic(), time.monotonic())
+
+    def close(self) -> None:
+        pass
+
+
+class Rig:
+    """A supervised camera, and the orders it gets."""
+
+    def __init__(self, role: Role) -> None:
+        self.orders: queue.Queue[Look | SourceError] = queue.Queue()
+        self.opens: queue.Queue[SourceError | None] = queue.Queue()
+        self.look: Look = "live"
+        self.supervisor = Supervisor(role, Connection("told", self._open), self._deliver, lambda _: None)
+        self.supervisor.start()
+
+    def _open(self) -> Source:
+        error = self.opens.get()
+        if error is not None:
+            raise error
+        return Told(self.orders)
+
+    def _deliver(self, frame: Frame, lost: int) -> Look:
+        return self.look
+
+    def state(self) -> State:
+        return self.supervisor.health.state
+
+    def frame(self, look: Look = "live") -> None:
+        """Let a frame come, and wait until it is noted."""
+        before, self.look = self.supervisor.health.seen, look
+        self.orders.put(look)
+        until(
+            lambda: self.state() is State.LOST if look == "frozen" else self.supervisor.health.seen != before,
+        )
+
+    def later(self, seconds: float) -> None:
+        """Look round as if so many seconds had passed without a frame."""
+        self.supervisor.check(self.supervisor.health.seen + seconds)
+
+    def close(self) -> None:
+        self.supervisor.stop()
+        for _ in range(MOST_HUNG + 2):
+            self.opens.put(LostError("the end"))
+            self.orders.put(LostError("the end"))
+        self.supervisor.join(time.monotonic() + 5)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@pytest.fixture(autouse=True)
+def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgefuse.runtime.supervise.MOST_DELAY", 0.001)
+    monkeypatch.setattr("edgefuse.runtime.supervise.FIRST_DELAY", 0.001)
+
+
+@pytest.fixture
+def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    made = Rig(getattr(request, "param", "ir"))
+    made.opens.put(None)
+    yield made
+    made.close()
+
+
+def test_infrared_that_is_silent_for_a_moment_calibrates(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    for _ in range(2):
+        rig.frame()
+        assert rig.state() is State.LIVE
+        rig.later(0.4)
+        assert rig.state() is State.LIVE
+        for seconds in (0.6, 1.5, 2.9):
+            rig.later(seconds)
+            assert rig.state() is State.CALIBRATING
+            assert rig.supervisor.health.patience == 3.0
+    rig.frame()
+    health = rig.supervisor.health
+    assert (health.state, health.calibrations, health.losses, health.down) == (State.LIVE, 2, 0, 0.0)
+    assert (
+        caplog.messages == ["told sends no picture, as during a shutter calibration: the picture is held"] * 2
+    )
+
+
+def test_infrared_that_is_silent_for_longer_is_lost(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    rig.frame()
+    rig.later(1.0)
+    rig.later(3.1)
+    assert rig.state() is State.LOST
+    assert rig.supervisor.health.patience == 0.5
+    rig.frame()
+    health = rig.supervisor.health
+    assert (health.state, health.calibrations, health.losses) == (State.LIVE, 0, 1)
+    assert caplog.messages == ["infrared lost: told: no frame for 3.1 s"]
+
+
+@pytest.mark.parametrize("rig", ["vis"], indirect=True)
+def test_a_visible_camera_has_no_shutter(rig: Rig) -> None:
+    rig.frame()
+    rig.later(0.6)
+    assert rig.state() is State.LOST
+
+
+def test_an_error_is_no_calibration(rig: Rig) -> None:
+    rig.frame()
+    rig.later(1.0)
+    rig.orders.put(LostError("told: unplugged"))
+    until(lambda: rig.state() is State.LOST)
+    assert rig.supervisor.health.reason == "told: unplugged"
+
+
+def test_a_picture_that_stands_still_calibrates_then_is_lost(rig: Rig) -> None:
+    rig.frame()
+    rig.frame("calibrating")
+    assert rig.state() is State.CALIBRATING
+    rig.frame("frozen")
+    assert rig.state() is State.LOST
+    assert "stood still for over 3 s" in rig.supervisor.health.reason
+    rig.frame()
+    health = rig.supervisor.health
+    assert (health.state, health.losses, health.reconnects) == (State.LIVE, 1, 0)
+
+
+def test_each_reason_of_a_loss_is_told_once(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    rig.frame()
+    rig.orders.put(LostError("told: unplugged"))
+    for reason in ("refused", "refused", "not found", "refused", "not found"):
+        rig.opens.put(LostError(f"told: {reason}"))
+    rig.opens.put(None)
+    rig.frame()
+    assert caplog.messages == [
+        "infrared lost: told: unplugged",
+        "infrared still lost: told: refused",
+        "infrared still lost: told: not found",
+    ]
+
+
+def test_a_camera_that_is_waited_for_tells_each_reason_once(caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig("vis")
+    for reason in ("refused", "not found", "refused", "not found"):
+        rig.opens.put(LostError(f"told: {reason}"))
+    rig.opens.put(None)
+    rig.frame()
+    rig.close()
+    assert caplog.messages == [
+        "waiting for visible: told: refused",
+        "waiting for visible: told: not found",
+    ]
+
+
+def test_a_camera_that_always_hangs_fails_and_is_said_so(
+    rig: Rig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And comes back if it does: a thread that returns makes room for another attempt."""
+    rig.frame()  # and then the camera hangs, in reading and five times in opening
+    hung = rig.supervisor._life
+    for n in range(MOST_HUNG + 2):
+        until(lambda: rig.supervisor._life.busy_since is not None)
+        rig.supervisor.check(time.monotonic() + 60)
+        assert rig.supervisor.health.abandoned == min(n + 1, MOST_HUNG)
+        assert (rig.state() is State.FAILED) == (n >= MOST_HUNG)
+    names = [thread.name for thread in threading.enumerate()]
+    assert names.count("capture-infrared") == MOST_HUNG + 1
+    assert [record.levelname for record in caplog.records].count("ERROR") == 1
+    assert "infrared failed: told has hung 5 times inside its driver" in caplog.text
+    rig.orders.put("live")
+    assert hung.thread is not None
+    hung.thread.join(5)
+    rig.supervisor.check(time.monotonic() + 60)
+    assert rig.supervisor.health.abandoned == MOST_HUNG + 1, "one more attempt"
+    for _ in range(MOST_HUNG + 1):
+        rig.opens.put(None)
+    until(lambda: rig.supervisor._life.source is not None)
+    rig.orders.put("live")
+    until(lambda: rig.state() is State.LIVE)
+    assert rig.supervisor.health.losses == 1
