@@ -204,7 +204,7 @@ def simulated_pairs(size: tuple[int, int] | None, count: int = 4) -> tuple[str, 
     rendered = (max(MIN_SIDE, int(width / shrink)), max(MIN_SIDE, int(height / shrink)))
     rig = Rig(RigConfig(size=rendered))
     frames = [25 * k for k in range(count if width * height < HUGE else 1)]
-    return f"{len(frames)} frames of the simulated rig", [
+    return f"{len(frames)} {'frame' if len(frames) == 1 else 'frames'} of the simulated rig", [
         Pair(f"frame {n}", rig.frame("ir", n), rig.frame("vis", n)) for n in frames
     ]
 

@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from edgefuse.export.gates import failed_path, sentence
+from edgefuse.metrics import FIVE
 from edgefuse.spec import ModelSpec
 
 __all__ = ["failure", "table"]
@@ -88,7 +89,8 @@ def _receipt_rows(spec: ModelSpec, layers: dict[str, int] | None) -> list[tuple[
     if "ssim" in receipt:
         rows.append(("lowest SSIM", f"{receipt['ssim']:.5f}"))
     if receipt.get("metrics"):
-        changes = ", ".join(f"{name} {change:+.4f}" for name, change in receipt["metrics"].items())
+        metrics = receipt["metrics"]  # JSON has sorted them
+        changes = ", ".join(f"{name} {metrics[name]:+.4f}" for name in FIVE if name in metrics)
         rows.append(("metrics change", changes))
     if device := receipt.get("run_on"):
         rounding = spec.precision == "fp16" and device.endswith("cpu")
