@@ -26,6 +26,7 @@ COMMANDS = {
     "inspect": "inspect",
     "models": "models",
     "import-weights": "import_weights",
+    "reproduce": "reproduce",
 }
 
 app = typer.Typer(

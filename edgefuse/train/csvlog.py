@@ -24,10 +24,13 @@ class CsvLog:
     def __init__(self, path: Path, columns: Sequence[str], start: int = 0) -> None:
         self.path, self.columns = path, tuple(columns)
         kept = [row for row in self.rows() if row["step"] <= start] if start else []
+        replace_file(path, lambda partial: self._write(partial, kept))
+
+    def _write(self, path: Path, rows: list[dict[str, float]]) -> None:
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
-            writer.writerows(kept)
+            writer.writerows(rows)
 
     def append(self, row: dict[str, float]) -> None:
         """Write one row."""

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -21,7 +20,16 @@ from edgefuse.train.csvlog import CsvLog, plot_rows
 from edgefuse.train.data import TrainingSet
 from edgefuse.train.models import ADVERSARIAL
 
-__all__ = ["FIVE", "LOSSES", "OPPONENTS", "Progress", "RunRecord", "require_finite", "validate"]
+__all__ = [
+    "FIVE",
+    "LOSSES",
+    "OPPONENTS",
+    "Progress",
+    "RunRecord",
+    "require_finite",
+    "sample_tiles",
+    "validate",
+]
 
 LOSSES = ("total", "intensity", "gradient", "ssim")
 OPPONENTS = ("adversarial", "discriminator", "score_real", "score_fused")
@@ -46,7 +54,7 @@ class RunRecord:
     Args:
         folder: the run folder.
         config: the run's settings.
-        data: the images; the first pairs of epoch 0 become the samples.
+        data: the images; the first pairs to validate on become the samples, or some that are trained on.
         start: step that the run begins or goes on at; later rows of an older log are dropped.
         sample_every: steps between two sets of sample fusions, and two validations.
         on_progress: called with every row that is logged.
@@ -63,7 +71,8 @@ class RunRecord:
     ) -> None:
         self.folder, self.config, self.sample_every = folder, config, sample_every
         self.on_progress = on_progress
-        self.samples, self.held_out = data.samples(SAMPLES), data.validation
+        self.held_out = data.validation
+        self.samples = list(self.held_out[:SAMPLES]) or data.samples(SAMPLES)
         self.title = f"{config.model}, {config.paradigm}, {len(data.pairing):,} possible pairs"
         self.panels: list[tuple[str, ...]] = [(name,) for name in LOSSES]
         names: tuple[str, ...] = LOSSES
@@ -121,7 +130,7 @@ def validate(model: nn.Module, pairs: tuple[tuple[Image, Image], ...]) -> dict[s
 def write_samples(path: Path, model: nn.Module, pairs: list[tuple[Image, Image]]) -> None:
     """Fuse grey pairs and write them as rows infrared | visible | fused of one picture."""
     fuser = Fuser(TorchBackend(model, "sample"))
-    rows: list[Any] = []
+    rows: list[Image] = []
     for ir, vis in pairs:
         tiles = (ir, vis, fuser(ir, vis))
         framed = [cv2.copyMakeBorder(t, 0, GAP, 0, GAP, cv2.BORDER_CONSTANT, value=255) for t in tiles]
@@ -129,3 +138,10 @@ def write_samples(path: Path, model: nn.Module, pairs: list[tuple[Image, Image]]
     width = max(row.shape[1] for row in rows)
     rows = [np.pad(row, ((0, 0), (0, width - row.shape[1])), constant_values=255) for row in rows]
     write_image(path, np.vstack(rows))
+
+
+def sample_tiles(picture: Image, shape: tuple[int, int]) -> tuple[Image, Image, Image]:
+    """Cut infrared, visible and fused image of the first sample, of that shape, out of `write_samples`'."""
+    height, width = shape
+    ir, vis, fused = (picture[:height, k * (width + GAP) :][:, :width] for k in range(3))
+    return ir, vis, fused

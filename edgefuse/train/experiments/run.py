@@ -1,0 +1,209 @@
+"""Running one experiment: train its rows over the seeds, then write table, figures and numbers."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgefuse.errors import InputError, unknown_name
+from edgefuse.evaluate.candidates import Candidate, folder, trivial
+from edgefuse.evaluate.trivial import TRIVIAL
+from edgefuse.files import replace_file
+from edgefuse.metrics import PROTOCOLS
+from edgefuse.train.config import TrainConfig
+from edgefuse.train.experiments import figures
+from edgefuse.train.experiments.cells import PairSet, run_cell, score_pairs
+from edgefuse.train.experiments.grids import GRIDS, Row
+from edgefuse.train.experiments.tables import (
+    Results,
+    others_table,
+    relation,
+    relations_table,
+    rows_table,
+)
+from edgefuse.train.models import MODELS
+from edgefuse.train.record import Progress
+
+__all__ = ["Experiment", "reproduce"]
+
+POINTS = 8
+"""Steps at which Figs. 2 and 3 look at a run."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What `edgefuse reproduce` is told.
+
+    Raises:
+        InputError: an unknown name, no sets, or sizes below 1.
+    """
+
+    name: str
+    train: tuple[PairSet, ...]
+    tests: tuple[PairSet, ...]
+    models: tuple[str, ...]
+    bases: tuple[int, ...]
+    seeds: int
+    budget: TrainConfig
+    """Steps, patches, learning rate and losses of every training."""
+    protocol: str = "field"
+    limit: int | None = None
+    """Pairs of each test set to score; None: all."""
+    others: tuple[Path, ...] = ()
+    """Folders of images that other methods fused, for table4."""
+
+    def __post_init__(self) -> None:
+        if self.name not in GRIDS:
+            raise InputError(unknown_name("experiment", self.name, GRIDS))
+        if not self.train or not self.tests:
+            raise InputError("give at least one --train and one --test set")
+        if self.protocol not in PROTOCOLS:
+            raise InputError(unknown_name("protocol", self.protocol, PROTOCOLS))
+        for model in self.models:
+            if model not in MODELS:
+                raise InputError(unknown_name("model", model, MODELS))
+        if not self.models or not self.bases or min(*self.bases, self.seeds) < 1:
+            raise InputError("give at least one model, base size and seed, all sizes at least 1")
+        if self.limit is not None and self.limit < 1:
+            raise InputError(f"--limit is {self.limit}, it must be at least 1")
+
+    def rows(self) -> list[Row]:
+        """Return what is to be trained."""
+        return GRIDS[self.name](self.train, self.models, self.bases)
+
+
+def reproduce(
+    experiment: Experiment,
+    out: Path,
+    on_progress: Callable[[str, Progress], None] = lambda _name, _step: None,
+) -> Path:
+    """Run an experiment and return its report, a Markdown file.
+
+    The folder gets the report, the scores as JSON, plots, and `runs/` with every training. Trainings that
+    are there already are not repeated, so an interrupted experiment goes on where it was.
+
+    Args:
+        experiment: what to run.
+        out: the folder; made if it does not exist.
+        on_progress: called every few steps with the name of the training and its losses.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    rows, runs = experiment.rows(), out / "runs"
+    watched = experiment.name.startswith("fig")
+    budget = _watching(experiment) if watched else experiment.budget
+    results: list[Results] = []
+    for row in rows:
+        seeds = []
+        for seed in range(experiment.seeds):
+            name = row.cell.folder(seed)
+            scores = run_cell(
+                row.cell,
+                budget,
+                seed,
+                list(experiment.tests),
+                runs,
+                protocol=experiment.protocol,
+                limit=experiment.limit,
+                sample_every=max(1, budget.steps // POINTS) if watched else None,
+                on_progress=lambda step, name=name: on_progress(name, step),  # type: ignore[misc]
+            )
+            seeds.append(scores)
+        results.append(seeds)
+    _write_numbers(experiment, rows, results, out / f"{experiment.name}.json")
+    _draw(experiment, rows, results, out)
+    report = out / f"{experiment.name}.md"
+    text = _report(experiment, rows, results)
+    replace_file(report, lambda partial: partial.write_text(text, "utf-8"))
+    return report
+
+
+def _watching(experiment: Experiment) -> TrainConfig:
+    first = experiment.tests[0]
+    return replace(experiment.budget, val_ir=(str(first.ir),), val_vis=(str(first.vis),))
+
+
+def _write_numbers(
+    experiment: Experiment, rows: Sequence[Row], results: Sequence[Results], path: Path
+) -> None:
+    trainings = [
+        {"run": row.cell.folder(seed), "scores": scores}
+        for row, seeds in zip(rows, results, strict=True)
+        for seed, scores in enumerate(seeds)
+    ]
+    facts = {
+        "experiment": experiment.name,
+        "protocol": experiment.protocol,
+        "limit": experiment.limit,
+        "budget": experiment.budget.to_dict(),
+        "trainings": trainings,
+    }
+    text = json.dumps(facts, indent=2) + "\n"
+    replace_file(path, lambda partial: partial.write_text(text, "utf-8"))
+
+
+def _draw(experiment: Experiment, rows: Sequence[Row], results: Sequence[Results], out: Path) -> None:
+    name, runs = experiment.name, out / "runs"
+    if name == "table3":
+        for test in experiment.tests:
+            for model in experiment.models:
+                chosen = [k for k, row in enumerate(rows) if row.cell.model == model]
+                figures.metric_against_base(
+                    [rows[k] for k in chosen],
+                    [results[k] for k in chosen],
+                    test.name,
+                    out / f"table3-{model}-{test.name.replace('/', '.')}.png",
+                )
+    if name == "fig2":
+        folders = [[runs / row.cell.folder(s) for s in range(experiment.seeds)] for row in rows]
+        figures.convergence(rows, folders, out / "fig2.png")
+    if name == "fig3":
+        ((_, ir, _), *_) = experiment.tests[0].pairs(1)
+        shape = ir.shape[0], ir.shape[1]
+        figures.evolution(rows, [runs / row.cell.folder(0) for row in rows], shape, out / "fig3.png")
+
+
+def _report(experiment: Experiment, rows: Sequence[Row], results: Sequence[Results]) -> str:
+    budget = experiment.budget
+    parts = [
+        f"# {experiment.name}",
+        f"{budget.steps:,} steps of {budget.batch} patches of {budget.patch}×{budget.patch} for every row, "
+        f"{experiment.seeds} seeds (mean ± standard deviation); protocol `{experiment.protocol}`. "
+        "The paper's figures are those of its own sets, with every image stretched to 0..255.",
+    ]
+    for test in experiment.tests:
+        shown = min(experiment.limit or len(test), len(test))
+        parts += [f"## {test.name} ({shown} pairs)", rows_table(rows, results, test.name)]
+        if lines := _relations(experiment, rows, results, test.name):
+            parts += ["Seed by seed:", relations_table(lines)]
+        if experiment.name == "table4":
+            parts.append(others_table(_others(experiment, test), test.name))
+    return "\n\n".join(parts) + "\n"
+
+
+def _relations(
+    experiment: Experiment, rows: Sequence[Row], results: Sequence[Results], test: str
+) -> list[list[str]]:
+    """Compare the rows that the paper compares: one that is strictly paired with the next of its base."""
+    lines, strict = [], 0
+    for k, row in enumerate(rows):
+        cell, before = row.cell, rows[strict].cell
+        if cell.paradigm == "sptp":
+            strict = k
+            continue
+        if (before.model, before.base) != (cell.model, cell.base) or experiment.name == "table2":
+            continue
+        title = f"{cell.model}, base {cell.base}: {cell.paradigm} of {cell.pairs} pairs over sptp"
+        paper = rows[strict].paper, row.paper
+        both = (paper[0], paper[1]) if paper[0] and paper[1] else None
+        lines.append(relation(title, results[strict], results[k], test, both))
+    return lines
+
+
+def _others(experiment: Experiment, test: PairSet) -> dict[str, dict[str, float]]:
+    """Score the trivial fusions and the folders of other methods, with a subfolder a test set or none."""
+    candidates: list[Candidate] = [trivial(name) for name in TRIVIAL]
+    for path in experiment.others:
+        inner = path / test.name.replace("/", ".")
+        candidates.append(replace(folder(inner if inner.is_dir() else path), name=path.name))
+    pairs = test.pairs(experiment.limit)
+    return {c.name: score_pairs(c.open(), pairs, experiment.protocol) for c in candidates}

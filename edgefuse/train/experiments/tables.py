@@ -1,0 +1,73 @@
+"""The tables of an experiment as Markdown, with the spread over the seeds and the paper's figures."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgefuse.train.experiments.cells import Scores
+from edgefuse.train.experiments.grids import Row
+from edgefuse.train.experiments.published import published
+from edgefuse.train.record import FIVE
+
+__all__ = ["Results", "improvement", "others_table", "relation", "rows_table"]
+
+Results = list[dict[str, Scores]]
+"""Of one row: scores by test set, for every seed."""
+
+
+def rows_table(rows: Sequence[Row], results: Sequence[Results], test: str) -> str:
+    """Return mean ± standard deviation over the seeds, one row of the table a training."""
+    paper = any(row.paper for row in rows)
+    head = ["network", "mode", "infrared", "visible", "base", "pairs", *FIVE]
+    lines = [head + [f"paper {name}" for name in FIVE] * paper]
+    for row, seeds in zip(rows, results, strict=True):
+        cell = row.cell
+        own = [cell.model, cell.paradigm, cell.ir.name, cell.vis.name, str(cell.base), str(cell.pairs)]
+        own += [_spread([scores[test][name] for scores in seeds]) for name in FIVE]
+        if paper:
+            own += [f"{row.paper[name]:.2f}" if row.paper else "–" for name in FIVE]
+        lines.append(own)
+    return _markdown(lines, 6)
+
+
+def relation(
+    title: str, before: Results, after: Results, test: str, paper: tuple[Scores, Scores] | None
+) -> list[str]:
+    """Return a table row of what changes from one training to another, seed by seed."""
+    values = [title]
+    for name in FIVE:
+        gains = [new[test][name] - old[test][name] for old, new in zip(before, after, strict=True)]
+        values.append(_spread(gains, sign="+"))
+    gains = [improvement(old[test], new[test]) for old, new in zip(before, after, strict=True)]
+    values.append(_spread(gains, sign="+", digits=1) + " %")
+    return [*values, f"{improvement(*paper):+.1f} %" if paper else "–"]
+
+
+def improvement(before: Scores, after: Scores) -> float:
+    """Return the mean relative gain of the five metrics in percent, the paper's "Avg. Imp." (Table 3)."""
+    return float(np.mean([100 * (after[name] / before[name] - 1) for name in FIVE]))
+
+
+def relations_table(lines: list[list[str]]) -> str:
+    """Return `relation`s as one table."""
+    return _markdown([["", *FIVE, "mean gain", "paper's"], *lines], 1)
+
+
+def others_table(scores: dict[str, Scores], test: str) -> str:
+    """Return methods that were not trained here, and the paper's rows where the test set is one of its."""
+    lines = [["method", *FIVE]]
+    lines += [[name, *(f"{values[metric]:.3f}" for metric in FIVE)] for name, values in scores.items()]
+    for row in published("table4"):
+        if row.test.lower() in test.lower():
+            lines.append([f"{row.model} (the paper's figures)", *(f"{row.scores[m]:.2f}" for m in FIVE)])
+    return _markdown(lines, 1)
+
+
+def _spread(values: Sequence[float], sign: str = "", digits: int = 3) -> str:
+    text = f"{np.mean(values):{sign}.{digits}f}"
+    return text if len(values) == 1 else f"{text} ± {np.std(values, ddof=1):.{digits}f}"
+
+
+def _markdown(lines: list[list[str]], names: int) -> str:
+    rule = ["---"] * names + ["---:"] * (len(lines[0]) - names)
+    return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
