@@ -1,7 +1,9 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,8 +16,9 @@ from edgefuse.errors import InputError, LostError, SourceError
 from edgefuse.runtime.config import Stop
 from edgefuse.runtime.live import run
 from edgefuse.runtime.lossless import LosslessVideo, kind_of
-from edgefuse.runtime.recording import record
+from edgefuse.runtime.recording import RecordedCamera, record
 from edgefuse.runtime.sources import Frame, Source, front_end, open_source
+from edgefuse.runtime.sources.recording import part_name
 from edgefuse.runtime.sources.timesheet import STARTED_TAG, read_timesheet, timesheet_path
 from edgefuse.runtime.supervise import Connection
 
@@ -123,7 +126,7 @@ def test_two_recordings_are_copied_in_full(tmp_path: Path) -> None:
         (9, 0, None),
     ]
     for name, given in (("ir", ir), ("vis", vis)):
-        frames = frames_of(str(tmp_path / f"out/{name}.mkv"), name)
+        frames = frames_of(str(tmp_path / f"out/{name}"), name)
         assert all(np.array_equal(f.image, image) for f, image in zip(frames, given, strict=True))
         assert [f.timestamp for f in frames] == pytest.approx([n / 50 for n in range(len(given))])
 
@@ -153,7 +156,7 @@ def test_a_camera_that_comes_back_larger_gets_a_second_file(tmp_path: Path) -> N
 
     vis = ListSource(images("grey", 999, (20, 20)), True, 50)
     ir, _ = record({"ir": Connection("cam", open_camera), "vis": vis}, tmp_path, duration=1.0)
-    assert [path.name for path in ir.files] == ["ir.mkv", "ir-2.mkv"]
+    assert [path.name for path in ir.files] == ["0001.mkv", "0002.mkv"]
     assert ir.reconnects >= 1
     first, second = (frames_of(str(path), "ir") for path in ir.files)
     assert (first[0].image.shape, second[0].image.shape) == ((48, 64), (96, 128))
@@ -172,7 +175,7 @@ def test_it_ends_when_it_is_told_or_a_live_source_fails(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_ends_it_with_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgefuse.runtime.recording.RESERVE", 10**18)
+    monkeypatch.setattr("edgefuse.runtime.sinks.budget.RESERVE", 10**18)
     vis = ListSource(images("grey", 99), True)
     ir, _ = record({"ir": ListSource(images("grey", 99), True), "vis": vis}, tmp_path)
     assert ir.error is not None
@@ -186,7 +189,8 @@ def test_a_duration_must_be_positive(tmp_path: Path, duration: float) -> None:
 
 
 def test_a_recording_is_never_overwritten(tmp_path: Path) -> None:
-    (tmp_path / "ir.mkv").touch()
+    (tmp_path / "ir").mkdir()
+    (tmp_path / "ir" / "0001.mkv").touch()
     with pytest.raises(InputError, match="holds a recording already"):
         record({"ir": ListSource([]), "vis": ListSource([])}, tmp_path)
 
@@ -195,18 +199,20 @@ def test_a_replay_pairs_by_the_recorded_times_bit_for_bit(tmp_path: Path) -> Non
     """The cameras run at one rate, so that numbers would pair too: but one of them began late."""
     ir, vis = images("16-bit", 12, (48, 64)), images("colour", 12, (48, 64))
     for name, given, late in (("ir", ir, 0.2), ("vis", vis, 0.0)):
-        video = LosslessVideo(tmp_path / f"{name}.mkv", given[0], 25.0, TAGS)
-        for n, image in enumerate(given):
-            video.write(image, late + n / 25, n)
-        video.close()
+        (tmp_path / name).mkdir()
+        for first in (0, 5, 9):
+            video = LosslessVideo(tmp_path / name / part_name(first + 1), given[0], 25.0, TAGS)
+            for n in range(12)[first : {0: 5, 5: 9, 9: 12}[first]]:
+                video.write(given[n], late + n / 25, n)
+            video.close()
     seen = []
 
     def fuse(ir_image: np.ndarray, vis_image: np.ndarray) -> np.ndarray:
         seen.append((ir_image, vis_image))
         return vis_image.copy()
 
-    text = str(tmp_path / "ir.mkv?window=0-65535")
-    with open_source(text, "ir") as ir_source, open_source(str(tmp_path / "vis.mkv"), "vis") as vis_source:
+    text = str(tmp_path / "ir?window=0-65535")
+    with open_source(text, "ir") as ir_source, open_source(str(tmp_path / "vis"), "vis") as vis_source:
         run(ir_source, vis_source, fuse, prepare={"ir": front_end(text)})
     pairs = [
         (
@@ -216,6 +222,213 @@ def test_a_replay_pairs_by_the_recorded_times_bit_for_bit(tmp_path: Path) -> Non
         for ir_seen, vis_seen in seen
     ]
     assert pairs[-7:] == [(n, n + 5) for n in range(7)]
+
+
+# --- frames that are not like the others, parts, a size
+
+
+def check_account(*cameras: RecordedCamera) -> None:
+    for camera in cameras:
+        assert camera.captured == camera.written + camera.dropped + camera.failed
+
+
+ODD: dict[str, np.ndarray] = {
+    "float": np.zeros((48, 64), np.float32),
+    "four channels": np.zeros((48, 64, 4), np.uint8),
+    "16-bit colour": np.zeros((48, 64, 3), np.uint16),
+    "no pixels": np.zeros((0, 64), np.uint8),
+    "one dimension": np.zeros(64, np.uint8),
+    "smaller than a slice": np.zeros((1, 1), np.uint8),
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_a_frame_that_cannot_be_kept_is_left_out(
+    tmp_path: Path, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = images("grey", 8, (48, 64))
+    shown: list[np.ndarray] = [*given[:3], ODD[what], ODD[what], *given[3:], ODD[what]]
+    ir, vis = record({"ir": ListSource(shown), "vis": ListSource(images("grey", 5))}, tmp_path)
+    assert (ir.written, ir.failed, ir.dropped, ir.error) == (8, 3, 0, None)
+    assert (vis.written, vis.failed) == (5, 0)
+    frames = frames_of(str(tmp_path / "ir"), "ir")
+    assert all(np.array_equal(f.image, image) for f, image in zip(frames, given, strict=True))
+    assert len([m for m in caplog.messages if "is left out" in m]) == 1, "said once"
+    assert len(list((tmp_path / "ir").iterdir())) == 2 * len(ir.files)
+
+
+def test_a_frame_of_another_size_or_format_begins_a_part(tmp_path: Path) -> None:
+    given = [
+        *images("16-bit", 3, (48, 64)),
+        *images("16-bit", 2, (31, 17)),
+        *images("grey", 2, (31, 17)),
+        *images("colour", 2, (31, 17)),
+        *images("16-bit", 2, (48, 64)),
+    ]
+    ir, _ = record({"ir": ListSource(given), "vis": ListSource(images("grey", 5))}, tmp_path)
+    assert (ir.written, ir.failed, ir.error) == (len(given), 0, None)
+    assert [path.name for path in ir.files] == [f"{n:04d}.mkv" for n in range(1, 6)]
+    frames = frames_of(str(tmp_path / "ir"), "vis")
+    assert all(np.array_equal(f.image, image) for f, image in zip(frames, given, strict=True))
+    assert [f.index for f in frames] == list(range(len(given)))
+    assert [f.timestamp for f in frames] == pytest.approx([n / 50 for n in range(len(given))])
+
+
+@pytest.fixture(scope="module")
+def segmented(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[np.ndarray]]:
+    """Five seconds in parts of one second, of which the third is missing."""
+    folder = tmp_path_factory.mktemp("segmented")
+    given = images("16-bit", 50, (16, 24))
+    cameras = {"ir": ListSource(given, fps=10), "vis": ListSource(images("grey", 60), fps=12)}
+    ir, vis = record(cameras, folder, segment=1)  # type: ignore[arg-type]
+    assert [len(camera.files) for camera in (ir, vis)] == [5, 5]
+    for path in (folder / "ir").glob("0003.*"):
+        path.unlink()
+    return folder, given
+
+
+def test_parts_are_replayed_as_one(segmented: tuple[Path, list[np.ndarray]]) -> None:
+    folder, given = segmented
+    frames = frames_of(str(folder / "ir"), "ir")
+    left = [*range(20), *range(30, 50)]
+    assert [round(f.timestamp * 10) for f in frames] == left
+    assert [f.index for f in frames] == list(range(40))
+    assert all(np.array_equal(f.image, given[n]) for f, n in zip(frames, left, strict=True))
+    with open_source(str(folder / "ir"), "ir") as source:
+        assert (source.length, source.fps, source.synchronised) == (40, 10.0, True)
+
+
+@pytest.mark.parametrize("start", [0.05, 1.0, 1.55, 2.45, 3.0, 4.9])
+def test_parts_can_be_entered_anywhere(segmented: tuple[Path, list[np.ndarray]], start: float) -> None:
+    folder, given = segmented
+    expected = [n for n in (*range(20), *range(30, 50)) if n / 10 >= start - 0.051]
+    frames = frames_of(f"{folder}/ir?start={start}", "ir")
+    numbers = [round((f.timestamp + start) * 10) for f in frames]
+    assert numbers == expected or numbers == expected[1:]
+    assert all(np.array_equal(f.image, given[n]) for f, n in zip(frames, numbers, strict=True))
+    assert [f.index for f in frames] == list(range(len(frames)))
+
+
+def test_parts_can_be_played_again_and_at_another_rate(segmented: tuple[Path, list[np.ndarray]]) -> None:
+    folder, given = segmented
+    with open_source(f"{folder}/ir?loop=1&start=4", "ir") as source:
+        frames = [source.read() for _ in range(25)]
+    assert all(f is not None and np.array_equal(f.image, given[40 + n % 10]) for n, f in enumerate(frames))
+    assert [f.index for f in frames if f] == list(range(25))
+    assert [f.timestamp for f in frames if f] == pytest.approx([n / 10 for n in range(25)])
+    assert [f.timestamp for f in frames_of(f"{folder}/ir?fps=20")] == pytest.approx(
+        [n / 20 for n in range(40)]
+    )
+
+
+def test_a_damaged_part_is_left_out(
+    tmp_path: Path, segmented: tuple[Path, list[np.ndarray]], caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(segmented[0] / "ir", tmp_path / "ir")
+    (tmp_path / "ir" / "0001.mkv").write_bytes(b"")
+    with (tmp_path / "ir" / "0005.mkv").open("r+b") as file:
+        file.truncate(4000)
+    numbers = [round(f.timestamp * 10) for f in frames_of(str(tmp_path / "ir"), "ir")]
+    assert numbers[:20] == [*range(10, 20), *range(30, 40)]
+    assert len(numbers) < 30
+    assert any("is empty" in message for message in caplog.messages)
+    for path in (tmp_path / "ir").glob("*.mkv"):
+        path.write_bytes(b"no video at all")
+    with pytest.raises(SourceError, match="has no part that can be read"):
+        open_source(str(tmp_path / "ir"), "ir")
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*.mkv"))
+
+
+def test_a_largest_size_ends_a_recording(tmp_path: Path) -> None:
+    cameras = {role: ListSource(images("grey", 90, (200, 200)), fps=10) for role in ("ir", "vis")}
+    stop = Stop()
+    result = record(cameras, tmp_path, max_size=10**6, stop=stop)  # type: ignore[arg-type]
+    assert stop.reason == f"{tmp_path} has reached its largest size of 1 MB"
+    assert 0.8e6 < size_of(tmp_path) < 1.02e6
+    assert all(camera.error is None for camera in result)
+    check_account(*result)
+
+
+def test_with_segments_a_largest_size_keeps_the_newest(tmp_path: Path) -> None:
+    cameras = {role: ListSource(images("grey", 90, (200, 200)), fps=10) for role in ("ir", "vis")}
+    ir, vis = record(cameras, tmp_path, segment=60, max_size=2 * 10**6)  # type: ignore[arg-type]
+    assert (ir.written, vis.written, ir.error, vis.error) == (90, 90, None, None)
+    assert 1e6 < size_of(tmp_path) < 2.04e6
+    assert 0 < len(ir.files) < 90
+    assert len(list((tmp_path / "ir").iterdir())) == 2 * len(ir.files), "their times go with them"
+    frames = frames_of(str(tmp_path / "ir"), "ir")
+    assert frames[-1].timestamp == pytest.approx(8.9)
+    assert np.array_equal(frames[-1].image, cameras["ir"].images[-1])
+
+
+@pytest.mark.parametrize(("option", "value"), [("segment", 0.5), ("segment", float("nan")), ("max_size", 10)])
+def test_limits_must_make_sense(tmp_path: Path, option: str, value: float) -> None:
+    with pytest.raises(InputError, match="at least 1"):
+        record({"ir": ListSource([]), "vis": ListSource([])}, tmp_path, **{option: value})  # type: ignore[arg-type]
+
+
+# --- an end in time
+
+
+class SlowVideo(LosslessVideo):
+    seconds = 0.1
+
+    def write(self, image: np.ndarray, seconds: float, index: int) -> None:
+        time.sleep(self.seconds)
+        super().write(image, seconds, index)
+
+
+def test_a_hurry_leaves_unwritten_what_takes_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("edgefuse.runtime.track.LosslessVideo", SlowVideo)
+    stop = Stop()
+    stopped = []
+
+    def hurry() -> None:
+        stopped.append(time.monotonic())
+        stop("Ctrl-C", hurry=True)
+
+    threading.Timer(1.0, hurry).start()
+    cameras = {role: ListSource(images("grey", 999), True, 100) for role in ("ir", "vis")}
+    result = record(cameras, tmp_path, stop=stop)  # type: ignore[arg-type]
+    assert time.monotonic() - stopped[0] < 2
+    check_account(*result)
+    for camera in result:
+        assert camera.dropped > 20
+        assert camera.written == len(frames_of(str(tmp_path / camera.role)))
+        assert any(f"{camera.dropped} frames were still to be written" in text for text in caplog.messages)
+
+
+def test_without_hurry_everything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgefuse.runtime.track.LosslessVideo", SlowVideo)
+    cameras = {role: ListSource(images("grey", 999), True, 50) for role in ("ir", "vis")}
+    result = record(cameras, tmp_path, duration=0.5)  # type: ignore[arg-type]
+    assert all(camera.dropped == 0 and camera.written > 10 for camera in result)
+
+
+def test_a_disk_that_hangs_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hung = threading.Event()
+
+    class Hanging(LosslessVideo):
+        def write(self, image: np.ndarray, seconds: float, index: int) -> None:
+            if index == 3:
+                hung.wait()
+            super().write(image, seconds, index)
+
+    monkeypatch.setattr("edgefuse.runtime.track.LosslessVideo", Hanging)
+    stop = Stop()
+    threading.Timer(0.5, lambda: stop("Ctrl-C", hurry=True)).start()
+    begun = time.monotonic()
+    cameras = {role: ListSource(images("grey", 999), True, 50) for role in ("ir", "vis")}
+    result = record(cameras, tmp_path, stop=stop)  # type: ignore[arg-type]
+    assert time.monotonic() - begun < 2.5
+    assert all("the disk does not answer" in str(camera.error) for camera in result)
+    check_account(*result)
+    hung.set()
 
 
 # --- the command, as a process of its own
@@ -241,37 +454,51 @@ SIMULATED = ("--ir", "sim?size=128x96", "--vis", "sim?size=128x96")
 
 def test_what_is_written_outlives_a_kill(tmp_path: Path) -> None:
     with start_command(*SIMULATED, "--out", str(tmp_path / "r")) as process:
-        wait_for(tmp_path / "r/vis.times.csv", 900)  # some 50 frames
+        wait_for(tmp_path / "r/vis/0001.times.csv", 900)  # some 50 frames
         process.kill()
-    lines = len(read_timesheet(tmp_path / "r/vis.mkv"))
-    frames = frames_of(str(tmp_path / "r/vis.mkv"))
+    lines = len(read_timesheet(tmp_path / "r/vis/0001.mkv"))
+    frames = frames_of(str(tmp_path / "r/vis/0001.mkv"))
     assert lines > 30
-    assert frames[-1].timestamp > list(read_timesheet(tmp_path / "r/vis.mkv").values())[-1] - 2.0
-    assert frames_of(f"{tmp_path}/r/vis.mkv?start=0.5")[0].timestamp == pytest.approx(0.0, abs=0.2)
+    assert frames[-1].timestamp > list(read_timesheet(tmp_path / "r/vis/0001.mkv").values())[-1] - 2.0
+    assert frames_of(f"{tmp_path}/r/vis?start=0.5")[0].timestamp == pytest.approx(0.0, abs=0.2)
 
 
 def test_ctrl_c_completes_the_files(tmp_path: Path) -> None:
     with start_command(*SIMULATED, "--out", str(tmp_path / "r ä")) as process:
-        wait_for(tmp_path / "r ä/vis.times.csv", 100)
+        wait_for(tmp_path / "r ä/vis/0001.times.csv", 100)
         begun = time.monotonic()
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=20)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 2
     assert process.returncode == 0
     assert b"recorded" in output
     assert not list(Path(tmp_path).glob("**/*.part*"))
-    with av.open(str(tmp_path / "r ä/ir.mkv")) as container:
+    with av.open(str(tmp_path / "r ä/ir/0001.mkv")) as container:
         assert container.duration is not None  # which is written last
 
 
-def test_training_takes_a_recording_as_it_is(tmp_path: Path) -> None:
+def test_segments_and_a_size_from_the_command_line(tmp_path: Path) -> None:
+    options = ("--segment", "1", "--max-size", "20", "--duration", "2.5")
+    with start_command(*SIMULATED, "--out", str(tmp_path / "r"), *options) as process:
+        output, errors = process.communicate(timeout=40)
+    assert process.returncode == 0, errors
+    assert b"ended: 2.5 s are over" in output
+    assert len(list((tmp_path / "r/vis").glob("*.mkv"))) >= 2
+    stamps = [frame.timestamp for frame in frames_of(str(tmp_path / "r/vis"))]
+    assert stamps == sorted(stamps)
+    assert {int(stamp) for stamp in stamps} >= {1, 2}
+
+
+@pytest.mark.parametrize("segment", [None, 1])
+def test_training_takes_a_recording_as_it_is(tmp_path: Path, segment: int | None) -> None:
     pytest.importorskip("torch")
-    from edgefuse.train.data import folder_banks
+    from edgefuse.train.bank import folder_banks
 
     ir = images("16-bit", 30, (48, 64))
     vis = images("colour", 50, (48, 64))
-    record({"ir": ListSource(ir, fps=10), "vis": ListSource(vis, fps=25)}, tmp_path)
-    ir_bank, vis_bank = folder_banks([tmp_path / "ir.mkv"], [tmp_path / "vis.mkv"])
+    cameras = {"ir": ListSource(ir, fps=10), "vis": ListSource(vis, fps=25)}
+    record(cameras, tmp_path, segment=segment)  # type: ignore[arg-type]
+    ir_bank, vis_bank = folder_banks([tmp_path / "ir"], [tmp_path / "vis"])
     assert ir_bank.keys == [(0, "0"), (0, "1"), (0, "2")]
     assert vis_bank.keys == [(0, "0"), (0, "1")]
     assert np.array_equal(vis_bank[1], cv2.cvtColor(vis[25], cv2.COLOR_BGR2GRAY))

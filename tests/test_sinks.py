@@ -566,7 +566,7 @@ class FakeScreen:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.shown: list[Any] = []
-        self.size: tuple[int, int] | None = None
+        self.sizes: list[tuple[int, int]] = []
         self.key, self.visible, self.opened = -1, 1.0, False
         self.threads: set[threading.Thread] = set()
         monkeypatch.setattr("edgefuse.runtime.sinks.window._check_display", lambda: None)
@@ -581,7 +581,7 @@ class FakeScreen:
         self.opened = False
 
     def resizeWindow(self, _: str, width: int, height: int) -> None:  # noqa: N802
-        self.size = width, height
+        self.sizes.append((width, height))
 
     def imshow(self, _: str, image: Any) -> None:
         self.threads.add(threading.current_thread())
@@ -598,11 +598,11 @@ def test_a_window_shows_every_frame_in_the_main_thread(
     screen, closed = FakeScreen(monkeypatch), []
     writer = SinkWriter(Window(lambda: closed.append(1), triptych), StageTimes(), lambda: True)
     writer.sink.idle()
-    assert screen.size is None, "nothing is known of the size before the first picture"
+    assert len(screen.sizes) == 0, "nothing is known of the size before the first picture"
     for n in range(3):
         writer.put(shot(n, (2000, 1200)))
     assert [image.shape for image in screen.shown] == [(1200, 6000 if triptych else 2000, 3)] * 3
-    assert screen.size == (1600, 900)
+    assert screen.sizes == [(1600, 900)]
     assert screen.threads == {threading.main_thread()}
     assert (len(closed), screen.opened) == (0, True)
     writer.finish(time.monotonic() + 5)

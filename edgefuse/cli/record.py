@@ -2,13 +2,22 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from edgefuse.cli.options import (
+    OUTPUTS,
+    Duration,
+    InfraredSource,
+    MaxSize,
+    Segment,
+    VisibleSource,
+    bytes_of,
+)
 from edgefuse.cli.signals import stopping_on_signals
 from edgefuse.errors import SourceError
 
@@ -20,23 +29,32 @@ __all__ = ["record"]
 
 
 def record(
-    ir: str = typer.Option(..., "--ir", metavar="SOURCE", help="Infrared, as for `edgefuse stream`."),
-    vis: str = typer.Option(..., "--vis", metavar="SOURCE", help="Visible: likewise."),
-    out: str = typer.Option(..., "--out", metavar="FOLDER", help="Made if needed; must hold no recording."),
-    duration: float | None = typer.Option(
-        None, "--duration", metavar="SECONDS", help="End after so many seconds."
-    ),
+    ir: InfraredSource,
+    vis: VisibleSource,
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out",
+            metavar="FOLDER",
+            rich_help_panel=OUTPUTS,
+            help="Made if needed; must hold no recording.",
+        ),
+    ],
+    segment: Segment = None,
+    max_size: MaxSize = None,
+    duration: Duration = None,
 ) -> None:
     """Record both cameras without loss, 16-bit infrared too, to be replayed or trained on.
 
-    Writes ir.mkv and vis.mkv (FFV1, with every bit) and the times of their frames beside them. Replay with
-    `edgefuse stream --ir FOLDER/ir.mkv --vis FOLDER/vis.mkv`.
+    Writes a folder for each camera, with every bit of its frames (FFV1) and
+    their times. Replay with `edgefuse stream --ir FOLDER/ir --vis FOLDER/vis`;
+    `edgefuse train` takes the same.
     """
     from edgefuse.runtime import live, recording
 
     console = Console()
     stop = live.Stop()
-    with stopping_on_signals(stop), ExitStack() as stack:
+    with stopping_on_signals(lambda reason: stop(reason, hurry=True)), ExitStack() as stack:
         ir_camera, vis_camera = live.connect(ir, "ir"), live.connect(vis, "vis")
         stack.enter_context(ir_camera)
         stack.enter_context(vis_camera)
@@ -48,9 +66,15 @@ def record(
         )
         with _status(console) as progress:
             result = recording.record(
-                {"ir": ir_camera, "vis": vis_camera}, out, duration=duration, stop=stop, progress=progress
+                {"ir": ir_camera, "vis": vis_camera},
+                out,
+                duration=duration,
+                segment=segment,
+                max_size=bytes_of(max_size),
+                stop=stop,
+                progress=progress,
             )
-    _print_result(result, console)
+    _print_result(result, stop.reason or "end", console)
     if error := next((camera.error for camera in result if camera.error), None):
         raise SourceError(error)
 
@@ -65,14 +89,23 @@ def _status(console: Console) -> "Iterator[Callable[[Mapping[Role, int]], None]]
         yield lambda frames: line.update(f"frames: infrared {frames['ir']}, visible {frames['vis']}")
 
 
-def _print_result(result: "tuple[RecordedCamera, RecordedCamera]", console: Console) -> None:
+def _print_result(result: "tuple[RecordedCamera, RecordedCamera]", ended: str, console: Console) -> None:
     table = Table(title="recorded", title_justify="left")
     table.add_column("camera", overflow="fold")
     table.add_column("files", overflow="fold")
-    for column in ("frames", "dropped", "lost", "MB"):
+    for column in ("frames", "dropped", "failed", "lost", "MB"):
         table.add_column(column, justify="right")
     for camera in result:
-        files = ", ".join(str(path) for path in camera.files) or "none"
-        counts = (camera.written, camera.dropped, camera.reconnects, f"{camera.size / 1e6:.1f}")
-        table.add_row(escape(camera.name), escape(files), *map(str, counts))
+        size = f"{camera.size / 1e6:.1f}"
+        counts = (camera.written, camera.dropped, camera.failed, camera.reconnects, size)
+        table.add_row(escape(camera.name), escape(_files(camera)), *map(str, counts))
     console.print(table)
+    console.print(f"ended: {escape(ended)}", highlight=False, soft_wrap=True)
+
+
+def _files(camera: "RecordedCamera") -> str:
+    """Name the files: the first, and the last if there are several."""
+    if not camera.files:
+        return "none"
+    first, last = camera.files[0], camera.files[-1]
+    return str(first) if first == last else f"{first} … {last.name}, {len(camera.files)} parts"
