@@ -100,11 +100,18 @@ def test_videos_become_a_side_by_side_video_and_a_still(tmp_path: Path, mean_mod
     assert [int(image[5, x, 0]) for x in (32, 96, 160)] == pytest.approx([100, 60, 80], abs=2)
 
 
+def test_a_duration_counts_from_the_start_whether_there_are_pictures_or_not(mean_model: str) -> None:
+    begun = time.monotonic()
+    with pytest.raises(SourceError, match="nothing was fused"):
+        run("--ir", "cam97", "--vis", "cam98", "--model", mean_model, "--duration", 1.5)
+    assert 1.5 < time.monotonic() - begun < 4
+
+
 def test_sim_ends_after_its_duration(mean_model: str) -> None:
     sim = "sim?size=64x48&fps=50"
-    result = run("--ir", sim, "--vis", sim, "--model", mean_model, "--duration", 0.3)
+    result = run("--ir", sim, "--vis", sim, "--model", mean_model, "--duration", 4)
     assert result.exit_code == 0
-    assert "ended: 0.3 s are over" in result.output
+    assert "ended: 4 s are over" in result.output
 
 
 def test_raw_frames_go_to_standard_output_and_words_elsewhere(
@@ -120,7 +127,7 @@ def test_raw_frames_go_to_standard_output_and_words_elsewhere(
 
 def test_the_report_tells_clocks_skews_and_quality(mean_model: str) -> None:
     ir, vis = "sim?size=64x48&ir_fps=20&ir_clock_offset=2.5", "sim?size=64x48&vis_fps=40"
-    arguments = ("--model", mean_model, "--duration", 1, "--rate", "ir", "--quality", 5, "--max-skew", 0.2)
+    arguments = ("--model", mean_model, "--duration", 5, "--rate", "ir", "--quality", 5, "--max-skew", 0.2)
     result = run("--ir", ir, "--vis", vis, *arguments)
     assert result.exit_code == 0, result.output
     for words in ("skew, ms:", "age of ir, ms:", "infrared clock: +2500.", "quality of", "% of a core"):

@@ -32,7 +32,7 @@ class LiveConfig:
     """
 
     duration: float | None = None
-    """Seconds from the first picture on; None: no limit."""
+    """Seconds from the start of capture on, whether there are pictures or not; None: no limit."""
     rate: Role | None = None
     """The camera that sets the pace. None: the visible one of two cameras, the slower of two recordings."""
     max_skew: float | None = None

@@ -32,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1  # how long a request to stop can go unnoticed
 PROGRESS_SECONDS = 0.25
-START_SECONDS = 5.0  # without any frame, a duration is counted from so long after the start
 STAND_IN_SECONDS = 0.1  # between two pictures while both cameras are lost
 SAME_RATE = 0.01  # recordings whose rates differ by a smaller share are paired by number
 
@@ -88,7 +87,6 @@ class Session:
         self.started = self._shown = time.monotonic()
         self.started_cpu = time.process_time()
         self._shown_frames = 0
-        self._first: float | None = None
         self._last = 0.0
         self._index = 0
         self._told: str | None = None
@@ -134,7 +132,6 @@ class Session:
             else:
                 continue
             if frame is not None:
-                self._first = self._first or now
                 self._last = now
                 self._index += 1
                 yield frame
@@ -225,8 +222,7 @@ class Session:
             states = {role: how.state for role, how in health.items()}
             self.progress(Progress(self.tally.frames, rate, dropped, states))
             self._shown, self._shown_frames = now, self.tally.frames
-        begun = self._first or self.started + START_SECONDS
-        if self.config.duration is not None and now >= begun + self.config.duration:
+        if self.config.duration is not None and now >= self.started + self.config.duration:
             self.stop(f"{self.config.duration:g} s are over")
 
     def _end_of(self, role: Role) -> None:
