@@ -3,7 +3,8 @@
    Preloaded into a process, it answers open, ioctl and mmap on the file FAKE_V4L2 as the kernel's driver of a
    thermal camera would: Y16 and YUYV, 64x48 and 32x24, 30 and 9 frames a second, exposure and gain. Pixel
    (x, y) of frame n is 20000 + 100 n + x. FAKE_V4L2_STALL and FAKE_V4L2_UNPLUG are the number of frames after
-   which no more come, or the device is gone. Frames are stamped 20 ms before they can be read. */
+   which no more come, or the device is gone; after FAKE_V4L2_DROP, three are left out; after FAKE_V4L2_PAUSE,
+   none comes for 2.5 s, as behind a shutter. Frames are stamped 20 ms before they can be read. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -33,9 +34,17 @@ static long limit(const char *name) {
     return text ? atol(text) : -1;
 }
 
-static void run(int on) {
-    struct itimerspec period = {{0, on ? 1000000000L / fps : 0}, {0, on ? 1000000000L / fps : 0}};
+static void run_after(long long first_ns) {
+    struct itimerspec period = {{0, 1000000000L / fps}, {first_ns / 1000000000LL, first_ns % 1000000000LL}};
     timerfd_settime(device, 0, &period, NULL);
+}
+
+static void run(int on) {
+    struct itimerspec stopped = {{0, 0}, {0, 0}};
+    if (on)
+        run_after(1000000000L / fps);
+    else
+        timerfd_settime(device, 0, &stopped, NULL);
 }
 
 static int is_ours(const char *path) {
@@ -91,6 +100,7 @@ static void settle(struct v4l2_pix_format *asked) {
 static int dequeue(struct v4l2_buffer *buffer) {
     uint64_t ticks;
     long stall = limit("FAKE_V4L2_STALL"), unplug = limit("FAKE_V4L2_UNPLUG");
+    long drop = limit("FAKE_V4L2_DROP"), pause = limit("FAKE_V4L2_PAUSE");
     if (unplug >= 0 && frames >= unplug)
         return fail(ENODEV);
     if (!waiting || read(device, &ticks, sizeof ticks) < 0)
@@ -109,6 +119,10 @@ static int dequeue(struct v4l2_buffer *buffer) {
     buffer->timestamp = (struct timeval){stamp / 1000000000LL, stamp % 1000000000LL / 1000};
     if (stall >= 0 && frames >= stall)
         run(0);
+    if (frames == drop)
+        run_after(4 * 1000000000LL / fps);
+    if (frames == pause)
+        run_after(2500000000LL);
     return 0;
 }
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from edgefuse.runtime.sources import open_source
+from edgefuse.runtime.sources.opencv import Gaps
 
 SHIM = Path(__file__).with_name("fake_v4l2.c")
 
@@ -26,7 +27,7 @@ from edgefuse.runtime.sources import open_source
 camera.DEVICES, text, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 result, begun = {"frames": []}, time.monotonic()
 try:
-    with open_source(text, "ir") as source:
+    with open_source(text, sys.argv[4]) as source:
         result["fps"] = source.fps
         for _ in range(count):
             begun = time.monotonic()
@@ -55,7 +56,9 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
-def read(driver: Path, devices: Path, text: str, count: int = 4, **fault: int) -> dict[str, Any]:
+def read(
+    driver: Path, devices: Path, text: str, count: int = 4, role: str = "ir", **fault: int
+) -> dict[str, Any]:
     """Read `count` frames of the fake camera, in a process of its own."""
     (devices / "video0").touch()
     environment = {
@@ -64,7 +67,7 @@ def read(driver: Path, devices: Path, text: str, count: int = 4, **fault: int) -
         "FAKE_V4L2": str(devices / "video0"),
         **{f"FAKE_V4L2_{name.upper()}": str(value) for name, value in fault.items()},
     }
-    command = [sys.executable, "-c", READ, str(devices), text, str(count)]
+    command = [sys.executable, "-c", READ, str(devices), text, str(count), role]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.stderr == ""
     return json.loads(done.stdout)
@@ -125,10 +128,43 @@ def test_settings_that_it_does_not_take_are_an_error_naming_both(
     assert error in result["error"]
 
 
-def test_a_camera_that_stalls_is_lost_after_two_seconds(driver: Path, tmp_path: Path) -> None:
-    result = read(driver, tmp_path, "cam0", 20, stall=4)
+@pytest.mark.parametrize(("role", "least"), [("vis", 1.8), ("ir", 3.3)])
+def test_a_camera_that_stalls_is_lost(driver: Path, tmp_path: Path, role: str, least: float) -> None:
+    """Infrared later: it may be behind its shutter."""
+    result = read(driver, tmp_path, "cam0", 20, role, stall=4)
     assert result["error"] == "LostError: cam0 was lost after 3 frames"
-    assert 1.5 < result["seconds"] < 3.5
+    assert least < result["seconds"] < least + 2
+
+
+def test_infrared_behind_its_shutter_is_waited_for(driver: Path, tmp_path: Path) -> None:
+    result = read(driver, tmp_path, "cam0?format=Y16", 8, pause=4)
+    assert [frame[0] for frame in result["frames"]] == list(range(8))
+
+
+def test_frames_that_the_driver_drops_are_counted(driver: Path, tmp_path: Path) -> None:
+    """Those before a pause that is too long; they are known once the next pause is as usual."""
+    result = read(driver, tmp_path, "cam0", 12, drop=7)
+    index = [frame[0] for frame in result["frames"]]
+    assert index[:6] == list(range(6))
+    assert index[-1] == 11 + 3
+
+
+@pytest.mark.parametrize(
+    ("pauses", "missing"),
+    [
+        ([1.0] * 20, 0),
+        ([1.0] * 9 + [4.0] + [1.0] * 9, 3),
+        ([1.0] * 9 + [2.1] + [1.0] * 9 + [3.05] + [0.95] * 9, 3),
+        ([1.0] * 9 + [2.0] * 20, 0),  # dark: the exposure takes longer from now on
+        ([2.0] * 20, 0),  # slower than it says
+        ([1.0] * 9 + [1.7, 0.3] + [1.0] * 9, 0),  # late, not missing
+        ([1.0] * 9 + [40.0] + [1.0] * 9, 0),  # behind its shutter
+    ],
+)
+def test_pauses_that_mean_dropped_frames(pauses: list[float], missing: int) -> None:
+    gaps = Gaps(0.033)
+    times = np.cumsum([100.0, *(0.033 * pause for pause in pauses)])
+    assert sum(gaps.missing(time) for time in times.tolist()) == missing
 
 
 def test_a_camera_that_is_unplugged_is_lost_at_once(driver: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -49,7 +50,7 @@ class FakeSource(Source):
             return None
         now, n = time.monotonic(), self.next
         self.next += 1
-        image = np.full((16, 24), n * (256 if self.dtype == np.uint16 else 1), self.dtype)
+        image = np.full((16, 24), n % 256 * (256 if self.dtype == np.uint16 else 1), self.dtype)
         return Frame(image, n, now if self.live else n / self.fps, now)
 
     def close(self) -> None:
@@ -115,6 +116,23 @@ def test_a_longer_recording_is_said(ir: int, vis: int, caplog: pytest.LogCapture
 def test_equal_recordings_are_not_said_to_differ(caplog: pytest.LogCaptureFixture) -> None:
     run(FakeSource(4), FakeSource(4), pick_visible)
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("frames", "rates", "message"),
+    [
+        ((9, 30), (9, 30), ""),
+        ((9, 30), (9, 25), "fake-30 is longer than fake-9 by 0.2 s: its rest is not fused"),
+        ((27, 30), (9, 30), "fake-27 is longer than fake-30 by 2.0 s: its rest is not fused"),
+        ((20, 30), (10, 30), "fake-20 is longer than fake-30 by 1.0 s: its rest is not fused"),
+        ((10, 90), (10, 30), "fake-90 is longer than fake-10 by 2.0 s: its rest is not fused"),
+    ],
+)
+def test_recordings_of_different_rates_are_compared_by_time(
+    frames: tuple[int, int], rates: tuple[int, int], message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(FakeSource(frames[0], fps=rates[0]), FakeSource(frames[1], fps=rates[1]), pick_visible)
+    assert caplog.messages == [message] * bool(message)
 
 
 def test_live_sources_keep_the_newest_and_count_the_rest() -> None:
@@ -343,10 +361,14 @@ def test_live_is_an_iterator() -> None:
 
 def test_live_takes_texts_and_settings() -> None:
     sim = "sim?size=64x48&fps=50"
-    for pair in live(sim, sim, pick_visible, duration=0.4):
+    for pair in live(sim, sim, pick_visible, duration=60):
         assert pair.fused.shape == (48, 64, 3)
         assert 0 < pair.stats.latency < 1
-        assert set(pair.stats.ages) == {"ir", "vis"}
+        assert set(pair.stats.ages) == {"ir", "vis"} or pair.state != "fused"
+        if pair.index == 3:
+            break
+    else:
+        pytest.fail("not four pairs in a minute")
 
 
 def test_live_can_be_left_early_and_closed() -> None:
@@ -438,6 +460,89 @@ def test_pairs_that_cannot_be_fused_are_counted_and_said_once(caplog: pytest.Log
     vis = report.sources[1]
     assert vis.failed > 3
     assert vis.fused + vis.dropped + vis.failed == vis.captured
+
+
+@pytest.mark.parametrize("error", [InputError("too small"), cv2.error("OpenCV: assertion failed")])
+def test_a_first_pair_that_cannot_be_fused_ends_no_stream(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    pairs: list[int] = []
+
+    def fails_first(ir: Image, vis: Image) -> Image:
+        pairs.append(1)
+        if len(pairs) < 5:
+            raise error
+        return vis.copy()
+
+    config = LiveConfig(duration=0.3)
+    report = run(FakeSource(None, live=True), FakeSource(None, live=True), fails_first, config=config)
+    assert report.frames == len(pairs) - 4 > 0
+    assert report.error is None
+    assert caplog.messages == [f"a pair cannot be fused: {error}"]
+    assert report.sources[1].failed == 4
+
+
+def test_a_stream_of_which_nothing_can_be_fused_has_failed() -> None:
+    def refuse(ir: Image, vis: Image) -> Image:
+        raise InputError("too small")
+
+    stop = Stop()
+    threading.Timer(0.3, stop, args=["enough"]).start()
+    report = run(FakeSource(None, live=True), FakeSource(None, live=True), refuse, stop=stop)
+    assert (report.frames, report.error) == (0, "too small")
+
+
+class Shutter(FakeSource):
+    """Infrared that sends nothing for a while, or the same 16-bit picture again and again."""
+
+    def __init__(self, silent: float = 0.0, still: float = 0.0) -> None:
+        super().__init__(None, live=True, dtype=np.uint16)
+        self.silent, self.still = silent, still
+        self.until = 0.0
+
+    def read(self) -> Frame | None:
+        if self.next == 20:
+            self.until = self.until or time.monotonic() + self.still
+            time.sleep(self.silent)
+            self.silent = 0.0
+            self.next -= time.monotonic() < self.until
+        return super().read()
+
+
+@pytest.mark.parametrize("rate", ["ir", "vis"])
+@pytest.mark.parametrize("kind", ["silent", "still"])
+def test_the_last_infrared_frame_is_held_during_a_calibration(rate: str, kind: str) -> None:
+    sink, states = ListSink(), set()
+    report = run(
+        Shutter(**{kind: 1.2}),
+        FakeSource(None, live=True),
+        pick_visible,
+        [sink],
+        LiveConfig(duration=2.0, rate=rate),  # type: ignore[arg-type]
+        progress=lambda progress: states.add(progress.states["ir"]),
+    )
+    assert {frame.state for frame in sink.frames} == {"fused"}
+    assert max(np.diff([frame.captured for frame in sink.frames])) < 0.8, "visible frames are still shown"
+    assert report.sources[0].calibrations == 1
+    assert report.sources[0].losses == 0
+    assert "calibrating" in states
+
+
+def test_a_frozen_infrared_picture_is_a_loss_and_is_not_fused() -> None:
+    sink = ListSink()
+    report = run(
+        Shutter(still=4.2),
+        FakeSource(None, live=True),
+        pick_visible,
+        [sink],
+        LiveConfig(duration=5.5),
+    )
+    states = [frame.state for frame in sink.frames]
+    assert states.index("visible only") > 20
+    assert states[-1] == "fused"
+    ir = report.sources[0]
+    assert (ir.losses, ir.calibrations) == (1, 0)
+    assert ir.captured == ir.fused + ir.passed + ir.dropped + ir.failed
 
 
 @pytest.mark.parametrize("role", ["ir", "vis"])

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -163,7 +164,8 @@ class Session:
         if pair.ir is None or pair.vis is None:
             frame = self.fallback.alone(pair, self._index, pair.time)
             self.tally.alone(pair, frame.state)
-            return frame
+            age = time.monotonic() - pair.captured
+            return replace(frame, stats=FrameStats(age, ages={"vis" if pair.ir is None else "ir": age}))
         ages: dict[Role, float] = {"ir": now - pair.ir.captured, "vis": now - pair.vis.captured}
         self.times.record("pair", now - pair.captured)
         try:

@@ -85,7 +85,7 @@ class CaptureSource(Source):
         while not self._capture.grab():
             now = time.monotonic()
             # What answers at once does not wait: the device is gone.
-            if self._closing or now - begun < 0.9 * WAIT_SECONDS or now - begun > self.limit - WAIT_SECONDS:
+            if self._closing or now - begun < 0.9 * WAIT_SECONDS or now - begun >= self.limit:
                 return False
         return True
 
@@ -118,7 +118,7 @@ class Gaps:
     """
 
     def __init__(self, period: float) -> None:
-        self._periods = deque([period], maxlen=KNOWN_PERIODS)
+        self._periods = deque([period] * KNOWN_PERIODS, maxlen=KNOWN_PERIODS)
         self._before: float | None = None
         self._doubtful = 0.0  # seconds of a pause that may have been several frames
 
