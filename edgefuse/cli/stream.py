@@ -268,6 +268,8 @@ def _facts(report: "Report") -> Iterator[str]:
                 f"for {source.down:.1f} s; opened again {source.reconnects} times; "
                 f"{source.abandoned} hanging threads replaced; {source.state} at the end"
             )
+        if source.calibrations:
+            yield f"{source.name}: {source.calibrations} shutter calibrations, the picture was held meanwhile"
     if report.passed or report.repeated:
         yield f"without a partner: {report.passed} passed through, {report.repeated} held or black"
     histograms = {"skew": report.skew} | {f"age of {role}": ages for role, ages in report.ages.items()}
