@@ -133,7 +133,7 @@ def _left_over(source: Moments, image: Moments, taps: int) -> float:
 
 
 def _log_sum(values: Floats) -> float:
-    """Σ log of values of 2 to 2¹⁴, the largest variance of 8 bits. The product of eight is still a float32."""
+    """Σ log of values of 2 to 2¹⁴, the largest variance of 8 bits. A product of eight is still a float32."""
     rows = len(values) // 8
     products = np.multiply.reduce(values[: 8 * rows].reshape(8, rows, values.shape[1]), axis=0)
     return sum(cv2.sumElems(cv2.log(part))[0] for part in (products, values[8 * rows :]) if part.size)
