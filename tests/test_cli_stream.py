@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import onnx
@@ -80,6 +81,15 @@ def test_folders_become_images_and_a_table(tmp_path: Path, folders: tuple[str, s
         assert word in result.output
     assert "8 frames in" in result.output
     assert "end of" in result.output
+    assert "skew, ms: <1 100.0%" in result.output
+    assert "age of ir, ms:" in result.output
+
+
+def test_the_skew_of_recordings_is_that_of_their_times(folders: tuple[str, str], mean_model: str) -> None:
+    ir, vis = folders
+    result = run("--ir", f"{ir}?fps=20", "--vis", f"{vis}?fps=20.1", "--model", mean_model)
+    assert "8 frames in" in result.output, "they count as of one rate, and are paired by number"
+    assert "skew, ms: <1 62.5%, 1-2 37.5%" in result.output
 
 
 def test_videos_become_a_side_by_side_video_and_a_still(tmp_path: Path, mean_model: str) -> None:
@@ -242,15 +252,23 @@ def test_a_signal_ends_the_stream_in_good_order(
     assert os.listdir(tmp_path) == ["out.mp4"]
 
 
-def test_a_killed_stream_leaves_no_half_video_under_its_name(tmp_path: Path, mean_model: str) -> None:
+def test_a_killed_stream_keeps_all_but_its_last_two_seconds(tmp_path: Path, mean_model: str) -> None:
     sim, out = "sim?size=64x48", tmp_path / "out.mp4"
     process = start("--ir", sim, "--vis", sim, "--model", mean_model, "--out", str(out))
-    assert process.stdout is not None
-    process.stdout.readline()
-    time.sleep(0.5)
+    deadline = time.monotonic() + 20
+    while not (parts := list(tmp_path.glob("out-*.part.mp4"))):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    begun = time.monotonic()
+    time.sleep(4)
     process.kill()
+    seconds = time.monotonic() - begun
     process.communicate()
-    assert not out.exists()
+    assert not out.exists(), "a half video never has the final name"
+    with av.open(str(parts[0])) as container:
+        shown = [frame.time for frame in container.decode(video=0)]
+    assert shown[-1] is not None
+    assert seconds - shown[-1] < 2
 
 
 @pytest.mark.parametrize(

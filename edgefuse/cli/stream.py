@@ -274,7 +274,7 @@ def _facts(report: "Report") -> Iterator[str]:
         yield f"without a partner: {report.passed} passed through, {report.repeated} held or black"
     histograms = {"skew": report.skew} | {f"age of {role}": ages for role, ages in report.ages.items()}
     for name, histogram in histograms.items():
-        if report.clock is not None and (bins := histogram.bins()):
+        if bins := histogram.bins():
             total = sum(count for _, count in bins)
             yield f"{name}, ms: " + ", ".join(f"{label} {count / total:.1%}" for label, count in bins)
     if (clock := report.clock) is not None:

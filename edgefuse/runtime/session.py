@@ -176,9 +176,11 @@ class Session:
             return None
         latency = time.monotonic() - pair.captured
         self.times.record("total", latency)
-        self.tally.fuse(pair, ages)
+        # By number, frames are paired whatever their times.
+        skew = abs(pair.ir.timestamp - pair.vis.timestamp) if self.by_number else pair.skew
+        self.tally.fuse(pair, skew, ages)
         timestamp = pair.time if self.capture.live else pair.vis.timestamp
-        stats = FrameStats(latency, pair.skew, ages)
+        stats = FrameStats(latency, skew, ages)
         frame = FusedFrame(
             pair.ir.image, pair.vis.image, fused, self._index, timestamp, "fused", pair.captured, stats
         )

@@ -26,10 +26,10 @@ class Tally:
         self.skew = Histogram()
         self.ages: dict[Role, Histogram] = {"ir": Histogram(), "vis": Histogram()}
 
-    def fuse(self, pair: Pair, ages: dict[Role, float]) -> None:
-        """Count a pair that was fused."""
+    def fuse(self, pair: Pair, skew: float, ages: dict[Role, float]) -> None:
+        """Count a pair that was fused, whose frames are `skew` seconds apart."""
         self.frames += 1
-        self.skew.add(pair.skew)
+        self.skew.add(skew)
         for role, age in ages.items():
             self.ages[role].add(age)
         for role in pair.fresh:
