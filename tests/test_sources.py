@@ -155,6 +155,62 @@ def test_files_have_their_own_times(tmp_path: Path) -> None:
     assert [f.timestamp for f in again] == pytest.approx([0, 0.1, 0.2, 0.3])
 
 
+def write_raw_times(path: Path, *options: str) -> Path:
+    """Write a second of 25 frames with ffmpeg and these options."""
+    ffmpeg = shutil.which("ffmpeg")
+    if ffmpeg is None:
+        pytest.skip("needs ffmpeg: apt-get install ffmpeg")
+    picture = ["-loglevel", "quiet", "-f", "lavfi", "-i", "testsrc2=size=64x48:rate=25", "-t", "1"]
+    subprocess.run([ffmpeg, *picture, *options, str(path)], check=True)
+    return path
+
+
+ODD_TIMES = {
+    "below zero.mkv": "-c:v libx264 -bf 2 -output_ts_offset -0.5 -avoid_negative_ts disabled",
+    "wraps.ts": "-c:v mpeg2video -output_ts_offset 95443",
+    "without.h264": "-c:v libx264 -bf 2",
+}
+
+
+@pytest.mark.parametrize("name", ODD_TIMES)
+def test_files_with_odd_times_are_played_evenly(tmp_path: Path, name: str) -> None:
+    path = write_raw_times(tmp_path / name, *ODD_TIMES[name].split())
+    times = [frame.timestamp for frame in read_all(str(path))]
+    assert times == pytest.approx([n / 25 for n in range(25)], abs=2e-3)
+    later = [frame.timestamp for frame in read_all(f"{path}?start=0.5")]
+    assert len(later) in (12, 13)
+    assert np.diff(later) == pytest.approx([1 / 25] * (len(later) - 1), abs=2e-3)
+    assert 0 <= later[0] <= 0.041
+    with open_source(f"{path}?loop=1", "vis") as source:
+        looped = [frame.timestamp for frame in (source.read() for _ in range(60)) if frame]
+    assert np.diff(looped) == pytest.approx([1 / 25] * 59, abs=2e-3)
+
+
+def test_frames_that_a_file_hides_are_not_missed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An edit list begins in the middle: the frames before are there, and are not to be shown."""
+    options = "-c:v libx264 -bf 2 -output_ts_offset -0.5 -avoid_negative_ts disabled"
+    frames = read_all(str(write_raw_times(tmp_path / "a.mp4", *options.split())))
+    assert len(frames) in (12, 13)
+    assert caplog.messages == []
+
+
+def test_files_joined_end_to_end_go_on(tmp_path: Path) -> None:
+    """Transport streams can be joined by copying; the second one's times begin anew."""
+    part = write_raw_times(tmp_path / "part.ts", "-c:v", "mpeg2video").read_bytes()
+    (tmp_path / "joined.ts").write_bytes(part + part)
+    times = [frame.timestamp for frame in read_all(str(tmp_path / "joined.ts"))]
+    assert len(times) >= 49
+    assert min(np.diff(times)) > 0
+    assert max(times) < 2.1
+
+
+def test_a_start_is_in_the_files_own_time(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", frames=13, fps=10)
+    frames = read_all(f"{path}?start=0.5&fps=20")
+    assert [round(float(f.image.mean()) / 20) for f in frames] == list(range(5, 13))
+    assert [f.timestamp for f in frames] == pytest.approx([n / 20 for n in range(8)])
+
+
 def test_a_portrait_video_is_upright(tmp_path: Path) -> None:
     ffmpeg = shutil.which("ffmpeg")
     if ffmpeg is None:

@@ -38,6 +38,7 @@ class VideoFile(Source):
     def __init__(self, spec: Spec, role: Role) -> None:
         options = spec.read_options({"fps": positive_number, "start": seconds, "loop": yes_or_no})
         self._path = Path(spec.target)
+        self._role = role
         self._decoder = _open(self._path, role)
         stream = self._decoder.stream
         self._sheet = read_timesheet(self._path)
@@ -55,8 +56,14 @@ class VideoFile(Source):
         self._next = 0  # number of the next frame in this pass
         self._offset, self._before = 0.0, 0  # seconds and frames of earlier passes
         self._latest = 0.0  # time of the last frame
+        self._forget_place()
         if self._start:
             self._rewind()
+
+    def _forget_place(self) -> None:
+        self._at = -self._start - 1 / self._own_rate  # position of the last picture, if not given out
+        self._shift = 0.0  # seconds by which times that went back were put off
+        self._wound = False  # the next picture is the first one after a jump
 
     def _count(self) -> int | None:
         """Return how many frames there are, if only about; None: nobody knows, or no end."""
@@ -85,13 +92,17 @@ class VideoFile(Source):
                 continue
             self._next += decoded.lost
             position = self._position(decoded)
-            if self._timed and self._start and position < -0.5 / self._own_rate:
+            if position is None or (self._wound and position > 1.5 / self._own_rate):
+                self._begin_again()
+                continue
+            self._at, self._wound = position, False
+            if self._start and position < -0.5 / self._own_rate:
                 self._next = 0
                 continue
-            self._latest = position
+            self._latest = position if self._timed else self._next / self.fps
             index = self._before + self._next
             self._next += 1
-            return Frame(decoded.image, index, self._offset + position, decoded.arrived)
+            return Frame(decoded.image, index, self._offset + self._latest, decoded.arrived)
 
     def _decode(self) -> Decoded | None:
         try:
@@ -102,26 +113,41 @@ class VideoFile(Source):
                 return None
             raise SourceError(f"{self.name} has no picture that can be decoded ({error.strerror})") from None
 
-    def _position(self, decoded: Decoded) -> float:
-        """Return the time of a frame in seconds from the start."""
-        if not self._timed or decoded.seconds is None or decoded.pts is None:
-            return self._next / self.fps
+    def _position(self, decoded: Decoded) -> float | None:
+        """Return a frame's time in the file, in seconds from the start; None: not to be told after a jump."""
+        if decoded.seconds is None or decoded.pts is None:  # such as before a file's zero
+            return None if self._wound else self._at + 1 / self._own_rate
         if decoded.pts in self._sheet:
             return self._sheet[decoded.pts] - self._start
-        return decoded.seconds - self._zero - self._start
+        position = decoded.seconds - self._zero - self._start + self._shift
+        if position < self._at and not self._wound:  # a counter that wrapped, or another file joined on
+            self._shift += self._at + 1 / self._own_rate - position
+            position = self._at + 1 / self._own_rate
+        return position
 
     def _rewind(self) -> None:
+        """Go to the start; where the file cannot be wound, by reading up to it."""
+        self._forget_place()
         try:
             self._decoder.seek(self._zero + self._start)
-        except av.FFmpegError as error:
-            raise SourceError(
-                f"{self.name} cannot be wound to {self._start:g} s ({error.strerror})"
-            ) from None
+        except av.FFmpegError:
+            self._begin_again()
+        else:
+            self._wound = True
+
+    def _begin_again(self) -> None:
+        self._decoder.close()
+        self._decoder = _open(self._path, self._role)
+        self._forget_place()
+        self._next = 0
 
     def _check_length(self) -> None:
         """Say it if the file is shorter than it says itself."""
-        said = self._decoder.stream.frames
-        if said and not self._start and self._next < said:
+        stream = self._decoder.stream
+        said, duration, tick = stream.frames, stream.duration, stream.time_base
+        # Frames can be marked as not to be shown: the duration does without them.
+        whole = duration is not None and tick and self._at + 2.5 / self._own_rate > duration * tick
+        if said and not self._start and self._next < said and not whole:
             logger.warning("%s ends early: %d of its %d frames can be read", self.name, self._next, said)
 
     def close(self) -> None:
