@@ -309,6 +309,21 @@ def test_parts_can_be_entered_anywhere(segmented: tuple[Path, list[np.ndarray]],
     assert [f.index for f in frames] == list(range(len(frames)))
 
 
+def test_a_frame_from_just_before_the_zero_is_replayed(tmp_path: Path) -> None:
+    """A camera's clock, once it is known better, can put its first frame there."""
+    given = images("grey", 3)
+    (tmp_path / "ir").mkdir()
+    video = LosslessVideo(tmp_path / "ir" / part_name(1), given[0], 25.0, TAGS)
+    for n, image in enumerate(given):
+        video.write(image, n / 25 - 0.002, n)
+    video.close()
+    frames = frames_of(str(tmp_path / "ir"))
+    assert [f.timestamp for f in frames] == pytest.approx([-0.002, 0.038, 0.078])
+    assert np.array_equal(frames[0].image, given[0])
+    with open_source(str(tmp_path / "ir"), "ir") as source:
+        assert source.length == 3
+
+
 def test_parts_can_be_played_again_and_at_another_rate(segmented: tuple[Path, list[np.ndarray]]) -> None:
     folder, given = segmented
     with open_source(f"{folder}/ir?loop=1&start=4", "ir") as source:
@@ -487,6 +502,22 @@ def test_segments_and_a_size_from_the_command_line(tmp_path: Path) -> None:
     stamps = [frame.timestamp for frame in frames_of(str(tmp_path / "r/vis"))]
     assert stamps == sorted(stamps)
     assert {int(stamp) for stamp in stamps} >= {1, 2}
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash sets the limit")
+def test_a_disk_that_refuses_is_said_and_keeps_what_was_written(tmp_path: Path) -> None:
+    """A limit on the size of files does to a process what a full disk does."""
+    limited = ["bash", "-c", 'ulimit -f 300; exec "$@"', "_", sys.executable, "-m", "edgefuse", "record"]
+    arguments = ["--ir", "sim?size=320x240", "--vis", "sim?size=320x240", "--out", str(tmp_path / "r")]
+    done = subprocess.run(
+        [*limited, *arguments, "--duration", "30"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert "visible is not recorded any more" in done.stderr
+    assert "File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert frames_of(str(tmp_path / "r/vis"))
+    assert frames_of(str(tmp_path / "r/ir"), "ir")
 
 
 @pytest.mark.parametrize("segment", [None, 1])

@@ -291,7 +291,7 @@ def test_parts_of_earlier_runs_count_and_go_first(tmp_path: Path) -> None:
 RECORDER = """
 import sys, time, numpy as np
 from edgefuse.runtime.sinks import FusedFrame, VideoOut
-sink = VideoOut(sys.argv[1], fps=None)
+sink = VideoOut(sys.argv[1], fps=None, codec=(sys.argv[2:] or [None])[0])
 start = time.monotonic()
 for n in range(10_000):
     now = time.monotonic()
@@ -302,10 +302,13 @@ for n in range(10_000):
 """
 
 
-@pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
-def test_a_power_cut_loses_at_most_two_seconds(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "arguments", [["out.mp4"], ["out.mp4", "h265"], ["out.mkv", "h264"], ["out.mkv"]], ids="-".join
+)
+def test_a_power_cut_loses_at_most_two_seconds(tmp_path: Path, arguments: list[str]) -> None:
+    name, *codec = arguments
     process = subprocess.Popen(
-        [sys.executable, "-c", RECORDER, str(tmp_path / name)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", RECORDER, str(tmp_path / name), *codec], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     last = 0.0

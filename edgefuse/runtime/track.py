@@ -257,16 +257,16 @@ class Track:
         video, self._video = self._video, None
         if video is None:
             return
+        size = video.size
         try:
-            size = video.size
             video.close()
-            self.size += size
-            if video.frames:
-                self._shelf.budget.finish(video.files, size, self.role)
-            else:
-                self._files.remove(video.path)
         except OSError as error:
             self._fail(_sentence(error, self._folder))
+        if video.frames:
+            self.size += size
+            self._shelf.budget.finish(video.files, size, self.role)
+        else:
+            self._files.remove(video.path)
 
     def _fail(self, text: str) -> None:
         if not self._broken:

@@ -76,7 +76,7 @@ class Recording(Source):
                 part, begins = self._parts[self._opened]
                 self._opened += 1
                 # One can go to a place in a part, but not to one before its first frame.
-                inside = begins < self._start
+                inside = self._start > max(begins, 0.0)
                 options = {"start": repr(self._start)} if inside else {}
                 try:
                     self._video = VideoFile(Spec(str(part), str(part), options), self._role)
@@ -107,7 +107,7 @@ class Recording(Source):
     def _placed(self, frame: Frame) -> Frame | None:
         """Return a frame of the present part with its number and time in the whole; None: it is too early."""
         position = frame.timestamp - self._shift
-        if position < 0:
+        if self._start and position < 0:
             self._before = self._index - frame.index
             return None
         self._index = self._before + frame.index
@@ -138,7 +138,7 @@ def _from(parts: list[Path], start: float) -> tuple[list[tuple[Path, float]], in
     kept, left = [], 0
     for part in parts:
         times = list(read_timesheet(part).values())
-        if not times or max(times) >= start:
+        if not times or not start or max(times) >= start:
             kept.append((part, times[0] if times else float("inf")))
-            left += sum(time >= start for time in times)
+            left += sum(not start or time >= start for time in times)
     return kept, left
