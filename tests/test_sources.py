@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from edgefuse.errors import LostError, SourceError
+from edgefuse.runtime.lossless import LosslessVideo
 from edgefuse.runtime.opencv_video import open_writer
 from edgefuse.runtime.sources import Frame, RealTime, can_return, front_end, open_source, safe_name
 from edgefuse.runtime.sources import camera as camera_module
@@ -257,6 +258,15 @@ def test_infrared_is_decoded_as_its_luma(tmp_path: Path) -> None:
     assert ir.image.shape == (48, 64)
     assert cv2.absdiff(ir.image, cv2.cvtColor(vis.image, cv2.COLOR_BGR2GRAY)).max() <= 3
     assert cv2.absdiff(ir.image, ramp).max() <= 8
+
+
+def test_infrared_in_colour_is_the_same_grey_live_and_recorded(tmp_path: Path) -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    video = LosslessVideo(tmp_path / "a.mkv", colours, 25.0, {})
+    video.write(colours, 0.0, 0)
+    video.close()
+    (frame,) = read_all(str(tmp_path / "a.mkv"), "ir")
+    assert np.array_equal(front_end("cam0")(frame.image, 0.0), front_end("cam0")(colours, 0.0))
 
 
 def test_what_can_come_back(tmp_path: Path) -> None:

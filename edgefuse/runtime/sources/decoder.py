@@ -51,7 +51,8 @@ class Decoder:
 
     Args:
         url: file or address.
-        role: infrared is decoded to grey and keeps its bits, visible to grey or BGR as it is stored.
+        role: infrared is decoded to grey, unless it is stored as RGB, and keeps its bits; visible to grey or
+            BGR as it is stored.
         timeouts: seconds to open, and without any data; None: no limit.
         options: for the demuxer and protocol.
         prompt: every picture is given as soon as its data has come, at the price of using one core.
@@ -139,11 +140,19 @@ class Decoder:
         if name.startswith("gray") and not name.startswith("grayf"):
             image = frame.to_ndarray()  # as it is, and without a copy
         else:
-            deep = any(component.bits > 8 for component in frame.format.components)
-            wanted = ("gray16le" if deep else "gray") if self._grey else "bgr24"
-            image = self._converter.reformat(frame, format=wanted).to_ndarray()
+            image = self._converter.reformat(frame, format=self._wanted(frame.format)).to_ndarray()
         turns = round(frame.rotation / 90) % 4
         return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+    def _wanted(self, stored: av.VideoFormat) -> str:
+        """Return what to convert a picture to that is not grey."""
+        if not self._grey:
+            return "bgr24"
+        if any(component.bits > 8 for component in stored.components):
+            return "gray16le"
+        # The luma that is stored is infrared's grey; of other colours, it is what `images.luma` makes of
+        # them, as for a camera that sends these.
+        return "bgr24" if stored.is_rgb or stored.has_palette else "gray"
 
     def seek(self, seconds: float) -> None:
         """Go on at the last key frame before `seconds` on the stream's clock."""
