@@ -1,34 +1,58 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from edgefuse.train.models import CNN, MODELS, Nano, build_model
+from edgefuse.export.graph import build_graph, make_spec
+from edgefuse.train.checkpoint import restore_model
+from edgefuse.train.models import MODELS, Nano, build_model
+from edgefuse.train.models.folding import convolution, from_phases, into_phases, pad_channels, shuffle
+from edgefuse.train.models.transformer import GatedMLP
+from edgefuse.train.models.transformer_folded import FoldedGate
+from edgefuse.train.released import import_released
 
 
-def randomise(model):
-    torch.manual_seed(3)
+def randomise(model, seed=3):
+    """Give a model what training would: batch norms with statistics, and no weight that is still 0 or 1."""
+    torch.manual_seed(seed)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.register_buffer("running_mean", 0.3 * torch.randn(module.num_features))
             module.register_buffer("running_var", 0.3 + 2.7 * torch.rand(module.num_features))
+        if isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
             nn.init.uniform_(module.weight, 0.3, 2)
             nn.init.normal_(module.bias, 0, 0.3)
     return model.eval()
 
 
-@pytest.mark.parametrize("name", [n for n, kind in MODELS.items() if hasattr(kind, "fuse")])
-def test_folded_networks_answer_the_same(name):
+def inputs(size):
+    """A random image, and one that is flat in one source and has an edge in the other."""
+    torch.manual_seed(4)
+    x = torch.rand(2, 2, *size)
+    x[1, 0] = 1
+    x[1, 1] = (torch.arange(size[1]) > 1).float()
+    return x
+
+
+@pytest.mark.parametrize("size", [(8, 12), (16, 16), (24, 36), (60, 44)])
+@pytest.mark.parametrize("name", MODELS)
+def test_folded_networks_answer_the_same(name, size):
     model = randomise(build_model(name))
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    x = torch.rand(2, 2, 24, 36)
+    x = inputs(size)
     with torch.inference_mode():
-        torch.testing.assert_close(model.fuse()(x), model(x), atol=1e-5, rtol=0)
+        folded, expected = model.fuse()(x), model(x)
+    torch.testing.assert_close(folded, expected, atol=3e-5, rtol=0)
+    assert expected.std() > 0.01
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
-def test_batch_norms_behind_convolutions_are_gone():
-    folded = CNN().fuse()
-    assert sum(isinstance(module, nn.BatchNorm2d) for module in folded.modules()) == 8
+def test_nothing_is_left_to_shuffle_or_to_concatenate_layer_by_layer():
+    folded = build_model("cnn").fuse()
+    kinds = {type(module) for module in folded.modules()}
+    assert not kinds & {nn.PixelShuffle, nn.PixelUnshuffle, nn.GroupNorm}
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in folded.modules()) == 12
 
 
 def test_nano_in_grey_levels():
@@ -36,3 +60,63 @@ def test_nano_in_grey_levels():
     x = torch.rand(1, 2, 24, 36)
     with torch.inference_mode():
         torch.testing.assert_close(model.fuse(255)(255 * x) / 255, model(x), atol=1e-5, rtol=0)
+
+
+# --- the rearrangements one by one, in double precision
+
+
+@pytest.mark.parametrize("s", [2, 3])
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_convolutions_into_and_from_phases(s, k):
+    torch.manual_seed(5)
+    full, weight = torch.randn(2, 3, 4 * s, 5 * s).double(), torch.randn(4, 3, k, k).double()
+    expected = F.pixel_unshuffle(F.conv2d(full, weight, padding=k // 2), s)
+    torch.testing.assert_close(F.conv2d(full, into_phases(weight, s), stride=s, padding=k // 2), expected)
+
+    weight = torch.randn(4, 3 * s**2, k, k).double()
+    expected = F.conv2d(F.pixel_unshuffle(full, s), weight, padding=k // 2)
+    answer = F.conv2d(full, from_phases(weight, s), stride=s, padding=k // 2 * s)
+    torch.testing.assert_close(answer, expected)
+
+
+def test_shuffling():
+    x = torch.randn(2, 12, 3, 5)
+    assert torch.equal(shuffle(x), F.pixel_shuffle(x, 2))
+
+
+def test_channels_of_zeros():
+    weight, x = torch.randn(3, 2, 3, 3), torch.randn(1, 2, 6, 7)
+    conv = convolution(pad_channels(weight, 8, 5, at=(4, 1)))
+    answer = conv(F.pad(x, (0, 0, 0, 0, 1, 2), value=9.0))
+    torch.testing.assert_close(answer[:, 4:7], F.conv2d(x, weight, padding=1))
+    assert answer.abs().sum((0, 2, 3)).nonzero().flatten().tolist() == [4, 5, 6]
+
+
+@pytest.mark.parametrize("channels", [2, 20])
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (5, 7)])
+def test_a_line_of_pixels_on_a_wider_map(channels, size):
+    torch.manual_seed(6)
+    mlp = GatedMLP(channels, 24).eval()
+    with torch.inference_mode():
+        mlp.linear1.bias.uniform_(1, 2)  # so that the MLP makes something of zeros
+        x = torch.randn(2, channels, *size)
+        torch.testing.assert_close(FoldedGate(mlp)(x)[..., 1:-1], mlp(x), atol=1e-5, rtol=0)
+
+
+# --- the published networks
+
+
+@pytest.mark.parametrize(("name", "file"), [("cnn", "CNN"), ("transformer", "Trans")])
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_exported_published_networks_answer_as_published(shared, name, file, dynamic):
+    ort = pytest.importorskip("onnxruntime")
+    checkpoint = import_released(shared / f"paper/checkpoints/{file}.model", name)
+    golden = np.load(shared / "golden/paper_networks.npz")
+    x = golden["input"]
+    model = restore_model(checkpoint)
+    spec = make_spec(checkpoint, model, None if dynamic else (x.shape[3], x.shape[2]), "fp32")
+    session = ort.InferenceSession(
+        build_graph(model, spec).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    answer = session.run(None, {"sources": x})[0]
+    assert np.abs(answer - golden[file].clip(0, 1)).max() < 1e-4

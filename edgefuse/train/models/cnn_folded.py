@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from edgefuse.train.models.folding import convolution, into_phases, pad_channels, shuffle
+from edgefuse.train.models.folding import convolution, into_phases, pad_channels, shuffle, weights
 
 if TYPE_CHECKING:
     from edgefuse.train.models.cnn import CNN, PixelMLP
@@ -36,10 +36,10 @@ class FoldedStem(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, norm: nn.GroupNorm) -> None:
         super().__init__()
-        assert conv.bias is not None
         groups, outputs = norm.num_groups, conv.out_channels
-        affine = torch.cat((conv.weight.detach().flatten(1), conv.bias.detach()[:, None]), 1)
-        self.register_buffer("affine", affine.unflatten(0, (groups, -1)))
+        weight, bias = weights(conv)
+        affine = torch.cat((weight.flatten(1), bias[:, None]), 1)
+        self.register_buffer("affine", affine.view(groups, -1, 3))
         self.eps = norm.eps
         rows = torch.cat((affine, -torch.ones(outputs, 1)), 1) * norm.weight.detach()[:, None]
         weight = rows.new_zeros(outputs, 4 * groups, 1, 1)
@@ -54,8 +54,7 @@ class FoldedStem(nn.Module):
         """Map `[B, 2, H, W]` to `[B, 16, H, W]`."""
         with_one = F.pad(x.flatten(2), (0, 0, 0, 1), value=1.0)
         exact = with_one.float()
-        # Divided before the sum, as it is too large for half precision.
-        products = exact @ (exact / exact.shape[2]).mT
+        products = exact @ exact.mT / exact.shape[2]
         affine = self.affine.float()
         means = (affine @ products[:, None, :, 2:]).mean((2, 3))
         squares = ((affine @ products[:, None]) * affine).sum(3).mean(2)
@@ -64,7 +63,7 @@ class FoldedStem(nn.Module):
         last = F.pad(means[:, :, None, None], (2, 0, 3, 0))
         mixing = (scale[:, :, None, None] * (unit + last)).flatten(1, 2)
         parts = mixing.to(x.dtype) @ with_one
-        return F.leaky_relu(self.conv(parts.unflatten(2, x.shape[2:])), 0.01)
+        return F.leaky_relu(self.conv(parts.view(-1, parts.shape[1], *x.shape[2:])), 0.01)
 
 
 class FoldedDense(nn.Module):
@@ -72,18 +71,17 @@ class FoldedDense(nn.Module):
 
     def __init__(self, layers: nn.Sequential) -> None:
         super().__init__()
-        (norm_a, _, *conv_a, _, grow_a), (norm_b, _, *conv_b, _, grow_b) = (one.layers for one in layers)
-        channels, growth = norm_a.num_features, grow_a.out_channels
-        hidden = _blocks(conv_a[0].out_channels)
-        first, second = fuse_conv_bn_eval(*conv_a), fuse_conv_bn_eval(*conv_b)
-        self.norm_a = norm_a
-        self.conv_a = _padded(first.weight, first.bias, hidden, channels)
-        self.grow_a = _padded(grow_a.weight, None, _blocks(2 * growth), hidden)
-        self.norm_b = _part(norm_b, 0, channels)
-        self.conv_b = _padded(second.weight[:, :channels], second.bias, hidden, channels)
-        self.norm_c = _part(norm_b, channels, channels + growth, _blocks(2 * growth))
-        self.conv_c = _padded(second.weight[:, channels:], None, hidden, _blocks(2 * growth))
-        self.grow_b = _padded(grow_b.weight, None, _blocks(2 * growth), hidden, at=(growth, 0))
+        self.norm_a, first, bias_a, grow_a = _parts(layers[0])
+        norm, second, bias_b, grow_b = _parts(layers[1])
+        channels, growth = self.norm_a.num_features, len(grow_a)
+        hidden, outputs = _blocks(len(first)), _blocks(2 * growth)
+        self.conv_a = _padded(first, bias_a, hidden, channels)
+        self.grow_a = _padded(grow_a, None, outputs, hidden)
+        self.norm_b = _part(norm, 0, channels)
+        self.conv_b = _padded(second[:, :channels], bias_b, hidden, channels)
+        self.norm_c = _part(norm, channels, channels + growth, outputs)
+        self.conv_c = _padded(second[:, channels:], None, hidden, outputs)
+        self.grow_b = _padded(grow_b, None, outputs, hidden, at=(growth, 0))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `[B, C, H, W]` to `[B, 16, H, W]`: the growth of both layers, then zeros."""
@@ -97,13 +95,12 @@ class FoldedDown(nn.Module):
 
     def __init__(self, down: nn.Sequential, channels: int) -> None:
         super().__init__()
-        conv = down[0]
-        weight = into_phases(conv.weight.detach(), 2)
-        self.conv = convolution(weight[:, :channels], conv.bias.repeat_interleave(4), stride=2, padding=1)
+        weight, bias = weights(down[0])
+        weight, bias = into_phases(weight, 2), bias.repeat_interleave(4)
+        self.conv = convolution(weight[:, :channels], bias, stride=2, padding=1)
         rest = weight[:, channels:]
-        self.grown = convolution(
-            pad_channels(rest, rest.shape[0], _blocks(rest.shape[1])), stride=2, padding=1
-        )
+        rest = pad_channels(rest, rest.shape[0], _blocks(rest.shape[1]))
+        self.grown = convolution(rest, stride=2, padding=1)
 
     def forward(self, x: Tensor, grown: Tensor) -> Tensor:
         """Map `[B, C, H, W]` and `[B, 16, H, W]` to `[B, C', H/2, W/2]`."""
@@ -115,15 +112,14 @@ class FoldedMLP(nn.Module):
 
     def __init__(self, mlp: "PixelMLP") -> None:
         super().__init__()
-        self.mlp = mlp
+        self.linear1, self.linear2, self.gate = mlp.linear1, mlp.linear2, mlp.gate.conv
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `[B, C, H, W]` to the same shape."""
-        mlp = self.mlp
-        hidden = F.gelu(mlp.linear1(x))
+        hidden = F.gelu(self.linear1(x))
         means = F.adaptive_avg_pool2d(hidden.float(), 1).to(x.dtype).flatten(2).mT
-        gate = torch.sigmoid(mlp.gate.conv(means)).mT.unsqueeze(3)
-        return mlp.linear2(hidden * gate) + x
+        gate = torch.sigmoid(self.gate(means)).mT.unsqueeze(3)
+        return self.linear2(hidden * gate) + x
 
 
 class FoldedTail(nn.Module):
@@ -132,9 +128,10 @@ class FoldedTail(nn.Module):
     def __init__(self, up: nn.Sequential, head: nn.Sequential) -> None:
         super().__init__()
         self.up, self.last = up[1], head[2]
-        conv, deep = head[0], up[1].out_channels
-        self.deep = convolution(conv.weight[:, :deep], conv.bias)
-        self.skip, self.sources = convolution(conv.weight[:, deep:-2]), convolution(conv.weight[:, -2:])
+        weight, bias = weights(head[0])
+        deep = len(weights(up[1])[0])
+        self.deep = convolution(weight[:, :deep], bias)
+        self.skip, self.sources = convolution(weight[:, deep:-2]), convolution(weight[:, -2:])
 
     def forward(self, deep: Tensor, skip: Tensor, x: Tensor) -> Tensor:
         """Map maps at half and at full resolution to the fused `[B, 1, H, W]`."""
@@ -176,11 +173,21 @@ def _blocks(channels: int) -> int:
     return channels + -channels % BLOCK
 
 
+def _parts(layer: nn.Module) -> tuple[nn.BatchNorm2d, Tensor, Tensor, Tensor]:
+    """Return a dense layer's first norm, 1×1 weights with the second norm in them, and 3×3 weights."""
+    assert isinstance(layer.layers, nn.Sequential)
+    norm_1, _, conv_1, norm_2, _, conv_2 = layer.layers
+    assert isinstance(norm_1, nn.BatchNorm2d)
+    assert isinstance(norm_2, nn.BatchNorm2d)
+    assert isinstance(conv_1, nn.Conv2d)
+    return norm_1, *weights(fuse_conv_bn_eval(conv_1, norm_2)), weights(conv_2)[0]
+
+
 def _padded(
     weight: Tensor, bias: Tensor | None, outputs: int, inputs: int, at: tuple[int, int] = (0, 0)
 ) -> nn.Conv2d:
-    weight = pad_channels(weight.detach(), outputs, inputs, at=at)
-    return convolution(weight, None if bias is None else F.pad(bias.detach(), (0, outputs - len(bias))))
+    weight = pad_channels(weight, outputs, inputs, at=at)
+    return convolution(weight, None if bias is None else F.pad(bias, (0, outputs - len(bias))))
 
 
 def _part(norm: nn.BatchNorm2d, start: int, stop: int, width: int | None = None) -> nn.BatchNorm2d:

@@ -11,9 +11,8 @@ kernels that are centred, and work in the weights' own precision.
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-__all__ = ["between_phases", "chain", "convolution", "from_phases", "into_phases", "pad_channels"]
+__all__ = ["convolution", "from_phases", "into_phases", "pad_channels", "shuffle", "weights"]
 
 
 def into_phases(weight: Tensor, s: int) -> Tensor:
@@ -62,6 +61,13 @@ def pad_channels(weight: Tensor, outputs: int, inputs: int, *, at: tuple[int, in
     result = weight.new_zeros(outputs, inputs, *weight.shape[2:])
     result[at[0] : at[0] + weight.shape[0], at[1] : at[1] + weight.shape[1]] = weight
     return result
+
+
+def weights(conv: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return the weight and bias of a convolution, apart from training; no bias is zeros."""
+    assert isinstance(conv, nn.Conv2d)
+    weight = conv.weight.detach()
+    return weight, weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach()
 
 
 def convolution(

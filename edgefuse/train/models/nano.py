@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgefuse.train.models.folding import convolution, from_phases
+
 __all__ = ["Nano"]
 
 
@@ -60,11 +62,6 @@ class Nano(nn.Module):
         folded = copy.deepcopy(self)
         first, s = folded.body[0], self.multiple
         assert isinstance(first, nn.Conv2d)
-        stem = nn.Conv2d(2, first.out_channels, 3 * s, stride=s, padding=s)
-        # Channel c·s² + i·s + j of the unshuffled map at (u, v) is pixel (u·s + i, v·s + j) of channel c.
-        weight = first.weight.detach().reshape(-1, 2, s, s, 3, 3).permute(0, 1, 4, 2, 5, 3)
-        weight = weight.reshape(first.out_channels, 2, 3 * s, 3 * s).contiguous()
-        stem.weight = nn.Parameter(weight / peak)
-        stem.bias = first.bias
+        stem = convolution(from_phases(first.weight / peak, s), first.bias, stride=s, padding=s)
         folded.stem, folded.body, folded.peak = stem, folded.body[1:], peak
         return folded.train(self.training)

@@ -35,17 +35,25 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `[B, C, H, W]` to the same shape."""
-        mixing, constant = self.mixing(x)
         flat = x.flatten(2)
+        # Divided by the number of pixels before the sum: over a frame it would overflow half precision.
+        exact = flat.float() * flat.shape[2] ** -0.5
+        means = exact.sum(2, keepdim=True) * flat.shape[2] ** -0.5
+        mixing, constant = self.mixing(exact @ exact.mT, means)
         return torch.baddbmm(constant.to(x.dtype), mixing.to(x.dtype), flat).view_as(x)
 
-    def mixing(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the matrix `[B, C, C]` and constant `[B, C, 1]` that the attention comes to, in float32."""
-        channels, pixels = x.shape[1], x.shape[2] * x.shape[3]
-        # Divided by the number of pixels before the sum: over a frame it would overflow half precision.
-        flat = x.flatten(2).float() * pixels**-0.5
-        gram = (flat @ flat.mT).unsqueeze(1)
-        means = (flat.sum(2) * pixels**-0.5).view(-1, 1, channels, 1)
+    def mixing(self, gram: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the attention comes to.
+
+        Args:
+            gram: `[B, C, C]`, float32: the mean over the pixels of x·xᵀ.
+            means: `[B, C, 1]`, float32: the mean of x.
+
+        Returns:
+            The matrix `[B, C, C]` and constant `[B, C, 1]`, in float32.
+        """
+        channels = gram.shape[1]
+        gram, means = gram.unsqueeze(1), means.unsqueeze(1)
 
         # Slope and offset of q, k and v, each [heads, C, 1].
         slopes = self.qkv.weight.float().view(channels, 3, HEADS).permute(1, 2, 0).unsqueeze(3)
@@ -145,3 +153,9 @@ class Transformer(nn.Module):
         u1 = self.up_1(self.layer_3(torch.cat((s2, self.skip_2(s2)), 1)))
         u2 = self.up_2(self.layer_4(torch.cat((u1, self.skip_1(s1), s1), 1)))
         return torch.tanh(self.head(torch.cat((u2, s0, self.skip_0(s0)), 1)))
+
+    def fuse(self) -> nn.Module:
+        """Return a network for deployment that answers the same, and faster."""
+        from edgefuse.train.models.transformer_folded import FoldedTransformer
+
+        return FoldedTransformer(self)

@@ -1,0 +1,178 @@
+"""The `transformer` as deployed: the same answers from a graph that engines run several times as fast.
+
+What is rearranged, all of it exact:
+
+- Both group norms and the attention of a layer are one matrix and constant applied to its input, x ↦ A·x + c:
+  all their statistics follow from the input's Gram matrix and means, and the second norm's from A·G·Aᵀ.
+- Neighbours along the rows, which are taken as one line, are an ordinary convolution once the map has a
+  column more on either side with what lies there in that line.
+- Pixel unshuffles are folded into the convolutions before them, and linear layers that follow each other,
+  such as the last upsampling and the head, are one.
+"""
+
+import copy
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgefuse.train.models.folding import convolution, into_phases, pad_channels, shuffle, weights
+
+if TYPE_CHECKING:
+    from edgefuse.train.models.transformer import GatedMLP, Layer, Transformer
+
+__all__ = ["FoldedTransformer"]
+
+SILENCE = 1e4
+"""What GELU is given the negative of to answer zero; half precision can hold it."""
+
+
+class FoldedLayer(nn.Module):
+    """x + attention(norm(x)), then x + MLP(norm(x))."""
+
+    def __init__(self, layer: "Layer") -> None:
+        super().__init__()
+        self.norm_1, self.attention, self.norm_2 = layer.norm_1, layer.attention, layer.norm_2
+        self.linear1, _, self.linear2 = layer.mlp
+        # More channels than hidden values: then it is cheaper to take A into the MLP than to apply it twice.
+        hidden, channels = weights(self.linear1)[0].shape[:2]
+        self.wide = channels > hidden
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `[B, C, H, W]` to the same shape."""
+        flat = x.flatten(2)
+        matrix, constant, scale, shift = self.affine(flat)
+        mixed = matrix.to(x.dtype) @ flat
+        if not self.wide:
+            normed = (scale * matrix).to(x.dtype) @ flat + (scale * constant + shift).to(x.dtype)
+            hidden = F.gelu(self.linear1(normed.view_as(x)))
+            return (mixed + constant.to(x.dtype)).view_as(x) + self.linear2(hidden)
+        (first, first_bias), (second, second_bias) = weights(self.linear1), weights(self.linear2)
+        weight = first.flatten(1).float()
+        bias = weight @ (scale * constant + shift) + first_bias.float()[:, None]
+        values = F.gelu((weight @ (scale * matrix)).to(x.dtype) @ flat + bias.to(x.dtype))
+        constant = constant + second_bias.float()[:, None]
+        return (mixed + constant.to(x.dtype) + second.flatten(1) @ values).view_as(x)
+
+    def affine(self, flat: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return A `[B, C, C]` and c `[B, C, 1]`, and what norm 2 multiplies by and adds, `[B, C, 1]`."""
+        exact = flat.float()
+        gram = exact @ exact.mT / exact.shape[2]
+        means = exact.mean(2, keepdim=True)
+        scale, shift = _normalise(self.norm_1, means, gram.diagonal(dim1=1, dim2=2).unsqueeze(2))
+        scaled = scale * means
+        normed = scale * gram * scale.mT + scaled @ shift.mT + shift @ scaled.mT + shift @ shift.mT
+        mixing, constant = self.attention.mixing(normed, scaled + shift)
+        constant = mixing @ shift + constant
+        matrix = mixing * scale.mT + torch.eye(mixing.shape[2], device=flat.device)
+
+        mixed = matrix @ means
+        squares = ((matrix @ gram) * matrix).sum(2, keepdim=True) + constant * (2 * mixed + constant)
+        return matrix, constant, *_normalise(self.norm_2, mixed + constant, squares)
+
+
+def _normalise(norm: nn.GroupNorm, means: Tensor, squares: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what a group norm multiplies by and adds, `[B, C, 1]`, from channels' means of x and of x²."""
+    groups, channels = norm.num_groups, norm.num_channels
+    mean = means.view(-1, groups, channels // groups, 1).mean(2, keepdim=True)
+    square = squares.view(-1, groups, channels // groups, 1).mean(2, keepdim=True)
+    rate = torch.rsqrt(square - mean * mean + norm.eps)
+    scale = norm.weight.float().view(groups, -1, 1) * rate
+    shift = norm.bias.float().view(groups, -1, 1) - scale * mean
+    return scale.view(-1, channels, 1), shift.view(-1, channels, 1)
+
+
+class FoldedGate(nn.Module):
+    """Per-pixel MLP with a local gate inside, on a map that is a column wider on either side.
+
+    Args:
+        mlp: the MLP.
+        before: a 1×1 convolution before it, to be folded into it.
+    """
+
+    def __init__(self, mlp: "GatedMLP", before: nn.Conv2d | None = None) -> None:
+        super().__init__()
+        weight, bias = weights(mlp.linear1)
+        if before is not None:
+            inner, offset = weights(before)
+            weight, bias = _after(weight, inner), bias + weight.flatten(1) @ offset
+        hidden, inputs = weight.shape[:2]
+        self.extra = 1 if inputs < 16 else 16  # ONNX Runtime's kernels want few channels or a multiple of 16
+        weight = pad_channels(weight, hidden, inputs + self.extra)
+        weight[:, inputs] = -SILENCE
+        self.linear1 = convolution(weight, bias)
+        self.pool = nn.Conv2d(hidden, hidden, (1, 3), padding=(0, 1), groups=hidden, bias=False)
+        self.pool.weight = nn.Parameter(torch.full_like(self.pool.weight, 1 / 3))
+        self.mix = convolution((mlp.gate.weight * mlp.gate.mask)[:, :, None, None])
+        self.linear2 = mlp.linear2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `[B, C, H, W]` to `[B, C, H, W + 2]`, whose first and last column mean nothing."""
+        # Before the first pixel and behind the last one lie zeros, not what the MLP makes of zeros: there,
+        # one more channel, which is zero elsewhere, silences it.
+        marked = F.pad(x, (0, 0, 0, 0, 0, self.extra))
+        left = F.pad(marked[..., -1:][:, :, :-1], (0, 0, 1, 0), value=1.0)
+        right = F.pad(marked[..., :1][:, :, 1:], (0, 0, 0, 1), value=1.0)
+        hidden = F.gelu(self.linear1(torch.cat((left, marked, right), 3)))
+        return self.linear2(hidden * torch.sigmoid(self.mix(self.pool(hidden))))
+
+
+class FoldedTail(nn.Module):
+    """The last pixel shuffle and all that follows."""
+
+    def __init__(self, up: nn.Sequential, stem: nn.Conv2d, head: nn.Sequential) -> None:
+        super().__init__()
+        (conv, conv_bias), (start, start_bias), (first, bias) = map(weights, (up[1], stem, head[0]))
+        m, n = len(conv), len(start)
+        deep, sources, skip = first[:, :m], first[:, m : m + n], first[:, m + n :]
+        bias = bias + deep.flatten(1) @ conv_bias + sources.flatten(1) @ start_bias
+        self.deep, self.sources = convolution(_after(deep, conv), bias), convolution(_after(sources, start))
+        # Reads the middle of three pixels, and so drops the outer columns.
+        self.skip = nn.Conv2d(n, len(first), (1, 3), bias=False)
+        self.skip.weight = nn.Parameter(F.pad(skip, (1, 1)))
+        self.last = head[2]
+
+    def forward(self, deep: Tensor, skip: Tensor, x: Tensor) -> Tensor:
+        """Map maps at half and at full resolution to the fused `[B, 1, H, W]`."""
+        hidden = self.deep(shuffle(deep)) + self.skip(skip) + self.sources(x)
+        return torch.tanh(self.last(F.relu(hidden)))
+
+
+class FoldedTransformer(nn.Module):
+    """Answers as the network that it is made of does."""
+
+    multiple = 4
+    """Height and width must be multiples of this."""
+
+    def __init__(self, net: "Transformer") -> None:
+        super().__init__()
+        net = copy.deepcopy(net).eval()
+        self.stem = net.stem
+        layers = (net.layer_1, net.layer_2, net.layer_3, net.layer_4)
+        self.layer_1, self.layer_2, self.layer_3, self.layer_4 = map(FoldedLayer, layers)
+        self.down_1, self.down_2 = _down(net.down_1), _down(net.down_2)
+        self.skip_0 = FoldedGate(net.skip_0, net.stem)
+        self.skip_1, self.skip_2 = FoldedGate(net.skip_1), FoldedGate(net.skip_2)
+        self.up_1 = net.up_1[1]
+        self.tail = FoldedTail(net.up_2, net.stem, net.head)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Fuse `[B, 2, H, W]` (infrared, visible luma) in [0, 1] into `[B, 1, H, W]` in (-1, 1)."""
+        s1 = self.down_1(self.layer_1(self.stem(x)))
+        s2 = self.down_2(self.layer_2(s1))
+        deep = self.layer_3(torch.cat((s2, self.skip_2(s2)[..., 1:-1]), 1))
+        u1 = self.up_1(shuffle(deep))
+        deep = self.layer_4(torch.cat((u1, self.skip_1(s1)[..., 1:-1], s1), 1))
+        return self.tail(deep, self.skip_0(x), x)
+
+
+def _down(down: nn.Sequential) -> nn.Conv2d:
+    """Return a convolution and pixel unshuffle as one convolution."""
+    weight, bias = weights(down[0])
+    return convolution(into_phases(weight, 2), bias.repeat_interleave(4), stride=2, padding=1)
+
+
+def _after(pointwise: Tensor, weight: Tensor) -> Tensor:
+    """Return the kernel of a convolution and a 1×1 convolution behind it."""
+    return torch.einsum("om,mikl->oikl", pointwise.flatten(1), weight)
