@@ -5,10 +5,15 @@ They are autospecs of the real module, so that an attribute or enum member which
 are compared with the signatures that the docstrings give.
 """
 
+import ast
 import inspect
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from types import ModuleType
+from pathlib import Path
+from types import FrameType, ModuleType
 from typing import Any
 from unittest.mock import MagicMock, create_autospec
 
@@ -171,3 +176,41 @@ def check_overrides(base: type, subclass: type) -> None:
         theirs = [a.name for a in stated[0].arguments]
         if mine != theirs:
             raise TypeError(f"{base.__name__}.{name} is called with {theirs}, not {mine}")
+
+
+def member_names(module: ModuleType) -> set[str]:
+    """Every public name of a module and of its classes."""
+    found = {name for name in dir(module) if not name.startswith("_")}
+    for name in tuple(found):
+        if isinstance(value := getattr(module, name), type):
+            found |= {member for member in dir(value) if not member.startswith("_")}
+    return found
+
+
+def uses(path: Path, names: set[str]) -> set[tuple[str, int, str]]:
+    """Where a file uses one of the names, as an attribute or in quotes: file, line, name."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        word = getattr(node, "attr", None) or getattr(node, "value", None)
+        if isinstance(node, ast.Attribute | ast.Constant) and isinstance(word, str) and word in names:
+            found.add((path.name, node.end_lineno or 0, word))
+    return found
+
+
+@contextmanager
+def executed_lines(paths: list[Path]) -> Iterator[set[tuple[str, int]]]:
+    """Collect the lines of some files that run meanwhile: file's name, line."""
+    wanted = {str(path): path.name for path in paths}
+    found: set[tuple[str, int]] = set()
+
+    def trace(frame: FrameType, event: str, argument: object):
+        if (name := wanted.get(frame.f_code.co_filename)) is None:
+            return None
+        found.add((name, frame.f_lineno))
+        return trace
+
+    sys.settrace(trace)
+    try:
+        yield found
+    finally:
+        sys.settrace(None)

@@ -17,7 +17,7 @@ import tensorrt_bindings as real
 from cuda import bindings
 from cuda.bindings import runtime as real_cuda
 
-from tests.contract import Contract, check_overrides
+from tests.contract import Contract, check_overrides, executed_lines, member_names, uses
 
 LAYER = {
     "LayerType": "kgen",
@@ -97,6 +97,7 @@ CUDA = {
     "cudaFreeHost": free,
     "cudaFree": free,
     "cudaMemcpyAsync": copy,
+    "cudaGetErrorString": (OK, b"out of memory"),
 }
 
 contract: Contract = Contract(real, TENSORRT, kept=("ILogger", "IProgressMonitor", "nptype"))
@@ -105,39 +106,94 @@ cuda_contract = Contract(real_cuda, CUDA, kept=("cudaStream_t", "cudaDeviceProp"
 
 def whole_path(onnx: Path, folder: Path) -> dict:
     """Build, inspect, load and run; then all that may go wrong on the way."""
-    from edgefuse.errors import InputError, ModelError
-    from edgefuse.runtime.tensorrt import TensorRtBackend, TensorRtLog
-    from edgefuse.runtime.tensorrt_build import build_engine
+    runtime = Path(__file__).parents[1] / "edgefuse" / "runtime"
+    files = [runtime / name for name in ("cuda.py", "tensorrt.py", "tensorrt_build.py")]
+    phases: list = []
+    with executed_lines(files) as lines:
+        from edgefuse.runtime import tensorrt as ours
+        from edgefuse.runtime import tensorrt_build as build
 
-    phases = []
-    sidecar = build_engine(onnx, folder / "nano.engine", progress=lambda *step: phases.append(step))
-    backend = TensorRtBackend(folder / "nano.engine", rebuild=False)
-    fused = backend.run(np.zeros((1, 2, 64, 96), np.float32))
-    again = backend.run(np.zeros((1, 2, 480, 640), np.float32))
-    try:
-        backend.run(np.zeros((1, 2, 64, 4096), np.float32))
-    except InputError as error:
-        outside = str(error)
-    backend.close()
-    check_overrides(real.ILogger, type(TensorRtLog(sys.modules["tensorrt"]).logger))
-    complaints = contract.complaints() + cuda_contract.complaints()
-    TENSORRT.update({"OnnxParser.parse": False, "OnnxParser.num_errors": 1})
-    TENSORRT["OnnxParser.get_error"] = lambda index: contract.instance(real.ParserError)
-    TENSORRT["ParserError.desc"] = "no such operator"
-    try:
-        build_engine(onnx, folder / "other.engine")
-    except ModelError as error:
-        unparsed = str(error)
+        sidecar = build.build_engine(onnx, folder / "nano.engine", progress=lambda *step: phases.append(step))
+        backend = ours.TensorRtBackend(folder / "nano.engine", rebuild=False)
+        fused = backend.run(np.zeros((1, 2, 64, 96), np.float32))
+        again = backend.run(np.zeros((1, 2, 480, 640), np.float32))
+        complaints = contract.complaints() + cuda_contract.complaints()
+        log = ours.TensorRtLog(sys.modules["tensorrt"]).logger
+        check_overrides(real.ILogger, type(log))
+        for severity in real.ILogger.Severity.__members__.values():
+            log.log(severity, "something")
+        errors = go_wrong(onnx, folder, ours, build, backend)
+        backend.close()
+    names = member_names(real) | member_names(real_cuda)
+    used = set().union(*(uses(path, names) for path in files))
     return {
         "layers": sidecar.layers,
         "device": backend.device,
         "shapes": [fused.shape, again.shape],
         "phases": phases,
-        "errors": [outside, unparsed],
+        "errors": errors,
         "left": len(memory),
         "called": sorted(contract.called | cuda_contract.called),
         "complaints": complaints,
+        "used": len(used),
+        "untried": sorted(use for use in used if use[:2] not in lines),
     }
+
+
+def go_wrong(onnx: Path, folder: Path, ours: Any, build: Any, backend: Any) -> dict[str, str]:
+    """What is said when each step answers as it does in trouble."""
+    from edgefuse.errors import EdgefuseError
+
+    def run(width=128, height=64):
+        backend.run(np.zeros((1, 2, height, width), np.float32))
+
+    def other_inputs():
+        backend.run_images(np.zeros((1, 64, 64, 1), np.uint8), np.zeros((1, 64, 64, 3), np.uint8))
+
+    def make():
+        build.build_engine(onnx, folder / "other.engine")
+
+    def load():
+        ours.Engine(folder / "nano.engine")
+
+    bad_parse = {
+        "OnnxParser.parse": False,
+        "OnnxParser.num_errors": 1,
+        "OnnxParser.get_error": lambda index: contract.instance(real.ParserError),
+        "ParserError.desc": "no such operator",
+    }
+    troubles: dict[str, tuple[Any, dict[str, Any]]] = {
+        "inputs": (other_inputs, {}),
+        "shape": (lambda: run(4096), {}),
+        "static": (lambda: run(4096), {"ICudaEngine.get_tensor_shape": lambda name: (1, 2, 64, 64)}),
+        "address": (lambda: run(160), {"IExecutionContext.set_tensor_address": False}),
+        "execute": (run, {"IExecutionContext.execute_async_v3": False}),
+        "engine": (load, {"Runtime.deserialize_cuda_engine": lambda data: None}),
+        "context": (load, {"ICudaEngine.create_execution_context": lambda: None}),
+        "parse": (make, bad_parse),
+        "silent": (make, {**bad_parse, "OnnxParser.num_errors": 0}),
+        "profile": (make, {"IBuilderConfig.add_optimization_profile": -1}),
+        "build": (make, {"Builder.build_serialized_network": lambda network, config: None}),
+        "inspect": (make, {"EngineInspector.get_engine_information": "{}"}),
+        "timings": (make, {"IBuilderConfig.set_timing_cache": False}),
+    }
+    said = {}
+    for name, (step, answers) in troubles.items():
+        before = dict(TENSORRT)
+        TENSORRT.update(answers)
+        try:
+            step()
+            said[name] = ""
+        except EdgefuseError as error:
+            said[name] = str(error)
+        TENSORRT.clear()
+        TENSORRT.update(before)
+    CUDA["cudaMalloc"] = (real_cuda.cudaError_t.cudaErrorMemoryAllocation, None)
+    try:
+        run(1920, 1088)
+    except EdgefuseError as error:
+        said["memory"] = str(error)
+    return said
 
 
 def read_only(trt):

@@ -23,7 +23,7 @@ from edgefuse.images import write_image
 from edgefuse.runtime.backends import load_backend
 from edgefuse.runtime.profiles import SizeRange
 from edgefuse.runtime.sidecar import BuildOptions, read_sidecar
-from edgefuse.runtime.tensorrt import Engine, TensorRtBackend, describe
+from edgefuse.runtime.tensorrt import Engine, TensorRtBackend
 from edgefuse.runtime.tensorrt_build import build_engine
 from edgefuse.spec import ModelSpec
 from edgefuse.weights import checkpoint_file, model_file
@@ -73,7 +73,6 @@ def test_a_build_asks_for_what_it_should(install, tmp_path):
     assert sidecar.machine.cuda == "12.6"
     assert sidecar.machine.sm == "8.7"
     assert sidecar.onnx == str(NANO.resolve())
-    assert describe(sidecar) == "TensorRT 10.3.0 for Orin, layers: 1 fp16"
 
 
 def test_timings_are_kept_and_dropped_where_they_do_not_fit(install, tmp_path, caplog):
@@ -319,6 +318,23 @@ def test_the_sidecar_is_plain_json(engine):
     values = json.loads(engine.with_name("nano.engine.json").read_text())
     assert values["machine"]["gpu"] == "Orin"
     assert values["layers"]["fp16"] == 1
+
+
+def test_an_engine_can_be_inspected(engine, monkeypatch, tmp_path):
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = CliRunner().invoke(app, ["inspect", str(engine)]).output
+    for words in (
+        "Orin (compute capability 8.7), TensorRT 10.3.0, CUDA 12.6 (driver 13.0)",
+        "sources: [1, 2, 64, 64], [1, 2, 480, 640], [1, 2, 1088, 1920]",
+        "1024 MB workspace, optimisation level 3",
+        "1 fp16",
+    ):
+        assert words in shown
+    values = json.loads(CliRunner().invoke(app, ["inspect", "--json", str(engine)]).output)
+    assert values["machine"]["gpu"] == "Orin"
+    assert values["spec"]["model"] == "nano"
+    engine.with_name("nano.engine.json").unlink()
+    assert isinstance(CliRunner().invoke(app, ["inspect", str(engine)]).exception, ModelError)
 
 
 def test_images_are_cast_at_the_ends_alone_and_come_out_the_same():

@@ -17,6 +17,9 @@ from edgefuse.export.calibrate import find_scales, measure
 
 __all__ = ["choose_layers", "insert_pairs", "quantizable", "quantize"]
 
+WORST = 4
+"""How many inputs a layer alone is measured on."""
+
 
 def quantizable(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
     """Return the convolutions of a graph whose weights are constants."""
@@ -66,30 +69,35 @@ def choose_layers(
 ) -> list[str]:
     """Return the layers to keep in float, fewest, in the order of what each loses alone.
 
-    The target is 10·log10 of one over the mean squared difference to the graph as it is.
+    The target is 10·log10 of one over the mean squared difference to the graph as it is. A layer alone is
+    measured on the `WORST` inputs that lose the most with all layers in int8, everything else on all.
     """
     names = [layer.name for layer in quantizable(graph)]
     exact = _answers(graph, inputs)
 
-    def psnr(chosen: set[str]) -> float:
+    def psnrs(chosen: set[str], which: Sequence[int] = range(len(inputs))) -> list[float]:
         trial = onnx.ModelProto()
         trial.CopyFrom(graph)
         insert_pairs(trial, scales, chosen)
-        return _lowest_psnr(_answers(trial, inputs), exact)
+        answers = _answers(trial, [inputs[k] for k in which])
+        return [_psnr(answer, exact[k]) for answer, k in zip(answers, which, strict=True)]
 
-    if psnr(set(names)) >= target:
+    progress("Measuring all layers in int8")
+    together = psnrs(set(names))
+    if min(together) >= target:
         return []
+    worst = sorted(range(len(inputs)), key=lambda k: together[k])[:WORST]
     alone = {}
     for k, name in enumerate(names, 1):
         progress(f"Measuring layer {k} of {len(names)} in int8")
-        alone[name] = psnr({name})
+        alone[name] = min(psnrs({name}, worst))
     order = sorted(names, key=lambda name: alone[name])
     # The more layers stay in float, the closer the answer: so halve the range that holds the number.
     low, high = 1, len(order)
     while low < high:
         middle = (low + high) // 2
         progress(f"Trying with {middle} layers in float")
-        if psnr(set(order[middle:])) >= target:
+        if min(psnrs(set(order[middle:]))) >= target:
             high = middle
         else:
             low = middle + 1
@@ -152,6 +160,5 @@ def _answers(graph: onnx.ModelProto, inputs: Sequence[NDArray[np.float32]]) -> l
     return [session.run(None, {"sources": x})[0] for x in inputs]
 
 
-def _lowest_psnr(answers: list[NDArray[np.float32]], exact: list[NDArray[np.float32]]) -> float:
-    errors = [float(np.mean((a - b) ** 2, dtype=np.float64)) for a, b in zip(answers, exact, strict=True)]
-    return -10 * float(np.log10(max(*errors, 1e-20)))
+def _psnr(answer: NDArray[np.float32], exact: NDArray[np.float32]) -> float:
+    return -10 * math.log10(max(float(np.mean((answer - exact) ** 2, dtype=np.float64)), 1e-20))

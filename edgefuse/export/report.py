@@ -8,6 +8,7 @@ from rich.table import Table
 
 from edgefuse.export.gates import failed_path, sentence
 from edgefuse.metrics import FIVE
+from edgefuse.runtime.sidecar import Sidecar, read_sidecar
 from edgefuse.spec import ModelSpec
 
 __all__ = ["failure", "table"]
@@ -22,7 +23,8 @@ def table(path: Path, spec: ModelSpec, layers: dict[str, int] | None = None) -> 
         layers: number of layers by precision; None: as the receipt says.
     """
     rows = Table(title=escape(str(path)), show_header=False, title_justify="left")
-    for name, text in (*_spec_rows(path, spec), *_receipt_rows(spec, layers)):
+    engine = _engine_rows(read_sidecar(path)) if path.suffix == ".engine" else []
+    for name, text in (*_spec_rows(path, spec), *engine, *_receipt_rows(spec, layers)):
         rows.add_row(name, escape(text))
     return rows
 
@@ -66,6 +68,20 @@ def _spec_rows(path: Path, spec: ModelSpec) -> list[tuple[str, str]]:
         ]
         any_size = f"any multiple of {spec.multiple}; `fuse` and `stream` pad others"
     return [*rows, ("sizes", any_size)] if spec.size is None else rows
+
+
+def _engine_rows(sidecar: Sidecar) -> list[tuple[str, str]]:
+    machine, options = sidecar.machine, sidecar.options
+    versions = f"TensorRT {machine.tensorrt}, CUDA {machine.cuda} (driver {machine.driver})"
+    rows = [
+        ("engine for", f"{machine.gpu} (compute capability {machine.sm}), {versions}"),
+        ("built from", f"{sidecar.onnx}, SHA-256 {sidecar.onnx_sha256[:16]}…"),
+        ("built with", f"{options.workspace_mb} MB workspace, optimisation level {options.level}"),
+    ]
+    for name, profile in sidecar.profiles.items():
+        shapes = ", ".join(str(list(shape)) for shape in (profile.min, profile.opt, profile.max))
+        rows.append(("profile", f"{name}: {shapes} (smallest, usual, largest)"))
+    return rows
 
 
 def _receipt_rows(spec: ModelSpec, layers: dict[str, int] | None) -> list[tuple[str, str]]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from edgefuse.errors import BackendError, InputError, ModelError
 from edgefuse.runtime.cuda import Buffer, check, import_cuda, new_stream, versions
 from edgefuse.runtime.engine_cache import usable_engine
-from edgefuse.runtime.sidecar import BuildOptions, Machine, Sidecar
+from edgefuse.runtime.sidecar import BuildOptions, Machine
 
 __all__ = ["Engine", "TensorRtBackend", "TensorRtLog", "import_tensorrt", "this_machine"]
 
@@ -212,9 +212,3 @@ class TensorRtBackend:
     def close(self) -> None:
         """Free the GPU's memory."""
         self.engine.close()
-
-
-def describe(sidecar: Sidecar) -> str:
-    """Say in a line what an engine was built for and how its layers compute."""
-    layers = ", ".join(f"{count} {name}" for name, count in sidecar.layers.items() if count)
-    return f"TensorRT {sidecar.machine.tensorrt} for {sidecar.machine.gpu}, layers: {layers}"
