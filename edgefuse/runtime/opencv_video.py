@@ -15,7 +15,8 @@ def _silence() -> None:
     has set stays, to look into a stream that will not open.
     """
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    if hasattr(cv2.utils, "logging"):  # OpenCV 4.6, which Debian 12 has, lacks it
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def open_capture(target: str | int, api: int, settings: list[int] | None = None) -> Any | None:

@@ -1,22 +1,28 @@
 """GStreamer pipelines, read by OpenCV where it was built with GStreamer."""
 
+import re
+
 import cv2
 
 from edgefuse.errors import LostError, SourceError
 from edgefuse.runtime.opencv_video import open_capture
 from edgefuse.runtime.sources.base import READ_SECONDS, Role
 from edgefuse.runtime.sources.opencv import CaptureSource
-from edgefuse.runtime.sources.spec import Spec
+from edgefuse.runtime.sources.spec import Spec, positive_number
 
 __all__ = ["Pipeline"]
 
 OPEN_SECONDS = 5.0
+NEWEST = "drop=true max-buffers=1 sync=false"
 
 
 class Pipeline(CaptureSource):
     """`gst:` and a pipeline that ends in `appsink`, such as a Jetson's `gst:nvarguscamerasrc ! … ! appsink`.
 
-    The pipeline is taken as it is: everything is set inside it, and there are no options.
+    The pipeline is taken as it is; a bare `appsink` is completed, so that it keeps the newest frame and waits
+    for no clock. 16-bit infrared is `video/x-raw,format=GRAY16_LE`.
+
+    Options, behind `#`: `fps`, where the pipeline states none.
     """
 
     @staticmethod
@@ -25,9 +31,8 @@ class Pipeline(CaptureSource):
         return target.startswith("gst:")
 
     def __init__(self, spec: Spec, role: Role) -> None:
-        pipeline = spec.target.removeprefix("gst:").strip()
-        if not pipeline.split("!")[-1].strip().startswith("appsink"):
-            raise SourceError(f"{spec.name}: the pipeline must end in ! appsink")
+        options = spec.read_options({"fps": positive_number})
+        pipeline = _completed(spec)
         if not _has_gstreamer():
             raise SourceError(
                 f"{spec.name}: this OpenCV ({cv2.__version__}) was built without GStreamer, as PyPI's is; "
@@ -46,6 +51,7 @@ class Pipeline(CaptureSource):
         if capture is None:
             raise LostError(f"{spec.name}: GStreamer cannot start this pipeline; try it with gst-launch-1.0")
         super().__init__(spec.name, capture, role)
+        self.fps = options.get("fps", self.fps)
         try:
             self._prove("is the source of the pipeline there?")
         except LostError:
@@ -55,6 +61,15 @@ class Pipeline(CaptureSource):
     def _kernel_time(self, arrived: float) -> float:
         """A pipeline tells its position, counted from its own start: frames are stamped as they arrive."""
         return arrived
+
+
+def _completed(spec: Spec) -> str:
+    """Return the pipeline as OpenCV takes it."""
+    pipeline = spec.target.removeprefix("gst:").strip()
+    *elements, sink = (part.strip() for part in pipeline.split("!"))
+    if not elements or not all(elements) or not re.match(r"appsink\b", sink):
+        raise SourceError(f"{spec.name}: write the pipeline as SOURCE ! … ! appsink")
+    return pipeline if sink != "appsink" else f"{pipeline} {NEWEST}"
 
 
 def _has_gstreamer() -> bool:

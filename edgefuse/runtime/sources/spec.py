@@ -16,6 +16,7 @@ SECRET = re.compile(r"pas|psw|pwd|token|key|secret|auth", re.IGNORECASE)
 SECRET_IN_PATH = re.compile(
     rf"([\w-]*(?:{SECRET.pattern})[\w-]*=)[^/&;]*?(?=[/&;]|_[a-z]+=|$)", re.IGNORECASE
 )
+OPTIONS_OF_A_PIPELINE = re.compile(r"(.*![^#!]*)#([^#!\s]*)", re.DOTALL)
 USER_OF_A_MISTYPED_URL = re.compile(r"^([a-z]{3,5}:/*[^:/@\s]*:)[^@]*@")
 
 
@@ -33,7 +34,7 @@ class Spec:
     def parse(cls, text: str) -> Self:
         """Take a specification apart.
 
-        Options stand behind `?`, in a URL, whose query belongs to the server, behind `#`.
+        Options stand behind `?`; in a URL, whose query belongs to the server, and in a pipeline behind `#`.
 
         Raises:
             SourceError: empty, an option without a value or given twice.
@@ -44,11 +45,15 @@ class Spec:
                 "the source is empty: give a camera such as cam0, a file, a folder, a URL or sim"
             )
         name = safe_name(text)
-        if text.startswith("gst:") or _exists(text):  # a pipeline, or a file with ? in its name
+        if _exists(text):  # a file with ? in its name
             return cls(name, text, {})
-        target, _, query = text.partition("#" if "://" in text else "?")
-        if "://" in text and "@" in query:
-            raise SourceError(f"{name}: a # in a password must be written as %23")
+        if text.startswith("gst:"):
+            options_too = OPTIONS_OF_A_PIPELINE.fullmatch(text)
+            target, query = options_too.groups() if options_too else (text, "")
+        else:
+            target, _, query = text.partition("#" if "://" in text else "?")
+            if "://" in text and "@" in query:
+                raise SourceError(f"{name}: a # in a password must be written as %23")
         options: dict[str, str] = {}
         for part in filter(None, query.split("&")):
             key, equals, value = part.partition("=")
