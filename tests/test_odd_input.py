@@ -124,12 +124,15 @@ def test_arrays_that_are_no_pictures(image: np.ndarray) -> None:
             prepare(image)
 
 
-@pytest.mark.parametrize("role", ["ir", "vis"])
-def test_8k_comes_through(tmp_path: Path, role: Role) -> None:
-    large = np.zeros((4320, 7680), np.uint16 if role == "ir" else np.uint8)
-    large[1000:2000, 3000:5000] = 250
-    write(tmp_path / "1.png", large)
-    assert first_picture(str(tmp_path), role).shape == (4320, 7680)
+def test_8k_is_fused(tmp_path: Path, fuser: Fuser) -> None:
+    """A hot 16-bit spot, on a dark picture."""
+    ir, vis = np.zeros((4320, 7680), np.uint16), np.full((4320, 7680, 3), 40, np.uint8)
+    ir[1000:2000, 3000:5000] = 250
+    write(tmp_path / "ir/1.png", ir)
+    write(tmp_path / "vis/1.png", vis)
+    fused = fuser(*(first_picture(str(tmp_path / role), role) for role in ("ir", "vis")))
+    assert fused.shape == vis.shape
+    assert fused[1500, 4000].min() > fused[3000, 4000].max() + 50
 
 
 # --- videos
