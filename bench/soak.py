@@ -32,6 +32,7 @@ import numpy as np
 from edgefuse import Fuser
 from edgefuse.errors import LostError
 from edgefuse.runtime import supervise
+from edgefuse.runtime.arenas import share_arenas
 from edgefuse.runtime.live import LiveConfig, Report, Session, Stop, report_of
 from edgefuse.runtime.lossless import LosslessVideo
 from edgefuse.runtime.sinks import Callback, FusedFrame, RawOut, SinkWriter, VideoOut
@@ -210,6 +211,7 @@ class Result:
 def soak(frames: int, seed: int = 0, fps: float = 60.0) -> Result:
     """Run until the visible camera has made so many frames."""
     supervise.READ_PATIENCE = HANG_SECONDS
+    share_arenas()  # as `edgefuse stream` does
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_recordings(folder)

@@ -50,6 +50,9 @@ def record(
     their times. Replay with `edgefuse stream --ir FOLDER/ir --vis FOLDER/vis`;
     `edgefuse train` takes the same.
     """
+    from edgefuse.runtime.arenas import share_arenas
+
+    share_arenas()
     from edgefuse.runtime import live, recording
 
     console = Console()

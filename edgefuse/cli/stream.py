@@ -139,6 +139,9 @@ def stream(
     that is lost is opened again. Two recordings are fused frame by frame,
     nothing left out, as fast as possible.
     """
+    from edgefuse.runtime.arenas import share_arenas
+
+    share_arenas()
     from edgefuse.runtime import live, sinks
     from edgefuse.runtime.fuser import Fuser
     from edgefuse.runtime.sources import front_end
