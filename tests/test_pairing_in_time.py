@@ -280,14 +280,28 @@ def test_frames_too_far_apart_are_in_no_pair() -> None:
 
 
 def test_waiting_for_a_partner_that_never_comes_in_time_is_given_up() -> None:
-    """Infrared always arrives 30 ms late: after a few frames nobody waits for it any more."""
-    pairer, waits = Latest(), 0
+    """Infrared is always due in 10 ms, and always comes in 30: soon nobody waits for it any more."""
+    pairer, waits = Latest(periods={"ir": 0.04, "vis": 0.04}), 0
     for n in range(40):
-        taken = n * 0.04
-        pairer.push("ir", frame(n, taken - 0.04), taken - 0.04, taken - 0.01)
+        taken = n * 0.06
+        pairer.push("ir", frame(n, taken - 0.04), taken - 0.04, taken - 0.03)
         pairer.push("vis", frame(n, taken), taken, taken)
         if pairer.pop(taken) is None:
             waits += 1
             assert pairer.due(taken) == pytest.approx(0.02)
             assert pairer.pop(taken + 0.021) is not None
-    assert waits <= 8
+    assert 5 <= waits <= 8
+
+
+def test_nobody_waits_for_a_partner_that_is_not_due() -> None:
+    """Between two infrared frames of 9 Hz, the next one may be nearer, but is 50 ms away."""
+    pairer, waits = Latest(periods={"ir": 1 / 9, "vis": 1 / 30}), []
+    for n in range(300):
+        now = n / 30
+        if n % 10 in (0, 3, 7):  # 0, 100 and 233 ms: about 9 Hz
+            pairer.push("ir", frame(n, now), now, now + 1e-4)
+        pairer.push("vis", frame(n, now), now, now + 2e-4)
+        if pairer.pop(now + 2e-4) is None:
+            waits.append(n % 10)
+            assert pairer.pop(now + 0.021) is not None
+    assert set(waits) == {6}, "11 ms before the next one is due"

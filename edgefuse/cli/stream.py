@@ -265,7 +265,7 @@ def _print_frames(report: "Report", console: Console) -> None:
 def _facts(report: "Report") -> Iterator[str]:
     """Yield the lines below the tables."""
     for source in report.sources:
-        if source.losses or source.reconnects or source.abandoned:
+        if source.losses or source.reconnects or source.abandoned or source.state == "waiting":
             yield (
                 f"{'infrared' if source.role == 'ir' else 'visible'}: lost {source.losses} times, "
                 f"for {source.down:.1f} s; opened again {source.reconnects} times; "

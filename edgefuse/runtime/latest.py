@@ -136,6 +136,8 @@ class Latest:
         if not nearer or newest.at >= lead.at:
             self._vain = 0 if newest.at >= lead.at else self._vain
             return False
+        if self._seen[self._partner] + self.periods[self._partner] > self._lead_came + self._patience():
+            return False  # it will be too late
         if self._vain >= VAIN_WAITS and lead.frame.index % RETRY:
             return False
         if now < self._lead_came + self._patience():
