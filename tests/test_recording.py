@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -14,9 +15,10 @@ import pytest
 
 from edgefuse.errors import InputError, LostError, SourceError
 from edgefuse.runtime.config import Stop
-from edgefuse.runtime.live import run
+from edgefuse.runtime.live import file_rate, run
 from edgefuse.runtime.lossless import LosslessVideo, kind_of
 from edgefuse.runtime.recording import RecordedCamera, record
+from edgefuse.runtime.sinks import VideoOut
 from edgefuse.runtime.sources import Frame, Source, front_end, open_source
 from edgefuse.runtime.sources.recording import part_name
 from edgefuse.runtime.sources.timesheet import STARTED_TAG, read_timesheet, timesheet_path
@@ -285,6 +287,30 @@ def segmented(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[np.n
     for path in (folder / "ir").glob("0003.*"):
         path.unlink()
     return folder, given
+
+
+def test_the_folder_of_both_cameras_is_no_source(segmented: tuple[Path, list[np.ndarray]]) -> None:
+    folder, _ = segmented
+    with pytest.raises(SourceError, match=f"two cameras: give {folder}/ir"):
+        open_source(str(folder), "ir")
+
+
+def test_a_video_made_of_a_recording_keeps_its_times(
+    tmp_path: Path, segmented: tuple[Path, list[np.ndarray]]
+) -> None:
+    folder, _ = segmented
+    out = tmp_path / "out.mp4"
+    with (
+        open_source(str(folder / "ir"), "ir") as ir,
+        open_source(str(folder / "vis"), "vis") as vis,
+        VideoOut(out, file_rate(ir, vis)) as sink,
+    ):
+        run(ir, vis, lambda _, image: image.copy(), [sink])
+    with av.open(str(out)) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    gaps = [b - a for a, b in pairwise(times) if a is not None and b is not None]
+    assert sorted(gaps)[-1] == pytest.approx(1.1, abs=0.1), "the part that is missing"
+    assert times[-1] == pytest.approx(4.9, abs=0.1)
 
 
 def test_parts_are_replayed_as_one(segmented: tuple[Path, list[np.ndarray]]) -> None:

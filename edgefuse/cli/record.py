@@ -95,20 +95,13 @@ def _status(console: Console) -> "Iterator[Callable[[Mapping[Role, int]], None]]
 def _print_result(result: "tuple[RecordedCamera, RecordedCamera]", ended: str, console: Console) -> None:
     table = Table(title="recorded", title_justify="left")
     table.add_column("camera", overflow="fold")
-    table.add_column("files", overflow="fold")
-    for column in ("frames", "dropped", "failed", "lost", "MB"):
+    table.add_column("folder", overflow="fold")
+    for column in ("parts", "frames", "dropped", "failed", "lost", "MB"):
         table.add_column(column, justify="right")
     for camera in result:
+        folder = str(camera.files[0].parent) if camera.files else "none"
+        counts = (len(camera.files), camera.written, camera.dropped, camera.failed, camera.reconnects)
         size = f"{camera.size / 1e6:.1f}"
-        counts = (camera.written, camera.dropped, camera.failed, camera.reconnects, size)
-        table.add_row(escape(camera.name), escape(_files(camera)), *map(str, counts))
+        table.add_row(escape(camera.name), escape(folder), *map(str, counts), size)
     console.print(table)
     console.print(f"ended: {escape(ended)}", highlight=False, soft_wrap=True)
-
-
-def _files(camera: "RecordedCamera") -> str:
-    """Name the files: the first, and the last if there are several."""
-    if not camera.files:
-        return "none"
-    first, last = camera.files[0], camera.files[-1]
-    return str(first) if first == last else f"{first} … {last.name}, {len(camera.files)} parts"

@@ -51,6 +51,8 @@ def file_rate(ir: Source | Connection, vis: Source | Connection, rate: Role | No
     """Return the frame rate of a video made of them; None: frames come at times of their own."""
     if isinstance(ir, Connection) or isinstance(vis, Connection) or ir.live or vis.live:
         return None
+    if ir.synchronised and vis.synchronised:  # recorded from cameras, which skip frames now and then
+        return None
     return min(ir.fps, vis.fps) if rate is None else {"ir": ir.fps, "vis": vis.fps}[rate]
 
 

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 from edgefuse.errors import SourceError
-from edgefuse.runtime.sources.base import Frame, Role, Source
+from edgefuse.runtime.sources.base import ROLES, Frame, Role, Source
 from edgefuse.runtime.sources.spec import Spec, positive_number, seconds, yes_or_no
 from edgefuse.runtime.sources.timesheet import read_timesheet
 from edgefuse.runtime.sources.video import VideoFile
@@ -44,8 +44,8 @@ class Recording(Source):
 
     @staticmethod
     def accepts(target: str) -> bool:
-        """Whether the target is a folder of parts."""
-        return bool(recorded_parts(Path(target)))
+        """Whether the target is a folder of parts, or of those of both cameras."""
+        return any(recorded_parts(Path(target, inside)) for inside in ("", *ROLES))
 
     def __init__(self, spec: Spec, role: Role) -> None:
         options = spec.read_options({"fps": positive_number, "start": seconds, "loop": yes_or_no})
@@ -54,7 +54,10 @@ class Recording(Source):
         self._loop = options.get("loop", False)
         self._rate: float | None = options.get("fps")
         self.synchronised = self._rate is None
-        self._parts, left = _from(recorded_parts(Path(spec.target)), self._start)
+        parts = recorded_parts(Path(spec.target))
+        if not parts:
+            raise SourceError(f"{self.name} holds the recordings of two cameras: give {spec.target}/{role}")
+        self._parts, left = _from(parts, self._start)
         self.length = left if left and not self._loop else None
         self._lock = threading.Lock()
         self._closed = False
