@@ -62,6 +62,8 @@ def read_image(path: str | Path) -> NDArray[Any]:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     # From bytes rather than by name: OpenCV cannot tell a missing file from a damaged one.
+    if hasattr(cv2.utils, "logging"):  # what OpenCV would print of a damaged one, the error below says
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     except cv2.error:

@@ -22,8 +22,12 @@ class FolderPairs:
     """Stems without an infrared image."""
 
 
-def images_by_stem(folder: str | Path) -> dict[str, Path]:
+def images_by_stem(folder: str | Path, doubled: dict[str, str] | None = None) -> dict[str, Path]:
     """Return the image files of a folder (not its subfolders) by stem, sorted.
+
+    Args:
+        folder: to look in.
+        doubled: if given, stems of two images are left out, and added here with the reason.
 
     Raises:
         InputError: no such folder, no image in it, or two images of one stem.
@@ -42,22 +46,23 @@ def images_by_stem(folder: str | Path) -> dict[str, Path]:
         if path.name.startswith(".") or path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file():
             continue
         if path.stem in found:
-            raise InputError(
-                f"{folder} has two images of stem {path.stem!r}: {found[path.stem].name} and {path.name}"
-            )
+            reason = f"{folder} has two images of stem {path.stem!r}: {found[path.stem].name} and {path.name}"
+            if doubled is None:
+                raise InputError(reason)
+            doubled[path.stem] = reason
         found[path.stem] = path
     if not found:
         raise InputError(f"no images in {folder} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
-    return found
+    return {stem: path for stem, path in found.items() if stem not in (doubled or ())}
 
 
-def pair_folders(ir: str | Path, vis: str | Path) -> FolderPairs:
-    """Pair the images of two folders by stem.
+def pair_folders(ir: str | Path, vis: str | Path, doubled: dict[str, str] | None = None) -> FolderPairs:
+    """Pair the images of two folders by stem; `doubled` as for `images_by_stem`.
 
     Raises:
         InputError: as `images_by_stem`, or no stem is in both folders.
     """
-    ir_files, vis_files = images_by_stem(ir), images_by_stem(vis)
+    ir_files, vis_files = images_by_stem(ir, doubled), images_by_stem(vis, doubled)
     if ir_files.keys().isdisjoint(vis_files):
         raise InputError(
             f"no stem is in both folders: {ir} has {len(ir_files)} images such as {min(ir_files)!r}, "
@@ -65,8 +70,8 @@ def pair_folders(ir: str | Path, vis: str | Path) -> FolderPairs:
         )
     return FolderPairs(
         pairs=[(stem, ir_files[stem], vis_files[stem]) for stem in ir_files if stem in vis_files],
-        only_ir=sorted(ir_files.keys() - vis_files.keys()),
-        only_vis=sorted(vis_files.keys() - ir_files.keys()),
+        only_ir=sorted(ir_files.keys() - vis_files.keys() - (doubled or {}).keys()),
+        only_vis=sorted(vis_files.keys() - ir_files.keys() - (doubled or {}).keys()),
     )
 
 

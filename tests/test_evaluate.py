@@ -1,12 +1,16 @@
+import base64
 import csv
 import json
 import math
+import shutil
 from collections import Counter
 from html.parser import HTMLParser
 
+import cv2
 import numpy as np
 import pytest
 
+from edgefuse.degrade import DEGRADATIONS
 from edgefuse.errors import InputError, ModelError
 from edgefuse.evaluate import (
     TRIVIAL,
@@ -26,19 +30,22 @@ from edgefuse.evaluate import (
     write_json,
 )
 from edgefuse.evaluate.candidates import unique
-from edgefuse.evaluate.compare import FEWEST, _interval
+from edgefuse.evaluate.compare import FEWEST, _correlated, _interval
+from edgefuse.evaluate.pictures import picture_rows
 from edgefuse.images import write_image
 from edgefuse.metrics import score
+
+STEMS = ["f1", "f2", "f3"]
 
 
 @pytest.fixture
 def folders(tmp_path, pair):
-    """Three pairs a, b, c; `fused` holds their maximum. Two further images have no partner."""
+    """Three pairs f1, f2, f3; `fused` holds their maximum."""
     rng = np.random.default_rng(3)
     ir, vis = pair[0], np.ascontiguousarray(pair[1][:, :, 1])
     for name in ("ir", "vis", "fused"):
         (tmp_path / name).mkdir()
-    for stem in "abc":
+    for stem in STEMS:
         noisy = np.clip(ir + rng.normal(0, 5, ir.shape), 0, 255).astype(np.uint8)
         write_image(tmp_path / "ir" / f"{stem}.png", noisy)
         write_image(tmp_path / "vis" / f"{stem}.png", vis)
@@ -72,7 +79,7 @@ def test_a_folder_of_fused_images_scores_as_the_fusion_does(folders):
     summary = summarise(result)
     for column, mean in summary["maximum"].items():
         assert summary["fused"][column] == pytest.approx(mean, nan_ok=True)
-    assert [pair.stem for pair in result.pairs] == ["a", "b", "c"]
+    assert [pair.stem for pair in result.pairs] == STEMS
     assert best(summary, "VIF") == {"maximum", "fused"}
 
 
@@ -81,7 +88,7 @@ def test_means_are_those_of_score(folders):
 
     found = summarise(run(folders, ("average",), Settings("strict", ("EN", "VIF"))))["average"]
     scores = []
-    for stem in "abc":
+    for stem in STEMS:
         ir, vis = (read_grey(folders / side / f"{stem}.png") for side in ("ir", "vis"))
         scores.append(score(TRIVIAL["average"](ir, vis), ir, vis, "strict"))
     assert list(found) == ["EN", "VIF", "Target"]
@@ -107,26 +114,26 @@ def test_what_cannot_be_scored_is_listed_and_counts_for_none(folders):
     write_image(folders / "ir" / "only-ir.png", np.zeros((20, 20), np.uint8))
     write_image(folders / "vis" / "only-vis.png", np.zeros((20, 20), np.uint8))
     write_image(folders / "fused" / "only-fused.png", np.zeros((20, 20), np.uint8))
-    write_image(folders / "fused" / "b.png", np.zeros((20, 20), np.uint8))
-    (folders / "vis" / "c.png").write_text("no picture")
+    write_image(folders / "fused" / "f2.png", np.zeros((20, 20), np.uint8))
+    (folders / "vis" / "f3.png").write_text("no picture")
     result = run(folders, ("maximum", "fused"))
-    assert [pair.stem for pair in result.pairs] == ["a"]
+    assert [pair.stem for pair in result.pairs] == ["f1"]
     reasons = {problem.stem: problem.reason for problem in result.problems}
-    assert set(reasons) == {"b", "c", "only-ir", "only-vis", "only-fused"}
-    assert "the fused image of fused is 20x20" in reasons["b"]
-    assert "not an image" in reasons["c"]
+    assert set(reasons) == {"f2", "f3", "only-ir", "only-vis", "only-fused"}
+    assert "the fused image of fused is 20x20" in reasons["f2"]
+    assert "not an image" in reasons["f3"]
     assert reasons["only-ir"] == "no visible image"
 
 
 def test_sources_of_two_sizes_are_refused(folders):
-    write_image(folders / "ir" / "a.png", np.zeros((30, 40), np.uint8))
+    write_image(folders / "ir" / "f1.png", np.zeros((30, 40), np.uint8))
     assert "40x30 and the visible one 101x75" in run(folders).problems[0].reason
 
 
 def test_nothing_scored_is_an_error(folders):
-    for stem in "abc":
+    for stem in STEMS:
         (folders / "ir" / f"{stem}.png").write_text("no picture")
-    with pytest.raises(InputError, match="none of the 3 pairs could be scored; a: "):
+    with pytest.raises(InputError, match="none of the 3 pairs could be scored; f1: "):
         run(folders)
 
 
@@ -151,8 +158,56 @@ def test_wrong_settings(wrong):
 
 
 def test_limit_spreads_over_the_stems_and_keeps_frames_together(folders):
-    assert [p.stem for p in run(folders, limit=2).pairs] == ["a", "b"]
-    assert [p.stem for p in run(folders, limit=1, settings=Settings(video=True)).pairs] == ["a"]
+    assert [p.stem for p in run(folders, limit=2).pairs] == ["f1", "f2"]
+    assert [p.stem for p in run(folders, limit=2, settings=Settings(video=True)).pairs] == ["f1", "f2"]
+
+
+def test_limit_takes_what_every_folder_has_and_minds_no_others(folders):
+    (folders / "fused" / "f1.png").unlink()
+    write_image(folders / "fused" / "more.png", np.zeros((20, 20), np.uint8))
+    write_image(folders / "ir" / "only-ir.png", np.zeros((20, 20), np.uint8))
+    result = run(folders, ("fused",), limit=2)
+    assert [pair.stem for pair in result.pairs] == ["f2", "f3"]
+    assert result.problems == []
+
+
+def test_two_images_of_one_stem_are_a_problem_of_that_pair(folders):
+    for side, stem in (("ir", "f1"), ("fused", "f3")):
+        write_image(folders / side / f"{stem}.bmp", np.zeros((20, 20), np.uint8))
+    result = run(folders, ("fused",))
+    assert [pair.stem for pair in result.pairs] == ["f2"]
+    assert [problem.stem for problem in result.problems] == ["f1", "f3"]
+    assert all("has two images of stem" in problem.reason for problem in result.problems)
+
+
+def flickers(path, video=True):
+    """Which pairs have a flicker."""
+    result = run(path, ("maximum",), Settings(metrics=("SD",), video=video))
+    return [pair.stem for pair in result.pairs if "Flicker" in pair.scores["maximum"]]
+
+
+def test_flicker_bridges_no_gap(folders):
+    assert flickers(folders, video=False) == []
+    for side in ("ir", "vis"):
+        for new in ("f4", "f5", "f7", "g8", "f9x"):
+            shutil.copy(folders / side / "f1.png", folders / side / f"{new}.png")
+    assert flickers(folders) == ["f2", "f3", "f4", "f5"]
+    (folders / "vis" / "f2.png").unlink()  # unpaired
+    (folders / "vis" / "f4.png").write_text("no picture")  # unreadable
+    assert flickers(folders) == []
+
+
+def test_flicker_of_every_other_frame(folders):
+    for side in ("ir", "vis"):
+        for stem in STEMS:
+            number = 2 * int(stem[1:])
+            (folders / side / f"{stem}.png").rename(folders / side / f"clip-{number:04}.png")
+    assert flickers(folders) == ["clip-0004", "clip-0006"]
+
+
+def test_a_video_without_consecutive_frames_is_refused(folders):
+    with pytest.raises(InputError, match="none of the 1 pairs follows another"):
+        run(folders, limit=1, settings=Settings(video=True))
 
 
 def test_flicker_needs_a_frame_before(folders):
@@ -165,8 +220,9 @@ def test_degraded_sources_are_scored_against_the_clean_ones(folders):
     result = run(folders, ("maximum", "copy-vis", "fused"), Settings(robust=True))
     means, clean = summarise_degraded(result), summarise(result)
     assert "fused" not in means["noise"]
-    assert means["noise"]["maximum"]["VIF"] < clean["maximum"]["VIF"].total
-    assert means["noise"]["copy-vis"]["VIF"] == pytest.approx(clean["copy-vis"]["VIF"].total)
+    assert means["noise"]["maximum"]["VIF"].total < clean["maximum"]["VIF"].total
+    assert means["noise"]["copy-vis"]["VIF"] == pytest.approx(clean["copy-vis"]["VIF"])
+    assert means["noise"]["maximum"]["VIF"].weaker <= means["noise"]["maximum"]["VIF"].ir
     assert "EN" not in means["noise"]["maximum"]
     assert summarise_degraded(run(folders)) == {}
 
@@ -194,6 +250,31 @@ def test_interval_covers_the_truth_about_as_often_as_it_says(pairs):
     intervals = [_interval(rng.normal(1, 2, pairs), seed) for seed in range(100)]
     assert 85 <= sum(low < 1 < high for low, high in intervals) <= 99
     assert math.isnan(_interval(np.ones(FEWEST - 1), 0)[0])
+
+
+def test_intervals_of_a_video_resample_blocks_of_frames():
+    """Of values that resemble their neighbours, single ones would give intervals that are far too narrow."""
+    rng = np.random.default_rng(0)
+    covered = {"blocks": 0, "single": 0}
+    for seed in range(60):
+        values = np.zeros(400)
+        for k in range(1, 400):
+            values[k] = 0.8 * values[k - 1] + rng.normal()
+        for kind, block in (("blocks", _correlated(values)), ("single", 1)):
+            low, high = _interval(values, seed, block)
+            covered[kind] += low < 0 < high
+    assert covered["single"] < 40 <= 49 <= covered["blocks"]
+    assert _correlated(rng.normal(size=400)) == 1
+    assert _correlated(np.ones(400)) == 1
+    assert math.isnan(_interval(values[:40], 0, block=5)[0])
+
+
+def test_comparison_knows_a_video(folders):
+    frames = compare(run(folders, settings=Settings(video=True)), "average", "maximum")
+    assert all(difference.block >= 1 for difference in frames.columns.values())
+    apart = compare(run(folders, settings=Settings("strict")), "average", "maximum")
+    assert {difference.block for difference in apart.columns.values()} == {1}
+    assert (frames.protocol, apart.protocol) == ("field", "strict")
 
 
 def test_flicker_is_judged_under_the_protocol(tmp_path):
@@ -224,10 +305,17 @@ def test_json_and_csv_hold_every_score(folders):
     assert (data["compare"]["a"], data["compare"]["b"]) == ("maximum", "average")
     assert data["compare"]["columns"]["VIF"]["pairs"] == 3
     rows = list(csv.DictReader((folders / "e.csv").read_text().splitlines()))
-    assert len(rows) == 6
-    first = data["pairs"][0]["scores"]["maximum"]
-    assert float(rows[0]["VIF_ir"]) == first["VIF"]["ir"]
+    assert Counter(row["sources"] for row in rows) == dict.fromkeys(("clean", *DEGRADATIONS), 6)
+    first = data["pairs"][0]
+    for sources, scores in (("clean", first["scores"]), ("noise", first["degraded"]["noise"])):
+        row = next(r for r in rows if (r["stem"], r["candidate"], r["sources"]) == ("f1", "maximum", sources))
+        for part in ("ir", "vis", "weaker"):
+            assert float(row[f"VIF_{part}"]) == scores["maximum"]["VIF"][part]
+        assert row["VIF_weaker"] == min(row["VIF_ir"], row["VIF_vis"])
+        assert "EN_weaker" not in row
     assert rows[0]["Flicker"] == ""
+    for means in (data["candidates"][0]["mean"], data["degraded"]["noise"]["maximum"]):
+        assert 0 < means["VIF"]["weaker"] <= min(means["VIF"]["ir"], means["VIF"]["vis"])
     with pytest.raises(InputError, match="there is no folder"):
         write_csv(folders / "absent" / "e.csv", result)
 
@@ -254,6 +342,7 @@ class _Page(HTMLParser):
     def handle_starttag(self, tag, attributes):
         self.count[tag] += 1
         self.addresses += [value for name, value in attributes if name in ("src", "href")]
+        assert tag != "img" or dict(attributes)["alt"]
         if tag not in ("meta", "img", "rect", "circle", "path"):
             self.open.append(tag)
 
@@ -280,12 +369,31 @@ def test_the_report_is_one_file_with_tables_plots_and_pictures(folders):
 
 
 def test_the_report_of_a_single_pair_and_column(folders):
-    for stem in "bc":
+    for stem in STEMS[1:]:
         for side in ("ir", "vis"):
             (folders / side / f"{stem}.png").unlink()
     write_html(folders / "e.html", run(folders, ("copy-ir",), Settings(metrics=("EN",))))
-    page = _Page((folders / "e.html").read_text())
+    text = (folders / "e.html").read_text()
+    page = _Page(text)
     assert (page.count["svg"], page.count["figure"]) == (2, 3)
+    assert "1 pair of" in text
+
+
+def test_every_table_of_the_report_states_its_protocol(folders):
+    result = run(folders, ("average", "maximum"), Settings("strict", ("VIF",), robust=True))
+    write_html(folders / "e.html", result, compare(result, "average", "maximum"))
+    assert (folders / "e.html").read_text().count("protocol <b>strict</b>") == 3
+
+
+def test_pictures_are_shown_as_they_are_scored(folders):
+    shown = {}
+    for protocol in ("field", "paper"):
+        result = run(folders, ("average",), Settings(protocol, ("VIF",)))
+        panel = picture_rows(result, result.pairs[:1])[0].panels[2]
+        assert panel.name == "average"
+        image = cv2.imdecode(np.frombuffer(base64.b64decode(panel.whole.partition(",")[2]), np.uint8), 0)
+        shown[protocol] = int(image.max()) - int(image.min())
+    assert shown["paper"] > shown["field"] + 20
 
 
 def test_axes_have_round_ticks():

@@ -1,4 +1,5 @@
 import json
+import subprocess
 import sys
 
 import cv2
@@ -6,7 +7,11 @@ import numpy as np
 import pytest
 
 from edgefuse.cli import main
+from edgefuse.degrade import DEGRADATIONS
 from edgefuse.images import write_image
+from edgefuse.metrics import METRICS
+
+STEMS = ["f1", "f2"]
 
 
 @pytest.fixture
@@ -16,7 +21,7 @@ def run(monkeypatch, capsys, tmp_path, pair):
     monkeypatch.setenv("COLUMNS", "200")
     for name, image in (("ir", pair[0]), ("vis", pair[1])):
         (tmp_path / name).mkdir()
-        for stem in "ab":
+        for stem in STEMS:
             write_image(tmp_path / name / f"{stem}.png", image)
 
     def call(*args):
@@ -71,13 +76,13 @@ def test_everything_at_once(run, tmp_path):
 
 
 def test_bad_pairs_are_listed_and_fail_unless_skipped(run):
-    cv2.imwrite("ir/a.png", np.zeros((40, 50), np.uint8))
-    cv2.imwrite("ir/c.png", np.zeros((40, 50), np.uint8))
+    cv2.imwrite("ir/f1.png", np.zeros((40, 50), np.uint8))
+    cv2.imwrite("ir/f3.png", np.zeros((40, 50), np.uint8))
     status, out, err = run("--model", "average")
     assert status == 1
     assert "1 pair," in out
-    assert "a: the infrared image is 50x40 and the visible one 101x75" in err
-    assert "c: no visible image" in err
+    assert "f1: the infrared image is 50x40 and the visible one 101x75" in err
+    assert "f3: no visible image" in err
     assert run("--model", "average", "--skip-bad")[0] == 0
 
 
@@ -93,6 +98,8 @@ def test_bad_pairs_are_listed_and_fail_unless_skipped(run):
         (["--json", "absent/e.json"], "there is no folder absent"),
         (["--csv", "ir"], "it is a folder"),
         (["--limit", "0"], "limit is 0"),
+        (["--metrics", ","], "no metric is named"),
+        (["--json", "e", "--csv", "./e"], "two kinds of results"),
         (["--jobs", "0"], "jobs is 0"),
         (["--model", "ir"], "ir is a folder"),
     ],
@@ -106,7 +113,7 @@ def test_wrong_options_are_answered_by_one_sentence(run, args, message):
 
 def test_a_folder_is_never_taken_for_a_shipped_model(run, tmp_path):
     (tmp_path / "nano").mkdir()
-    for stem in "ab":
+    for stem in STEMS:
         write_image(tmp_path / "nano" / f"{stem}.png", np.zeros((75, 101), np.uint8))
     metrics = ("--metrics", "EN", "--no-trivial")
     scores = {}
@@ -120,3 +127,46 @@ def test_a_folder_is_never_taken_for_a_shipped_model(run, tmp_path):
     assert status == 0
     assert "model nano" in out
     assert "folder nano" in out
+
+
+def test_names_of_metrics_in_any_case_and_all(run):
+    heads = run("--model", "maximum", "--no-trivial", "--metrics", "psnr,en, ALL,")[1].splitlines()[1]
+    columns = heads.replace("↑", "").split()
+    assert columns[:3] == ["PSNR", "EN", "MI"]
+    assert sorted(columns) == sorted([*METRICS, "Target"])
+
+
+def test_weaker_sources_stand_in_every_table(run):
+    _, out, _ = run("--model", "maximum", "--no-trivial", "--metrics", "VIF", "--robust")
+    clean, robust, _ = (line.split() for line in out.splitlines() if line.startswith("maximum"))
+    assert len(clean) == 1 + 2 + 1
+    assert len(robust) == 1 + 2 * (1 + len(DEGRADATIONS))
+    assert out.count("protocol field") == 3
+
+
+def test_paths_in_titles_are_not_broken(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("COLUMNS", "40")
+    for side in ("ir", "vis"):
+        (tmp_path / "a folder of a rather long name").mkdir(exist_ok=True)
+        (tmp_path / side).rename(tmp_path / "a folder of a rather long name" / side)
+    folder = "a folder of a rather long name"
+    args = ("--ir", f"{folder}/ir", "--vis", f"{folder}/vis", "--model", "maximum", "--no-trivial")
+    assert f"{folder}/ir + {folder}/vis: 2 pairs" in run(*args)[1]
+
+
+def test_what_opencv_says_of_damaged_files_stays_unsaid(tmp_path):
+    for side in ("ir", "vis"):
+        (tmp_path / side).mkdir()
+        write_image(tmp_path / side / "good.png", np.full((75, 101), 90, np.uint8))
+        for suffix in ("png", "tif", "bmp"):
+            path = tmp_path / side / f"{suffix}.{suffix}"
+            cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (75, 101), np.uint8))
+            path.write_bytes(path.read_bytes()[:3000])
+    code = "from edgefuse.cli import main; main()"
+    args = ("evaluate", "--ir", "ir", "--vis", "vis", "--model", "maximum", "--no-trivial", "--jobs", "2")
+    done = subprocess.run([sys.executable, "-c", code, *args], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    first, *others = done.stderr.splitlines()
+    assert first == "Left out: 3 of the stems"
+    assert len(others) == 3
+    assert all(line.endswith("is not an image that can be decoded (3000 bytes)") for line in others)

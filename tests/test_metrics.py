@@ -88,7 +88,7 @@ def test_scorer_scores_candidates_as_score_does() -> None:
     scorer = FusionScorer(ir, vis)
     for candidate in (fused, ir, vis):
         assert scorer.score(candidate) == pytest.approx(score(candidate, ir, vis))
-    assert list(scorer.score(fused, ["VIF", "EN", "VIF"])) == ["VIF", "EN"]
+    assert list(scorer.score(fused, ["vif", "EN", "VIF"])) == ["VIF", "EN"]
 
 
 def test_parts_by_source() -> None:
@@ -118,6 +118,7 @@ def test_grey_is_the_rounded_sum() -> None:
     [
         ({"protocol": "fields"}, "unknown protocol 'fields'.*did you mean 'field'"),
         ({"metrics": ["VIFF"]}, "unknown metric 'VIFF'.*did you mean 'VIF'"),
+        ({"metrics": []}, "no metric is named"),
         ({"fused": np.zeros((48, 64), np.float32)}, "fused image has dtype float32"),
         ({"ir": np.zeros((48, 63), np.uint8)}, "infrared image is 63x48 and the visible image is 64x48"),
         ({"vis": np.zeros((15, 64), np.uint8)}, "at least 16x16"),

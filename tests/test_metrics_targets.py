@@ -1,12 +1,13 @@
 """The project's own measures: thermal targets and flicker."""
 
+from typing import TypeAlias
+
 import cv2
 import numpy as np
 import pytest
 
 from edgefuse.images import Image
-from edgefuse.metrics import FusionScorer, flicker, target_contrast
-from edgefuse.metrics.flicker import static_regions
+from edgefuse.metrics import PROTOCOLS, FusionScorer, SourceChange, flicker, target_contrast
 from edgefuse.metrics.targets import RING, find_targets
 
 
@@ -52,13 +53,11 @@ def test_no_target_is_said_and_not_scored() -> None:
     assert FusionScorer(flat, flat).target(flat) is None
 
 
-def test_scorer_measures_targets_under_its_protocol() -> None:
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_no_stretch_gives_targets_contrast(protocol: str) -> None:
     ir, vis = scene()
     half = cv2.addWeighted(ir, 0.5, vis, 0.5, 0)
-    assert FusionScorer(ir, vis).target(half) == target_contrast(half, ir)
-    stretched = FusionScorer(ir, vis, "paper").target(half)
-    assert stretched is not None
-    assert stretched > 0.55
+    assert FusionScorer(ir, vis, protocol).target(half) == target_contrast(half, ir)
 
 
 def test_neighbouring_targets_are_not_each_others_surroundings() -> None:
@@ -66,6 +65,15 @@ def test_neighbouring_targets_are_not_each_others_surroundings() -> None:
     ir[50:70, 50:75] = 200
     ir[75:95, 50:75] = 240  # 5 pixels below
     assert [round(t.contrast) for t in find_targets(ir)] == [180, 220]
+
+
+Frames: TypeAlias = tuple[Image, Image]
+
+
+def value(fused: Frames, ir: Frames, vis: Frames) -> float:
+    found = flicker(fused, ir, vis)
+    assert found is not None
+    return found
 
 
 def frames(seed: int = 0) -> tuple[tuple[Image, Image], tuple[Image, Image]]:
@@ -84,29 +92,65 @@ def frames(seed: int = 0) -> tuple[tuple[Image, Image], tuple[Image, Image]]:
 def test_fusions_that_follow_their_sources_do_not_flicker() -> None:
     ir, vis = frames()
     for fuse in (cv2.max, cv2.min, lambda a, b: a, lambda a, b: b):
-        assert flicker((fuse(ir[0], vis[0]), fuse(ir[1], vis[1])), ir, vis) == 0
+        assert value((fuse(ir[0], vis[0]), fuse(ir[1], vis[1])), ir, vis) == 0
     means = tuple(((a.astype(int) + b) // 2).astype(np.uint8) for a, b in zip(ir, vis, strict=True))
-    assert flicker((means[0], means[1]), ir, vis) < 0.05
+    assert value((means[0], means[1]), ir, vis) < 0.05
 
 
 def test_a_gain_that_changes_flickers() -> None:
     ir, vis = frames()
     steady = cv2.max(ir[0], vis[0]), cv2.max(ir[1], vis[1])
-    small = flicker((steady[0], cv2.add(steady[1], 6)), ir, vis)
-    large = flicker((steady[0], cv2.add(steady[1], 20)), ir, vis)
+    small = value((steady[0], cv2.add(steady[1], 6)), ir, vis)
+    large = value((steady[0], cv2.add(steady[1], 20)), ir, vis)
     assert 1 < small < large < 20
 
 
-def test_static_regions_leave_out_what_moves() -> None:
+def test_what_moves_is_not_at_rest() -> None:
     ir, vis = frames()
-    static = static_regions(cv2.absdiff(*ir), cv2.absdiff(*vis)) > 0
-    assert not static[45:65, 33:36].any()
-    assert not static[45:65, 63:66].any()
-    assert static[90:, :].mean() > 0.95
+    still = SourceChange(ir, vis).still > 0
+    assert not still[45:65, 33:36].any()
+    assert not still[45:65, 63:66].any()
+    assert still[90:, :].mean() > 0.95
 
 
-def test_regions_are_static_however_noisy() -> None:
-    change = np.random.default_rng(0).integers(0, 80, (60, 80)).astype(np.uint8)
-    assert (static_regions(change, change) > 0).mean() > 0.95
-    everywhere = np.full((60, 80), 255, np.uint8)
-    assert static_regions(everywhere, everywhere).all()
+def test_noise_is_rest() -> None:
+    rng = np.random.default_rng(0)
+    ground = cv2.GaussianBlur(rng.integers(0, 256, (120, 160)).astype(np.uint8), (0, 0), 4)
+
+    def noisy() -> Image:
+        return np.clip(ground + rng.normal(0, 12, ground.shape), 0, 255).astype(np.uint8)
+
+    assert (SourceChange((noisy(), noisy()), (noisy(), noisy())).still > 0).mean() > 0.95
+
+
+def panned(pixels: int, seed: int = 0) -> tuple[Frames, Frames]:
+    """Two frames of both cameras, which both turn by so many pixels, with noise."""
+    rng = np.random.default_rng(seed)
+    sources = []
+    for sigma in (6, 3):
+        wide = cv2.GaussianBlur(rng.integers(0, 256, (160, 240)).astype(np.uint8), (0, 0), sigma)
+        wide = cv2.normalize(wide, None, 30, 200, cv2.NORM_MINMAX)
+        views = wide[:, :200], wide[:, pixels : 200 + pixels]
+        before, after = (
+            np.clip(view + rng.normal(0, 1, view.shape), 0, 255).astype(np.uint8) for view in views
+        )
+        sources.append((before, after))
+    return sources[0], sources[1]
+
+
+def test_motion_of_the_camera_is_compensated() -> None:
+    ir, vis = panned(7)
+    change = SourceChange(ir, vis)
+    assert (change.still > 0).mean() > 0.8
+    steady = cv2.max(ir[0], vis[0]), cv2.max(ir[1], vis[1])
+    rest = value(steady, ir, vis)
+    assert rest < 0.2
+    assert 4 < value((steady[0], cv2.add(steady[1], 10)), ir, vis) < 11
+    assert change.flicker(steady) == rest
+
+
+def test_flicker_is_undefined_across_a_cut() -> None:
+    one, other = panned(0, seed=0), panned(0, seed=1)
+    ir, vis = ((one[k][0], other[k][0]) for k in (0, 1))
+    assert flicker(ir, ir, vis) is None
+    assert SourceChange(ir, vis).flicker(vis) is None

@@ -12,9 +12,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from edgefuse.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.table import Table
 
     from edgefuse.evaluate import Candidate, Evaluation
+    from edgefuse.evaluate.tables import Titled
 
 __all__ = ["evaluate"]
 
@@ -52,17 +55,15 @@ def evaluate(
     from edgefuse.evaluate import compare as run_comparison
     from edgefuse.evaluate import evaluate as run
     from edgefuse.evaluate.tables import compare_table, degradations, robust_tables, summary_table
-    from edgefuse.metrics import METRICS
 
-    names = tuple(METRICS) if metrics == "all" else tuple(name.strip() for name in metrics.split(","))
-    settings = Settings(protocol, names, video, robust)
+    settings = Settings(protocol, _names(metrics), video, robust)
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs is {jobs}, it must be at least 1")
     _check_targets(json, csv, html)
     candidates, compared = _candidates(model, fused, trivial, compare)
     stdout, stderr = Console(), Console(stderr=True)
     columns = (TextColumn("Scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=stderr, transient=True) as bar:
+    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
         task = bar.add_task("", total=None)
         result = run(
             ir,
@@ -74,18 +75,12 @@ def evaluate(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     comparison = run_comparison(result, *compared) if compared else None
-    table = summary_table(result)
-    if _width(table, stdout) > stdout.width:
-        table = summary_table(result, stacked=True)
-        # Numbers that do not fit would be cut off: rather let the lines be long.
-        stdout.width = max(stdout.width, _width(table, stdout))
-    stdout.print(table)
-    for table in robust_tables(result):
-        stdout.print("", table)
+    _print_all(stdout, lambda stacked: [summary_table(result, stacked)])
+    _print_all(stdout, lambda stacked: robust_tables(result, stacked))
     if robust:
-        stdout.print(degradations())
+        stdout.print(degradations(), soft_wrap=True)
     if comparison:
-        stdout.print("", compare_table(comparison, protocol))
+        _print_all(stdout, lambda _: [compare_table(comparison)])
     if json:
         write_json(json, result, comparison)
     if csv:
@@ -98,12 +93,37 @@ def evaluate(
             raise typer.Exit(1)
 
 
+def _names(text: str) -> tuple[str, ...]:
+    """Return the metrics that a comma-separated text names; `all` stands for all of them."""
+    from edgefuse.metrics import METRICS
+
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    return tuple(each for name in names for each in (METRICS if name.lower() == "all" else [name]))
+
+
+def _print_all(console: Console, tables: "Callable[[bool], list[Titled]]") -> None:
+    """Print tables, of which no number is cut off: rather are the lines long."""
+    width = console.width
+    stacked = any(_width(shown.table, console) > width for shown in tables(False))
+    for title, table, caption in tables(stacked):
+        console.print(title, soft_wrap=True, highlight=False)
+        console.width = max(width, _width(table, console))
+        console.print(table)
+        console.width = width
+        if caption:
+            console.print(f"[dim]{caption}[/]", soft_wrap=True, highlight=False)
+        console.print()
+
+
 def _width(table: "Table", console: Console) -> int:
     return console.measure(table, options=console.options.update(width=10_000)).maximum
 
 
 def _check_targets(*paths: Path | None) -> None:
     """Refuse a file that cannot be written before the work and not after it."""
+    given = [path.resolve() for path in paths if path]
+    if twice := next((path for path in given if given.count(path) > 1), None):
+        raise InputError(f"{twice} is named for two kinds of results, give each a file of its own")
     for path in paths:
         if path and (path.is_dir() or not path.parent.is_dir()):
             why = "it is a folder" if path.is_dir() else f"there is no folder {path.parent}"

@@ -48,9 +48,12 @@ class Candidate:
 
             fuser = Fuser(self.source, threads=1)
             return lambda _stem, ir, vis: fuser(ir, vis)
-        files = images_by_stem(self.source)
+        doubled: dict[str, str] = {}
+        files = images_by_stem(self.source, doubled)
 
         def read(stem: str, _ir: Image, _vis: Image) -> Image:
+            if stem in doubled:
+                raise InputError(doubled[stem])
             if stem not in files:
                 raise InputError(f"no fused image of stem {stem!r} in {self.source}")
             return read_grey(files[stem])

@@ -3,16 +3,19 @@
 import csv
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from edgefuse.evaluate.compare import Comparison
 from edgefuse.evaluate.run import Evaluation
-from edgefuse.evaluate.summary import summarise, summarise_degraded
+from edgefuse.evaluate.summary import Mean, summarise, summarise_degraded
 from edgefuse.files import replace_file
 from edgefuse.metrics import MEASURES, PROTOCOLS, Parts
 
 __all__ = ["as_dict", "write_csv", "write_json"]
+
+PARTS = ("ir", "vis", "weaker")
 
 
 def as_dict(evaluation: Evaluation, comparison: Comparison | None = None) -> dict[str, Any]:
@@ -40,20 +43,23 @@ def as_dict(evaluation: Evaluation, comparison: Comparison | None = None) -> dic
                 "name": c.name,
                 "kind": c.kind,
                 "source": c.source,
-                "mean": {column: mean._asdict() for column, mean in means[c.name].items()},
+                "mean": _rows(means[c.name]),
             }
             for c in evaluation.candidates
         ],
-        "degraded": summarise_degraded(evaluation),
+        "degraded": {
+            degradation: {name: _rows(row) for name, row in by_name.items()}
+            for degradation, by_name in summarise_degraded(evaluation).items()
+        },
         "compare": _compared(comparison) if comparison else None,
         "pairs": [
             {
                 "stem": pair.stem,
-                "scores": {
-                    name: {column: parts._asdict() for column, parts in row.items()}
-                    for name, row in pair.scores.items()
+                "scores": {name: _rows(row) for name, row in pair.scores.items()},
+                "degraded": {
+                    degradation: {name: _rows(row) for name, row in by_name.items()}
+                    for degradation, by_name in pair.degraded.items()
                 },
-                "degraded": pair.degraded,
             }
             for pair in evaluation.pairs
         ],
@@ -71,22 +77,23 @@ def write_json(path: Path, evaluation: Evaluation, comparison: Comparison | None
 def write_csv(path: Path, evaluation: Evaluation) -> None:
     """Write one row a pair and candidate; `InputError` if it cannot be written.
 
-    Columns: protocol, stem, candidate, then each measure, followed by its parts as NAME_ir and NAME_vis if it
-    has any. What is undefined is empty.
+    Columns: protocol, stem, candidate, sources (`clean` or the name of a degradation), then each measure,
+    followed by NAME_ir, NAME_vis and NAME_weaker if it is by source. What is undefined is empty.
     """
     columns = evaluation.settings.columns
-    header = ["protocol", "stem", "candidate"]
+    header = ["protocol", "stem", "candidate", "sources"]
     for column in columns:
-        header += [column, *((f"{column}_ir", f"{column}_vis") if MEASURES[column].by_source else ())]
+        header += [column, *(f"{column}_{part}" for part in PARTS if MEASURES[column].by_source)]
 
     def write(partial: Path) -> None:
         with partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, header, restval="")
             writer.writeheader()
             for pair in evaluation.pairs:
-                for name, row in pair.scores.items():
-                    fixed = {"protocol": evaluation.settings.protocol, "stem": pair.stem, "candidate": name}
-                    writer.writerow({**fixed, **_flat(row)})
+                for sources, by_name in {"clean": pair.scores, **pair.degraded}.items():
+                    for name, row in by_name.items():
+                        fixed = (evaluation.settings.protocol, pair.stem, name, sources)
+                        writer.writerow({**dict(zip(header, fixed, strict=False)), **_flat(row)})
 
     replace_file(path, write)
 
@@ -96,12 +103,16 @@ def _compared(comparison: Comparison) -> dict[str, Any]:
     return {"a": comparison.a, "b": comparison.b, "columns": columns}
 
 
-def _flat(row: dict[str, Parts]) -> dict[str, float]:
-    cells = {}
+def _rows(row: Mapping[str, Parts | Mean]) -> dict[str, dict[str, Any]]:
+    return {column: {**parts._asdict(), "weaker": parts.weaker} for column, parts in row.items()}
+
+
+def _flat(row: dict[str, Parts]) -> dict[str, float | None]:
+    cells: dict[str, float | None] = {}
     for column, parts in row.items():
         cells[column] = parts.total
-        if parts.ir is not None and parts.vis is not None:
-            cells |= {f"{column}_ir": parts.ir, f"{column}_vis": parts.vis}
+        if MEASURES[column].by_source:
+            cells |= {f"{column}_{part}": getattr(parts, part) for part in PARTS}
     return cells
 
 

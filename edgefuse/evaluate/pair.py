@@ -10,7 +10,7 @@ from edgefuse.degrade import DEGRADATIONS
 from edgefuse.errors import EdgefuseError, InputError
 from edgefuse.evaluate.candidates import Candidate, FuseFunction, read_grey
 from edgefuse.images import Image, size_of
-from edgefuse.metrics import FIVE, FLICKER, TARGET, FusionScorer, Parts, flicker
+from edgefuse.metrics import FIVE, FLICKER, TARGET, FusionScorer, Parts, SourceChange
 from edgefuse.metrics.scorer import named_metrics, named_protocol
 
 __all__ = ["PairScorer", "PairScores", "PairTask", "Settings"]
@@ -51,14 +51,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class PairScores:
-    """The scores of one pair. A column is absent where it is undefined: no target, no frame before."""
+    """The scores of one pair. A column is absent where it is undefined: no target, no frame before, a cut."""
 
     stem: str
     ir: Path
     vis: Path
     scores: dict[str, dict[str, Parts]]
     """By candidate, then column."""
-    degraded: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    degraded: dict[str, dict[str, dict[str, Parts]]] = field(default_factory=dict)
     """By degradation, then candidate, then column: what was fused from degraded sources."""
 
 
@@ -96,10 +96,11 @@ class PairScorer:
         scorer = FusionScorer(frame.ir, frame.vis, self.settings.protocol)
         scores = {name: self._columns(scorer, fused) for name, fused in frame.fused.items()}
         if earlier is not None and earlier.vis.shape == frame.vis.shape:
-            ir, vis = (earlier.ir, frame.ir), (earlier.vis, frame.vis)
+            change = SourceChange((earlier.ir, frame.ir), (earlier.vis, frame.vis))
             for name, fused in frame.fused.items():
-                both = scorer.judged(earlier.fused[name]), scorer.judged(fused)
-                scores[name][FLICKER.name] = Parts(flicker(both, ir, vis))
+                value = change.flicker((scorer.judged(earlier.fused[name]), scorer.judged(fused)))
+                if value is not None:
+                    scores[name][FLICKER.name] = Parts(value)
         if self.settings.video:
             self._last = (task, frame)
         degraded = self._degraded(task.stem, frame, scorer) if self.settings.robust else {}
@@ -112,15 +113,14 @@ class PairScorer:
 
     def _degraded(
         self, stem: str, frame: _Frame, scorer: FusionScorer
-    ) -> dict[str, dict[str, dict[str, float]]]:
+    ) -> dict[str, dict[str, dict[str, Parts]]]:
         seed = zlib.crc32(stem.encode())  # another noise for each pair, the same in every run
-        scores: dict[str, dict[str, dict[str, float]]] = {}
+        scores: dict[str, dict[str, dict[str, Parts]]] = {}
         for degradation in DEGRADATIONS.values():
             ir, vis = degradation.apply(frame.ir, frame.vis, seed)
-            scores[degradation.name] = {}
-            for name in self._fusing:
-                columns = self._columns(scorer, self._fuse[name](stem, ir, vis))
-                scores[degradation.name][name] = {c: parts.total for c, parts in columns.items()}
+            scores[degradation.name] = {
+                name: self._columns(scorer, self._fuse[name](stem, ir, vis)) for name in self._fusing
+            }
         return scores
 
     def _frame(self, task: PairTask) -> _Frame:

@@ -10,7 +10,7 @@ from edgefuse.evaluate.candidates import read_grey
 from edgefuse.evaluate.pair import PairScores
 from edgefuse.evaluate.run import Evaluation
 from edgefuse.images import Image
-from edgefuse.metrics import MEASURES
+from edgefuse.metrics import MEASURES, FusionScorer
 from edgefuse.metrics.targets import find_targets
 
 __all__ = ["Panel", "Row", "extremes", "picture_rows", "ranked_by"]
@@ -56,12 +56,14 @@ def extremes(evaluation: Evaluation, count: int) -> tuple[list[PairScores], list
 
 
 def picture_rows(evaluation: Evaluation, pairs: list[PairScores]) -> list[Row]:
-    """Fuse these pairs again and return their pictures."""
+    """Fuse these pairs again and return their pictures, as the protocol has them scored."""
     fuse = {candidate.name: candidate.open() for candidate in evaluation.candidates}
     rows = []
     for pair in pairs:
         ir, vis = read_grey(pair.ir, infrared=True), read_grey(pair.vis)
-        images = {"infrared": ir, "visible": vis} | {n: f(pair.stem, ir, vis) for n, f in fuse.items()}
+        judged = FusionScorer(ir, vis, evaluation.settings.protocol).judged
+        fused = {name: judged(function(pair.stem, ir, vis)) for name, function in fuse.items()}
+        images = {"infrared": ir, "visible": vis} | fused
         window = _window(ir, vis)
         rows.append(
             Row(pair, [Panel(n, _small(image), _zoomed(image[window])) for n, image in images.items()])

@@ -1,6 +1,7 @@
 """Scoring candidates over a set of pairs, in worker processes. Only names and scores travel between them."""
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import cv2
+import numpy as np
 
 from edgefuse.errors import EdgefuseError, InputError
 from edgefuse.evaluate.candidates import Candidate, unique
@@ -63,7 +65,8 @@ def evaluate(
         vis: folder of visible images.
         candidates: what to score.
         settings: protocol, metrics and extra measures.
-        limit: score only so many pairs: evenly spread over the sorted stems, of a video the first ones.
+        limit: score only so many of the pairs that each folder has, evenly spread over the sorted stems, of a
+            video the first ones; what has no partner is then no problem.
         jobs: worker processes; with more than one, a script needs the `__main__` guard of multiprocessing.
         progress: called with (pairs done, pairs in all).
 
@@ -71,7 +74,8 @@ def evaluate(
         The scores, with what could not be scored among its `problems`.
 
     Raises:
-        InputError: a folder cannot be used, nothing to score, or no pair at all could be scored.
+        InputError: a folder cannot be used, nothing to score, or no pair at all could be scored; a video of
+            which no two frames have consecutive numbers.
         EdgefuseError: a candidate cannot be opened.
     """
     settings = settings or Settings()
@@ -81,13 +85,21 @@ def evaluate(
     for what, number in (("limit", limit), ("jobs", jobs)):
         if number is not None and number < 1:
             raise InputError(f"{what} is {number}, it must be at least 1")
-    found = pair_folders(ir, vis)
+    doubled: dict[str, str] = {}
+    found = pair_folders(ir, vis, doubled)
     scorer = PairScorer(
         candidates, settings
     )  # here first, so that a bad one is an error and not a dead worker
-    result = Evaluation(Path(ir), Path(vis), settings, candidates, problems=_unpaired(found, candidates))
-    tasks = [PairTask(*pair) for pair in _limited(found.pairs, limit, settings.video)]
-    chunks = _chunks(tasks, VIDEO_CHUNK if settings.video else 1)
+    result = Evaluation(Path(ir), Path(vis), settings, candidates)
+    pairs = found.pairs
+    if limit is None:
+        result.problems += [Problem(*problem) for problem in doubled.items()]
+        result.problems += _unpaired(found, candidates, doubled)
+    else:
+        pairs = _limited(_complete(pairs, candidates), limit, settings.video)
+    tasks = [PairTask(*pair) for pair in pairs]
+    before = _frames_before(tasks, found) if settings.video else [None] * len(tasks)
+    chunks = _chunks(list(zip(tasks, before, strict=True)), VIDEO_CHUNK if settings.video else 1)
     if progress:
         progress(0, len(tasks))
     done = 0
@@ -107,29 +119,64 @@ def evaluate(
     return result
 
 
-def _unpaired(found: FolderPairs, candidates: list[Candidate]) -> list[Problem]:
+def _unpaired(found: FolderPairs, candidates: list[Candidate], doubled: Mapping[str, str]) -> list[Problem]:
     """Return what has no counterpart: sources without the other, fused images without sources."""
     problems = [Problem(stem, "no visible image") for stem in found.only_ir]
     problems += [Problem(stem, "no infrared image") for stem in found.only_vis]
-    paired = {stem for stem, _, _ in found.pairs}
+    known = {stem for stem, _, _ in found.pairs} | doubled.keys()
     for candidate in candidates:
         if candidate.kind == "folder":
-            more = images_by_stem(candidate.source).keys() - paired
+            more = images_by_stem(candidate.source, {}).keys() - known
             problems += [Problem(stem, f"in {candidate.source}, but no such pair") for stem in more]
     return problems
 
 
-def _limited(
-    pairs: list[tuple[str, Path, Path]], limit: int | None, video: bool
-) -> list[tuple[str, Path, Path]]:
-    if limit is None or limit >= len(pairs):
+_Pairs: TypeAlias = list[tuple[str, Path, Path]]
+
+
+def _complete(pairs: _Pairs, candidates: list[Candidate]) -> _Pairs:
+    """Return the pairs that every folder of fused images has too; all if there is none."""
+    folders = [images_by_stem(c.source, {}) for c in candidates if c.kind == "folder"]
+    return [pair for pair in pairs if all(pair[0] in folder for folder in folders)] or pairs
+
+
+def _limited(pairs: _Pairs, limit: int, video: bool) -> _Pairs:
+    if limit >= len(pairs):
         return pairs
     return pairs[:limit] if video else [pairs[i * len(pairs) // limit] for i in range(limit)]
 
 
-def _chunks(tasks: list[PairTask], size: int) -> list[list[_Task]]:
-    with_before = list(zip(tasks, [None, *tasks[:-1]], strict=True))
-    return [with_before[start : start + size] for start in range(0, len(tasks), size)]
+def _frames_before(tasks: list[PairTask], found: FolderPairs) -> list[PairTask | None]:
+    """Return the pair of the frame before each, None after a gap or at the beginning of another clip.
+
+    Frames follow each other if the last numbers in their names do and the rest of the names is equal. A clip
+    whose numbers go up by more than 1, as when every fifth frame was kept, has that step.
+    """
+    numbers: dict[tuple[str, str], list[int]] = {}
+    for stem in (*(pair[0] for pair in found.pairs), *found.only_ir, *found.only_vis):
+        if name := _numbered(stem):
+            numbers.setdefault(name[0], []).append(name[1])
+    steps = {clip: min(np.diff(sorted(n)), default=1) for clip, n in numbers.items()}
+    by_name = {_numbered(task.stem): task for task in tasks}
+    before = []
+    for task in tasks:
+        name = _numbered(task.stem)
+        before.append(by_name.get((name[0], name[1] - steps[name[0]])) if name else None)
+    if not any(before):
+        raise InputError(
+            f"none of the {len(tasks)} pairs follows another by the last number in its name, such as "
+            "0001 and 0002: without consecutive frames there is no flicker to measure"
+        )
+    return before
+
+
+def _numbered(stem: str) -> tuple[tuple[str, str], int] | None:
+    match = re.fullmatch(r"(.*?)(\d+)(\D*)", stem)
+    return ((match[1], match[3]), int(match[2])) if match else None
+
+
+def _chunks(tasks: list[_Task], size: int) -> list[list[_Task]]:
+    return [tasks[start : start + size] for start in range(0, len(tasks), size)]
 
 
 def _here(chunks: list[list[_Task]], scorer: PairScorer) -> Iterator[_Scored]:

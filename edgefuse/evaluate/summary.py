@@ -1,13 +1,14 @@
 """Means over the pairs: what a table shows."""
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
 from edgefuse.degrade import DEGRADATIONS
 from edgefuse.evaluate.run import Evaluation
-from edgefuse.metrics import MEASURES, TARGET
+from edgefuse.metrics import MEASURES, TARGET, Parts
 
 __all__ = ["Mean", "best", "judging", "places", "summarise", "summarise_degraded"]
 
@@ -26,29 +27,21 @@ class Mean(NamedTuple):
 
 def summarise(evaluation: Evaluation) -> dict[str, dict[str, Mean]]:
     """Return the means by candidate, then column."""
-    return {
-        candidate.name: {
-            column: _mean(evaluation, candidate.name, column) for column in evaluation.settings.columns
-        }
-        for candidate in evaluation.candidates
-    }
+    rows = [pair.scores for pair in evaluation.pairs]
+    return {c.name: _means(rows, c.name, evaluation.settings.columns) for c in evaluation.candidates}
 
 
-def summarise_degraded(evaluation: Evaluation) -> dict[str, dict[str, dict[str, float]]]:
+def summarise_degraded(evaluation: Evaluation) -> dict[str, dict[str, dict[str, Mean]]]:
     """Return the means of what was fused from degraded sources by degradation, candidate, column.
 
-    NaN where there is none; empty unless the settings ask for it.
+    Only the columns of `judging`; empty unless the settings ask for it.
     """
     if not evaluation.settings.robust:
         return {}
     names = [candidate.name for candidate in evaluation.candidates if candidate.fuses]
-    means: dict[str, dict[str, dict[str, float]]] = {}
-    for degradation in DEGRADATIONS:
-        scores = [pair.degraded[degradation] for pair in evaluation.pairs]
-        means[degradation] = {
-            name: {column: _average(scores, name, column) for column in judging(evaluation)} for name in names
-        }
-    return means
+    columns = judging(evaluation)
+    rows = {d: [pair.degraded[d] for pair in evaluation.pairs] for d in DEGRADATIONS}
+    return {d: {name: _means(rows[d], name, columns) for name in names} for d in DEGRADATIONS}
 
 
 def judging(evaluation: Evaluation) -> list[str]:
@@ -72,15 +65,18 @@ def places(column: str) -> int:
     return 3 if MEASURES[column].unit == "1" else 2
 
 
-def _mean(evaluation: Evaluation, candidate: str, column: str) -> Mean:
-    parts = [p.scores[candidate][column] for p in evaluation.pairs if column in p.scores[candidate]]
+def _means(
+    rows: list[dict[str, dict[str, Parts]]], candidate: str, columns: Iterable[str]
+) -> dict[str, Mean]:
+    return {
+        column: _mean([row[candidate][column] for row in rows if column in row[candidate]])
+        for column in columns
+    }
+
+
+def _mean(parts: list[Parts]) -> Mean:
     if not parts:
         return Mean(math.nan, math.nan, math.nan, math.nan, 0)
     values = np.array([(p.total, p.ir, p.vis, p.weaker) for p in parts], np.float64)  # None becomes NaN
     total, ir, vis, weaker = values.mean(axis=0).tolist()
     return Mean(total, ir, vis, weaker, len(parts))
-
-
-def _average(scores: list[dict[str, dict[str, float]]], candidate: str, column: str) -> float:
-    values = [s[candidate][column] for s in scores if column in s[candidate]]
-    return sum(values) / len(values) if values else math.nan

@@ -1,20 +1,37 @@
 """An evaluation as tables for the terminal."""
 
 import math
+from typing import NamedTuple
 
 from rich.markup import escape
 from rich.table import Table
 
 from edgefuse.degrade import DEGRADATIONS
-from edgefuse.evaluate.compare import Comparison
+from edgefuse.evaluate.compare import FEWEST, Comparison
 from edgefuse.evaluate.run import Evaluation
 from edgefuse.evaluate.summary import Mean, best, judging, places, summarise, summarise_degraded
 from edgefuse.metrics import MEASURES, PROTOCOLS
 
-__all__ = ["compare_table", "degradations", "robust_tables", "summary_table"]
+__all__ = [
+    "Titled",
+    "compare_table",
+    "counted",
+    "degradations",
+    "resampling",
+    "robust_tables",
+    "summary_table",
+]
 
 
-def summary_table(evaluation: Evaluation, stacked: bool = False) -> Table:
+class Titled(NamedTuple):
+    """A table, and the lines above and below it. They may be longer than the terminal is wide."""
+
+    title: str
+    table: Table
+    caption: str
+
+
+def summary_table(evaluation: Evaluation, stacked: bool = False) -> Titled:
     """Return the means of every candidate, the best of each column marked.
 
     Args:
@@ -22,14 +39,8 @@ def summary_table(evaluation: Evaluation, stacked: bool = False) -> Table:
         stacked: put the weaker source's mean below the total and not beside it, for narrow terminals.
     """
     settings, summary = evaluation.settings, summarise(evaluation)
-    pairs = f"{len(evaluation.pairs)} pair{'s' * (len(evaluation.pairs) != 1)}"
-    table = _table(
-        f"{escape(str(evaluation.ir))} + {escape(str(evaluation.vis))}: {pairs}, "
-        f"protocol [bold]{settings.protocol}[/]",
-        f"{PROTOCOLS[settings.protocol].summary}. Means over the pairs; "
-        "the second number is that of the weaker source.",
-    )
     winners = {column: best(summary, column) for column in settings.columns}
+    table = _table()
     for column in settings.columns:
         arrow = "↑" if MEASURES[column].higher_is_better else "↓"
         table.add_column(f"{column} {arrow}", justify="right", no_wrap=True)
@@ -37,25 +48,43 @@ def summary_table(evaluation: Evaluation, stacked: bool = False) -> Table:
         row = summary[candidate.name]
         cells = [_cell(row[c], c, candidate.name in winners[c], stacked) for c in settings.columns]
         table.add_row(escape(candidate.name), *cells)
-    return table
+    return Titled(
+        f"{escape(str(evaluation.ir))} + {escape(str(evaluation.vis))}: {counted(evaluation)}, "
+        f"protocol [bold]{settings.protocol}[/]",
+        table,
+        f"{PROTOCOLS[settings.protocol].summary}. Means over the pairs; "
+        "the second number is that of the weaker source.",
+    )
 
 
-def robust_tables(evaluation: Evaluation) -> list[Table]:
-    """Return for each judging column a table of what is fused from clean and from degraded sources."""
+def counted(evaluation: Evaluation) -> str:
+    """Return how many pairs were scored, in words."""
+    return f"{len(evaluation.pairs)} pair{'s' * (len(evaluation.pairs) != 1)}"
+
+
+def robust_tables(evaluation: Evaluation, stacked: bool = False) -> list[Titled]:
+    """Return for each judging column a table of what is fused from clean and from degraded sources.
+
+    Args:
+        evaluation: the scores.
+        stacked: as for `summary_table`.
+    """
     clean, degraded = summarise(evaluation), summarise_degraded(evaluation)
     tables = []
     for column in judging(evaluation) if degraded else ():
-        table = _table(
-            f"{column} against the clean sources, protocol [bold]{evaluation.settings.protocol}[/]"
-        )
+        table = _table()
         for name in ("clean", *degraded):
             table.add_column(name, justify="right", no_wrap=True)
         for candidate in evaluation.candidates:
             if candidate.fuses:
-                name = candidate.name
-                means = [clean[name][column].total, *(row[name][column] for row in degraded.values())]
-                table.add_row(escape(name), *(_number(mean, column) for mean in means))
-        tables.append(table)
+                means = [row[candidate.name][column] for row in (clean, *degraded.values())]
+                table.add_row(escape(candidate.name), *(_cell(m, column, False, stacked) for m in means))
+        title = (
+            f"{column} against the clean sources, {counted(evaluation)}, "
+            f"protocol [bold]{evaluation.settings.protocol}[/]"
+        )
+        weaker = "The second number is that of the weaker source." if MEASURES[column].by_source else ""
+        tables.append(Titled(title, table, weaker))
     return tables
 
 
@@ -64,13 +93,10 @@ def degradations() -> str:
     return "; ".join(f"[bold]{d.name}[/]: {d.summary}" for d in DEGRADATIONS.values()) + "."
 
 
-def compare_table(comparison: Comparison, protocol: str) -> Table:
+def compare_table(comparison: Comparison) -> Titled:
     """Return the paired differences of two candidates."""
     a, b = comparison.a, comparison.b
-    table = _table(
-        f"{escape(b)} minus {escape(a)}, pair by pair, protocol [bold]{protocol}[/]",
-        "95 % interval of the mean difference, from resampling the pairs; in colour where it leaves out 0.",
-    )
+    table = _table()
     for column in (a, b, "difference", "95 % interval", f"{b} better", "pairs"):
         table.add_column(escape(column), justify="right")
     for column, d in comparison.columns.items():
@@ -87,18 +113,26 @@ def compare_table(comparison: Comparison, protocol: str) -> Table:
             f"{d.wins:.0%}",
             str(d.pairs),
         )
-    return table
-
-
-def _table(title: str, caption: str | None = None) -> Table:
-    table = Table(
-        title=title,
-        title_justify="left",
-        caption=caption,
-        caption_justify="left",
-        box=None,
-        padding=(0, 2, 0, 0),
+    return Titled(
+        f"{escape(b)} minus {escape(a)}, pair by pair, protocol [bold]{comparison.protocol}[/]",
+        table,
+        resampling(comparison),
     )
+
+
+def resampling(comparison: Comparison) -> str:
+    """Return in words how the intervals of a comparison were made."""
+    longest = max((d.block for d in comparison.columns.values()), default=1)
+    what = "the pairs" if longest == 1 else f"blocks of up to {longest} consecutive frames"
+    missing = any(math.isnan(d.low) for d in comparison.columns.values())
+    return (
+        f"95 % interval of the mean difference, from resampling {what}; in colour where it leaves out 0."
+        + f" None from fewer than {FEWEST} pairs, or blocks of frames." * missing
+    )
+
+
+def _table() -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("", no_wrap=True)
     return table
 

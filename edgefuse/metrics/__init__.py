@@ -9,7 +9,7 @@ them under a named protocol, and `FusionScorer` scores many candidates against o
 
 from edgefuse.metrics.edges import qabf
 from edgefuse.metrics.fidelity import vif
-from edgefuse.metrics.flicker import flicker
+from edgefuse.metrics.flicker import SourceChange, flicker
 from edgefuse.metrics.information import entropy, mutual_information
 from edgefuse.metrics.prepared import grey
 from edgefuse.metrics.registry import (
@@ -48,6 +48,7 @@ __all__ = [
     "Metric",
     "Parts",
     "Protocol",
+    "SourceChange",
     "average_gradient",
     "correlation",
     "entropy",

@@ -72,8 +72,12 @@ class FusionScorer:
         return {name: METRICS[name].measure(prepared, self.ir, self.vis, self.protocol) for name in names}
 
     def target(self, fused: Image) -> float | None:
-        """Return the share kept of the thermal targets' contrast, 0..1; None without any target."""
-        return kept_contrast(self._targets, self._judged(fused).image)
+        """Return the share kept of the thermal targets' contrast, 0..1; None without any target.
+
+        Of the fused image as it is, under every protocol: a stretch would give contrast to what has none.
+        """
+        check_sizes(fused=fused, visible=self.vis.image)
+        return kept_contrast(self._targets, grey(fused))
 
     @cached_property
     def _targets(self) -> list[Target]:
@@ -105,9 +109,17 @@ def named_protocol(name: str) -> Protocol:
 
 
 def named_metrics(names: Iterable[str] | None) -> list[str]:
-    """Return the metric names in the order given, all of them for None; `InputError` for an unknown one."""
-    chosen = list(METRICS) if names is None else list(dict.fromkeys(names))
-    for name in chosen:
-        if name not in METRICS:
+    """Return the metric names in the order given, all of them for None; upper and lower case are equal.
+
+    Raises:
+        InputError: an unknown name, or no name.
+    """
+    known = {name.lower(): name for name in METRICS}
+    chosen: list[str] = []
+    for name in METRICS if names is None else names:
+        if name.lower() not in known:
             raise InputError(unknown_name("metric", name, METRICS))
-    return chosen
+        chosen.append(known[name.lower()])
+    if not chosen:
+        raise InputError(f"no metric is named, choose from {', '.join(METRICS)}")
+    return list(dict.fromkeys(chosen))
