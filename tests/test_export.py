@@ -7,15 +7,17 @@ import pytest
 import torch
 
 from edgefuse import Fuser
-from edgefuse.errors import InputError, ModelError
+from edgefuse.errors import BackendError, InputError, ModelError
 from edgefuse.export.graph import save_graph
-from edgefuse.export.pipeline import export
+from edgefuse.export.pipeline import Calibration, export
 from edgefuse.export.receipt import compare, folder_pairs, simulated_pairs
-from edgefuse.images import write_image
-from edgefuse.runtime.backends import OnnxRuntimeBackend
+from edgefuse.images import luma, write_image
+from edgefuse.runtime.backends import OnnxRuntimeBackend, OpenVinoBackend
+from edgefuse.runtime.fuser import network_input
 from edgefuse.spec import ModelSpec
 from edgefuse.train.checkpoint import Checkpoint, save_weights
 from edgefuse.train.models import MODELS, build_model
+from edgefuse.weights import checkpoint_file
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +108,43 @@ def test_files_hold_no_traces_of_the_machine(exported):
     assert len(content) < 240_000
     assert b"edgefuse/train" not in content
     assert b".py" not in content
+
+
+@pytest.fixture(scope="module")
+def int8(tmp_path_factory):
+    """The shipped network in int8, and pairs that it was not calibrated on."""
+    out = tmp_path_factory.mktemp("int8") / "nano.onnx"
+    _, pairs = simulated_pairs((128, 96))
+    calibration = Calibration(pairs[:2], "two frames")
+    return out, pairs[2:], export(checkpoint_file("nano"), out, pairs[2:], "frames", int8=calibration)[1]
+
+
+def test_int8_does_not_clip_what_its_pairs_do_not_hold(int8):
+    _, _, receipt = int8
+    (extremes,) = (gate for gate in receipt.gates if gate["name"] == "PSNR at extremes")
+    assert receipt.passed
+    assert extremes["value"] > 45, "calibrated without them, white on black comes out at 20"
+
+
+def test_openvino_runs_int8_as_such(int8):
+    openvino = pytest.importorskip("openvino")
+    out, pairs, receipt = int8
+    one, other = OnnxRuntimeBackend(out), OpenVinoBackend(out)
+    for pair in pairs:
+        x = network_input(pair.ir, luma(pair.vis), 4)
+        assert -10 * np.log10(np.mean((one.run(x) - other.run(x)) ** 2)) > 55
+    if "INT8" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this CPU computes int8 in float")
+    ran = other._request.get_compiled_model().get_runtime_model().get_ops()
+    notes = [{k: str(v.astype(str)) for k, v in op.get_rt_info().items()} for op in ran]
+    kinds = [note["runtimePrecision"] for note in notes if note["layerType"] == "Convolution"]
+    assert sum(kind in ("u8", "i8") for kind in kinds) == receipt.layers["int8"]
+
+
+def test_a_shape_that_does_not_fit_is_one_sentence(exported):
+    pytest.importorskip("openvino")
+    with pytest.raises(BackendError, match="nano could not be run with OpenVINO: "):
+        OpenVinoBackend(exported("nano", False)[0]).run(np.zeros((1, 3, 32, 32), np.float32))
 
 
 class Answers:

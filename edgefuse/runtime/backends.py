@@ -127,6 +127,8 @@ def _session(path: Path, threads: int | None, provider: str | None) -> Any:
 class OpenVinoBackend:
     """Runs a file with OpenVINO on the CPU, tuned for the latency of single frames.
 
+    Where the CPU multiplies bfloat16, OpenVINO computes float32 files in it, which `device` says.
+
     Args:
         path: an ONNX file written by `edgefuse export`.
         threads: CPU threads for one frame; None: all cores.
@@ -134,8 +136,6 @@ class OpenVinoBackend:
     Raises:
         ModelError: not a readable model of ours.
     """
-
-    device = "OpenVINO on cpu"
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         import openvino as ov
@@ -149,19 +149,30 @@ class OpenVinoBackend:
             # The ONNX reader keeps a file's metadata here.
             note = ["framework", METADATA_KEY]
             metadata = {METADATA_KEY: model.get_rt_info(note).value} if model.has_rt_info(note) else {}
-            self._request: Any = core.compile_model(model, "CPU", settings).create_infer_request()
+            compiled = core.compile_model(model, "CPU", settings)
+            self._request: Any = compiled.create_infer_request()
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1][:160]
             raise ModelError(f"{path} is not a model that OpenVINO can load: {reason}") from None
+        precision = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        self.device = "OpenVINO on cpu" + (", in bf16" if precision == "bf16" else "")
+        """Where it really runs, and in what."""
         self.spec = ModelSpec.from_metadata(metadata, path)
 
     def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map `[1, 2, H, W]` (infrared, visible luma) in [0, 1] to the fused `[1, 1, H, W]` in [0, 1]."""
-        return self._request.infer([x])[0]
+        return self._infer([x])
 
     def run_images(self, ir: Image, vis: Image) -> Image:
         """Map uint8 `[N, H, W, 1]` and `[N, H, W, 3]`, colours in the spec's order, to `[N, H, W, 3]`."""
-        return self._request.infer({"ir": ir, "vis": vis})[0]
+        return self._infer({"ir": ir, "vis": vis})
+
+    def _infer(self, inputs: Any) -> NDArray[Any]:
+        try:
+            return self._request.infer(inputs)[0]
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1][:160]
+            raise BackendError(f"{self.spec.model} could not be run with OpenVINO: {reason}") from None
 
 
 ENGINES: dict[str, type[OnnxRuntimeBackend] | type[OpenVinoBackend] | type[TensorRtBackend]] = {

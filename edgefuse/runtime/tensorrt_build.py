@@ -32,6 +32,9 @@ Progress = Callable[[str, int, int], None]
 MOVING = {"reformat", "noop", "constant", "signal", "wait", "shuffle", "slice", "concat"}
 """Types of layers that compute nothing; their dtype says nothing about the precision."""
 
+DTYPE = re.compile("format|type", re.IGNORECASE)
+"""Keys under which the inspector tells a tensor's dtype: `Format/Datatype` in all versions so far."""
+
 
 def build_engine(
     onnx: Path, out: Path, options: BuildOptions | None = None, progress: Progress | None = None
@@ -197,7 +200,7 @@ def count_precisions(information: str) -> dict[str, int]:
         computing = [layer for layer in layers if layer["LayerType"].lower() not in MOVING]
         for layer in computing:
             tensors = (*layer.get("Inputs", ()), *layer.get("Outputs", ()))
-            text = " ".join(str(t.get("Format/Datatype", "")) for t in tensors).lower()
+            text = " ".join(str(t[key]) for t in tensors for key in t if DTYPE.search(key)).lower()
             counts[next((kind for kind, words in kinds.items() if re.search(words, text)), "other")] += 1
     except (ValueError, KeyError, TypeError, AttributeError):
         raise BackendError("TensorRT's inspector does not tell the layers' precision") from None
