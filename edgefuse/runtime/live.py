@@ -28,7 +28,8 @@ __all__ = [
     "run",
 ]
 
-FINISH_SECONDS, HURRY_SECONDS = 10.0, 0.7  # for outputs to complete, at the end and after a request to stop
+FINISH_SECONDS = 10.0  # for outputs to complete
+HURRY_SECONDS, LEAST_SECONDS = 0.7, 0.2  # likewise, after a request to stop at once
 
 
 def connect(text: str, role: Role, realtime: bool = False) -> Source | Connection:
@@ -86,6 +87,7 @@ def run(
     session = Session(ir, vis, fuse, config, stop=stop, progress=tell, prepare=prepare)
     alone = len(sinks) == 1
     writers = [SinkWriter(sink, session.times, session.waits_for_sinks, alone) for sink in sinks]
+    hurried = time.monotonic()
     try:
         with session:
             for frame in session:
@@ -94,8 +96,10 @@ def run(
                 if writers and all(writer.stopped for writer in writers):
                     failed = any(writer.error for writer in writers)
                     session.stop("every output failed" if failed else "every output is full")
+            hurried = time.monotonic() + HURRY_SECONDS  # while the cameras' threads end
     finally:
-        deadline = time.monotonic() + (HURRY_SECONDS if session.stop.hurry else FINISH_SECONDS)
+        now = time.monotonic()
+        deadline = max(hurried, now + LEAST_SECONDS) if session.stop.hurry else now + FINISH_SECONDS
         for writer in writers:
             writer.finish(deadline)
     return report_of(session, writers)
