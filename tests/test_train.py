@@ -248,6 +248,7 @@ def test_the_simulated_rig_trains_without_folders():
         {"learning_rate": float("nan")},
         {"clip": 0},
         {"ema": 1.0},
+        {"spoil": 1.5},
         {"hold_out": -1},
         {"processes": 0},
         {"precision": "int4"},

@@ -56,6 +56,12 @@ def train(
         8, help="Patches per step; under torchrun, of each process.", rich_help_panel=METHOD
     ),
     patch: int = typer.Option(128, help="Side of a patch, in pixels.", rich_help_panel=METHOD),
+    spoil: float = typer.Option(
+        0.0,
+        help="Share of the patches that the network sees with sensor noise, out of focus, misaligned, at "
+        "another gain or without one camera, and should fuse as if they were not.",
+        rich_help_panel=METHOD,
+    ),
     lr: float = typer.Option(1e-3, help="Peak learning rate.", rich_help_panel=METHOD),
     ema: float = typer.Option(
         0.999,
@@ -142,6 +148,7 @@ def train(
         batch=batch,
         patch=patch,
         processes=int(os.environ.get("WORLD_SIZE", 1)),
+        spoil=spoil,
         learning_rate=lr,
         losses=LossConfig(
             gradient=alpha,

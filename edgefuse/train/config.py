@@ -33,6 +33,8 @@ class TrainConfig:
     """Processes that train together; the step they take is that of one with the sum of their batches."""
     patch: int = 128
     """Side of a patch, in pixels."""
+    spoil: float = 0.0
+    """Share of the patches that the network sees spoilt, while the losses look at the clean ones."""
     learning_rate: float = 1e-3
     """At its peak; a linear warm-up of 2 % of the steps leads to it, a cosine from it to 1 %."""
     clip: float = 1.0
@@ -79,6 +81,8 @@ class TrainConfig:
             raise InputError(f"learning rate is {self.learning_rate}, it must be between 0 and 1")
         if not self.clip > 0:
             raise InputError(f"clip is {self.clip}, it must be above 0")
+        if not 0 <= self.spoil <= 1:
+            raise InputError(f"spoil is {self.spoil}, it must be from 0 to 1")
         if not 0 <= self.ema < 1:
             raise InputError(f"ema is {self.ema}, it must be at least 0 and below 1")
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from edgefuse.train.adversary import Adversary
+from edgefuse.train.augment import spoil
 from edgefuse.train.config import TrainConfig
 from edgefuse.train.losses import fusion_losses
 from edgefuse.train.models import ADVERSARIAL, build_model
@@ -57,8 +58,7 @@ class Learner:
         Returns:
             The losses by name, and whether any process wants to stop; both equal in all processes.
         """
-        x = patches.to(self.team.device).float().div_(255).contiguous(memory_format=torch.channels_last)
-        ir, vis = x[:, :1], x[:, 1:]
+        x, ir, vis = self._inputs(patches, step)
         with torch.autocast(
             x.device.type, DTYPES[self.config.precision], enabled=self.config.precision != "fp32"
         ):
@@ -76,6 +76,15 @@ class Learner:
         *means, wished = self._descend(self.optimiser, total, [*losses.values(), wish], step)
         self._average(step)
         return dict(zip(losses, means, strict=True)), bool(wished > 0)
+
+    def _inputs(self, patches: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the network sees, and infrared and visible luma as the losses see them, in [0, 1]."""
+        seen = wanted = patches
+        if self.config.spoil:
+            first = self.team.rank * self.config.batch
+            seen, wanted = spoil(patches.cpu(), self.config.spoil, (self.config.seed, step), first)
+        x, sources = (part.to(self.team.device).float() / 255 for part in (seen, wanted))
+        return x.contiguous(memory_format=torch.channels_last), sources[:, :1], sources[:, 1:]
 
     def _teach(
         self, adversary: Adversary, fused: Tensor, ir: Tensor, vis: Tensor, step: int

@@ -42,7 +42,7 @@ class Nano(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Fuse `[B, 2, H, W]` (infrared, visible luma) in [0, 1] into `[B, 1, H, W]`, about [0, 1]."""
-        ir, vis = x[:, :1], x[:, 1:]
+        ir, vis = x[:, :1], x[:, 1:2]
         centred = x - 0.5 * self.peak
         f = F.pixel_unshuffle(centred, self.multiple) if self.stem is None else F.relu(self.stem(centred))
         for conv in self.body:

@@ -1,0 +1,93 @@
+"""Spoiling the inputs of a network in training, while its losses go on looking at the clean images.
+
+Real cameras are noisy, a little out of focus, not quite aligned, and set their gain as they like. A network
+that sees such inputs, and is asked for the fusion of the clean ones, learns what to trust.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from torch import Tensor
+
+from edgefuse.degrade import agc, blur, exposure, sensor_noise, shift, tone
+from edgefuse.images import Image
+
+__all__ = ["WAYS", "spoil"]
+
+Generator = np.random.Generator
+IR, VIS = 0, 1
+
+
+def noise(seen: Image, _: Image, rng: Generator) -> None:
+    """Stripes and grain in infrared, up to one and a half times those of a noisy camera, and its tone."""
+    if rng.random() < 0.5:
+        seen[IR] = tone(seen[IR], float(rng.uniform(0.55, 1.0)))
+    strength = float(rng.uniform(0.1, 1.5))
+    columns = 10 * strength * (rng.random() < 0.8)
+    seen[IR] = sensor_noise(seen[IR], int(rng.integers(2**31)), columns, 15 * strength)
+
+
+def dusk(seen: Image, _: Image, rng: Generator) -> None:
+    """The visible camera's own grain in poor light."""
+    seen[VIS] = sensor_noise(seen[VIS], int(rng.integers(2**31)), 0.0, float(rng.uniform(2, 12)))
+
+
+def focus(seen: Image, _: Image, rng: Generator) -> None:
+    """One camera or both out of focus."""
+    sigma, which = float(rng.uniform(0.5, 2)), int(rng.integers(1, 4))
+    for side in (IR, VIS):
+        if which >> side & 1:
+            seen[side] = blur(seen[side], sigma)
+
+
+def misalignment(seen: Image, _: Image, rng: Generator) -> None:
+    """Infrared off by up to 3 pixels each way."""
+    right, down = rng.integers(-3, 4, 2).tolist()
+    seen[IR] = shift(seen[IR], right, down)
+
+
+def gain(seen: Image, _: Image, rng: Generator) -> None:
+    """Another gain of the infrared camera, or another exposure of the visible one."""
+    if rng.random() < 0.5:
+        seen[IR] = agc(seen[IR], float(rng.choice([0.005, 0.01, 0.03])))
+    else:
+        seen[VIS] = exposure(seen[VIS], float(rng.uniform(-2, 2)))
+
+
+def loss(seen: Image, wanted: Image, rng: Generator) -> None:
+    """One camera gives a single level: then what is wanted is the other one's picture."""
+    dead = int(rng.integers(2))
+    seen[dead] = rng.choice([0, 128, 255])
+    wanted[dead] = wanted[1 - dead]
+
+
+WAYS: tuple[tuple[float, Callable[[Image, Image, Generator], None]], ...] = (
+    (0.55, noise),
+    (0.10, dusk),
+    (0.10, focus),
+    (0.15, misalignment),
+    (0.07, gain),
+    (0.03, loss),
+)
+"""Share of the spoilt patches that each befalls."""
+
+
+def spoil(patches: Tensor, share: float, seed: tuple[int, ...], first: int = 0) -> tuple[Tensor, Tensor]:
+    """Spoil a share of the patches, each in one of the ways; what is random follows from the seed.
+
+    Args:
+        patches: uint8 `[B, 2, P, P]` (infrared, visible luma) in main memory; not changed.
+        share: of the patches, 0..1.
+        seed: of all that is random.
+        first: position of the first patch in its step, which other processes may have a share in.
+
+    Returns:
+        What the network sees and what its losses look at, both uint8 `[B, 2, P, P]`.
+    """
+    seen, wanted = patches.clone(), patches.clone()
+    shares, ways = zip(*WAYS, strict=True)
+    for k, (row, target) in enumerate(zip(seen.numpy(), wanted.numpy(), strict=True)):
+        rng = np.random.default_rng((*seed, first + k))
+        if rng.random() < share:
+            ways[rng.choice(len(ways), p=shares)](row, target, rng)
+    return seen, wanted
