@@ -22,8 +22,9 @@ FORMATS = {("uint8", 2): "gray", ("uint16", 2): "gray16le", ("uint8", 3): "bgr0"
 """(Pixel type, dimensions) of an array → FFV1's format that keeps every bit of it."""
 
 MUXER = {"cluster_time_limit": "1000", "flush_packets": "1"}
-# Key frames only, so that any frame can be sought; checksums in four slices, which are coded in parallel.
-ENCODER = {"level": "3", "g": "1", "slices": "4", "slicecrc": "1", "context": "0"}
+# Key frames only, so that any frame can be sought; checksums in slices, which are coded in parallel.
+ENCODER = {"level": "3", "g": "1", "slicecrc": "1", "context": "0"}
+SMALL, LARGE = 16, 16 * 10**6  # side and area, in pixels, at which the number of slices must change
 
 
 class UnkeepableError(InputError):
@@ -78,7 +79,8 @@ class LosslessVideo:
         stream = self._container.add_stream("ffv1", rate=Fraction(fps).limit_denominator(1001))
         stream.height, stream.width = image.shape[:2]
         stream.pix_fmt = self._format
-        stream.options = dict(ENCODER)
+        slices = 1 if min(image.shape[:2]) < SMALL else 16 if image.shape[0] * image.shape[1] > LARGE else 4
+        stream.options = {**ENCODER, "slices": str(slices)}
         stream.codec_context.time_base = MILLISECONDS
         stream.codec_context.thread_count = min(4, os.cpu_count() or 1)
         stream.thread_type = "SLICE"

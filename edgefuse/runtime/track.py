@@ -130,7 +130,7 @@ class Track:
         self._writer.join(max(0.0, deadline - time.monotonic()))
         if self._writer.is_alive():
             self.dropped = self.captured - self.written - self.failed
-            self._fail(f"{self._folder}: the disk does not answer, and is left behind")
+            self._fail(f"{self._folder}: what is being written does not finish, and is left behind")
         if self._late:
             logger.warning(
                 "%s: %d frames were still to be written, and are lost", NAMES[self.role], self._late
