@@ -6,50 +6,48 @@ planes. So the images are turned while they are still bytes, a quarter of the tr
 plane are one axis. The Reshape between Transpose and Cast matters: without it ONNX Runtime moves the
 Transpose behind the Cast, to floats, and on into the addition.
 
-Only operators that TensorRT has on the types that it has; it truncates when it casts to uint8, hence Round.
+QuantizeLinear with a step of 1 rounds, clamps and converts to bytes at once. TensorRT has bytes at a
+network's ends alone, where it wants nothing but a cast, which truncates: `tensorrt.casts_outermost`
+rearranges a graph for it (`--tensorrt`), with `round_in_floats`.
 """
 
 import onnx
-from onnx import TensorProto, helper, parser
+from onnx import TensorProto, helper, numpy_helper, parser
 
 from edgefuse.spec import ModelSpec
 
-__all__ = ["wrap"]
+__all__ = ["round_in_floats", "wrap"]
 
 LUMA = {"bgr": (0.114, 0.587, 0.299), "rgb": (0.299, 0.587, 0.114)}
 """BT.601, as `images.luma`."""
 
 BEFORE = """
-    planes_u8 = Transpose<perm=[0, 3, 1, 2]>(vis)
     colours_u8 = Reshape(planes_u8, three_planes)
     colours = Cast<to=1>(colours_u8)
     weighed = MatMul(luma, colours)
     grey = Round(weighed)
-    warm_u8 = Reshape(ir, one_plane)
+    warm_u8 = Reshape(thermal_u8, one_plane)
     warm = Cast<to=1>(warm_u8)
     both = Concat<axis=1>(warm, grey)
     """
 AFTER = """
+    fused_levels = Reshape(answer_levels, one_plane)
     change = Sub(fused_levels, grey)
     shifted = Add(colours, change)
-    clipped = Clip(shifted, black, white)
-    levels_u8 = Cast<to=2>(clipped)
+    levels_u8 = QuantizeLinear(shifted, one_level, no_level)
     fused_u8 = Reshape(levels_u8, colour_shape)
-    image = Transpose<perm=[0, 2, 3, 1]>(fused_u8)
     """
-# Sizes that are known only when an image comes.
+# Sizes that are known only when an image comes; how far the sides are from the next multiple, in integers
+# that never become negative.
 MEASURE = """
     sides = Shape<start=1, end=3>(ir)
-    grey_shape = Concat<axis=0>(two_maps, sides)
-    colour_shape = Concat<axis=0>(three_maps, sides)
-    """
-# How far the sides are from the next multiple, in integers that never become negative.
-MISSING = """
     reached = Add(sides, almost)
     blocks = Div(reached, multiple)
     wanted = Mul(blocks, multiple)
     missing = Sub(wanted, sides)
     pads = Concat<axis=0>(no_pads, missing)
+    grey_shape = Concat<axis=0>(two_maps, wanted)
+    colour_shape = Concat<axis=0>(three_maps, wanted)
     """
 
 
@@ -74,6 +72,8 @@ def wrap(core: onnx.ModelProto, spec: ModelSpec, peak: int) -> None:
     for node in graph.node:  # so that the image can be called what the core graph's answer is called
         node.input[:] = ["core_fused" if name == "fused" else name for name in node.input]
         node.output[:] = ["core_fused" if name == "fused" else name for name in node.output]
+    if peak != 1:
+        _take_planes(graph)
     for node in shell.node:
         node.output[:] = ["fused" if name == "image" else name for name in node.output]
         node.name = f"deploy/{node.output[0]}"
@@ -83,52 +83,88 @@ def wrap(core: onnx.ModelProto, spec: ModelSpec, peak: int) -> None:
     for field, values in (("node", nodes), ("input", list(shell.input)), ("output", list(shell.output))):
         del getattr(graph, field)[:]
         getattr(graph, field).extend(values)
-    graph.initializer.extend(constants)
+    read = {name for node in shell.node for name in node.input}
+    graph.initializer.extend(tensor for tensor in constants if tensor.name in read)
+
+
+def round_in_floats(graph: onnx.GraphProto) -> None:
+    """Let a deploy graph round and clamp in floats, in place; its image is floats then, of whole levels."""
+    nodes = []
+    for node in graph.node:
+        if node.name == "deploy/levels_u8":
+            source, target = node.input[0], node.output[0]
+            nodes.append(helper.make_node("Round", [source], ["rounded"], name="deploy/rounded"))
+            nodes.append(helper.make_node("Clip", ["rounded", "black", "white"], [target], name=node.name))
+            for name, level in (("black", 0.0), ("white", 255.0)):
+                if all(tensor.name != name for tensor in graph.initializer):
+                    graph.initializer.append(helper.make_tensor(name, TensorProto.FLOAT, [], [level]))
+        else:
+            nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _take_planes(graph: onnx.GraphProto) -> None:
+    """Let a core graph that picks single channels of its input have the planes that it was joined from."""
+    constants = {t.name: numpy_helper.to_array(t).tolist() for t in graph.initializer}
+    for node in graph.node:
+        if node.op_type != "Slice" or node.input[0] != "sources":
+            continue
+        starts, ends, axes = (constants[name] for name in node.input[1:4])
+        picked = range(2)[starts[0] : ends[0]]
+        if axes == [1] and len(picked) == 1:
+            node.op_type = "Identity"
+            node.input[:] = [("warm_plane", "grey_plane")[picked[0]]]
 
 
 def _steps(spec: ModelSpec, peak: int) -> tuple[str, list[TensorProto]]:
     """Return the operators around the core graph, and their constants."""
-    floats = {"luma": [LUMA[spec.colours]], "black": 0.0, "white": 255.0}
+    floats = {"one_level": 1.0}
     integers = {"three_planes": [0, 3, -1], "one_plane": [0, 1, -1]}
-    before, after = BEFORE, ""
     multiple = spec.multiple
-    padded = spec.size is None or any(side % multiple for side in spec.size)
+    begin, end = "", ""
     if spec.size is None:
-        before += MEASURE
-        integers |= {"two_maps": [0, 2], "three_maps": [0, 3]}
+        begin += MEASURE
+        integers |= {"multiple": [multiple], "almost": [multiple - 1], "no_pads": [0] * 6}
+        integers |= {"one_map": [0, 1], "two_maps": [0, 2], "three_maps": [0, 3]}
+        padded = True
     else:
         width, height = spec.size
-        integers |= {"grey_shape": [1, 2, height, width], "colour_shape": [1, 3, height, width]}
-
-    steps = ["levels = Reshape(both, grey_shape)"]
-    if padded:
-        if spec.size is None:
-            before += MISSING
-            integers |= {"multiple": [multiple], "almost": [multiple - 1], "no_pads": [0] * 6}
-        else:
-            integers |= {"sides": [height, width], "pads": [0] * 6 + [-height % multiple, -width % multiple]}
-        steps.append('levels_padded = Pad<mode="edge">(levels, pads)')
+        right, low = -width % multiple, -height % multiple
+        for name, maps in (("plane_shape", 1), ("grey_shape", 2), ("colour_shape", 3)):
+            integers |= {name: [1, maps, height + low, width + right]}
+        padded = bool(right or low)
+        if padded:
+            integers |= {"sides": [height, width], "pads": [0] * 6 + [low, right]}
+    if padded:  # while they are bytes, too
         integers |= {"origin": [0, 0], "image_axes": [2, 3]}
-        after += "core_cropped = Slice(core_fused, origin, sides, image_axes)\n"
-    source, answer = "levels_padded" if padded else "levels", "core_cropped" if padded else "core_fused"
-    if peak == 1:
-        floats |= {"unit": 1 / 255}
-        steps.append(f"sources = Mul({source}, unit)")
-        after += f"answer_levels = Mul({answer}, white)\n"
-        answer = "answer_levels"
+        begin += """
+            turned_u8 = Transpose<perm=[0, 3, 1, 2]>(vis)
+            planes_u8 = Pad<mode="edge">(turned_u8, pads)
+            map_u8 = Transpose<perm=[0, 3, 1, 2]>(ir)
+            thermal_u8 = Pad<mode="edge">(map_u8, pads)
+            """
+        end += """
+            cropped_u8 = Slice(fused_u8, origin, sides, image_axes)
+            image = Transpose<perm=[0, 2, 3, 1]>(cropped_u8)
+            """
     else:
-        steps[-1] = steps[-1].replace(source, "sources", 1)
-    after += f"rounded = Round({answer})\n fused_levels = Reshape(rounded, one_plane)\n"
-    constants = [helper.make_tensor(k, TensorProto.FLOAT, _shape(v), _flat(v)) for k, v in floats.items()]
+        begin += "planes_u8 = Transpose<perm=[0, 3, 1, 2]>(vis)\n thermal_u8 = Identity(ir)\n"
+        end += "image = Transpose<perm=[0, 2, 3, 1]>(fused_u8)\n"
+    if peak == 1:
+        floats |= {"unit": 1 / 255, "white": 255.0}
+        into = "levels = Reshape(both, grey_shape)\n sources = Mul(levels, unit)\n"
+        out = "answer_levels = Mul(core_fused, white)\n"
+    else:
+        shape = "plane_shape = Concat<axis=0>(one_map, wanted)" if spec.size is None else ""
+        into = f"""{shape}
+            sources = Reshape(both, grey_shape)
+            warm_plane = Reshape(warm, plane_shape)
+            grey_plane = Reshape(grey, plane_shape)
+            """
+        out = "answer_levels = Identity(core_fused)\n"
+    constants = [helper.make_tensor(k, TensorProto.FLOAT, [], [v]) for k, v in floats.items()]
+    constants.append(helper.make_tensor("luma", TensorProto.FLOAT, [1, 3], LUMA[spec.colours]))
     constants += [helper.make_tensor(k, TensorProto.INT64, [len(v)], v) for k, v in integers.items()]
-    return before + "\n".join(steps) + "\n" + after + AFTER, constants
-
-
-def _shape(value: object) -> list[int]:
-    return [1, 3] if isinstance(value, list) else []
-
-
-def _flat(value: object) -> list[float]:
-    import numpy as np
-
-    return [float(v) for v in np.ravel(np.asarray(value))]
+    constants.append(helper.make_tensor("no_level", TensorProto.UINT8, [], [0]))
+    return begin + BEFORE + into + out + AFTER + end, constants

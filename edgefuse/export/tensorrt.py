@@ -12,6 +12,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from edgefuse.errors import GateError, InputError
+from edgefuse.export.deploy import round_in_floats
 from edgefuse.export.gates import Gates, failed_path
 from edgefuse.export.receipt import Pair, compare
 from edgefuse.files import check_writable, replace_file
@@ -129,6 +130,7 @@ def casts_outermost(graph: onnx.ModelProto) -> None:
     Transpose may come between (NVIDIA/TensorRT issue 3985). On a CPU moving bytes is four times cheaper
     than moving floats, so other graphs do that. The answers are the same to the bit.
     """
+    round_in_floats(graph.graph)
     nodes, first, last = graph.graph.node, [], []
     for node in nodes:
         to = next((a for a in node.attribute if node.op_type == "Cast" and a.name == "to"), None)
