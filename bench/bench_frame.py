@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Callable
+from itertools import count
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import cv2
@@ -13,6 +15,8 @@ from edgefuse.images import Image, as_infrared, fit_infrared, luma, replace_luma
 from edgefuse.runtime.backends import OnnxRuntimeBackend
 from edgefuse.runtime.compose import side_by_side
 from edgefuse.runtime.fuser import network_input
+from edgefuse.runtime.lossless import LosslessVideo
+from edgefuse.runtime.sinks import CODECS, FusedFrame, VideoOut
 from edgefuse.weights import model_file, shipped
 
 Measure: TypeAlias = Callable[[Callable[[], Any]], None]
@@ -49,6 +53,28 @@ def test_post_processing(measure: Measure, pair: tuple[Image, Image]) -> None:
 def test_side_by_side(measure: Measure, pair: tuple[Image, Image]) -> None:
     ir, vis = pair
     measure(lambda: side_by_side(ir, vis, vis))
+
+
+@pytest.mark.parametrize("kind", ["16-bit", "colour"])
+def test_record(measure: Measure, pair: tuple[Image, Image], tmp_path: Path, kind: str) -> None:
+    """What `edgefuse record` writes for one frame of one camera."""
+    image = pair[1] if kind == "colour" else pair[0].astype(np.uint16) * 20 + 28_000
+    video, numbers = LosslessVideo(tmp_path / "a.mkv", image, 25.0, {}), count()
+
+    def write() -> None:
+        n = next(numbers)
+        video.write(image, n / 25, n)
+
+    measure(write)
+    video.close()
+
+
+@pytest.mark.parametrize("codec", sorted(CODECS))
+def test_encode(measure: Measure, pair: tuple[Image, Image], tmp_path: Path, codec: str) -> None:
+    """One colour frame into a video file."""
+    frame = FusedFrame(pair[0], pair[1], pair[1], 0, 0.0)
+    with VideoOut(tmp_path / "a.mkv", 25.0, codec=codec) as sink:
+        measure(lambda: sink.write(frame))
 
 
 @pytest.mark.parametrize("threads", THREADS)

@@ -18,6 +18,7 @@ import pytest
 from edgefuse.errors import InputError
 from edgefuse.images import read_image
 from edgefuse.runtime.compose import side_by_side
+from edgefuse.runtime.live import run
 from edgefuse.runtime.sinks import (
     Callback,
     FusedFrame,
@@ -30,6 +31,7 @@ from edgefuse.runtime.sinks import (
     Window,
     open_output,
 )
+from edgefuse.runtime.sources import Frame, Source
 from edgefuse.runtime.timing import StageTimes
 
 
@@ -426,6 +428,37 @@ def test_a_stalled_output_of_recordings_is_given_up_for_the_others(
     assert stuck.error == "stuck has taken nothing for 0.3 s: it gets no more pictures"
     assert stuck.written + stuck.dropped == 40
     assert caplog.messages == [stuck.error]
+
+
+class Pictures(Source):
+    """A recording in memory."""
+
+    name, live, fps, length = "pictures", False, 100.0, 40
+
+    def __init__(self) -> None:
+        self._next = 0
+
+    def read(self) -> Frame | None:
+        if self._next == self.length:
+            return None
+        self._next += 1
+        image = np.zeros((16, 24), np.uint8)
+        return Frame(image, self._next - 1, (self._next - 1) / self.fps, time.monotonic())
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_run_goes_on_without_an_output_that_has_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgefuse.runtime.sinks.base.STALL_SECONDS", 0.3)
+    seen: list[int] = []
+    stuck, good = Stuck(heeds=False), Callback(lambda frame: seen.append(frame.index))
+    report = run(Pictures(), Pictures(), lambda ir, vis: vis.copy(), [stuck, good])
+    assert (report.frames, seen) == (40, list(range(40)))
+    assert [sink.written + sink.dropped for sink in report.sinks] == [40, 40]
+    assert report.error == "stuck has taken nothing for 0.3 s: it gets no more pictures"
+    assert report.seconds < 5
+    stuck.go.set()
 
 
 def test_a_stalled_output_of_cameras_drops_and_goes_on(
