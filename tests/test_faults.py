@@ -167,30 +167,37 @@ def stalls_and_goes_on(kind: str) -> None:
     assert watched.report.sources[1].state is State.LIVE
 
 
-def test_infrared_that_dies_is_missed_at_once_and_waited_for(servers: Servers) -> None:
-    server = servers.rtsp()
-    with Watched(f"rtsp://127.0.0.1:{servers.port}/ir", SIM) as watched:
+def test_infrared_that_goes_away_is_missed_by_how_it_goes() -> None:
+    """Behind its shutter it is silent for up to 3 s; a closed connection is no shutter."""
+    together(lambda how: INFRARED[how](), *INFRARED)
+
+
+def dies() -> None:
+    with Servers() as servers, Watched(f"rtsp://127.0.0.1:{servers.port}/ir", SIM) as watched:
+        server = servers.rtsp()
         watched.wait("fused")
         server.kill()
-        assert watched.wait("visible only") < 1.5, "a closed connection is no shutter calibration"
+        assert watched.wait("visible only") < 1.5
         servers.rtsp("--late=1")  # "not found" for a second
         watched.wait("fused")
     assert watched.report.sources[0].reconnects == 1
 
 
-def test_infrared_that_is_silent_behind_its_shutter_is_held(servers: Servers) -> None:
-    servers.mjpeg("shutter")
-    with Watched(f"http://127.0.0.1:{servers.port}/", SIM) as watched:
+def calibrates() -> None:
+    with Servers() as servers, Watched(URLS["http"].format(port=servers.port), SIM) as watched:
+        servers.mjpeg("shutter")
         watched.wait("fused", count=90)
-        assert {frame.state for _, frame in watched.shown} == {"fused"}
+        first = [frame.state for _, frame in watched.shown].index("fused")
+        assert {frame.state for _, frame in watched.shown[first:]} == {"fused"}
     ir = watched.report.sources[0]
-    assert (ir.calibrations, ir.losses, ir.reconnects) == (1, 0, 0)
+    assert ir.calibrations >= 1
+    assert (ir.losses, ir.reconnects) == (0, 0)
     assert State.CALIBRATING in watched.states
 
 
-def test_infrared_that_is_silent_for_longer_is_lost(servers: Servers) -> None:
-    server = servers.mjpeg("none")
-    with Watched(f"http://127.0.0.1:{servers.port}/", SIM) as watched:
+def stays_silent() -> None:
+    with Servers() as servers, Watched(URLS["http"].format(port=servers.port), SIM) as watched:
+        server = servers.mjpeg("none")
         watched.wait("fused")
         os.kill(server.pid, signal.SIGSTOP)
         assert watched.wait("visible only") < 4.5
@@ -198,6 +205,10 @@ def test_infrared_that_is_silent_for_longer_is_lost(servers: Servers) -> None:
         assert watched.wait("fused") < 2
     ir = watched.report.sources[0]
     assert (ir.calibrations, ir.losses) == (0, 1)
+    assert State.CALIBRATING in watched.states
+
+
+INFRARED = {"dies": dies, "calibrates": calibrates, "stays silent": stays_silent}
 
 
 def test_what_is_shown_while_the_visible_camera_is_lost() -> None:
@@ -384,9 +395,12 @@ def test_a_camera_that_hangs_for_ever_fails_and_the_other_goes_on(monkeypatch: p
     release.set()
 
 
-@pytest.mark.parametrize("jump", [-3600.0, 0.2])
-def test_a_clock_that_is_set_does_not_part_the_cameras(jump: float) -> None:
-    camera = Connection("flaky", FlakyCamera([0.7], jump=jump))
+def test_a_clock_that_is_set_does_not_part_the_cameras() -> None:
+    together(clock_is_set, "-3600", "0.2")
+
+
+def clock_is_set(jump: str) -> None:
+    camera = Connection("flaky", FlakyCamera([0.7], jump=float(jump)))
     with Watched(camera, SIM, max_skew=0.1) as watched:
         watched.wait("fused", count=60)
     assert watched.report.sources[0].reconnects >= 1
