@@ -287,7 +287,10 @@ def _facts(report: "Report") -> Iterator[str]:
         )
     if (quality := report.quality) is not None:
         means = ", ".join(f"{name} {value:.3f}" for name, value in quality.means.items())
-        yield f"quality of {quality.scored} frames ({quality.skipped} skipped): {means or 'none scored'}"
+        yield (
+            f"quality of {quality.scored} frames ({quality.skipped} skipped), "
+            f"protocol {quality.protocol}: {means or 'none scored'}"
+        )
     yield (
         f"[bold]{report.frames}[/] frames in {report.seconds:.1f} s, [bold]{report.fps:.1f}[/] per second, "
         f"{100 * report.cpu_seconds / max(report.seconds, 1e-9):.0f} % of a core; "

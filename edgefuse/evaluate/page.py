@@ -9,6 +9,8 @@ from edgefuse.metrics import MEASURES
 
 __all__ = ["cell", "heading", "number", "page", "table", "unit"]
 
+WIDE = 10  # columns, beyond which the weaker source's number goes below the total
+
 STYLE = """
 :root { --ink: #1b1f24; --soft: #667; --line: #d9dde3; --paper: #fff;
   --best: #0a7d4f; --ir: #d9622b; --vis: #2f6fb7; }
@@ -28,6 +30,7 @@ th, td { padding: .28rem .7rem; text-align: right; white-space: nowrap; }
 tr { border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 .weaker { font-size: .82em; margin-left: .45em; }
+.wide .weaker { display: block; margin: 0; line-height: 1.1; }
 .best, .better { color: var(--best); font-weight: 650; }
 .worse { color: var(--ir); font-weight: 650; }
 .tables { display: flex; flex-wrap: wrap; gap: 0 1.5rem; }
@@ -66,16 +69,22 @@ def page(title: str, body: Iterable[str]) -> str:
 
 def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """Return a table; the first cell of each row has no head. What is given is HTML already."""
-    head = "".join(f"<th>{cell}</th>" for cell in ("", *heads))
+    heads = ("", *heads)
+    head = "".join(f"<th>{cell}</th>" for cell in heads)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    kind = "wide" * (len(heads) > WIDE)
+    return (
+        f'<div class="scroll"><table class="{kind}">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
 
 
-def cell(mean: Mean, column: str, wins: bool = False) -> str:
-    """Return a mean, with that of the weaker source in small."""
-    total = number(mean.total, column)
-    weaker = "" if math.isnan(mean.weaker) else f'<span class="weaker">{number(mean.weaker, column)}</span>'
-    return (f'<span class="best">{total}</span>' if wins else total) + weaker
+def cell(mean: Mean, column: str, wins: bool = False, weaker_wins: bool = False) -> str:
+    """Return a mean, with that of the weaker source in small; what wins is marked."""
+    text = f'<span class="{"best" * wins}">{number(mean.total, column)}</span>'
+    if not math.isnan(mean.weaker):
+        text += f'<span class="weaker {"best" * weaker_wins}">{number(mean.weaker, column)}</span>'
+    return text
 
 
 def heading(column: str) -> str:

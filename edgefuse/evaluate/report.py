@@ -53,19 +53,15 @@ def write_html(path: Path, evaluation: Evaluation, comparison: Comparison | None
 
 def _summary(evaluation: Evaluation) -> str:
     columns, summary = evaluation.settings.columns, summarise(evaluation)
-    winners = {column: best(summary, column) for column in columns}
+    winners = {column: (best(summary, column), best(summary, column, "weaker")) for column in columns}
     rows = []
     for candidate in evaluation.candidates:
         name = candidate.name
-        rows.append(
-            [
-                escape(name),
-                *(cell(summary[name][column], column, name in winners[column]) for column in columns),
-            ]
-        )
+        cells = (cell(summary[name][c], c, *(name in w for w in winners[c])) for c in columns)
+        rows.append([escape(name), *cells])
     return (
-        "<p>Means over the pairs, the best of each column marked; "
-        "the small number is that of the source which is served worse.</p>"
+        "<p>Means over the pairs; the small number is that of the source which is served worse. The best of "
+        "each is marked.</p>"
         f"{table([heading(column) for column in columns], rows)}"
     )
 

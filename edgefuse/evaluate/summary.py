@@ -50,10 +50,17 @@ def judging(evaluation: Evaluation) -> list[str]:
     return [c for c in columns if MEASURES[c].by_source or c == TARGET.name]
 
 
-def best(summary: dict[str, dict[str, Mean]], column: str) -> set[str]:
-    """Return the candidates with the best mean of a column as it is printed; empty if none has it."""
+def best(summary: dict[str, dict[str, Mean]], column: str, part: str = "total") -> set[str]:
+    """Return the candidates with the best mean of a column as it is printed; empty if none has it.
+
+    Args:
+        summary: from `summarise`.
+        column: one of its columns.
+        part: `total`, `ir`, `vis` or `weaker`.
+    """
     digits = places(column)
-    means = {name: round(row[column].total, digits) for name, row in summary.items() if row[column].pairs}
+    means = {name: round(getattr(row[column], part), digits) for name, row in summary.items()}
+    means = {name: mean for name, mean in means.items() if not math.isnan(mean)}
     if not means:
         return set()
     top = (max if MEASURES[column].higher_is_better else min)(means.values())

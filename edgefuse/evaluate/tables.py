@@ -32,22 +32,22 @@ class Titled(NamedTuple):
 
 
 def summary_table(evaluation: Evaluation, stacked: bool = False) -> Titled:
-    """Return the means of every candidate, the best of each column marked.
+    """Return the means of every candidate, the best of each column and the best weaker source marked.
 
     Args:
         evaluation: the scores.
         stacked: put the weaker source's mean below the total and not beside it, for narrow terminals.
     """
     settings, summary = evaluation.settings, summarise(evaluation)
-    winners = {column: best(summary, column) for column in settings.columns}
+    winners = {c: (best(summary, c), best(summary, c, "weaker")) for c in settings.columns}
     table = _table()
     for column in settings.columns:
         arrow = "↑" if MEASURES[column].higher_is_better else "↓"
         table.add_column(f"{column} {arrow}", justify="right", no_wrap=True)
     for candidate in evaluation.candidates:
-        row = summary[candidate.name]
-        cells = [_cell(row[c], c, candidate.name in winners[c], stacked) for c in settings.columns]
-        table.add_row(escape(candidate.name), *cells)
+        name = candidate.name
+        cells = [_cell(summary[name][c], c, stacked, *(name in w for w in winners[c])) for c in winners]
+        table.add_row(escape(name), *cells)
     return Titled(
         f"{escape(str(evaluation.ir))} + {escape(str(evaluation.vis))}: {counted(evaluation)}, "
         f"protocol [bold]{settings.protocol}[/]",
@@ -78,7 +78,7 @@ def robust_tables(evaluation: Evaluation, stacked: bool = False) -> list[Titled]
         for candidate in evaluation.candidates:
             if candidate.fuses:
                 means = [row[candidate.name][column] for row in (clean, *degraded.values())]
-                table.add_row(escape(candidate.name), *(_cell(m, column, False, stacked) for m in means))
+                table.add_row(escape(candidate.name), *(_cell(m, column, stacked) for m in means))
         title = (
             f"{column} against the clean sources, {counted(evaluation)}, "
             f"protocol [bold]{evaluation.settings.protocol}[/]"
@@ -137,9 +137,11 @@ def _table() -> Table:
     return table
 
 
-def _cell(mean: Mean, column: str, wins: bool, stacked: bool) -> str:
-    total = _number(mean.total, column)
-    weaker = "" if math.isnan(mean.weaker) else f"[dim]{_number(mean.weaker, column)}[/]"
+def _cell(mean: Mean, column: str, stacked: bool, wins: bool = False, weaker_wins: bool = False) -> str:
+    total, weaker = _number(mean.total, column), ""
+    if not math.isnan(mean.weaker):
+        style = "green" if weaker_wins else "dim"
+        weaker = f"[{style}]{_number(mean.weaker, column)}[/]"
     between = "\n" if weaker and stacked else " " * bool(weaker)
     return (f"[bold green]{total}[/]" if wins else total) + between + weaker
 

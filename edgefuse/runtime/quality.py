@@ -5,19 +5,23 @@ import os
 import queue
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgefuse.errors import EdgefuseError, InputError
 from edgefuse.images import fit_infrared
+from edgefuse.metrics import FIVE, score
+from edgefuse.metrics.scorer import named_metrics
 
 if TYPE_CHECKING:
     from edgefuse.runtime.sinks.base import FusedFrame
 
-__all__ = ["BUDGET", "Quality", "QualityReport"]
+__all__ = ["BUDGET", "PROTOCOL", "Quality", "QualityReport"]
 
 logger = logging.getLogger(__name__)
 
+PROTOCOL = "field"
 BUDGET = 0.1
 """Share of one core that scoring may take."""
 
@@ -30,7 +34,9 @@ class QualityReport:
     skipped: int
     """Their turn had come, but the one before was not finished, or the budget was used up."""
     means: dict[str, float]
-    """Mean by the names of `edgefuse.metrics.FIVE`, under the protocol `field`."""
+    """Mean by the names of the metrics."""
+    protocol: str = PROTOCOL
+    """The protocol they were computed under."""
 
 
 class Quality:
@@ -38,18 +44,20 @@ class Quality:
 
     Args:
         every: k, from 1 on.
-        budget: share of one core, over 0 and up to 1: the thread rests after each frame accordingly.
+        budget: share of one core, over 0 and up to 1: after each frame the thread rests until the processor
+            time that it took is no more than this share. Time that it only waits for a core does not count.
+        metrics: names in `edgefuse.metrics.METRICS`.
 
     Raises:
-        InputError: a value out of range.
+        InputError: a value out of range, or an unknown metric.
     """
 
-    def __init__(self, every: int, budget: float = BUDGET) -> None:
+    def __init__(self, every: int, budget: float = BUDGET, metrics: Iterable[str] = FIVE) -> None:
         if every < 1:
             raise InputError(f"quality is {every}, every so many frames one is scored: at least 1")
         if not 0 < budget <= 1:
             raise InputError(f"the budget is {budget:g}, it must be over 0 and up to 1 (a whole core)")
-        self._every, self._budget = every, budget
+        self._every, self._budget, self._metrics = every, budget, named_metrics(metrics)
         self._seen = self._skipped = self._scored = 0
         self._sums: dict[str, float] = {}
         self._free_at = 0.0
@@ -82,18 +90,16 @@ class Quality:
     def _work(self) -> None:
         if hasattr(os, "PRIO_PROCESS"):  # on Linux, of this thread alone
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
-        from edgefuse.metrics import FIVE, score
-
         while (frame := self._queue.get()) is not None:
-            start = time.monotonic()
+            start, used = time.monotonic(), time.thread_time()
             try:
-                scores = score(frame.fused, fit_infrared(frame.ir, frame.vis), frame.vis, metrics=FIVE)
+                ir = fit_infrared(frame.ir, frame.vis)
+                scores = score(frame.fused, ir, frame.vis, PROTOCOL, self._metrics)
             except EdgefuseError as error:
                 logger.debug("a frame cannot be scored: %s", error)
             else:
                 for name, value in scores.items():
                     self._sums[name] = self._sums.get(name, 0.0) + value
                 self._scored += 1
-            took = time.monotonic() - start
-            self._free_at = time.monotonic() + took * (1 / self._budget - 1)
+            self._free_at = start + (time.thread_time() - used) / self._budget
             self._idle = True

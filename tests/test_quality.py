@@ -1,0 +1,104 @@
+"""The sampler that scores some of the fused frames in the background."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from edgefuse.errors import InputError
+from edgefuse.evaluate.trivial import maximum
+from edgefuse.metrics import FIVE, score
+from edgefuse.runtime import quality as module
+from edgefuse.runtime.quality import Quality
+from edgefuse.runtime.sinks.base import FusedFrame
+
+
+def frame(number: int = 0) -> FusedFrame:
+    rng = np.random.default_rng(number)
+    ir, vis = (rng.integers(0, 256, (64, 80), dtype=np.uint8) for _ in range(2))
+    return FusedFrame(ir, vis, maximum(ir, vis), number, 0.0)
+
+
+def finish(quality: Quality) -> module.QualityReport:
+    quality.stop()
+    return quality.finish(30)
+
+
+def wait_until_idle(quality: Quality) -> None:
+    deadline = time.monotonic() + 30
+    while not quality._idle:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_every_kth_frame_is_scored() -> None:
+    quality = Quality(every=3, budget=1)
+    frames = [frame(k) for k in range(7)]
+    for each in frames:
+        wait_until_idle(quality)
+        quality._free_at = 0  # rested
+        quality.offer(each)
+    report = finish(quality)
+    assert (report.scored, report.skipped, report.protocol) == (3, 0, "field")
+    scores = [score(f.fused, f.ir, f.vis, metrics=FIVE) for f in frames[::3]]
+    assert report.means == pytest.approx({name: np.mean([s[name] for s in scores]) for name in FIVE})
+
+
+def test_only_the_metrics_that_are_wanted() -> None:
+    quality = Quality(1, metrics=["en"])
+    quality.offer(frame())
+    assert set(finish(quality).means) == {"EN"}
+
+
+def test_the_thread_rests_after_what_it_has_used() -> None:
+    quality = Quality(1, budget=1e-6)
+    quality.offer(frame())
+    wait_until_idle(quality)
+    quality.offer(frame())
+    report = finish(quality)
+    assert (report.scored, report.skipped) == (1, 1)
+
+
+def test_waiting_for_a_core_uses_up_no_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    def waits(*_: object) -> dict[str, float]:
+        time.sleep(0.3)
+        return {"EN": 1.0}
+
+    monkeypatch.setattr(module, "score", waits)
+    quality = Quality(1, budget=0.5)
+    quality.offer(frame())
+    wait_until_idle(quality)
+    quality.offer(frame())  # after 0.3 s of which at most half may be processor time
+    report = finish(quality)
+    assert (report.scored, report.skipped) == (2, 0)
+
+
+def test_offering_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = threading.Event()
+
+    def waits(*_: object) -> dict[str, float]:
+        done.wait(30)
+        return {"EN": 1.0}
+
+    monkeypatch.setattr(module, "score", waits)
+    quality = Quality(1)
+    for _ in range(100):
+        quality.offer(frame())
+    assert not quality._idle  # the first is still in work
+    done.set()
+    report = finish(quality)
+    assert (report.scored, report.skipped) == (1, 99)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"every": 0}, "quality is 0"),
+        ({"every": 1, "budget": 0}, "the budget is 0"),
+        ({"every": 1, "metrics": ["VIFF"]}, "unknown metric 'VIFF'"),
+    ],
+)
+def test_wrong_values_are_named(options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Quality(**options)  # type: ignore[arg-type]
