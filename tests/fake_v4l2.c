@@ -10,6 +10,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/videodev2.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -49,7 +50,12 @@ static void run(int on) {
 
 static int is_ours(const char *path) {
     const char *name = getenv("FAKE_V4L2");
-    return name && path && strcmp(path, name) == 0;
+    char behind[PATH_MAX];
+    if (!name || !path)
+        return 0;
+    if (strstr(path, "/by-id/") && realpath(path, behind)) /* a link, as udev makes them */
+        path = behind;
+    return strcmp(path, name) == 0;
 }
 
 static int open_device(void) {

@@ -184,6 +184,17 @@ def device() -> Iterator[Path]:
         yield path
 
 
+def test_a_camera_by_its_id(driver: Path, device: Path) -> None:
+    link = device.parent / "by-id" / "usb-FLIR_Boson_12345-video-index0"
+    link.parent.mkdir()
+    link.symlink_to(device)
+    result = read(driver, device.parent, f"{link}?format=Y16&size=64x48")
+    assert [frame[:2] for frame in result["frames"]] == [[n, "uint16 (48, 64)"] for n in range(4)]
+    link.unlink()
+    result = read(driver, device.parent, str(link))
+    assert result["error"].startswith(f"LostError: {link}: there is no camera {link} (cameras present: ")
+
+
 @pytest.mark.parametrize("fault", [{}, {"unplug": 12}], ids=["steady", "loose contact"])
 def test_a_camera_is_recorded_by_the_command(
     driver: Path, device: Path, tmp_path: Path, fault: dict[str, int]
