@@ -427,7 +427,7 @@ class SlowVideo(LosslessVideo):
 def test_a_hurry_leaves_unwritten_what_takes_too_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("edgefuse.runtime.track.LosslessVideo", SlowVideo)
+    monkeypatch.setattr("edgefuse.runtime.parts.LosslessVideo", SlowVideo)
     stop = Stop()
     stopped = []
 
@@ -447,7 +447,7 @@ def test_a_hurry_leaves_unwritten_what_takes_too_long(
 
 
 def test_without_hurry_everything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgefuse.runtime.track.LosslessVideo", SlowVideo)
+    monkeypatch.setattr("edgefuse.runtime.parts.LosslessVideo", SlowVideo)
     cameras = {role: ListSource(images("grey", 999), True, 50) for role in ("ir", "vis")}
     result = record(cameras, tmp_path, duration=0.5)  # type: ignore[arg-type]
     assert all(camera.dropped == 0 and camera.written > 10 for camera in result)
@@ -462,7 +462,7 @@ def test_a_disk_that_hangs_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.
                 hung.wait()
             super().write(image, seconds, index)
 
-    monkeypatch.setattr("edgefuse.runtime.track.LosslessVideo", Hanging)
+    monkeypatch.setattr("edgefuse.runtime.parts.LosslessVideo", Hanging)
     stop = Stop()
     threading.Timer(0.5, lambda: stop("Ctrl-C", hurry=True)).start()
     begun = time.monotonic()

@@ -413,7 +413,7 @@ def test_an_output_that_hangs_is_left_behind() -> None:
 def test_a_stalled_output_of_recordings_is_given_up_for_the_others(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("edgefuse.runtime.sinks.base.STALL_SECONDS", 0.3)
+    monkeypatch.setattr("edgefuse.runtime.sinks.writer.STALL_SECONDS", 0.3)
     seen: list[int] = []
     stuck, good = (
         SinkWriter(sink, StageTimes(), lambda: True)
@@ -450,7 +450,7 @@ class Pictures(Source):
 
 
 def test_a_run_goes_on_without_an_output_that_has_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgefuse.runtime.sinks.base.STALL_SECONDS", 0.3)
+    monkeypatch.setattr("edgefuse.runtime.sinks.writer.STALL_SECONDS", 0.3)
     seen: list[int] = []
     stuck, good = Stuck(heeds=False), Callback(lambda frame: seen.append(frame.index))
     report = run(Pictures(), Pictures(), lambda ir, vis: vis.copy(), [stuck, good])
@@ -464,7 +464,7 @@ def test_a_run_goes_on_without_an_output_that_has_stalled(monkeypatch: pytest.Mo
 def test_a_stalled_output_of_cameras_drops_and_goes_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("edgefuse.runtime.sinks.base.STALL_SECONDS", 0.2)
+    monkeypatch.setattr("edgefuse.runtime.sinks.writer.STALL_SECONDS", 0.2)
     sink = Stuck(heeds=False)
     writer = SinkWriter(sink, StageTimes(), lambda: False)
     start = time.monotonic()
@@ -484,7 +484,7 @@ def test_a_stalled_output_of_cameras_drops_and_goes_on(
 
 
 def test_the_only_output_of_recordings_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgefuse.runtime.sinks.base.STALL_SECONDS", 0.1)
+    monkeypatch.setattr("edgefuse.runtime.sinks.writer.STALL_SECONDS", 0.1)
     sink = Stuck(heeds=False)
     writer = SinkWriter(sink, StageTimes(), lambda: True, alone=True)
     threading.Timer(0.5, sink.go.set).start()

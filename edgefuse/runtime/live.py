@@ -10,7 +10,8 @@ from edgefuse.runtime.clocks import ClockReport
 from edgefuse.runtime.config import LiveConfig, Stop
 from edgefuse.runtime.report import Progress, Report, SinkReport, SourceReport
 from edgefuse.runtime.session import Session
-from edgefuse.runtime.sinks.base import Sink, SinkWriter
+from edgefuse.runtime.sinks.base import Sink
+from edgefuse.runtime.sinks.writer import SinkWriter
 from edgefuse.runtime.sources import Role, Source, can_return, open_source, safe_name
 from edgefuse.runtime.supervise import Connection
 
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 FINISH_SECONDS = 10.0  # for outputs to complete
-HURRY_SECONDS, LEAST_SECONDS = 0.7, 0.2  # likewise, after a request to stop at once
+HURRY_SECONDS, LEAST_SECONDS = 0.6, 0.2  # likewise, after a request to stop at once
 
 
 def connect(text: str, role: Role, realtime: bool = False) -> Source | Connection:

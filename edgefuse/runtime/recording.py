@@ -7,13 +7,14 @@ from pathlib import Path
 
 from edgefuse.errors import InputError
 from edgefuse.runtime.config import Stop
+from edgefuse.runtime.parts import Shelf
 from edgefuse.runtime.sinks.budget import Budget, check_limits
 from edgefuse.runtime.sources.base import ROLES, Role, Source
 from edgefuse.runtime.sources.paced import RealTime
 from edgefuse.runtime.sources.recording import recorded_parts
 from edgefuse.runtime.sources.timesheet import STARTED_TAG
 from edgefuse.runtime.supervise import Connection
-from edgefuse.runtime.track import RecordedCamera, Shelf, Track
+from edgefuse.runtime.track import RecordedCamera, Track
 
 __all__ = ["RecordedCamera", "record"]
 

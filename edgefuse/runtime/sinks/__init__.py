@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from edgefuse.errors import InputError
-from edgefuse.runtime.sinks.base import FrameState, FrameStats, FusedFrame, Sink, SinkFullError, SinkWriter
+from edgefuse.runtime.sinks.base import FrameState, FrameStats, FusedFrame, Sink, SinkFullError
 from edgefuse.runtime.sinks.callback import Callback
 from edgefuse.runtime.sinks.encoder import CODECS, CONTAINERS
 from edgefuse.runtime.sinks.images import ImageSequence, Still
 from edgefuse.runtime.sinks.raw import RawOut
 from edgefuse.runtime.sinks.video import VideoOut
 from edgefuse.runtime.sinks.window import Window
+from edgefuse.runtime.sinks.writer import SinkWriter
 
 __all__ = [
     "CODECS",
