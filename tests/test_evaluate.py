@@ -74,6 +74,15 @@ def test_fusing_an_image_with_itself_gives_it_back(name, shape):
     assert np.array_equal(TRIVIAL[name](image, image), image)
 
 
+@pytest.mark.parametrize("name", [*TRIVIAL, "nano"])
+def test_unrounded_fusions_are_the_rounded_ones_in_finer_steps(name, pair):
+    ir, vis = pair[0], np.ascontiguousarray(pair[1][:, :, 1])
+    rounded, exact = (named(name).open(unrounded)("", ir, vis) for unrounded in (False, True))
+    assert rounded.dtype == np.uint8
+    assert np.abs(np.clip(exact, 0, 255) - rounded).max() <= 0.5 + 1e-3
+    assert (exact.dtype == np.float32) == (name not in ("maximum", "copy-ir", "copy-vis"))
+
+
 def test_a_folder_of_fused_images_scores_as_the_fusion_does(folders):
     result = run(folders, ("maximum", "fused"))
     summary = summarise(result)

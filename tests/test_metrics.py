@@ -83,6 +83,17 @@ def test_protocols_differ_where_they_say() -> None:
     assert paper == pytest.approx(score(by_hand, ir, vis))
 
 
+def test_what_is_stretched_before_it_is_rounded_has_more_levels() -> None:
+    _, ir, vis = arrays(0, 96, 128, "average")
+    exact = (ir.astype(np.float32) + vis) / 7
+    rounded = np.rint(exact).astype(np.uint8)
+    assert score(exact, ir, vis) == score(rounded, ir, vis)
+    early, late = (score(fused, ir, vis, "paper") for fused in (exact, rounded))
+    assert early["EN"] > late["EN"] + 0.5
+    assert late["EN"] == score(rounded, ir, vis)["EN"]
+    assert FusionScorer(ir, vis, "paper").target(exact) == FusionScorer(ir, vis).target(rounded)
+
+
 def test_scorer_scores_candidates_as_score_does() -> None:
     fused, ir, vis = arrays(1, 97, 131, "maximum")
     scorer = FusionScorer(ir, vis)
@@ -119,7 +130,9 @@ def test_grey_is_the_rounded_sum() -> None:
         ({"protocol": "fields"}, "unknown protocol 'fields'.*did you mean 'field'"),
         ({"metrics": ["VIFF"]}, "unknown metric 'VIFF'.*did you mean 'VIF'"),
         ({"metrics": []}, "no metric is named"),
-        ({"fused": np.zeros((48, 64), np.float32)}, "fused image has dtype float32"),
+        ({"fused": np.zeros((48, 64), np.float64)}, "fused image has dtype float64"),
+        ({"fused": np.full((48, 64), np.nan, np.float32)}, "not finite"),
+        ({"fused": np.zeros((48, 63), np.float32)}, "fused image is 63x48"),
         ({"ir": np.zeros((48, 63), np.uint8)}, "infrared image is 63x48 and the visible image is 64x48"),
         ({"vis": np.zeros((15, 64), np.uint8)}, "at least 16x16"),
     ],

@@ -5,8 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgefuse.errors import InputError
-from edgefuse.evaluate.trivial import TRIVIAL
+from edgefuse.evaluate.trivial import TRIVIAL, UNROUNDED
 from edgefuse.images import Image, as_infrared, as_visible, luma, read_image
 from edgefuse.metrics import grey
 from edgefuse.pairs import images_by_stem
@@ -14,8 +17,8 @@ from edgefuse.weights import shipped
 
 __all__ = ["Candidate", "FuseFunction", "folder", "model", "named", "read_grey", "trivial", "unique"]
 
-FuseFunction: TypeAlias = Callable[[str, Image, Image], Image]
-"""(stem, infrared, visible) → fused; all uint8 `[H, W]`."""
+FuseFunction: TypeAlias = Callable[[str, Image, Image], Image | NDArray[np.float32]]
+"""(stem, infrared, visible) → fused; all `[H, W]`, uint8 or, if asked for, unrounded float32 of 0..255."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,11 @@ class Candidate:
         """Whether it can fuse other images than the given ones."""
         return self.kind != "folder"
 
-    def open(self) -> FuseFunction:
+    def open(self, unrounded: bool = False) -> FuseFunction:
         """Load what is needed to fuse.
+
+        Args:
+            unrounded: give fractions of grey levels, where there are any.
 
         Raises:
             InputError: the folder cannot be used.
@@ -41,13 +47,14 @@ class Candidate:
             BackendError: no inference engine is installed.
         """
         if self.kind == "trivial":
-            fuse = TRIVIAL[self.name]
+            fuse = (TRIVIAL | UNROUNDED if unrounded else TRIVIAL)[self.name]
             return lambda _stem, ir, vis: fuse(ir, vis)
         if self.kind == "model":
             from edgefuse.runtime.fuser import Fuser
 
             fuser = Fuser(self.source, threads=1)
-            return lambda _stem, ir, vis: fuser(ir, vis)
+            run = fuser.fuse_unrounded if unrounded else fuser.fuse_luma
+            return lambda _stem, ir, vis: run(ir, vis)
         doubled: dict[str, str] = {}
         files = images_by_stem(self.source, doubled)
 

@@ -10,8 +10,8 @@ from edgefuse.degrade import DEGRADATIONS
 from edgefuse.errors import EdgefuseError, InputError
 from edgefuse.evaluate.candidates import Candidate, FuseFunction, read_grey
 from edgefuse.images import Image, size_of
-from edgefuse.metrics import FIVE, FLICKER, TARGET, FusionScorer, Parts, SourceChange
-from edgefuse.metrics.scorer import named_metrics, named_protocol
+from edgefuse.metrics import FIVE, FLICKER, PROTOCOLS, TARGET, FusionScorer, Parts, SourceChange
+from edgefuse.metrics.scorer import Fused, named_metrics, named_protocol
 
 __all__ = ["PairScorer", "PairScores", "PairTask", "Settings"]
 
@@ -65,7 +65,7 @@ class PairScores:
 class _Frame(NamedTuple):
     ir: Image
     vis: Image
-    fused: dict[str, Image]
+    fused: dict[str, Fused]
 
 
 class PairScorer:
@@ -77,8 +77,9 @@ class PairScorer:
 
     def __init__(self, candidates: Sequence[Candidate], settings: Settings) -> None:
         self.settings = settings
+        unrounded = PROTOCOLS[settings.protocol].stretch
         self._fusing = [c.name for c in candidates if c.fuses]
-        self._fuse: dict[str, FuseFunction] = {c.name: c.open() for c in candidates}
+        self._fuse: dict[str, FuseFunction] = {c.name: c.open(unrounded) for c in candidates}
         self._last: tuple[PairTask, _Frame] | None = None
 
     def score(self, task: PairTask, before: PairTask | None = None) -> PairScores:
@@ -106,7 +107,7 @@ class PairScorer:
         degraded = self._degraded(task.stem, frame, scorer) if self.settings.robust else {}
         return PairScores(task.stem, task.ir, task.vis, scores, degraded)
 
-    def _columns(self, scorer: FusionScorer, fused: Image) -> dict[str, Parts]:
+    def _columns(self, scorer: FusionScorer, fused: Fused) -> dict[str, Parts]:
         columns = scorer.parts(fused, self.settings.metrics)
         kept = scorer.target(fused)
         return columns if kept is None else {**columns, TARGET.name: Parts(kept)}

@@ -10,7 +10,7 @@ from edgefuse.evaluate.candidates import read_grey
 from edgefuse.evaluate.pair import PairScores
 from edgefuse.evaluate.run import Evaluation
 from edgefuse.images import Image
-from edgefuse.metrics import MEASURES, FusionScorer
+from edgefuse.metrics import MEASURES, PROTOCOLS, FusionScorer
 from edgefuse.metrics.targets import find_targets
 
 __all__ = ["Panel", "Row", "extremes", "picture_rows", "ranked_by"]
@@ -57,11 +57,12 @@ def extremes(evaluation: Evaluation, count: int) -> tuple[list[PairScores], list
 
 def picture_rows(evaluation: Evaluation, pairs: list[PairScores]) -> list[Row]:
     """Fuse these pairs again and return their pictures, as the protocol has them scored."""
-    fuse = {candidate.name: candidate.open() for candidate in evaluation.candidates}
+    protocol = PROTOCOLS[evaluation.settings.protocol]
+    fuse = {candidate.name: candidate.open(protocol.stretch) for candidate in evaluation.candidates}
     rows = []
     for pair in pairs:
         ir, vis = read_grey(pair.ir, infrared=True), read_grey(pair.vis)
-        judged = FusionScorer(ir, vis, evaluation.settings.protocol).judged
+        judged = FusionScorer(ir, vis, protocol.name).judged
         fused = {name: judged(function(pair.stem, ir, vis)) for name, function in fuse.items()}
         images = {"infrared": ir, "visible": vis} | fused
         window = _window(ir, vis)

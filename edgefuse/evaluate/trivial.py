@@ -1,6 +1,7 @@
 """Fusions without any network. What cannot beat them has no claim to quality."""
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -8,9 +9,11 @@ from numpy.typing import NDArray
 
 from edgefuse.images import Image
 
-__all__ = ["TRIVIAL", "average", "copy_ir", "copy_vis", "laplacian", "maximum", "ratio"]
+__all__ = ["TRIVIAL", "UNROUNDED", "average", "copy_ir", "copy_vis", "laplacian", "maximum", "ratio"]
 
 LEVELS = 4
+
+Floats: TypeAlias = NDArray[np.float32]
 
 
 def average(ir: Image, vis: Image) -> Image:
@@ -28,8 +31,12 @@ def ratio(ir: Image, vis: Image) -> Image:
 
     The minimiser of a least-squares intensity loss whose two weights are the sources' own intensities.
     """
+    return np.rint(_ratio(ir, vis)).astype(np.uint8)
+
+
+def _ratio(ir: Image, vis: Image) -> Floats:
     a, b = ir.astype(np.float32), vis.astype(np.float32)
-    return np.rint((a * a + b * b) / np.maximum(a + b, 1)).astype(np.uint8)
+    return (a * a + b * b) / np.maximum(a + b, np.float32(1))
 
 
 def laplacian(ir: Image, vis: Image) -> Image:
@@ -38,6 +45,10 @@ def laplacian(ir: Image, vis: Image) -> Image:
     References: Burt and Adelson, IEEE Trans. Commun. 31(4), 1983; Toet, Pattern Recognition Letters 9(4),
     1989.
     """
+    return np.clip(np.rint(_laplacian(ir, vis)), 0, 255).astype(np.uint8)
+
+
+def _laplacian(ir: Image, vis: Image) -> Floats:
     a, b = ir.astype(np.float32), vis.astype(np.float32)
     details = []
     for _ in range(LEVELS):
@@ -45,10 +56,10 @@ def laplacian(ir: Image, vis: Image) -> Image:
             break
         (a, detail_a), (b, detail_b) = _split(a), _split(b)
         details.append(np.where(np.abs(detail_a) >= np.abs(detail_b), detail_a, detail_b))
-    fused: NDArray[np.float32] = (a + b) * np.float32(0.5)
+    fused: Floats = (a + b) * np.float32(0.5)
     for detail in reversed(details):
         fused = _enlarge(fused, detail) + detail
-    return np.clip(np.rint(fused), 0, 255).astype(np.uint8)
+    return fused
 
 
 def copy_ir(ir: Image, vis: Image) -> Image:  # noqa: ARG001
@@ -61,12 +72,12 @@ def copy_vis(ir: Image, vis: Image) -> Image:  # noqa: ARG001
     return vis
 
 
-def _split(image: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _split(image: Floats) -> tuple[Floats, Floats]:
     smaller = cv2.pyrDown(image)
     return smaller, image - _enlarge(smaller, image)
 
 
-def _enlarge(image: NDArray[np.float32], like: NDArray[np.float32]) -> NDArray[np.float32]:
+def _enlarge(image: NDArray[np.float32], like: Floats) -> Floats:
     return cv2.pyrUp(image, dstsize=(like.shape[1], like.shape[0]))
 
 
@@ -78,3 +89,10 @@ TRIVIAL: dict[str, Callable[[Image, Image], Image]] = {
     "copy-ir": copy_ir,
     "copy-vis": copy_vis,
 }
+
+UNROUNDED: dict[str, Callable[[Image, Image], Floats]] = {
+    "average": lambda ir, vis: cv2.add(ir, vis, dtype=cv2.CV_32F) * np.float32(0.5),
+    "ratio": _ratio,
+    "laplacian": _laplacian,
+}
+"""Those that have fractions of a grey level, as float32 `[H, W]` before rounding."""

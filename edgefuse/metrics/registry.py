@@ -188,7 +188,11 @@ PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
         Protocol("field", "8-bit grey, the output as it is, SSIM with a data range of 2, as most papers do"),
-        Protocol("paper", "as field, after stretching each fused 8-bit image to 0..255", stretch=True),
+        Protocol(
+            "paper",
+            "as field, after stretching each fused image to 0..255 before it is rounded",
+            stretch=True,
+        ),
         Protocol("strict", "as field, SSIM with the data range of the images, 255", ssim_range=255.0),
     )
 }

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable
 from functools import cached_property
+from typing import TypeAlias, cast
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from edgefuse.errors import InputError, unknown_name
 from edgefuse.images import Image
@@ -13,16 +15,20 @@ from edgefuse.metrics.prepared import Prepared, check_sizes, grey
 from edgefuse.metrics.registry import METRICS, PROTOCOLS, Parts, Protocol
 from edgefuse.metrics.targets import Target, find_targets, kept_contrast
 
-__all__ = ["FusionScorer", "named_metrics", "named_protocol", "score", "stretch"]
+__all__ = ["Fused", "FusionScorer", "named_metrics", "named_protocol", "score", "stretch"]
+
+
+Fused: TypeAlias = Image | NDArray[np.float32]
 
 
 def score(
-    fused: Image, ir: Image, vis: Image, protocol: str = "field", metrics: Iterable[str] | None = None
+    fused: Fused, ir: Image, vis: Image, protocol: str = "field", metrics: Iterable[str] | None = None
 ) -> dict[str, float]:
     """Return the metrics of a fused image.
 
     Args:
-        fused: uint8 `[H, W]` or `[H, W, 3]` BGR, at least 16×16.
+        fused: uint8 `[H, W]` or `[H, W, 3]` BGR, at least 16×16; or float32 `[H, W]` of 0..255, not yet
+            rounded, which a protocol that stretches then does first.
         ir: uint8, of the same height and width.
         vis: uint8, of the same height and width.
         protocol: a name in `PROTOCOLS`.
@@ -61,44 +67,59 @@ class FusionScorer:
         keep_freed_memory()
         self.ir, self.vis = Prepared(ir, keep), Prepared(vis, keep)
 
-    def score(self, fused: Image, metrics: Iterable[str] | None = None) -> dict[str, float]:
+    def score(self, fused: Fused, metrics: Iterable[str] | None = None) -> dict[str, float]:
         """Return the score of a fused image by metric name; arguments and errors as in `score`."""
         return {name: parts.total for name, parts in self.parts(fused, metrics).items()}
 
-    def parts(self, fused: Image, metrics: Iterable[str] | None = None) -> dict[str, Parts]:
+    def parts(self, fused: Fused, metrics: Iterable[str] | None = None) -> dict[str, Parts]:
         """Return the score with its parts by source, by metric name; arguments and errors as in `score`."""
         names = named_metrics(metrics)
         prepared = self._judged(fused)
         return {name: METRICS[name].measure(prepared, self.ir, self.vis, self.protocol) for name in names}
 
-    def target(self, fused: Image) -> float | None:
+    def target(self, fused: Fused) -> float | None:
         """Return the share kept of the thermal targets' contrast, 0..1; None without any target.
 
         Of the fused image as it is, under every protocol: a stretch would give contrast to what has none.
         """
-        check_sizes(fused=fused, visible=self.vis.image)
-        return kept_contrast(self._targets, grey(fused))
+        return kept_contrast(self._targets, _rounded(self._checked(fused)))
 
     @cached_property
     def _targets(self) -> list[Target]:
         return find_targets(self.ir.image)
 
-    def _judged(self, fused: Image) -> Prepared:
+    def _judged(self, fused: Fused) -> Prepared:
         return Prepared(self.judged(fused))
 
-    def judged(self, fused: Image) -> Image:
-        """Return the grey image `[H, W]` that is judged: stretched, if the protocol says so."""
-        check_sizes(fused=fused, visible=self.vis.image)
-        return stretch(grey(fused)) if self.protocol.stretch else grey(fused)
+    def judged(self, fused: Fused) -> Image:
+        """Return the grey image uint8 `[H, W]` that is judged: stretched, if the protocol says so."""
+        fused = self._checked(fused)
+        return stretch(fused) if self.protocol.stretch else _rounded(fused)
+
+    def _checked(self, fused: Fused) -> Fused:
+        """Return the fused image as grey, still unrounded if it is."""
+        if isinstance(fused, np.ndarray) and fused.dtype == np.float32 and fused.ndim == 2:
+            if not np.isfinite(fused).all():
+                raise InputError("the fused image has values that are not finite")
+            check_sizes(fused=_rounded(fused), visible=self.vis.image)
+            return fused
+        image = cast(Image, fused)
+        check_sizes(fused=image, visible=self.vis.image)
+        return grey(image)
 
 
-def stretch(image: Image) -> Image:
-    """Stretch a grey image `[H, W]` linearly so that it spans 0..255; a constant one stays as it is."""
+def stretch(image: Fused) -> Image:
+    """Stretch a grey image `[H, W]` linearly so that it spans 0..255, then round; a constant one stays."""
     low, high = cv2.minMaxLoc(image)[:2]
     if high <= low:
-        return image
-    levels = np.rint((np.arange(256) - low) * (255 / (high - low)))
-    return cv2.LUT(image, np.clip(levels, 0, 255).astype(np.uint8))
+        return _rounded(image)
+    return _rounded((image.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low)))
+
+
+def _rounded(image: Fused) -> Image:
+    if image.dtype == np.uint8:
+        return cast(Image, image)
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
 def named_protocol(name: str) -> Protocol:

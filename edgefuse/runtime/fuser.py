@@ -86,12 +86,24 @@ class Fuser:
         """Fuse two grey images uint8 `[H, W]` of equal size into one."""
         if self.spec.graph == "deploy":
             return self._fuse_images(ir, vis)
+        # Rounds and saturates in one pass; the network's answer is never negative.
+        return cv2.convertScaleAbs(self._answer(ir, vis), alpha=255.0)
+
+    def fuse_unrounded(self, ir: Image, vis: Image) -> NDArray[np.float32]:
+        """Fuse two grey images uint8 `[H, W]` of equal size into one as the network gives it.
+
+        Returns:
+            float32 `[H, W]`, 0..255; whole numbers from a deploy graph, which rounds by itself.
+        """
+        if self.spec.graph == "deploy":
+            return self._fuse_images(ir, vis).astype(np.float32)
+        return self._answer(ir, vis) * np.float32(255)
+
+    def _answer(self, ir: Image, vis: Image) -> NDArray[np.float32]:
         self._check_size(vis)
         height, width = vis.shape
         self._buffer = network_input(ir, vis, self.spec.multiple, self._buffer)
-        fused = self.backend.run(self._buffer)[0, 0, :height, :width]
-        # Rounds and saturates in one pass; the network's answer is never negative.
-        return cv2.convertScaleAbs(fused, alpha=255.0)
+        return self.backend.run(self._buffer)[0, 0, :height, :width]
 
     def _fuse_images(self, ir: Image, vis: Image) -> Image:
         """Fuse with a graph that does all that stands around the network by itself."""
