@@ -12,7 +12,7 @@ import pytest
 
 from edgefuse.errors import LostError, SourceError
 from edgefuse.runtime.sources import Frame, Source, open_source
-from tests.servers import H264, MJPEG, TS, TS_TCP, Servers, Watch
+from tests.servers import H264, MJPEG, TS, TS_TCP, Servers, Watch, together
 
 
 @pytest.fixture
@@ -83,24 +83,22 @@ def test_mjpeg_has_no_times_but_those_of_arrival(servers: Servers, port: int) ->
     assert frames[-1].captured - frames[0].captured == pytest.approx(19 / 20, abs=0.5)
 
 
-@pytest.mark.parametrize("fault", [signal.SIGSTOP, signal.SIGKILL], ids=["stops", "dies"])
-@pytest.mark.parametrize(
-    ("output", "url"),
-    [(f"{H264} {TS_TCP}", "tcp://127.0.0.1:{port}"), (MJPEG, "http://127.0.0.1:{port}")],
-    ids=["tcp", "http"],
-)
-def test_a_server_that_stalls_or_dies_is_lost_in_time(
-    servers: Servers, output: str, url: str, fault: int
-) -> None:
-    server, url = servers.ffmpeg(output), url.format(port=servers.port)
-    with connect(url) as source:
-        read(source, 5)
-        os.kill(server.pid, fault)
-        said, seconds = until_lost(source)
+def test_a_server_that_stalls_or_dies_is_lost_in_time() -> None:
+    together(is_lost, "tcp stops", "tcp dies", "http stops", "http dies")
+
+
+def is_lost(case: str) -> None:
+    scheme, fault = case.split()
+    with Servers() as servers:
+        server = servers.ffmpeg(MJPEG if scheme == "http" else f"{H264} {TS_TCP}")
+        url = f"{scheme}://127.0.0.1:{servers.port}"
+        with connect(url) as source:
+            read(source, 5)
+            os.kill(server.pid, signal.SIGSTOP if fault == "stops" else signal.SIGKILL)
+            said, seconds = until_lost(source)
     assert url in said
     assert seconds < 2.5
-    if fault == signal.SIGSTOP:
-        assert "no picture for 2 s" in said
+    assert "no picture for 2 s" in said or fault == "dies"
 
 
 def test_a_stream_that_comes_back_larger_is_read_on(servers: Servers, port: int) -> None:
@@ -189,19 +187,20 @@ def test_closing_under_a_reader_ends_it(servers: Servers, port: int) -> None:
 # --- RTSP
 
 
-@pytest.fixture(params=[False, True], ids=["open", "password"])
-def rtsp(request: pytest.FixtureRequest, servers: Servers) -> str:
-    """A server; the address to read it at, up to the path."""
-    servers.rtsp(*(["--password"] if request.param else []))
-    return f"rtsp://{'me:hunter2@' if request.param else ''}127.0.0.1:{servers.port}"
+def test_both_channels_of_an_rtsp_camera() -> None:
+    together(both_channels, "", "#transport=udp", "--password", "--password #transport=udp")
 
 
-@pytest.mark.parametrize("transport", ["", "#transport=udp"])
-def test_both_channels_of_an_rtsp_camera(rtsp: str, transport: str) -> None:
-    with connect(f"{rtsp}/ir{transport}", "ir") as ir, connect(f"{rtsp}/vis{transport}") as vis:
-        assert "hunter2" not in ir.name
-        assert read(ir, 3)[-1].image.shape == (240, 320)
-        frames = read(vis, 10)
+def both_channels(case: str) -> None:
+    user = "me:hunter2@" if "--password" in case else ""
+    transport = case.removeprefix("--password").strip()
+    with Servers() as servers:
+        servers.rtsp(*(["--password"] if user else []))
+        url = f"rtsp://{user}127.0.0.1:{servers.port}"
+        with connect(f"{url}/ir{transport}", "ir") as ir, connect(f"{url}/vis{transport}") as vis:
+            assert "hunter2" not in ir.name
+            assert read(ir, 3)[-1].image.shape == (240, 320)
+            frames = read(vis, 10)
     steps = [b.timestamp - a.timestamp for a, b in pairwise(frames)]
     assert steps == pytest.approx([0.04] * 9, abs=0.01)
 
