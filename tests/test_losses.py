@@ -151,7 +151,7 @@ def test_weights_of_ssim_may_come_from_the_batch():
     torch.testing.assert_close(ssim_loss(fused, ir, vis, "batch"), expected)
     assert not torch.isclose(ssim_loss(fused, ir, vis, "image"), expected, atol=1e-3, rtol=0)
     alone = [tensor[:1] for tensor in (fused, ir, vis)]
-    torch.testing.assert_close(ssim_loss(*alone, "batch"), ssim_loss(*alone, "image"))
+    torch.testing.assert_close(ssim_loss(*alone, weights="batch"), ssim_loss(*alone, weights="image"))
 
 
 def test_a_good_opinion_lowers_the_total():
@@ -161,3 +161,17 @@ def test_a_good_opinion_lowers_the_total():
     total, terms = fusion_losses(fused, ir, vis, LossConfig(adversarial=0.3), opinion)
     assert list(terms) == [*plain, "adversarial"]
     torch.testing.assert_close(total, without - 0.3 * 0.2)
+
+
+def test_targets_beyond_the_papers():
+    ir, vis, _ = images(5)
+    best = (ir**3 + vis**3) / (ir**2 + vis**2)
+    assert intensity_loss(best, ir, vis, 2.0) < 1e-6
+    assert intensity_loss(best, ir, vis) > 1e-3
+    step = torch.zeros(1, 1, 16, 16)
+    step[..., 8:] = 1.0
+    flat = torch.full_like(step, 0.5)
+    assert gradient_loss(step, step, flat, "none", "larger") < 1e-6
+    for changes in ({"gradient_target": "steepest"}, {"intensity_power": 0.0}):
+        with pytest.raises(InputError, match=next(iter(changes)).replace("_", " ")):
+            LossConfig(**changes)

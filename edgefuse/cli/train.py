@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from edgefuse.cli.settings import configured
+
 __all__ = ["train"]
 
 
@@ -16,6 +18,13 @@ DATA, METHOD, LOSSES, RUN = "Images", "Method", "Losses", "Run"
 
 
 def train(
+    context: typer.Context,
+    config_file: Path | None = typer.Option(
+        None,
+        "--config",
+        help="Settings as in a run's config.json; options that are given as well come before them.",
+        rich_help_panel=RUN,
+    ),
     paradigm: str = typer.Option(
         "aptp",
         help="Which images meet: sptp (strictly paired: equal file stems), uptp (never the paired ones), "
@@ -85,6 +94,16 @@ def train(
         help="What gradients are stretched to 0..1 by before they are compared: image, batch, none.",
         rich_help_panel=LOSSES,
     ),
+    gradient_target: str = typer.Option(
+        "weighted",
+        help="Which gradient is wanted: the two sources' weighted by their own size, or the larger of them.",
+        rich_help_panel=LOSSES,
+    ),
+    intensity_power: float = typer.Option(
+        1.0,
+        help="Power of the intensities that weigh the sources; above 1 the brighter one counts for more.",
+        rich_help_panel=LOSSES,
+    ),
     ssim_weights: str = typer.Option(
         "image",
         help="What the sources' weights in the SSIM loss come from: each image, or the means over the batch.",
@@ -126,53 +145,22 @@ def train(
 
     from edgefuse.cli.signals import stopping_on_signals
     from edgefuse.runtime.backends import check_threads
-    from edgefuse.train.config import TrainConfig
     from edgefuse.train.data import training_set
     from edgefuse.train.loop import train as run
-    from edgefuse.train.losses import LossConfig
     from edgefuse.train.parallel import describe_processes, team
-    from edgefuse.train.precision import resolve_precision
     from edgefuse.train.record import Progress as Step
 
     check_threads(threads)
     if threads is not None:
         torch.set_num_threads(threads)
-    config = TrainConfig(
-        model=model,
-        paradigm=paradigm,
-        ir=tuple(map(str, ir)),
-        vis=tuple(map(str, vis)),
-        base=base,
-        pairs=pairs,
-        steps=steps,
-        batch=batch,
-        patch=patch,
-        processes=int(os.environ.get("WORLD_SIZE", 1)),
-        spoil=spoil,
-        learning_rate=lr,
-        losses=LossConfig(
-            gradient=alpha,
-            ssim=beta,
-            adversarial=lambda_,
-            gradient_scale=gradient_scale,
-            ssim_weights=ssim_weights,
-        ),
-        ema=ema,
-        precision=resolve_precision(precision),
-        compile=compile_,
-        val_ir=tuple(map(str, val_ir)),
-        val_vis=tuple(map(str, val_vis)),
-        hold_out=hold_out,
-        seed=seed,
-        init=init,
-    )
+    config = configured(context, config_file)
     console = Console(quiet=int(os.environ.get("RANK", 0)) > 0)
-    if not ir:
+    if not config.ir:
         console.print("No folders given: training on frames of the simulated rig.")
     data = training_set(config)
     # What an unset --pairs came to belongs to the record of the run.
     config = replace(config, pairs=data.pairs)
-    folder = out or Path("runs") / f"{model}-{paradigm}-{seed}"
+    folder = out or Path("runs") / f"{config.model}-{config.paradigm}-{config.seed}"
     console.print(data.describe())
 
     if config.processes > 1:
@@ -187,14 +175,14 @@ def train(
         team() as here,
         Progress(*columns, console=console, disable=hidden) as bar,
     ):
-        task = bar.add_task("train", total=steps, losses="")
+        task = bar.add_task("train", total=config.steps, losses="")
 
         def show(now: Step) -> None:
             losses = "  ".join(f"{name} {value:.4f}" for name, value in now.losses.items())
             losses += f"  {now.pairs_per_second:.0f} pairs/s"
             bar.update(task, completed=now.step, losses=losses)
             if not console.is_terminal and now.step % 500 == 0:  # a log file gets lines instead of a bar
-                console.print(f"step {now.step}/{steps}  {losses}")
+                console.print(f"step {now.step}/{config.steps}  {losses}")
 
         result = run(
             config,
@@ -207,7 +195,7 @@ def train(
             stop=stop,
             team=here,
         )
-    if stop.is_set() and result.suffix == ".pt":
+    if result.suffix == ".pt":
         console.print(f"Stopped; checkpoint in {result}. The same command with --resume goes on.")
     else:
         console.print(

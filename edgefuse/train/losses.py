@@ -17,6 +17,7 @@ from edgefuse.errors import InputError, unknown_name
 
 __all__ = [
     "GRADIENT_SCALES",
+    "GRADIENT_TARGETS",
     "SSIM_WEIGHTS",
     "LossConfig",
     "fusion_losses",
@@ -33,6 +34,7 @@ FLATTEST = 4 / 255
 
 
 GRADIENT_SCALES = ("image", "batch", "none")
+GRADIENT_TARGETS = ("weighted", "larger")
 SSIM_WEIGHTS = ("image", "batch")
 
 
@@ -49,6 +51,11 @@ class LossConfig:
     """λ, for networks that train against a discriminator."""
     gradient_scale: str = "image"
     """What ∇ is stretched to [0, 1] by: each `image`, the whole `batch` (the authors' code), or `none`."""
+    gradient_target: str = "weighted"
+    """Which gradient is wanted: the sources' `weighted` as in Eq. 5, or the `larger` one, which is not the
+    paper's."""
+    intensity_power: float = 1.0
+    """Power that intensities are raised to before they weigh the sources; 1 is Eq. 3, and nothing else."""
     ssim_weights: str = "image"
     """What the weights of Eq. 4 are formed from: the SSIM of each `image`, or its mean over the `batch`
     (the authors' code)."""
@@ -60,6 +67,10 @@ class LossConfig:
                 raise InputError(f"loss weight {name} is {value}, it must be a finite number ≥ 0")
         if self.gradient_scale not in GRADIENT_SCALES:
             raise InputError(unknown_name("gradient scale", self.gradient_scale, GRADIENT_SCALES))
+        if self.gradient_target not in GRADIENT_TARGETS:
+            raise InputError(unknown_name("gradient target", self.gradient_target, GRADIENT_TARGETS))
+        if not 0 < self.intensity_power <= 8:
+            raise InputError(f"intensity power is {self.intensity_power}, it must be above 0 and at most 8")
         if self.ssim_weights not in SSIM_WEIGHTS:
             raise InputError(unknown_name("choice of SSIM weights", self.ssim_weights, SSIM_WEIGHTS))
 
@@ -90,16 +101,36 @@ def gradient(x: Tensor, scale: str = "image") -> Tensor:
     return (magnitude - low) / (high - low).clamp_min(FLATTEST)
 
 
-def intensity_loss(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
-    """L_int of Eq. 5: mean |O − (P_ir·ir + P_vis·vis)|, the P being the shares of intensity (Eq. 3)."""
-    p = share(ir, vis)
+def intensity_loss(fused: Tensor, ir: Tensor, vis: Tensor, power: float = 1.0) -> Tensor:
+    """L_int of Eq. 5: mean |O − (P_ir·ir + P_vis·vis)|, the P being the shares of intensity (Eq. 3).
+
+    Args:
+        fused: the network's answer.
+        ir: infrared.
+        vis: visible luma.
+        power: of the intensities in the shares; the paper's is 1.
+    """
+    p = share(ir, vis) if power == 1 else share(ir**power, vis**power)
     return (fused - (p * ir + (1 - p) * vis)).abs().mean()
 
 
-def gradient_loss(fused: Tensor, ir: Tensor, vis: Tensor, scale: str = "image") -> Tensor:
-    """L_grad of Eq. 5: mean |∇O − (G_ir·∇ir + G_vis·∇vis)|, the G being the shares of gradient (Eq. 3)."""
+def gradient_loss(
+    fused: Tensor, ir: Tensor, vis: Tensor, scale: str = "image", wanted: str = "weighted"
+) -> Tensor:
+    """L_grad of Eq. 5: mean |∇O − (G_ir·∇ir + G_vis·∇vis)|, the G being the shares of gradient (Eq. 3).
+
+    Args:
+        fused: the network's answer.
+        ir: infrared.
+        vis: visible luma.
+        scale: a name in `GRADIENT_SCALES`.
+        wanted: a name in `GRADIENT_TARGETS`; the paper's is `weighted`.
+    """
     g_ir, g_vis = gradient(ir, scale), gradient(vis, scale)
-    target = (g_ir * g_ir + g_vis * g_vis) / (g_ir + g_vis + EPS)
+    if wanted == "larger":
+        target = torch.maximum(g_ir, g_vis)
+    else:
+        target = (g_ir * g_ir + g_vis * g_vis) / (g_ir + g_vis + EPS)
     return (gradient(fused, scale) - target).abs().mean()
 
 
@@ -148,8 +179,8 @@ def fusion_losses(
     # Sums and roots over a patch lose too much in half precision.
     fused, ir, vis = fused.float(), ir.float(), vis.float()
     terms = {
-        "intensity": intensity_loss(fused, ir, vis),
-        "gradient": gradient_loss(fused, ir, vis, config.gradient_scale),
+        "intensity": intensity_loss(fused, ir, vis, config.intensity_power),
+        "gradient": gradient_loss(fused, ir, vis, config.gradient_scale, config.gradient_target),
         "ssim": ssim_loss(fused, ir, vis, config.ssim_weights),
     }
     total = sum((getattr(config, k) * v for k, v in terms.items()), torch.zeros((), device=fused.device))
