@@ -150,8 +150,8 @@ def test_weights_of_ssim_may_come_from_the_batch():
     expected = (1 - (weight * s_ir + (1 - weight) * s_vis)).abs().mean()
     torch.testing.assert_close(ssim_loss(fused, ir, vis, "batch"), expected)
     assert not torch.isclose(ssim_loss(fused, ir, vis, "image"), expected, atol=1e-3, rtol=0)
-    alone = [tensor[:1] for tensor in (fused, ir, vis)]
-    torch.testing.assert_close(ssim_loss(*alone, weights="batch"), ssim_loss(*alone, weights="image"))
+    alone = fused[:1], ir[:1], vis[:1]
+    torch.testing.assert_close(ssim_loss(*alone, "batch"), ssim_loss(*alone, "image"))
 
 
 def test_a_good_opinion_lowers_the_total():
