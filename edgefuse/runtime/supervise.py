@@ -49,7 +49,8 @@ class _Life:
     def __init__(self, source: Source | None) -> None:
         self.source = source
         self.busy_since: float | None = None
-        self.patience = READ_PATIENCE
+        self.limit = self.patience = OPEN_PATIENCE
+        """Seconds that the source may be busy, and after which its thread is replaced."""
         self.thread: threading.Thread | None = None
 
 
@@ -128,8 +129,14 @@ class Supervisor:
         if thread is None:
             return
         thread.join(max(0.0, deadline - time.monotonic()))
-        if thread.is_alive():
-            logger.warning("%s does not answer and is left behind", self.name)
+        since = self._life.busy_since
+        if thread.is_alive() and since is not None:  # most are only waiting for a frame
+            late = time.monotonic() - since > self._life.limit
+            logger.log(
+                logging.WARNING if late else logging.DEBUG,
+                "%s does not answer and is left behind",
+                self.name,
+            )
         self.health.finish()
 
     def _start(self, life: _Life) -> None:
@@ -159,7 +166,8 @@ class Supervisor:
         while not self._over(life):
             opened_at = time.monotonic()
             try:
-                life.patience, life.busy_since = OPEN_PATIENCE, time.monotonic()
+                life.limit = life.patience = OPEN_PATIENCE
+                life.busy_since = time.monotonic()
                 life.source = connection.open()
                 self._note_opening(life.source)
                 self._read_all(life, life.source)
@@ -198,7 +206,7 @@ class Supervisor:
     def _read_all(self, life: _Life, source: Source) -> None:
         """Deliver frames until the source is over or this life is."""
         next_index = None
-        life.patience = READ_PATIENCE + source.limit
+        life.limit, life.patience = source.limit, READ_PATIENCE + source.limit
         while not self._over(life):
             life.busy_since = time.monotonic()
             frame = source.read()
