@@ -93,7 +93,7 @@ class PlainAttention(nn.Module):
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 0.0])
-def test_the_gram_form_of_attention_is_attention(scale):
+def test_attention_from_covariances_is_attention(scale):
     torch.manual_seed(4)
     attention = ChannelAttention(12)
     with torch.no_grad():
@@ -107,6 +107,15 @@ def test_the_gram_form_of_attention_is_attention(scale):
     of_plain = torch.autograd.grad((plain * weights).sum(), inputs)
     for a, b in zip(of_ours, of_plain, strict=True):
         torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-3)
+
+
+def test_attention_on_flat_maps():
+    torch.manual_seed(4)
+    attention = ChannelAttention(12)
+    x = torch.randn(1, 12, 1, 1).expand(1, 12, 90, 140).contiguous()
+    with torch.no_grad():
+        attention.qkv.bias.copy_(-attention.qkv.weight.flatten() * x[0, :, 0, 0].repeat_interleave(24) + 0.01)
+        torch.testing.assert_close(attention(x), PlainAttention(attention)(x), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (20, 36), (64, 48)])

@@ -3,7 +3,7 @@
 Structure as in the authors' released checkpoint (187,417 weights); the paper leaves it to its supplement.
 Attention runs between channels: every channel is a token whose vector is its whole map. Two things differ
 from the released code, and not in the answers: linear layers over pixels are 1×1 convolutions, and the
-attention is computed from the channels' Gram matrix (see `ChannelAttention`).
+attention is computed from the channels' covariances (see `ChannelAttention`).
 """
 
 import torch
@@ -21,10 +21,10 @@ class ChannelAttention(nn.Module):
     """Attention between channels in which q, k and v of a head are affine maps of single channels.
 
     As published, a grouped 1×1 convolution makes 24 maps of every channel: q = a·x + b and likewise k and
-    v, for 8 heads. But then all dot products and norms over the H·W pixels follow from the Gram matrix
-    G = X·Xᵀ and the sums s = X·1: q_c·k_d = a_c a'_d G_cd + a_c b'_d s_c + b_c a'_d s_d + H·W b_c b'_d.
-    So are the attention's outcome and the merging of the heads one C×C matrix and a constant, applied to X
-    once. Nothing larger than X itself is ever made.
+    v, for 8 heads. But then all dot products and norms over the pixels follow from the covariances V of the
+    channels and their means m: q_c·k_d / (H·W) = a_c a'_d V_cd + (a_c m_c + b_c)(a'_d m_d + b'_d). So are the
+    attention's outcome and the merging of the heads one C×C matrix and a constant, applied to X once.
+    Nothing larger than X itself is ever made. (With the Gram matrix in V's place, flat images cancel out.)
     """
 
     def __init__(self, channels: int) -> None:
@@ -36,34 +36,36 @@ class ChannelAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map `[B, C, H, W]` to the same shape."""
         flat = x.flatten(2)
+        exact = flat.float()
+        means = exact.mean(2, keepdim=True)
         # Divided by the number of pixels before the sum: over a frame it would overflow half precision.
-        exact = flat.float() * flat.shape[2] ** -0.5
-        means = exact.sum(2, keepdim=True) * flat.shape[2] ** -0.5
-        mixing, constant = self.mixing(exact @ exact.mT, means)
+        centred = (exact - means) * flat.shape[2] ** -0.5
+        mixing, constant = self.mixing(centred @ centred.mT, means)
         return torch.baddbmm(constant.to(x.dtype), mixing.to(x.dtype), flat).view_as(x)
 
-    def mixing(self, gram: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
+    def mixing(self, covariance: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the attention comes to.
 
         Args:
-            gram: `[B, C, C]`, float32: the mean over the pixels of x·xᵀ.
-            means: `[B, C, 1]`, float32: the mean of x.
+            covariance: `[B, C, C]`, float32, of the channels over the pixels.
+            means: `[B, C, 1]`, float32, of the channels.
 
         Returns:
             The matrix `[B, C, C]` and constant `[B, C, 1]`, in float32.
         """
-        channels = gram.shape[1]
-        gram, means = gram.unsqueeze(1), means.unsqueeze(1)
+        channels = covariance.shape[1]
+        covariance, means = covariance.unsqueeze(1), means.unsqueeze(1)
 
         # Slope and offset of q, k and v, each [heads, C, 1].
         slopes = self.qkv.weight.float().view(channels, 3, HEADS).permute(1, 2, 0).unsqueeze(3)
         offsets = _bias(self.qkv).view(channels, 3, HEADS).permute(1, 2, 0).unsqueeze(3)
         (aq, ak, av), (bq, bk, bv) = slopes, offsets
 
-        products = aq * gram * ak.mT + (aq * means) @ bk.mT + bq @ (ak * means).mT + bq @ bk.mT
-        energy = gram.diagonal(dim1=2, dim2=3).unsqueeze(3)
-        norm_q = (aq * aq * energy + 2 * aq * bq * means + bq * bq).clamp_min(1e-24).sqrt()
-        norm_k = (ak * ak * energy + 2 * ak * bk * means + bk * bk).clamp_min(1e-24).sqrt()
+        mean_q, mean_k = aq * means + bq, ak * means + bk
+        products = aq * covariance * ak.mT + mean_q @ mean_k.mT
+        variance = covariance.diagonal(dim1=2, dim2=3).unsqueeze(3)
+        norm_q = (aq * aq * variance + mean_q * mean_q).clamp_min(1e-24).sqrt()
+        norm_k = (ak * ak * variance + mean_k * mean_k).clamp_min(1e-24).sqrt()
         attention = torch.softmax(products / (norm_q * norm_k.mT) * self.t.float(), dim=3)
 
         share = self.merge.weight.float().view(channels, HEADS).T.unsqueeze(2)

@@ -2,8 +2,9 @@
 
 What is rearranged, all of it exact:
 
-- Both group norms and the attention of a layer are one matrix and constant applied to its input, x ↦ A·x + c:
-  all their statistics follow from the input's Gram matrix and means, and the second norm's from A·G·Aᵀ.
+- Both group norms and the attention of a layer are one matrix and constant applied to its input without its
+  means m, x ↦ A·(x − m) + c: all their statistics follow from the covariance G of the channels and m, and
+  the second norm's from A·G·Aᵀ.
 - Neighbours along the rows, which are taken as one line, are an ordinary convolution once the map has a
   column more on either side with what lies there in that line.
 - Pixel unshuffles are folded into the convolutions before them, and linear layers that follow each other,
@@ -41,45 +42,57 @@ class FoldedLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `[B, C, H, W]` to the same shape."""
-        flat = x.flatten(2)
-        matrix, constant, scale, shift = self.affine(flat)
-        mixed = matrix.to(x.dtype) @ flat
+        exact = x.flatten(2).float()
+        means = exact.mean(2, keepdim=True)
+        # About the means: in a constant picture the norms multiply by hundreds what would be left of
+        # differences of large numbers, in half precision above all.
+        centred = exact - means
+        matrix, constant, scale, shift = self.affine(centred @ centred.mT / exact.shape[2], means)
+        mixed = matrix.to(x.dtype) @ centred.to(x.dtype)
         if not self.wide:
-            normed = (scale * matrix).to(x.dtype) @ flat + (scale * constant + shift).to(x.dtype)
+            normed = scale.to(x.dtype) * mixed + shift.to(x.dtype)
             hidden = F.gelu(self.linear1(normed.view_as(x)))
             return (mixed + constant.to(x.dtype)).view_as(x) + self.linear2(hidden)
         (first, first_bias), (second, second_bias) = weights(self.linear1), weights(self.linear2)
         weight = first.flatten(1).float()
-        bias = weight @ (scale * constant + shift) + first_bias.float()[:, None]
-        values = F.gelu((weight @ (scale * matrix)).to(x.dtype) @ flat + bias.to(x.dtype))
+        bias = weight @ shift + first_bias.float()[:, None]
+        values = F.gelu((weight @ (scale * matrix)).to(x.dtype) @ centred.to(x.dtype) + bias.to(x.dtype))
         constant = constant + second_bias.float()[:, None]
         return (mixed + constant.to(x.dtype) + second.flatten(1) @ values).view_as(x)
 
-    def affine(self, flat: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return A `[B, C, C]` and c `[B, C, 1]`, and what norm 2 multiplies by and adds, `[B, C, 1]`."""
-        exact = flat.float()
-        gram = exact @ exact.mT / exact.shape[2]
-        means = exact.mean(2, keepdim=True)
-        scale, shift = _normalise(self.norm_1, means, gram.diagonal(dim1=1, dim2=2).unsqueeze(2))
-        scaled = scale * means
-        normed = scale * gram * scale.mT + scaled @ shift.mT + shift @ scaled.mT + shift @ shift.mT
-        mixing, constant = self.attention.mixing(normed, scaled + shift)
-        constant = mixing @ shift + constant
-        matrix = mixing * scale.mT + torch.eye(mixing.shape[2], device=flat.device)
+    def affine(self, covariance: Tensor, means: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return what is applied to x without its means.
 
-        mixed = matrix @ means
-        squares = ((matrix @ gram) * matrix).sum(2, keepdim=True) + constant * (2 * mixed + constant)
-        return matrix, constant, *_normalise(self.norm_2, mixed + constant, squares)
+        Args:
+            covariance: `[B, C, C]`: the mean over the pixels of (x − means)·(x − means)ᵀ.
+            means: `[B, C, 1]`.
+
+        Returns:
+            A `[B, C, C]` and c `[B, C, 1]` of x + attention(norm(x)); what norm 2 multiplies A by and then
+            adds, `[B, C, 1]`.
+        """
+        scale, shift = _normalise(self.norm_1, means, covariance.diagonal(dim1=1, dim2=2).unsqueeze(2))
+        mixing, constant = self.attention.mixing(scale * covariance * scale.mT, shift)
+        matrix = mixing * scale.mT + torch.eye(mixing.shape[2], device=covariance.device)
+        constant = means + mixing @ shift + constant
+        spread = ((matrix @ covariance) * matrix).sum(2, keepdim=True)
+        return matrix, constant, *_normalise(self.norm_2, constant, spread)
 
 
-def _normalise(norm: nn.GroupNorm, means: Tensor, squares: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what a group norm multiplies by and adds, `[B, C, 1]`, from channels' means of x and of x²."""
+def _normalise(norm: nn.GroupNorm, means: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what a group norm multiplies x − means by and then adds, `[B, C, 1]`.
+
+    Args:
+        norm: the norm.
+        means: of the channels, `[B, C, 1]`.
+        spread: the channels' variances, likewise.
+    """
     groups, channels = norm.num_groups, norm.num_channels
-    mean = means.view(-1, groups, channels // groups, 1).mean(2, keepdim=True)
-    square = squares.view(-1, groups, channels // groups, 1).mean(2, keepdim=True)
-    rate = torch.rsqrt(square - mean * mean + norm.eps)
+    means, spread = (v.view(-1, groups, channels // groups, 1) for v in (means, spread))
+    apart = means - means.mean(2, keepdim=True)
+    rate = torch.rsqrt((spread + apart * apart).mean(2, keepdim=True) + norm.eps)
     scale = norm.weight.float().view(groups, -1, 1) * rate
-    shift = norm.bias.float().view(groups, -1, 1) - scale * mean
+    shift = norm.bias.float().view(groups, -1, 1) + scale * apart
     return scale.view(-1, channels, 1), shift.view(-1, channels, 1)
 
 
