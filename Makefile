@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check bench format clean
+.PHONY: demo test check bench bench-models format clean
 
 demo: .venv/cpu.stamp
 	$(BIN)/edgefuse stream --ir sim --vis sim --duration 8 --out demo.mp4 --still demo.png
@@ -18,6 +18,10 @@ check: .venv/dev.stamp
 
 bench: .venv/dev.stamp
 	$(BIN)/python -m pytest bench -o python_files='bench_*.py' --benchmark-enable --benchmark-only --benchmark-json=bench.json
+
+bench-models: .venv/dev.stamp
+	$(BIN)/python -m pytest bench/bench_models.py -o python_files='bench_*.py' --benchmark-enable --benchmark-json=bench-models.json
+	$(BIN)/python bench/write_benchmarks.py bench-models.json docs/benchmarks.md
 
 format: .venv/dev.stamp
 	$(BIN)/ruff check --fix

@@ -70,7 +70,7 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 def describe_machine() -> dict[str, Any]:
     """Return what a reader needs to judge the numbers."""
     versions = {}
-    for package in ("edgefuse", "numpy", "opencv-python", "onnxruntime", "onnxruntime-gpu"):
+    for package in ("edgefuse", "numpy", "opencv-python", "onnxruntime", "onnxruntime-gpu", "openvino"):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

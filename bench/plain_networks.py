@@ -1,7 +1,7 @@
-"""The published networks as one would write them down from their description, to measure ours against.
+"""The published networks written down as the paper's authors describe them, for a naive export.
 
-Pixels are flattened and sent through linear layers, attention makes 24 maps of every channel, batch norms
-stay. The weights are those of our network, so both answer the same.
+Linear layers run over flattened pixels `[B, H·W, C]`, and the channel attention makes 24 maps of every
+channel. The weights are taken from a network of ours; the answers are the same.
 """
 
 import copy
@@ -11,83 +11,88 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgefuse.train.models.cnn import PixelMLP
-from edgefuse.train.models.transformer import HEADS, ChannelAttention, GatedMLP, Layer, LocalGate
+from edgefuse.train.models.transformer import HEADS, ChannelAttention, GatedMLP, Layer
 
 __all__ = ["plain"]
 
 
 def plain(model: nn.Module) -> nn.Module:
-    """Return a plain copy of a `CNN`, `GAN` or `Transformer`; others are copied as they are."""
-    model = copy.deepcopy(model)
-    for name, module in list(model.named_modules()):
-        parent, _, own = name.rpartition(".")
-        if isinstance(module, (PixelMLP, GatedMLP)):
-            setattr(model.get_submodule(parent), own, PlainMLP(module))
+    """Return a copy of a `cnn` or `transformer` in evaluation mode, written down plainly."""
+    result = copy.deepcopy(model).eval()
+    for name, module in list(result.named_modules()):
+        if isinstance(module, PixelMLP | GatedMLP):
+            result.set_submodule(name, PlainMLP(module))
         elif isinstance(module, ChannelAttention):
-            setattr(model.get_submodule(parent), own, PlainAttention(module))
+            result.set_submodule(name, PlainAttention(module))
         elif isinstance(module, Layer):
-            setattr(module, "mlp", PlainFeedForward(module.mlp))  # noqa: B010
-    return model
-
-
-def tokens(x: Tensor) -> Tensor:
-    """`[B, C, H, W]` → `[B, H·W, C]`."""
-    return x.flatten(2).transpose(1, 2)
-
-
-def maps(t: Tensor, like: Tensor) -> Tensor:
-    """`[B, H·W, C]` → `[B, C, H, W]`."""
-    return t.transpose(1, 2).reshape(like.shape[0], -1, *like.shape[2:])
+            first, gelu, second = module.mlp
+            result.set_submodule(f"{name}.mlp", Pixelwise(linear(first), gelu, linear(second)))
+    return result
 
 
 def linear(conv: nn.Module) -> nn.Linear:
-    """The linear layer that a 1×1 convolution is."""
+    """Return a 1×1 convolution as a linear layer."""
     assert isinstance(conv, nn.Conv2d)
-    assert conv.bias is not None
     layer = nn.Linear(conv.in_channels, conv.out_channels)
-    layer.weight = nn.Parameter(conv.weight.detach()[:, :, 0, 0].clone())
-    layer.bias = nn.Parameter(conv.bias.detach().clone())
+    assert conv.bias is not None
+    layer.weight, layer.bias = nn.Parameter(conv.weight.detach().flatten(1)), nn.Parameter(conv.bias.detach())
     return layer
 
 
-class PlainMLP(nn.Module):
-    """Linear, GELU, gate, linear on tokens."""
-
-    def __init__(self, like: PixelMLP | GatedMLP) -> None:
-        super().__init__()
-        self.linear1, self.linear2, self.gate = linear(like.linear1), linear(like.linear2), like.gate
+class Pixelwise(nn.Sequential):
+    """Layers over pixels, between the turns from a map to pixels and back."""
 
     def forward(self, x: Tensor) -> Tensor:
-        t = F.gelu(self.linear1(tokens(x)))
-        if isinstance(self.gate, LocalGate):
-            nearby = F.avg_pool1d(t.transpose(1, 2), 3, stride=1, padding=1).transpose(1, 2)
-            t = t * torch.sigmoid(F.linear(nearby, self.gate.weight * self.gate.mask))
-        else:
-            t = t * torch.sigmoid(self.gate.conv(t.mean(1, keepdim=True)))
-        return maps(self.linear2(t), x)
+        """Map `[B, C, H, W]` to the same shape."""
+        return super().forward(x.flatten(2).transpose(1, 2)).transpose(1, 2).view_as(x)
+
+
+class PlainMLP(Pixelwise):
+    """Linear, GELU, gate, linear."""
+
+    def __init__(self, mlp: PixelMLP | GatedMLP) -> None:
+        gate = PlainGate(mlp.gate.conv) if isinstance(mlp, PixelMLP) else PlainLocalGate(mlp)
+        super().__init__(linear(mlp.linear1), nn.GELU(), gate, linear(mlp.linear2))
+
+
+class PlainGate(nn.Module):
+    """The channel gate of the CNN."""
+
+    def __init__(self, conv: nn.Conv1d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Gate `[B, H·W, C]`."""
+        return pixels * torch.sigmoid(self.conv(pixels.mean(1, keepdim=True)))
+
+
+class PlainLocalGate(nn.Module):
+    """The local gate of the transformer."""
+
+    band: Tensor
+
+    def __init__(self, mlp: GatedMLP) -> None:
+        super().__init__()
+        self.register_buffer("band", (mlp.gate.weight * mlp.gate.mask).detach())
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Gate `[B, H·W, C]`."""
+        nearby = F.avg_pool1d(pixels.transpose(1, 2), 3, stride=1, padding=1).transpose(1, 2)
+        return pixels * torch.sigmoid(F.linear(nearby, self.band))
 
 
 class PlainAttention(nn.Module):
-    """Channel attention with all maps of queries, keys and values."""
+    """Attention between channels, with all maps of all heads."""
 
-    def __init__(self, like: ChannelAttention) -> None:
+    def __init__(self, attention: ChannelAttention) -> None:
         super().__init__()
-        self.qkv, self.merge, self.t = like.qkv, like.merge, like.t
+        self.qkv, self.merge, self.t = attention.qkv, attention.merge, attention.t
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map `[B, C, H, W]` to the same shape."""
         batch, channels, height, width = x.shape
-        parts = self.qkv(x).view(batch, channels, 3, HEADS, height * width).permute(2, 0, 3, 1, 4)
-        q, k, v = F.normalize(parts[0], dim=-1), F.normalize(parts[1], dim=-1), parts[2]
-        heads = torch.softmax(q @ k.transpose(-1, -2) * self.t, -1) @ v
+        q, k, v = self.qkv(x).view(batch, channels, 3, HEADS, height * width).permute(2, 0, 3, 1, 4)
+        share = F.normalize(q, dim=3) @ F.normalize(k, dim=3).transpose(2, 3)
+        heads = torch.softmax(share * self.t, 3) @ v
         return self.merge(heads.transpose(1, 2).reshape(batch, channels * HEADS, height, width))
-
-
-class PlainFeedForward(nn.Module):
-    """Linear, GELU, linear on tokens."""
-
-    def __init__(self, like: nn.Sequential) -> None:
-        super().__init__()
-        self.linear1, self.linear2 = linear(like[0]), linear(like[2])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return maps(self.linear2(F.gelu(self.linear1(tokens(x)))), x)
