@@ -114,7 +114,7 @@ def test_attention_on_flat_maps():
     attention = ChannelAttention(12)
     x = torch.randn(1, 12, 1, 1).expand(1, 12, 90, 140).contiguous()
     with torch.no_grad():
-        attention.qkv.bias.copy_(-attention.qkv.weight.flatten() * x[0, :, 0, 0].repeat_interleave(24) + 0.01)
+        attention.qkv.bias.copy_(-attention.qkv.weight.flatten() * x[0, :, 0, 0].repeat_interleave(24) + 1e-4)
         torch.testing.assert_close(attention(x), PlainAttention(attention)(x), atol=1e-4, rtol=0)
 
 
