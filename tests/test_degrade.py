@@ -94,7 +94,7 @@ def test_noise_costs_what_real_sensor_noise_does(name, shared):
     """Mean loss over frames of the one recording that there is with and without noise."""
     folder = shared / "data" / "m3svd" / "0111_1753"
     fuse = named(name).open()
-    losses = {"real": [], "ours": []}
+    losses: dict[str, list[list[float]]] = {"real": [], "ours": []}
     for path in sorted((folder / "ir").iterdir())[::7]:
         ir, noisy = read_grey(path, True), read_grey(folder / "ir_noisy" / path.name, True)
         vis = read_grey(next((folder / "vis").glob(f"{path.stem}.*")))

@@ -79,7 +79,7 @@ def test_unrounded_fusions_are_the_rounded_ones_in_finer_steps(name, pair):
     ir, vis = pair[0], np.ascontiguousarray(pair[1][:, :, 1])
     rounded, exact = (named(name).open(unrounded)("", ir, vis) for unrounded in (False, True))
     assert rounded.dtype == np.uint8
-    assert np.abs(np.clip(exact, 0, 255) - rounded).max() <= 0.5 + 1e-3
+    assert np.abs(exact.astype(float).clip(0, 255) - rounded).max() <= 0.5 + 1e-3
     assert (exact.dtype == np.float32) == (name not in ("maximum", "copy-ir", "copy-vis"))
 
 
@@ -400,7 +400,9 @@ def test_pictures_are_shown_as_they_are_scored(folders):
         result = run(folders, ("average",), Settings(protocol, ("VIF",)))
         panel = picture_rows(result, result.pairs[:1])[0].panels[2]
         assert panel.name == "average"
-        image = cv2.imdecode(np.frombuffer(base64.b64decode(panel.whole.partition(",")[2]), np.uint8), 0)
+        data = base64.b64decode(panel.whole.partition(",")[2])
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+        assert image is not None
         shown[protocol] = int(image.max()) - int(image.min())
     assert shown["paper"] > shown["field"] + 20
 

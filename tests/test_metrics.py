@@ -85,7 +85,7 @@ def test_protocols_differ_where_they_say() -> None:
 
 def test_what_is_stretched_before_it_is_rounded_has_more_levels() -> None:
     _, ir, vis = arrays(0, 96, 128, "average")
-    exact = (ir.astype(np.float32) + vis) / 7
+    exact = (ir.astype(np.float32) + vis) / np.float32(7)
     rounded = np.rint(exact).astype(np.uint8)
     assert score(exact, ir, vis) == score(rounded, ir, vis)
     early, late = (score(fused, ir, vis, "paper") for fused in (exact, rounded))
