@@ -112,9 +112,12 @@ def test_attention_from_covariances_is_attention(scale):
 def test_attention_on_flat_maps():
     torch.manual_seed(4)
     attention = ChannelAttention(12)
-    x = torch.randn(1, 12, 1, 1).expand(1, 12, 90, 140).contiguous()
-    with torch.no_grad():
-        attention.qkv.bias.copy_(-attention.qkv.weight.flatten() * x[0, :, 0, 0].repeat_interleave(24) + 1e-4)
+    x = (30 * torch.randn(1, 12, 1, 1)).expand(1, 12, 90, 140).contiguous()
+    with torch.no_grad():  # q and k nearly vanish, v does not
+        offsets = -attention.qkv.weight.view(12, 3, HEADS) * x[0, :, :1, :1]
+        offsets[:, :2] += 1e-3
+        offsets[:, 2] += torch.randn(12, HEADS)
+        attention.qkv.bias.copy_(offsets.flatten())
         torch.testing.assert_close(attention(x), PlainAttention(attention)(x), atol=1e-4, rtol=0)
 
 
