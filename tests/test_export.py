@@ -8,7 +8,7 @@ import torch
 
 from edgefuse import Fuser
 from edgefuse.errors import BackendError, InputError, ModelError
-from edgefuse.export.graph import save_graph
+from edgefuse.export.graph import OPSET, save_graph
 from edgefuse.export.pipeline import Calibration, export
 from edgefuse.export.receipt import compare, folder_pairs, simulated_pairs
 from edgefuse.images import luma, write_image
@@ -17,7 +17,7 @@ from edgefuse.runtime.fuser import network_input
 from edgefuse.spec import ModelSpec
 from edgefuse.train.checkpoint import Checkpoint, save_weights
 from edgefuse.train.models import MODELS, build_model
-from edgefuse.weights import checkpoint_file
+from edgefuse.weights import checkpoint_file, model_file, shipped
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +192,15 @@ def test_pairs_to_compare_on(tmp_path):
 def test_a_folder_that_refuses_is_named(weights, pairs, tmp_path):
     with pytest.raises(InputError, match="no folder"):
         export(weights / "nano.safetensors", tmp_path / "absent" / "x.onnx", pairs, "test images")
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_shipped_files_are_what_export_writes(name):
+    file = OnnxRuntimeBackend(model_file(name))
+    assert file.spec.opset == OPSET
+    assert file.spec.receipt["run_on"] == "ONNX Runtime on cpu"
+    x = np.random.default_rng(8).random((3, 2, 32, 64), np.float32)
+    np.testing.assert_allclose(file.run(x)[1:2], file.run(x[1:2]), atol=1e-6)
 
 
 def test_files_of_others_are_refused(tmp_path):
