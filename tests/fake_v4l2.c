@@ -26,6 +26,8 @@
 
 static int device = -1;
 static struct v4l2_pix_format format = {.width = 64, .height = 48, .pixelformat = V4L2_PIX_FMT_YUYV};
+static uint64_t ticks; /* that were not taken yet: a reader that is late loses nothing */
+static int64_t due;    /* when the next frame can be read */
 static unsigned fps = 30, frames, waiting, queued[BUFFERS];
 static int exposure_mode = V4L2_EXPOSURE_APERTURE_PRIORITY, exposure = 100, gain = 10;
 static void *memory[BUFFERS];
@@ -35,13 +37,22 @@ static long limit(const char *name) {
     return text ? atol(text) : -1;
 }
 
-static void run_after(long long first_ns) {
+static int64_t now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec * 1000000000LL + time.tv_nsec;
+}
+
+static void run_after(int64_t first_ns) {
+    due = now() + first_ns;
+    ticks = 0;
     struct itimerspec period = {{0, 1000000000L / fps}, {first_ns / 1000000000LL, first_ns % 1000000000LL}};
     timerfd_settime(device, 0, &period, NULL);
 }
 
 static void run(int on) {
     struct itimerspec stopped = {{0, 0}, {0, 0}};
+    ticks = 0;
     if (on)
         run_after(1000000000L / fps);
     else
@@ -104,20 +115,19 @@ static void settle(struct v4l2_pix_format *asked) {
 }
 
 static int dequeue(struct v4l2_buffer *buffer) {
-    uint64_t ticks;
     long stall = limit("FAKE_V4L2_STALL"), unplug = limit("FAKE_V4L2_UNPLUG");
     long drop = limit("FAKE_V4L2_DROP"), pause = limit("FAKE_V4L2_PAUSE");
     if (unplug >= 0 && frames >= unplug)
         return fail(ENODEV);
-    if (!waiting || read(device, &ticks, sizeof ticks) < 0)
+    if (!waiting || (!ticks && read(device, &ticks, sizeof ticks) < 0))
         return fail(EAGAIN);
+    ticks--;
     unsigned index = queued[0];
     memmove(queued, queued + 1, --waiting * sizeof *queued);
     for (unsigned i = 0; i < format.width * format.height; i++)
         ((uint16_t *)memory[index])[i] = 20000 + 100 * frames + i % format.width;
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    int64_t stamp = now.tv_sec * 1000000000LL + now.tv_nsec - LATE_NS;
+    int64_t stamp = due - LATE_NS;
+    due += 1000000000LL / fps;
     buffer->index = index;
     buffer->bytesused = buffer->length = format.sizeimage;
     buffer->flags = V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC;
@@ -125,8 +135,10 @@ static int dequeue(struct v4l2_buffer *buffer) {
     buffer->timestamp = (struct timeval){stamp / 1000000000LL, stamp % 1000000000LL / 1000};
     if (stall >= 0 && frames >= stall)
         run(0);
-    if (frames == drop)
-        run_after(4 * 1000000000LL / fps);
+    if (frames == drop) {
+        int64_t wait = due + 3 * 1000000000LL / fps - now();
+        run_after(wait > 0 ? wait : 1);
+    }
     if (frames == pause)
         run_after(2500000000LL);
     return 0;

@@ -81,7 +81,7 @@ def test_raw_16_bits_come_through_with_the_kernels_time(driver: Path, tmp_path: 
     for index, kind, pixel, age in result["frames"]:
         assert kind == "uint16 (48, 64)"
         assert pixel == first + 100 * index
-        assert 0.02 <= age < 0.2  # the driver stamped it 20 ms before it could be read
+        assert 0.02 <= age < 1.0  # the driver stamped it 20 ms before it could be read
 
 
 def test_without_a_format_the_library_chooses(driver: Path, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_camera_that_stalls_is_lost(driver: Path, tmp_path: Path, role: str, l
     """Infrared later: it may be behind its shutter."""
     result = read(driver, tmp_path, "cam0", 20, role, stall=4)
     assert result["error"] == "LostError: cam0 was lost after 3 frames"
-    assert least < result["seconds"] < least + 2
+    assert least < result["seconds"] < least + 4
 
 
 def test_infrared_behind_its_shutter_is_waited_for(driver: Path, tmp_path: Path) -> None:
