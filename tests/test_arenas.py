@@ -44,3 +44,26 @@ def test_threads_use_the_same_memory_one_after_another() -> None:
         grown[mode] = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert grown["share"] < 60, grown
     assert grown["share"] < 0.5 * grown["apart"], grown
+
+
+GAPS = """
+import os
+import numpy as np
+from edgefuse.runtime.arenas import return_memory
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+blocks = [np.ones(64 * 1024, np.uint8) for _ in range(320)]
+above = np.ones(64 * 1024, np.uint8)
+del blocks
+before = resident()
+return_memory()
+print((before - resident()) >> 20)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc_trim is glibc's")
+def test_memory_between_blocks_in_use_is_given_back() -> None:
+    done = subprocess.run([sys.executable, "-c", GAPS], capture_output=True, text=True, check=True)
+    assert int(done.stdout) >= 15

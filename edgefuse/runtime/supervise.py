@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from edgefuse.errors import LostError, SourceError
+from edgefuse.runtime.arenas import return_memory
 from edgefuse.runtime.health import Health, State
 from edgefuse.runtime.sources.base import NAMES, Frame, Role, Source
 from edgefuse.runtime.thermal import Look
@@ -202,6 +203,7 @@ class Supervisor:
                 source.close()
             except Exception as error:
                 logger.debug("closing %s: %r", self.name, error)
+            return_memory()
 
     def _read_all(self, life: _Life, source: Source) -> None:
         """Deliver frames until the source is over or this life is."""

@@ -9,6 +9,7 @@ import cv2
 
 from edgefuse.errors import InputError, unknown_name
 from edgefuse.images import Image, size_of
+from edgefuse.runtime.arenas import return_memory
 from edgefuse.runtime.compose import side_by_side
 from edgefuse.runtime.sinks.base import FusedFrame, Sink
 from edgefuse.runtime.sinks.budget import Budget, check_disk, check_limits
@@ -140,6 +141,7 @@ class VideoOut(Sink):
             raise InputError(f"{self.name} could not be completed: {error.strerror}") from None
         finally:
             self._series.end(encoder.file_size if encoder.frames else 0)
+            return_memory()
 
     def close(self) -> None:
         """Complete the file and give it its name. Raises as `write`."""
