@@ -154,3 +154,12 @@ def test_flicker_is_undefined_across_a_cut() -> None:
     ir, vis = ((one[k][0], other[k][0]) for k in (0, 1))
     assert flicker(ir, ir, vis) is None
     assert SourceChange(ir, vis).flicker(vis) is None
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 200), (33, 17), (63, 65), (64, 64), (64, 300)])
+def test_flicker_of_frames_of_any_size(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, shape, dtype=np.uint8) for _ in range(2)]
+    smooth = [cv2.GaussianBlur(frame, (0, 0), 3) * 3 for frame in frames]
+    assert flicker((frames[0], frames[1]), (smooth[0], smooth[1]), (smooth[1], smooth[0])) is None
+    assert flicker((frames[0], frames[0]), (frames[0], frames[0]), (frames[1], frames[1])) == 0

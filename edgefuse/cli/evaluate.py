@@ -33,9 +33,13 @@ def evaluate(
     fused: list[Path] = typer.Option([], help="Folder of images fused elsewhere; may be repeated."),
     trivial: bool = typer.Option(True, help="Also score the fusions that need no network."),
     protocol: str = typer.Option("field", help="field, paper (fused stretched to 0..255) or strict."),
-    metrics: str = typer.Option("EN,MI,VIF,Qabf,SSIM", help="Names separated by commas, or `all`."),
-    limit: int | None = typer.Option(None, help="Score so many pairs only.", show_default="all"),
-    video: bool = typer.Option(False, "--video", help="The pairs are consecutive frames: measure flicker."),
+    metrics: str = typer.Option(
+        "EN,MI,VIF,Qabf,SSIM", help="Names separated by commas, in any case; `all` for all."
+    ),
+    limit: int | None = typer.Option(
+        None, help="Score so many of the pairs that all folders have.", show_default="all"
+    ),
+    video: bool = typer.Option(False, "--video", help="The pairs are numbered frames: measure flicker."),
     skip_bad: bool = typer.Option(False, "--skip-bad", help="Exit with 0 although pairs were left out."),
     jobs: int | None = typer.Option(None, help="Worker processes.", show_default="one a core"),
     robust: bool = typer.Option(False, "--robust", help="Also fuse noisy, blurred, shifted … sources."),

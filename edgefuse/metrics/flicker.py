@@ -22,6 +22,8 @@ STILL = 0.9
 """With so much of the frame at rest, no motion of the camera is looked for."""
 LEAST = 0.25
 """With less than this at rest, flicker is undefined."""
+SMALLEST = 64
+"""The smallest side that the flow is computed for; OpenCV may crash below, so such frames are extended."""
 NOISE_CHANGE = 2 / np.sqrt(np.pi)
 """Mean |difference| of two frames with independent Gaussian noise, by its standard deviation."""
 
@@ -102,8 +104,15 @@ def _change(frames: Frames, places: NDArray[np.float32] | None) -> Image:
 
 def _places_before(before: Image, after: Image) -> NDArray[np.float32]:
     """Where each pixel was in the frame before: x and y, float32 `[H, W, 2]`."""
-    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(after, before, None)
     height, width = after.shape
+    more = [max(0, SMALLEST - side) for side in (height, width)]
+    if any(more):
+        before, after = (
+            cv2.copyMakeBorder(image, 0, more[0], 0, more[1], cv2.BORDER_REPLICATE)
+            for image in (before, after)
+        )
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(after, before, None)
+    flow = flow[:height, :width]
     flow += np.dstack(np.meshgrid(np.arange(width), np.arange(height))).astype(np.float32)
     return flow
 
