@@ -107,14 +107,13 @@ def test_a_line_of_pixels_on_a_wider_map(channels, size):
 
 
 @pytest.mark.parametrize(("name", "file"), [("cnn", "CNN"), ("transformer", "Trans")])
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_exported_published_networks_answer_as_published(shared, name, file, dynamic):
+def test_exported_published_networks_answer_as_published(shared, name, file):
     ort = pytest.importorskip("onnxruntime")
     checkpoint = import_released(shared / f"paper/checkpoints/{file}.model", name)
     golden = np.load(shared / "golden/paper_networks.npz")
     x = golden["input"]
     model = restore_model(checkpoint)
-    spec = make_spec(checkpoint, model, None if dynamic else (x.shape[3], x.shape[2]), "fp32")
+    spec = make_spec(checkpoint, model, (x.shape[3], x.shape[2]), "fp32")
     session = ort.InferenceSession(
         build_graph(model, spec).SerializeToString(), providers=["CPUExecutionProvider"]
     )

@@ -1,0 +1,84 @@
+"""Every model in every form: core and deploy graphs, of a fixed and of any size, in every precision."""
+
+import itertools
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from edgefuse import Fuser
+from edgefuse.export import graph as graphs
+from edgefuse.export.graph import build_graph, make_spec, save_graph
+from edgefuse.export.quantize import quantize
+from edgefuse.runtime.backends import OnnxRuntimeBackend
+from edgefuse.train.backend import TorchBackend
+from edgefuse.train.checkpoint import Checkpoint
+from edgefuse.train.models import CNN, GAN, build_model
+
+GRAPHS, PRECISIONS, SIZES = ("core", "deploy"), ("fp32", "fp16", "int8"), ("fixed", "any")
+FORMS = [
+    form
+    for form in itertools.product(("nano", "cnn", "transformer"), SIZES, PRECISIONS, GRAPHS)
+    # Tracing these takes long, and half precision of any size differs from the others in no step.
+    if form[0] == "nano" or form[1:3] != ("any", "fp16")
+]
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory):
+    """Export a model with random weights. Tracing takes nearly all the time, so what can be shared is."""
+    folder, traces = tmp_path_factory.mktemp("forms"), {}
+
+    def trace(core, spec):
+        size = spec.size and tuple(side + -side % spec.multiple for side in spec.size)
+        key = spec.model, spec.precision == "fp16", size, core.peak
+        if key not in traces:
+            traces[key] = original(core, spec).SerializeToString()
+        return onnx.ModelProto.FromString(traces[key])
+
+    def build(name, graph, size, precision):
+        torch.manual_seed(2)
+        model = build_model(name).eval()
+        spec = make_spec(Checkpoint(name, {}, 0, {}), model, size, precision, graph=graph)
+        x = np.random.default_rng(3).random((1, 2, 24, 32), np.float32)
+        rework = (
+            (lambda core, peak: quantize(core, [peak * x], "minmax", 20.0, peak))
+            if precision == "int8"
+            else None
+        )
+        out = folder / f"{name}-{graph}-{precision}.onnx"
+        save_graph(build_graph(model, spec, rework), spec, out)
+        return model, out
+
+    original = graphs._trace
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graphs, "_trace", trace)
+        yield build
+
+
+@pytest.mark.parametrize(("name", "size", "precision", "graph"), FORMS)
+def test_every_model_in_every_form(build, pair, name, graph, size, precision):
+    fixed = size == "fixed"
+    limit = {"fp32": 1e-4, "fp16": 5e-3, "int8": 0.3}[precision]
+    if graph == "core":
+        model, file = build(name, graph, (32, 24) if fixed else None, precision)
+        x = np.random.default_rng(4).random((1, 2, 24, 32) if fixed else (2, 2, 36, 20), np.float32)
+        with torch.inference_mode():
+            expected = model(torch.from_numpy(x)).clamp(0, 1).numpy()
+        answer = OnnxRuntimeBackend(file).run(x)
+        assert answer.shape == expected.shape
+        assert np.abs(answer - expected).max() <= limit
+    else:
+        model, file = build(name, graph, (30, 22) if fixed else None, precision)
+        ir, vis = (image[20:42, 30:60] if fixed else image[:45, :37] for image in pair)
+        expected = Fuser(TorchBackend(model, name))(ir, vis)
+        answer = Fuser(file)(ir, vis)
+        assert answer.shape == vis.shape
+        assert np.abs(answer.astype(int) - expected).max() <= 255 * limit + 1
+
+
+def test_the_generator_is_exported_as_the_cnn():
+    assert issubclass(GAN, CNN)
+    assert GAN.fuse is CNN.fuse
+    assert GAN.forward is CNN.forward
