@@ -129,7 +129,7 @@ def test_8k_is_fused(tmp_path: Path, fuser: Fuser) -> None:
     ir, vis = np.zeros((4320, 7680), np.uint16), np.full((4320, 7680, 3), 40, np.uint8)
     ir[1000:2000, 3000:5000] = 250
     write(tmp_path / "ir/1.png", ir)
-    write(tmp_path / "vis/1.png", vis)
+    write(tmp_path / "vis/1.bmp", vis)
     fused = fuser(*(first_picture(str(tmp_path / role), role) for role in ("ir", "vis")))
     assert fused.shape == vis.shape
     assert fused[1500, 4000].min() > fused[3000, 4000].max() + 50
