@@ -106,7 +106,7 @@ WRONG = {
         (["fuse", *BOTH, "--out", "o", "--model", "nanno"], "did you mean 'nano'"),
         (
             ["train", "--model", "resnet", "--patch", "32", *BOTH],
-            "known are cnn, nano, transformer",
+            "known are cnn, gan, nano, transformer",
         ),
     ],
     "corrupt model file": [

@@ -35,7 +35,18 @@ def folders(tmp_path_factory):
 
 def command(folders, out, model="nano", batch=8, launcher=()):
     images = ("--ir", folders / "ir", "--vis", folders / "vis", "--out", out)
-    settings = ("--model", model, "--batch", batch, "--steps", STEPS, "--patch", 32, "--sample-every", STEPS)
+    settings: tuple[object, ...] = (
+        "--model",
+        model,
+        "--batch",
+        batch,
+        "--steps",
+        STEPS,
+        "--patch",
+        32,
+        "--sample-every",
+        STEPS,
+    )
     settings += ("--lr", 1e-4)  # as in the paper
     machine = ("--threads", 1, "--precision", "fp32", "--checkpoint-minutes", 0)
     words = (sys.executable, *launcher, "-m", "edgefuse", "train", *images, *settings, *machine)
