@@ -357,6 +357,16 @@ def test_images_are_cast_at_the_ends_alone_and_come_out_the_same():
     assert_no_bytes_inside(graph)
 
 
+def test_a_deploy_graph_for_an_engine_elsewhere(tmp_path):
+    out = tmp_path / "nano.onnx"
+    wishes = ["--graph", "deploy", "--for-tensorrt", "--size", "30x34", "--out", str(out)]
+    done = CliRunner().invoke(app, ["export", "nano", *wishes])
+    assert done.exception is None, done.output
+    assert_no_bytes_inside(onnx.load(out))
+    spec, _ = inspect_file(out)
+    assert spec.receipt["passed"]
+
+
 def assert_same_answers(one, other, inputs):
     cpu = ["CPUExecutionProvider"]
     sessions = [onnxruntime.InferenceSession(g.SerializeToString(), providers=cpu) for g in (one, other)]

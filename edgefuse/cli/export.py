@@ -43,6 +43,9 @@ def export(
     tensorrt: bool = typer.Option(
         False, "--tensorrt", help="Also build a TensorRT engine for this machine's GPU, and prove it."
     ),
+    for_tensorrt: bool = typer.Option(
+        False, "--for-tensorrt", help="Arrange a deploy graph for an engine that is built elsewhere."
+    ),
     tensorrt_sizes: str | None = typer.Option(
         None,
         help="Smallest, usual and largest size of an engine without --size.",
@@ -54,6 +57,9 @@ def export(
     max_difference: float = typer.Option(1e-4, help="Gate of fp32 core graphs, in [0, 1]."),
     max_levels: int = typer.Option(1, help="Gate of fp32 deploy graphs, in grey levels."),
     min_psnr: float | None = typer.Option(None, help="Gate in dB.", show_default="55 for fp16, 40 for int8"),
+    min_extreme_psnr: float = typer.Option(
+        40.0, help="Gate of fp16 and int8 on all white and all black, in dB."
+    ),
     max_worse: float = typer.Option(0.02, help="Gate of int8: mean loss of any of the five metrics."),
 ) -> None:
     """Write a checkpoint as an ONNX file that runs without torch, and prove it.
@@ -85,6 +91,8 @@ def export(
         raise InputError(unknown_name("calibration method", calib_method, METHODS))
     if rgb and graph != "deploy":
         raise InputError("--rgb is about the images of a deploy graph: add --graph deploy")
+    if for_tensorrt and graph != "deploy":
+        raise InputError("--for-tensorrt is about deploy graphs: a core graph fits TensorRT as it is")
     if dynamic and wanted:
         raise InputError("--dynamic and --size exclude each other: choose one")
     parts = [source.stem, *(["deploy"] if graph == "deploy" else []), *(["fp16"] if fp16 else [])]
@@ -93,7 +101,7 @@ def export(
         raise InputError(f"cannot write {target}: the suffix must be .onnx")
     if bool(pairs_ir) != bool(pairs_vis):
         raise InputError("give both --pairs-ir and --pairs-vis, or neither to compare on the simulated rig")
-    gates = Gates(max_difference, max_levels, min_psnr, max_worse=max_worse)
+    gates = Gates(max_difference, max_levels, min_psnr, min_extreme_psnr, max_worse)
     options = _engine_options(tensorrt, tensorrt_sizes, workspace)
     calibration = None
     if int8:
@@ -126,7 +134,7 @@ def export(
             graph=graph,
             colours="rgb" if rgb else "bgr",
             opset=OPSET if opset is None else opset,
-            tensorrt=tensorrt,
+            tensorrt=tensorrt or for_tensorrt,
             gates=gates,
             progress=lambda text: status.update(f"Exporting {source.name}: {text} …"),
         )
