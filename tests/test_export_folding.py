@@ -6,8 +6,15 @@ from torch.nn import functional as F
 
 from edgefuse.export.graph import build_graph, make_spec
 from edgefuse.train.checkpoint import restore_model
-from edgefuse.train.models import MODELS, Nano, build_model
-from edgefuse.train.models.folding import convolution, from_phases, into_phases, pad_channels, shuffle
+from edgefuse.train.models import CNN, MODELS, Nano, build_model
+from edgefuse.train.models.folding import (
+    convolution,
+    from_phases,
+    into_phases,
+    pad_channels,
+    shuffle,
+    weights,
+)
 from edgefuse.train.models.transformer import GatedMLP
 from edgefuse.train.models.transformer_folded import FoldedGate
 from edgefuse.train.released import import_released
@@ -49,7 +56,7 @@ def test_folded_networks_answer_the_same(name, size):
 
 
 def test_nothing_is_left_to_shuffle_or_to_concatenate_layer_by_layer():
-    folded = build_model("cnn").fuse()
+    folded = CNN().fuse()
     kinds = {type(module) for module in folded.modules()}
     assert not kinds & {nn.PixelShuffle, nn.PixelUnshuffle, nn.GroupNorm}
     assert sum(isinstance(module, nn.BatchNorm2d) for module in folded.modules()) == 12
@@ -98,7 +105,7 @@ def test_a_line_of_pixels_on_a_wider_map(channels, size):
     torch.manual_seed(6)
     mlp = GatedMLP(channels, 24).eval()
     with torch.inference_mode():
-        mlp.linear1.bias.uniform_(1, 2)  # so that the MLP makes something of zeros
+        nn.init.uniform_(weights(mlp.linear1)[1], 1, 2)  # so that the MLP makes something of zeros
         x = torch.randn(2, channels, *size)
         torch.testing.assert_close(FoldedGate(mlp)(x)[..., 1:-1], mlp(x), atol=1e-5, rtol=0)
 

@@ -42,11 +42,11 @@ def build(tmp_path_factory):
         model = build_model(name).eval()
         spec = make_spec(Checkpoint(name, {}, 0, {}), model, size, precision, graph=graph)
         x = np.random.default_rng(3).random((1, 2, 24, 32), np.float32)
-        rework = (
-            (lambda core, peak: quantize(core, [peak * x], "minmax", 20.0, peak))
-            if precision == "int8"
-            else None
-        )
+
+        def rework(core, peak):
+            if precision == "int8":
+                quantize(core, [peak * x], "minmax", 20.0, peak)
+
         out = folder / f"{name}-{graph}-{precision}.onnx"
         save_graph(build_graph(model, spec, rework), spec, out)
         return model, out
@@ -73,9 +73,9 @@ def test_every_model_in_every_form(build, pair, name, graph, size, precision):
         model, file = build(name, graph, (30, 22) if fixed else None, precision)
         ir, vis = (image[20:42, 30:60] if fixed else image[:45, :37] for image in pair)
         expected = Fuser(TorchBackend(model, name))(ir, vis)
-        answer = Fuser(file)(ir, vis)
-        assert answer.shape == vis.shape
-        assert np.abs(answer.astype(int) - expected).max() <= 255 * limit + 1
+        image = Fuser(file)(ir, vis)
+        assert image.shape == vis.shape
+        assert np.abs(image.astype(int) - expected).max() <= 255 * limit + 1
 
 
 def test_the_generator_is_exported_as_the_cnn():

@@ -117,6 +117,7 @@ def test_attention_on_flat_maps():
         offsets = -attention.qkv.weight.view(12, 3, HEADS) * x[0, :, :1, :1]
         offsets[:, :2] += 1e-3
         offsets[:, 2] += torch.randn(12, HEADS)
+        assert attention.qkv.bias is not None
         attention.qkv.bias.copy_(offsets.flatten())
         torch.testing.assert_close(attention(x), PlainAttention(attention)(x), atol=1e-4, rtol=0)
 
