@@ -432,6 +432,26 @@ def test_recordings_of_different_rates_are_paired_by_time(grid: str) -> None:
         assert source.fused + source.dropped == source.captured
 
 
+@pytest.mark.parametrize("rates", [(25.0, 24.8), (24.8, 25.0), (30.0, 30.0 / 1.001)])
+def test_rates_that_are_nearly_equal_do_not_part_the_recordings(rates: tuple[float, float]) -> None:
+    length = 200 if 25.0 in rates else 1000
+    skews: list[float] = []
+
+    class Skews(ListSink):
+        def write(self, frame: FusedFrame) -> None:
+            skews.append(frame.stats.skew)
+
+    report = run(FakeSource(length, fps=rates[0]), FakeSource(length, fps=rates[1]), pick_visible, [Skews()])
+    assert report.frames >= length * min(rates) / max(rates) - 1
+    assert max(skews[:-2]) <= 0.501 / min(rates), "the last one may have lost its nearest to the end"
+
+
+def test_recordings_whose_rates_are_equal_as_far_as_can_be_told_are_paired_by_number() -> None:
+    """Times in whole milliseconds make 29.97 of one file and 29.94 of the other."""
+    report = run(FakeSource(30, fps=29.97), FakeSource(30, fps=29.94), pick_visible)
+    assert report.frames == 30
+
+
 def test_the_faster_recording_can_set_the_pace() -> None:
     report = run(FakeSource(9, fps=9), FakeSource(30, fps=30), pick_visible, config=LiveConfig(rate="vis"))
     assert 28 <= report.frames <= 30

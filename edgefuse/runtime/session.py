@@ -1,6 +1,7 @@
 """One run of the live loop: two cameras → pairs → fused frames, with every stage timed."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -34,16 +35,16 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.1  # how long a request to stop can go unnoticed
 PROGRESS_SECONDS = 0.25
 STAND_IN_SECONDS = 0.1  # between two pictures while both cameras are lost
-SAME_RATE = 0.01  # recordings whose rates differ by a smaller share are paired by number
+MOST_SLIP = 0.5  # periods by which two recordings that are paired by number may part until the end
 
 
 class Session:
     """One run, to iterate over: it yields fused frames, and what is shown in their place after a loss.
 
-    Two recordings are fused frame by frame, none left out, as fast as possible: by number if they have the
-    same rate, else each frame of the slower one with the nearest of the other. With a live source, each
-    frame of the pace-setting camera is fused with the nearest of the other, and a recording beside it
-    plays at its own rate.
+    Two recordings are fused frame by frame, none left out, as fast as possible: by number if their rates
+    are so close that not even their last frames part by half a period, else each frame of the slower one
+    with the nearest of the other. With a live source, each frame of the pace-setting camera is fused with
+    the nearest of the other, and a recording beside it plays at its own rate.
 
     Args:
         ir: infrared camera. An open source is closed by the caller, and ends the run when it fails; a
@@ -274,13 +275,22 @@ class Session:
         if self.capture.live:
             return Latest(config.rate or "vis", config.max_skew)
         fps = {role: self.capture.supervisors[role].fps for role in ROLES}
-        same = abs(fps["ir"] - fps["vis"]) < SAME_RATE * fps["vis"]
         together = all(not isinstance(c, Connection) and c.synchronised for c in self.cameras.values())
-        self.by_number = same and not together and config.rate is None and config.max_skew is None
+        steady = self._slip() < MOST_SLIP
+        self.by_number = steady and not together and config.rate is None and config.max_skew is None
         if self.by_number:
             return Every("vis", limit=0.0)
         grid = config.rate or ("ir" if fps["ir"] < fps["vis"] else "vis")
         return Every(grid, config.max_skew or 1 / fps[other(grid)])
+
+    def _slip(self) -> float:
+        """Return by how many periods frames of the same number part until the shorter recording ends."""
+        rates = [self.capture.supervisors[role].fps for role in ROLES]
+        if rates[0] == rates[1]:
+            return 0.0
+        lengths = [c.length for c in self.cameras.values() if not isinstance(c, Connection)]
+        frames = min((length for length in lengths if length is not None), default=math.inf)
+        return frames * (max(rates) / min(rates) - 1)
 
 
 def _as_live(camera: Source | Connection) -> Source | Connection:
