@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
+from edgefuse.errors import SourceError
 from edgefuse.runtime.sources import open_source
 from edgefuse.runtime.sources.opencv import Gaps
 
@@ -180,7 +182,7 @@ def device() -> Iterator[Path]:
         pytest.skip("needs a writable /dev/shm")
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         path = Path(folder) / "video0"
-        path.touch()
+        os.mkfifo(path)  # like a device, it is no regular file
         yield path
 
 
@@ -190,9 +192,23 @@ def test_a_camera_by_its_id(driver: Path, device: Path) -> None:
     link.symlink_to(device)
     result = read(driver, device.parent, f"{link}?format=Y16&size=64x48")
     assert [frame[:2] for frame in result["frames"]] == [[n, "uint16 (48, 64)"] for n in range(4)]
-    link.unlink()
-    result = read(driver, device.parent, str(link))
-    assert result["error"].startswith(f"LostError: {link}: there is no camera {link} (cameras present: ")
+    absent = "/dev/v4l/by-id/usb-absent-video-index0"
+    result = read(driver, device.parent, absent)
+    assert result["error"].startswith(f"LostError: {absent}: there is no camera {absent} (cameras present: ")
+
+
+def test_files_in_shared_memory_are_no_cameras(device: Path) -> None:
+    folder = device.parent / "frames"
+    folder.mkdir()
+    for n in range(2):
+        cv2.imwrite(str(folder / f"{n}.png"), np.full((8, 8), n, np.uint8))
+    for text in (str(folder), str(folder / "*.png")):
+        with open_source(text, "vis") as source:
+            assert source.length == 2
+    with pytest.raises(SourceError, match="is an image"):
+        open_source(str(folder / "0.png"), "vis")
+    with pytest.raises(SourceError, match="no such file or folder"):
+        open_source(str(folder / "missing.mp4"), "vis")
 
 
 @pytest.mark.parametrize("fault", [{}, {"unplug": 12}], ids=["steady", "loose contact"])

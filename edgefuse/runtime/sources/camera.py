@@ -23,6 +23,7 @@ DEVICES = Path("/dev")
 UNCONVERTED = frozenset({"Y16", "Y10", "Y12", "GREY"})
 """Formats that are taken as they are; OpenCV would make 8-bit BGR of them."""
 MANUAL, AUTO = 1, 3  # V4L2_EXPOSURE_MANUAL, V4L2_EXPOSURE_APERTURE_PRIORITY: what UVC cameras know
+LARGEST_GAIN = 2**31 - 1  # V4L2 knows 32 bits
 EXPOSURE_UNIT_MS = 0.1  # of V4L2_CID_EXPOSURE_ABSOLUTE
 
 
@@ -38,8 +39,13 @@ class Camera(CaptureSource):
 
     @staticmethod
     def accepts(target: str) -> bool:
-        """Whether the target is `camN` or under /dev."""
-        return re.fullmatch(r"cam\d{1,3}", target) is not None or target.startswith("/dev/")
+        """Whether the target is `camN`, or under /dev and no place for files, which /dev/shm is."""
+        if re.fullmatch(r"cam\d{1,3}", target):
+            return True
+        path = Path(target)
+        return target.startswith("/dev/") and not (
+            path.is_file() or path.is_dir() or (target.startswith("/dev/shm/") and not path.exists())
+        )
 
     def __init__(self, spec: Spec, role: Role) -> None:
         options = spec.read_options(
@@ -48,7 +54,7 @@ class Camera(CaptureSource):
                 "fps": positive_number,
                 "format": _format,
                 "exposure": _exposure,
-                "gain": float,
+                "gain": _gain,
                 "raw": yes_or_no,
                 "crop": _crop,
             }
@@ -173,6 +179,16 @@ def _crop(text: str) -> tuple[int, int, int, int]:
 
 def _exposure(text: str) -> float | str:
     return "auto" if text == "auto" else positive_number(text)
+
+
+def _gain(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number") from None
+    if not abs(value) <= LARGEST_GAIN:  # nor is NaN
+        raise ValueError(f"{text!r} is outside -{LARGEST_GAIN} to {LARGEST_GAIN}")
+    return value
 
 
 def _name_of(fourcc: int) -> str:
