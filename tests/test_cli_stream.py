@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,17 @@ import onnx
 import pytest
 import typer
 from onnx import TensorProto, helper
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from edgefuse.cli.stream import stream
+from edgefuse.cli.stream import print_report, stream
 from edgefuse.errors import EdgefuseError, InputError, ModelError, SourceError
 from edgefuse.images import read_image
 from edgefuse.runtime.opencv_video import open_writer
-from edgefuse.runtime.timing import STAGES
+from edgefuse.runtime.report import Report, SourceReport
+from edgefuse.runtime.sources import safe_name
+from edgefuse.runtime.sources.base import ROLES
+from edgefuse.runtime.timing import STAGES, Histogram
 from edgefuse.spec import ModelSpec
 
 # As in the real command line, one command among others.
@@ -140,7 +145,14 @@ def test_the_report_tells_clocks_skews_and_quality(mean_model: str) -> None:
     arguments = ("--model", mean_model, "--duration", 5, "--rate", "ir", "--quality", 5, "--max-skew", 0.2)
     result = run("--ir", ir, "--vis", vis, *arguments)
     assert result.exit_code == 0, result.output
-    for words in ("skew, ms:", "age of ir, ms:", "infrared clock: +2500.", "quality of", "% of a core"):
+    for words in (
+        "skew, ms:",
+        "age of ir, ms:",
+        "infrared clock: +2500.",
+        "quality of",
+        "skipped, 0 failed",
+        "% of a core",
+    ):
         assert words in result.output
 
 
@@ -165,6 +177,10 @@ def test_a_video_in_parts(tmp_path: Path, folders: tuple[str, str], mean_model: 
         ({"--duration": "0"}, InputError, "duration is 0 s"),
         ({"--threads": "0"}, InputError, "threads is 0"),
         ({"--max-skew": "-1"}, InputError, "max-skew is -1 s"),
+        ({"--out": "o.mp4", "--max-size": "nan"}, InputError, "the largest size is nan MB"),
+        ({"--out": "o.mp4", "--max-size": "1e305"}, InputError, r"the largest size is 1e\+305 MB"),
+        ({"--vis": "cam97?gain=nan", "--on-loss": "stop"}, SourceError, "option gain: 'nan' is outside"),
+        ({"--vis": "cam97?gain=1e99", "--on-loss": "stop"}, SourceError, "option gain: '1e99' is outside"),
         ({"--quality": "0"}, InputError, "quality is 0"),
         ({"--segment": "2", "--out": "frames/"}, InputError, "segments and a largest size are for videos"),
     ],
@@ -184,6 +200,11 @@ def test_wrong_input_gets_one_sentence(
         run(*(word for pair in given.items() for word in pair))
     assert "\n" not in str(raised.value)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("key", ["psd", "pin", "PW", "userpw", "sig", "signature", "credential", "session"])
+def test_secrets_in_a_query_are_not_printed(key: str) -> None:
+    assert safe_name(f"http://h/v?{key}=hunter2&channel=1") == f"http://h/v?{key}=***&channel=1"
 
 
 def test_a_source_is_never_written_over(tmp_path: Path, folders: tuple[str, str], mean_model: str) -> None:
@@ -218,6 +239,24 @@ def test_a_lost_source_ends_with_an_error_after_the_table(
         run("--ir", tmp_path, "--vis", folders[1], "--model", mean_model)
 
 
+def test_the_report_prints_names_as_they_are() -> None:
+    """Brackets are no markup: neither those of an IPv6 address nor those that look like an end of one."""
+    names = ("udp://[fe80::1]:5000", "odd[/x]")
+    ir, vis = (
+        SourceReport(role, name, 1, 1, 0, 0, 0, 0, calibrations=1)
+        for role, name in zip(ROLES, names, strict=True)
+    )
+    report = Report(
+        frames=1, passed=0, repeated=0, seconds=1.0, cpu_seconds=1.0, sources=(ir, vis), sinks=(), stages={},
+        skew=Histogram(), ages={}, clock=None, quality=None, ended="end", error=None,
+    )  # fmt: skip
+    console = Console(file=StringIO(), width=200)
+    print_report(report, console)
+    assert isinstance(console.file, StringIO)
+    for name in names:
+        assert f"{name}: 1 shutter calibrations" in console.file.getvalue()
+
+
 # --- real processes
 
 
@@ -250,6 +289,64 @@ def test_a_signal_ends_the_stream_in_good_order(
     assert "p99" in output
     assert cv2.VideoCapture(str(out), cv2.CAP_FFMPEG).get(cv2.CAP_PROP_FRAME_COUNT) >= 4
     assert os.listdir(tmp_path) == ["out.mp4"]
+
+
+SLOW_MODEL = """
+import sys
+import edgefuse.runtime.fuser as module
+
+class Slow:
+    def __init__(self, *_: object, **__: object) -> None:
+        print("begun", flush=True)
+        sum(range(10**11))  # in C, where no handler of Python's gets a turn
+
+module.Fuser = Slow
+from edgefuse.cli import main
+main()
+"""
+
+SECOND_SIGNAL = """
+import time
+from edgefuse.cli.signals import stopping_on_signals
+
+with stopping_on_signals(lambda reason: print(reason, flush=True)):
+    print("begun", flush=True)
+    for _ in range(400):
+        time.sleep(0.05)
+"""
+
+
+def start_code(code: str, *args: str) -> subprocess.Popen[str]:
+    """Start a program, and return when it has said that it has begun."""
+    process = subprocess.Popen([sys.executable, "-c", code, *args], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_start_at_once(number: signal.Signals) -> None:
+    process = start_code(SLOW_MODEL, "stream", "--ir", "sim", "--vis", "sim")
+    process.send_signal(number)
+    try:
+        assert process.wait(timeout=2) == -number
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_the_program_at_once(number: signal.Signals) -> None:
+    process = start_code(SECOND_SIGNAL)
+    try:
+        process.send_signal(number)
+        assert process.stdout is not None
+        assert process.stdout.readline() in ("Ctrl-C\n", "SIGTERM\n")
+        process.send_signal(number)
+        assert process.wait(timeout=2) == -number
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_a_killed_stream_keeps_all_but_its_last_two_seconds(tmp_path: Path, mean_model: str) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,6 +90,52 @@ def test_offering_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     done.set()
     report = finish(quality)
     assert (report.scored, report.skipped) == (1, 99)
+
+
+def test_a_report_in_between_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report is wanted while the scores of a frame are being added up, as after Ctrl-C."""
+    begun, go = threading.Event(), threading.Event()
+
+    class Slow(dict[str, float]):
+        def items(self) -> Any:
+            yield "EN", self["EN"]
+            begun.set()
+            go.wait(10)
+
+    monkeypatch.setattr(module, "score", lambda *_: Slow(EN=2.0))
+    quality = Quality(1)
+    quality.offer(frame())
+    quality.stop()
+    assert begun.wait(10)
+    threading.Timer(0.1, go.set).start()
+    report = quality.finish(0.0)
+    assert (report.scored, report.means) == (1, {"EN": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [(InputError("too small"), "too small"), (MemoryError("no room"), "MemoryError: no room")],
+)
+def test_a_frame_that_cannot_be_scored_is_counted_and_said_once(
+    error: Exception, sentence: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers: list[Any] = [error, error, {"EN": 1.0}]
+
+    def fails(*_: object) -> dict[str, float]:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return dict(answer)
+
+    monkeypatch.setattr(module, "score", fails)
+    quality = Quality(1)
+    for number in range(3):
+        quality._free_at = 0
+        quality.offer(frame(number))
+        wait_until_idle(quality)
+    report = finish(quality)
+    assert (report.scored, report.failed, report.means) == (1, 2, {"EN": 1.0})
+    assert caplog.messages == [f"a frame cannot be scored, which is said once: {sentence}"]
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
 """Options that several commands about live cameras have in common."""
 
+import math
 from typing import Annotated, TypeAlias
 
 import typer
+
+from edgefuse.errors import InputError
 
 __all__ = [
     "CAMERAS",
@@ -60,5 +63,13 @@ MaxSize: TypeAlias = Annotated[
 
 
 def bytes_of(megabytes: float | None) -> int | None:
-    """Return what a size in MB comes to."""
-    return None if megabytes is None else round(megabytes * 1e6)
+    """Return what a size in MB comes to.
+
+    Raises:
+        InputError: no finite number of bytes.
+    """
+    if megabytes is None:
+        return None
+    if not math.isfinite(size := megabytes * 1e6):
+        raise InputError(f"the largest size is {megabytes:g} MB, it must be a number of at least 1")
+    return round(size)

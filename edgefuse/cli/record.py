@@ -18,7 +18,7 @@ from edgefuse.cli.options import (
     VisibleSource,
     bytes_of,
 )
-from edgefuse.cli.signals import stopping_on_signals
+from edgefuse.cli.signals import ending_on_signals, stopping_on_signals
 from edgefuse.errors import SourceError
 
 if TYPE_CHECKING:
@@ -57,26 +57,27 @@ def record(
 
     console = Console()
     stop = live.Stop()
-    with stopping_on_signals(lambda reason: stop(reason, hurry=True)), ExitStack() as stack:
+    with ending_on_signals(), ExitStack() as stack:
         ir_camera, vis_camera = live.connect(ir, "ir"), live.connect(vis, "vis")
         stack.enter_context(ir_camera)
         stack.enter_context(vis_camera)
-        console.print(
-            f"{escape(ir_camera.name)} + {escape(vis_camera.name)} → {escape(out)}"
-            f"{'' if duration else '; Ctrl-C ends'}",
-            highlight=False,
-            soft_wrap=True,
-        )
-        with _status(console) as progress:
-            result = recording.record(
-                {"ir": ir_camera, "vis": vis_camera},
-                out,
-                duration=duration,
-                segment=segment,
-                max_size=bytes_of(max_size),
-                stop=stop,
-                progress=progress,
+        with stopping_on_signals(lambda reason: stop(reason, hurry=True)):
+            console.print(
+                f"{escape(ir_camera.name)} + {escape(vis_camera.name)} → {escape(out)}"
+                f"{'' if duration else '; Ctrl-C ends'}",
+                highlight=False,
+                soft_wrap=True,
             )
+            with _status(console) as progress:
+                result = recording.record(
+                    {"ir": ir_camera, "vis": vis_camera},
+                    out,
+                    duration=duration,
+                    segment=segment,
+                    max_size=bytes_of(max_size),
+                    stop=stop,
+                    progress=progress,
+                )
     _print_result(result, stop.reason or "end", console)
     if error := next((camera.error for camera in result if camera.error), None):
         raise SourceError(error)

@@ -1,28 +1,49 @@
-"""Ending a command in good order on Ctrl-C or SIGTERM."""
+"""Ending a command on Ctrl-C or SIGTERM: at once while it starts, in good order while it runs."""
 
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
-__all__ = ["stopping_on_signals"]
+__all__ = ["ending_on_signals", "stopping_on_signals"]
+
+NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def ending_on_signals() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the program at once, and without a word.
+
+    For the time in which nothing has begun that would have to be completed: a handler in Python would have
+    to wait for the library that loads a model or opens a file, for minutes if it must be.
+    """
+    with _handling(signal.SIG_DFL):
+        yield
 
 
 @contextmanager
 def stopping_on_signals(stop: Callable[[str], object]) -> Iterator[None]:
-    """Call `stop` with a reason on the first Ctrl-C or SIGTERM; a second Ctrl-C ends the program at once."""
+    """Call `stop` with a reason on the first Ctrl-C or SIGTERM; a second one ends the program at once."""
 
     def handle(number: int, _: FrameType | None) -> None:
+        for each in NUMBERS:
+            signal.signal(each, signal.SIG_DFL)
         stop("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    if threading.current_thread() is not threading.main_thread():
+    with _handling(handle):
+        yield
+
+
+@contextmanager
+def _handling(handler: Any) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
         yield
         return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handler) for number in NUMBERS}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, former in before.items():
+            signal.signal(number, former)

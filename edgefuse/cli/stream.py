@@ -20,7 +20,7 @@ from edgefuse.cli.options import (
     VisibleSource,
     bytes_of,
 )
-from edgefuse.cli.signals import stopping_on_signals
+from edgefuse.cli.signals import ending_on_signals, stopping_on_signals
 from edgefuse.errors import InputError, SourceError
 from edgefuse.weights import DEFAULT_MODEL
 
@@ -150,7 +150,7 @@ def stream(
         refuse_own_input(written, ir, vis)
     console = Console(stderr=out == "-")
     stop = live.Stop()
-    with stopping_on_signals(lambda reason: stop(reason, hurry=True)), ExitStack() as stack:
+    with ending_on_signals(), ExitStack() as stack:
         config = live.LiveConfig(duration, rate, max_skew, on_loss, quality)
         fuser = Fuser(model, threads, engine, provider=provider, rebuild=not no_rebuild)
         ir_camera = live.connect(ir, "ir", realtime)
@@ -170,23 +170,24 @@ def stream(
             outputs.append(sinks.Window(lambda: stop("the window was closed"), side_by_side))
         for output in outputs:
             stack.enter_context(output)
-        console.print(
-            f"{escape(ir_camera.name)} + {escape(vis_camera.name)} → {escape(model)} "
-            f"on {fuser.backend.device}{'' if duration else '; Ctrl-C ends'}",
-            highlight=False,
-            soft_wrap=True,
-        )
-        with _status(console) as progress:
-            report = live.run(
-                ir_camera,
-                vis_camera,
-                fuser,
-                outputs,
-                config,
-                stop=stop,
-                progress=progress,
-                prepare={"ir": front_end(ir)},
+        with stopping_on_signals(lambda reason: stop(reason, hurry=True)):
+            console.print(
+                f"{escape(ir_camera.name)} + {escape(vis_camera.name)} → {escape(model)} "
+                f"on {fuser.backend.device}{'' if duration else '; Ctrl-C ends'}",
+                highlight=False,
+                soft_wrap=True,
             )
+            with _status(console) as progress:
+                report = live.run(
+                    ir_camera,
+                    vis_camera,
+                    fuser,
+                    outputs,
+                    config,
+                    stop=stop,
+                    progress=progress,
+                    prepare={"ir": front_end(ir)},
+                )
     if report.frames or report.passed or report.error is None:
         print_report(report, console)
     if any(sink.error for sink in report.sinks):  # which was said when it happened
@@ -272,7 +273,10 @@ def _facts(report: "Report") -> Iterator[str]:
                 f"{source.abandoned} hanging threads replaced; {source.state} at the end"
             )
         if source.calibrations:
-            yield f"{source.name}: {source.calibrations} shutter calibrations, the picture was held meanwhile"
+            yield (
+                f"{escape(source.name)}: {source.calibrations} shutter calibrations, "
+                "the picture was held meanwhile"
+            )
     if report.passed or report.repeated:
         yield f"without a partner: {report.passed} passed through, {report.repeated} held or black"
     histograms = {"skew": report.skew} | {f"age of {role}": ages for role, ages in report.ages.items()}
@@ -288,7 +292,7 @@ def _facts(report: "Report") -> Iterator[str]:
     if (quality := report.quality) is not None:
         means = ", ".join(f"{name} {value:.3f}" for name, value in quality.means.items())
         yield (
-            f"quality of {quality.scored} frames ({quality.skipped} skipped), "
+            f"quality of {quality.scored} frames ({quality.skipped} skipped, {quality.failed} failed), "
             f"protocol {quality.protocol}: {means or 'none scored'}"
         )
     yield (

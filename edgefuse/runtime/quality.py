@@ -5,7 +5,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,8 @@ class QualityReport:
     """Their turn had come, but the one before was not finished, or the budget was used up."""
     means: dict[str, float]
     """Mean by the names of the metrics."""
+    failed: int = 0
+    """Those that could not be scored."""
     protocol: str = PROTOCOL
     """The protocol they were computed under."""
 
@@ -58,8 +60,9 @@ class Quality:
         if not 0 < budget <= 1:
             raise InputError(f"the budget is {budget:g}, it must be over 0 and up to 1 (a whole core)")
         self._every, self._budget, self._metrics = every, budget, named_metrics(metrics)
-        self._seen = self._skipped = self._scored = 0
+        self._seen = self._skipped = self._scored = self._failed = 0
         self._sums: dict[str, float] = {}
+        self._lock = threading.Lock()  # of what has been scored: the report may be wanted in between
         self._free_at = 0.0
         self._idle = True
         self._queue: queue.SimpleQueue[FusedFrame | None] = queue.SimpleQueue()
@@ -84,8 +87,9 @@ class Quality:
     def finish(self, seconds: float) -> QualityReport:
         """Wait for up to so many seconds for the frame in work, after `stop`, and report."""
         self._thread.join(seconds)
-        means = {name: total / self._scored for name, total in self._sums.items()}
-        return QualityReport(self._scored, self._skipped, means)
+        with self._lock:
+            means = {name: total / self._scored for name, total in self._sums.items()}
+            return QualityReport(self._scored, self._skipped, means, self._failed)
 
     def _work(self) -> None:
         if hasattr(os, "PRIO_PROCESS"):  # on Linux, of this thread alone
@@ -95,11 +99,22 @@ class Quality:
             try:
                 ir = fit_infrared(frame.ir, frame.vis)
                 scores = score(frame.fused, ir, frame.vis, PROTOCOL, self._metrics)
-            except EdgefuseError as error:
-                logger.debug("a frame cannot be scored: %s", error)
+            except Exception as error:  # whatever a metric raises, the next frame is scored
+                self._count_failure(error)
             else:
-                for name, value in scores.items():
-                    self._sums[name] = self._sums.get(name, 0.0) + value
-                self._scored += 1
+                self._count(scores)
             self._free_at = start + (time.thread_time() - used) / self._budget
             self._idle = True
+
+    def _count(self, scores: Mapping[str, float]) -> None:
+        with self._lock:
+            self._scored += 1
+            for name, value in scores.items():
+                self._sums[name] = self._sums.get(name, 0.0) + value
+
+    def _count_failure(self, error: Exception) -> None:
+        with self._lock:
+            self._failed += 1
+        if self._failed == 1:
+            what = str(error) if isinstance(error, EdgefuseError) else f"{type(error).__name__}: {error}"
+            logger.warning("a frame cannot be scored, which is said once: %s", what)

@@ -11,7 +11,7 @@ from edgefuse.errors import EdgefuseError, SourceError, unknown_name
 
 __all__ = ["Spec", "positive_number", "safe_name", "seconds", "yes_or_no"]
 
-SECRET = re.compile(r"pas|psw|pwd|token|key|secret|auth", re.IGNORECASE)
+SECRET = re.compile(r"pas|psw|psd|pw|pin|token|key|secret|auth|cred|sig|session", re.IGNORECASE)
 # Some cameras take the password in the path: /user=admin&password=…&channel=1
 SECRET_IN_PATH = re.compile(
     rf"([\w-]*(?:{SECRET.pattern})[\w-]*=)[^/&;]*?(?=[/&;]|_[a-z]+=|$)", re.IGNORECASE
@@ -130,7 +130,7 @@ def safe_name(text: str) -> str:
     'rtsp://me:***@10.0.0.5/live?token=***&channel=1'
     """
     if text.startswith("gst:"):
-        text = re.sub(rf"([\w-]*(?:{SECRET.pattern}|-pw)[\w-]*\s*=\s*)(\"[^\"]*\"|\S+)", r"\1***", text)
+        text = re.sub(rf"([\w-]*(?:{SECRET.pattern})[\w-]*\s*=\s*)(\"[^\"]*\"|\S+)", r"\1***", text)
         return re.sub(r"[a-z]+://[^\s\"]+", lambda url: _safe_url(url[0]), text)
     return _safe_url(text) if "://" in text else USER_OF_A_MISTYPED_URL.sub(r"\1***@", text)
 
