@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 __all__ = ["gaussian", "uniform"]
 
 BLOCK = 16
+LARGEST = 1 << 18
+"""Multiplications of one matrix product. OpenBLAS gives larger ones to several threads, whose waiting for
+each other costs more time than there is to win, and which no caller's budget or niceness knows of."""
 
 Floats: TypeAlias = NDArray[np.float32]
 
@@ -67,10 +70,14 @@ def _windowed(values: Floats, kernels: _Kernels) -> Floats:
     if full:
         strides = (4 * BLOCK * step * length, 4 * length, 4)
         blocks = np.ndarray((full // BLOCK, span, length), np.float32, values, 0, strides)
-        np.matmul(vertical, blocks, out=columns[:full].reshape(-1, BLOCK, length))
+        out = columns[:full].reshape(-1, BLOCK, length)
+        for part in _parts(length, span):
+            np.matmul(vertical, blocks[:, :, part], out=out[:, :, part])
     if rest := height - full:
         used = (rest - 1) * step + taps
-        np.matmul(vertical[:rest, :used], values[full * step : full * step + used], out=columns[full:])
+        last = values[full * step : full * step + used]
+        for part in _parts(length, span):
+            np.matmul(vertical[:rest, :used], last[:, part], out=columns[full:, part])
 
     result = np.empty((height, width), np.float32)
     full = width // BLOCK * BLOCK
@@ -79,12 +86,22 @@ def _windowed(values: Floats, kernels: _Kernels) -> Floats:
         blocks = np.ndarray((full // BLOCK, height, span), np.float32, columns, 0, strides)
         strides = (4 * BLOCK, 4 * width, 4)
         out = np.ndarray((full // BLOCK, height, BLOCK), np.float32, result, 0, strides)
-        np.matmul(blocks, horizontal, out=out)
+        for part in _parts(height, span):
+            np.matmul(blocks[:, part], horizontal, out=out[:, part])
     if rest := width - full:
         used = (rest - 1) * step + taps
-        source = columns[:, full * step : full * step + used]
-        np.matmul(source, horizontal[:used, :rest], out=result[:, full:])
+        last = columns[:, full * step : full * step + used]
+        for part in _parts(height, span):
+            np.matmul(last[part], horizontal[:used, :rest], out=result[part, full:])
     return result
+
+
+@cache
+def _parts(length: int, span: int) -> list[slice]:
+    """Cut the long side of products with a `[16, span]` matrix, evenly, so that none is over `LARGEST`."""
+    pieces = -(-BLOCK * span * length // LARGEST)
+    size = -(-length // (pieces * BLOCK)) * BLOCK
+    return [slice(start, start + size) for start in range(0, length, size)]
 
 
 @cache
