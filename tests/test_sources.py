@@ -366,6 +366,7 @@ def test_a_broken_image_in_a_folder_is_named(tmp_path: Path) -> None:
         ("http:///a.mp4", "names no host"),
         ("rtsp://host:99999/x", "is not a valid URL"),
         ("rtsp://host/x#transport=sctp", "option transport: unknown transport 'sctp': known are tcp, udp"),
+        ("rtsp://host/x#timeout=11", "option timeout: '11' is outside 0 to 10"),
         ("rtsp://host/x#speed=2", "unknown option 'speed': known are fps, timeout, transport"),
         ("sim?sede=3", "unknown sim option 'sede'.*did you mean 'seed'"),
         ("sim?frames=none", "option frames: 'none' is not a whole number"),

@@ -17,13 +17,15 @@ REFUSED = (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError, av.error
 have it in a moment: it starts before its cameras do."""
 MOST_UNTIMED = 25
 """Frames without a time, after which there will be none with one."""
+MOST_PATIENCE = 10.0
+"""Seconds to answer; a thread that is busy opening for longer is held to hang, and replaced."""
 
 
 class NetworkStream(Source):
     """A URL. Its options stand behind `#`: `rtsp://host/live#transport=udp`.
 
     `transport` of RTSP is `tcp` (nothing is lost on the way) or `udp`; `fps` is stated where the server
-    does not; `timeout` is how many seconds the server may take to answer the opening.
+    does not; `timeout` is how many seconds the server may take to answer the opening, up to 10.
     """
 
     live = True
@@ -36,9 +38,7 @@ class NetworkStream(Source):
         return "://" in target
 
     def __init__(self, spec: Spec, role: Role) -> None:
-        options = spec.read_options(
-            {"transport": _transport, "fps": positive_number, "timeout": positive_number}
-        )
+        options = spec.read_options({"transport": _transport, "fps": positive_number, "timeout": _patience})
         scheme = _check(spec)
         self.name, self.limit = spec.name, READ_SECONDS[role]
         patience = options.get("timeout", self.open_seconds)
@@ -114,6 +114,10 @@ def _check(spec: Spec) -> str:
     if not host and url.scheme not in ("udp", "rtp", "tcp", "srt"):  # these can listen: udp://:5000
         raise SourceError(f"{spec.name} names no host")
     return url.scheme
+
+
+def _patience(text: str) -> float:
+    return positive_number(text, most=MOST_PATIENCE)
 
 
 def _transport(text: str) -> str:
