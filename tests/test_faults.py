@@ -19,9 +19,11 @@ from edgefuse.images import Image
 from edgefuse.runtime.health import State
 from edgefuse.runtime.live import LiveConfig, Report, Stop, connect, run
 from edgefuse.runtime.report import Progress
+from edgefuse.runtime.session import Session
 from edgefuse.runtime.sinks import Callback, FusedFrame
 from edgefuse.runtime.sources import Frame, Source
-from edgefuse.runtime.supervise import Connection
+from edgefuse.runtime.supervise import Connection, Supervisor
+from edgefuse.runtime.thermal import Look
 from tests.servers import MPEG2, TS, TS_TCP, CutOff, Process, Servers, Watch, together
 
 SIM = "sim?size=160x120&fps=25"
@@ -388,6 +390,55 @@ def test_a_camera_that_hangs_for_ever_fails_and_the_other_goes_on(monkeypatch: p
     assert watched.report.sources[0].abandoned == 4
     assert watched.report.sources[0].state is State.FAILED
     release.set()
+
+
+class _Frozen(Source):
+    live, fps, length, name = True, 50.0, None, "frozen"
+
+    def read(self) -> Frame | None:
+        time.sleep(0.005)
+        now = time.monotonic()
+        return Frame(np.zeros((4, 4), np.uint8), 0, now, now)
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_camera_whose_picture_stands_still_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgefuse.runtime.supervise.FROZEN_SECONDS", 0.1)
+    connections: list[int] = []
+    third = threading.Event()
+
+    def deliver(frame: Frame, lost: int) -> Look:
+        connections.append(frame.connection)
+        if frame.connection == 2:
+            third.set()
+            return "live"
+        return "frozen"
+
+    supervisor = Supervisor("ir", Connection("frozen", _Frozen), deliver, lambda _: None)
+    supervisor.start()
+    assert third.wait(20)
+    supervisor.stop()
+    supervisor.join(time.monotonic() + 5)
+    assert connections == sorted(connections)
+    assert set(connections) == {0, 1, 2}, "each frame says which connection it came through"
+    assert supervisor.health.reconnects == 2
+    assert supervisor.health.losses == 0, "it had never given a new picture"
+
+
+def test_frames_from_before_a_reconnection_keep_their_clock() -> None:
+    """They can still be waiting in a queue when the camera is open again, with another zero."""
+    camera = Connection("c", FlakyCamera([60.0]))
+    session = Session(camera, camera, pick_visible)
+    image = np.zeros((4, 4), np.uint8)
+    for n in range(50):
+        session._time_of("ir", Frame(image, n, 1000 + n / 25, n / 25))
+    session.capture.supervisors["ir"].health.reconnects = 1
+    # Held up by 0.4 s: on a clock that knows nothing yet, it would seem to have been taken then.
+    assert session._time_of("ir", Frame(image, 50, 1002.0, 2.4)) == pytest.approx(2.0)
+    assert session._time_of("ir", Frame(image, 0, 5.0, 2.5, connection=1)) == pytest.approx(2.5)
+    assert session.clocks["ir"].jumps == 0
 
 
 def test_a_clock_that_is_set_does_not_part_the_cameras() -> None:

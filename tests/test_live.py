@@ -554,6 +554,20 @@ def test_the_last_infrared_frame_is_held_during_a_calibration(rate: str, kind: s
     assert "calibrating" in states
 
 
+def test_a_calibration_is_not_labelled_as_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels: set[str] = set()
+
+    def note(image: Image, text: str) -> Image:
+        labels.add(text)
+        return image
+
+    monkeypatch.setattr("edgefuse.runtime.fallback.with_label", note)
+    config = LiveConfig(duration=1.4, max_skew=0.1)
+    report = run(Shutter(silent=1.0), FakeSource(None, live=True), pick_visible, config=config)
+    assert report.passed > 0
+    assert labels == {"infrared calibrating"}
+
+
 def test_a_frozen_infrared_picture_is_a_loss_and_is_not_fused() -> None:
     sink = ListSink()
     report = run(

@@ -33,15 +33,15 @@ class Fallback:
         """Take note of a fused frame."""
         self._last = frame
 
-    def alone(self, pair: Pair, index: int, timestamp: float) -> FusedFrame:
-        """Return what is shown for a frame without a partner."""
+    def alone(self, pair: Pair, index: int, timestamp: float, *, calibrates: bool) -> FusedFrame:
+        """Return what is shown for a frame without a partner, which may be behind its shutter only."""
         ir, vis = self._pictures(pair)
-        lost = "infrared" if pair.ir is None else "visible"
+        missing = f"{'infrared' if pair.ir is None else 'visible'} {'calibrating' if calibrates else 'lost'}"
         if self._on_loss == "passthrough":
             state: FrameState = "visible only" if pair.ir is None else "infrared only"
-            fused = with_label(vis if pair.ir is None else self._as_visible(ir), f"{lost} lost")
+            fused = with_label(vis if pair.ir is None else self._as_visible(ir), missing)
         else:
-            fused, state = self._stand_in(vis, f"{lost} lost")
+            fused, state = self._stand_in(vis, missing)
         return FusedFrame(ir, vis, fused, index, timestamp, state, pair.captured)
 
     def nothing(self, index: int, now: float) -> FusedFrame | None:

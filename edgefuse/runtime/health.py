@@ -78,8 +78,12 @@ class Health:
     @property
     def patience(self) -> float:
         """Seconds without a frame after which the camera is to be done without, as it is now."""
-        may_calibrate = self._role == "ir" and self.state in PRESENT
-        return max(CALIBRATION_SECONDS, self.silence) if may_calibrate else self.silence
+        return max(CALIBRATION_SECONDS, self.silence) if self.may_calibrate else self.silence
+
+    @property
+    def may_calibrate(self) -> bool:
+        """Whether no frame may mean that the shutter is closed: it is infrared, and not lost."""
+        return self._role == "ir" and self.state in PRESENT
 
     def check(self, now: float) -> None:
         """Notice silence."""

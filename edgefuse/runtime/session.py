@@ -153,9 +153,8 @@ class Session:
         """Return a frame's time on the clock that frames are paired by."""
         if not self.capture.live:
             return float(frame.index) if self.by_number else frame.timestamp
-        reconnects = self.capture.supervisors[role].health.reconnects
-        if reconnects != self._opened[role]:
-            self._opened[role] = reconnects
+        if frame.connection != self._opened[role]:
+            self._opened[role] = frame.connection
             self.clocks[role].reset()
         return self.clocks[role].observe(frame.timestamp, frame.captured)
 
@@ -163,10 +162,12 @@ class Session:
         """Fuse a pair, or make what is shown for a frame that is alone."""
         now = time.monotonic()
         if pair.ir is None or pair.vis is None:
-            frame = self.fallback.alone(pair, self._index, pair.time)
+            lost: Role = "ir" if pair.ir is None else "vis"
+            health = self.capture.supervisors[lost].health
+            frame = self.fallback.alone(pair, self._index, pair.time, calibrates=health.may_calibrate)
             self.tally.alone(pair, frame.state)
             age = time.monotonic() - pair.captured
-            return replace(frame, stats=FrameStats(age, ages={"vis" if pair.ir is None else "ir": age}))
+            return replace(frame, stats=FrameStats(age, ages={other(lost): age}))
         ages: dict[Role, float] = {"ir": now - pair.ir.captured, "vis": now - pair.vis.captured}
         self.times.record("pair", now - pair.captured)
         try:

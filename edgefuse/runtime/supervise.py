@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -22,6 +22,7 @@ FIRST_DELAY, MOST_DELAY = 0.1, 1.0  # seconds between two attempts to open; doub
 SETTLED_SECONDS = 1.0  # a connection that lived so long has earned a quick first attempt
 READ_PATIENCE = 3.0  # seconds that a read may take longer than the source's own limit
 OPEN_PATIENCE = 12.0  # seconds that an opening may take; libraries have shorter timeouts of their own
+FROZEN_SECONDS = 3.0  # of a picture that stands still as after a fault, until the camera is opened again
 MOST_HUNG = 4  # threads left behind that have not come back; beside them, one more tries
 MOST_LOST = 10_000  # frames; a larger gap in the numbers is a counter that started anew
 
@@ -208,6 +209,8 @@ class Supervisor:
     def _read_all(self, life: _Life, source: Source) -> None:
         """Deliver frames until the source is over or this life is."""
         next_index = None
+        connection = self.health.reconnects
+        frozen_since: float | None = None
         life.limit, life.patience = source.limit, READ_PATIENCE + source.limit
         while not self._over(life):
             life.busy_since = time.monotonic()
@@ -219,4 +222,11 @@ class Supervisor:
                 return
             lost = frame.index - next_index if next_index is not None else 0
             next_index = frame.index + 1
-            self.health.find(self._deliver(frame, lost if 0 < lost < MOST_LOST else 0))
+            if connection:
+                frame = replace(frame, connection=connection)
+            look = self._deliver(frame, lost if 0 < lost < MOST_LOST else 0)
+            self.health.find(look)
+            now = time.monotonic()
+            frozen_since = (frozen_since or now) if look == "frozen" else None
+            if self._connection and frozen_since and now - frozen_since > FROZEN_SECONDS:
+                raise LostError(f"{self.name}: its picture still stands still, so it is opened again")

@@ -202,9 +202,8 @@ class Track:
         """Return the seconds since the start of the recording at which a frame was captured."""
         if not self._live:
             return frame.timestamp
-        reconnects = self.supervisor.health.reconnects
-        if reconnects != self._opened:
-            self._opened = reconnects
+        if frame.connection != self._opened:
+            self._opened = frame.connection
             self._clock.reset()
         return self._clock.observe(frame.timestamp, frame.captured) - self._started
 

@@ -32,6 +32,9 @@ class Frame:
     kernel noted it. A stream: the server's clock, whatever its zero. A recording: the position in it."""
     captured: float
     """`time.monotonic()` in seconds when the frame came into being for this program: latencies start here."""
+    connection: int = 0
+    """How often its camera had been opened again before; with each time, a clock may begin anew. Sources
+    leave it at 0: whoever opens them again counts."""
 
 
 class Source(Protocol):
