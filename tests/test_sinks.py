@@ -1,10 +1,10 @@
-import errno
 import os
 import shutil
+import time
 from collections import namedtuple
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -16,10 +16,12 @@ from edgefuse.runtime.compose import side_by_side
 from edgefuse.runtime.sinks import (
     FusedFrame,
     ImageSequence,
+    SinkWriter,
     Still,
     VideoOut,
     open_output,
 )
+from edgefuse.runtime.timing import StageTimes
 from tests.shots import frames_of, noise, shot
 
 
@@ -85,30 +87,48 @@ def test_a_full_disk_stops_a_video_before_it_is_damaged(
     with pytest.raises(InputError, match=r"out\.mp4: the disk is full"):
         sink.write(shot(16))
     sink.close()
-    assert len(frames_of(tmp_path / "out.mp4")) == 16
+    (kept,) = tmp_path.iterdir()
+    assert kept.name.startswith("out-20")
+    assert len(frames_of(kept)) == 16
+    assert sink.unsaved == 0
 
 
-def test_a_disk_that_refuses_keeps_what_was_written(tmp_path: Path) -> None:
-    class Full:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(real, name)
+@contextmanager
+def small_files(size: int) -> Iterator[None]:
+    """Refuse to write beyond so many bytes of a file, as a full disk does."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-        def write(self, data: Any) -> int:
-            raise OSError(errno.ENOSPC, "No space left on device")
 
-    sink = VideoOut(tmp_path / "out.mp4", fps=10)
-    for n in range(25):
-        sink.write(shot(n))
-    assert sink._encoder is not None
-    real, sink._encoder._file._file = sink._encoder._file._file, Full()  # type: ignore[assignment]
-    with pytest.raises(OSError, match="No space left"):  # noqa: PT012
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "out.avi"])
+@pytest.mark.parametrize("room", [0.3, 0.7, 0.999])
+def test_a_disk_that_refuses_costs_no_earlier_file_and_lost_frames_are_counted(
+    tmp_path: Path, name: str, room: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / name
+    with VideoOut(out, fps=10) as sink:
         for n in range(25):
-            sink.write(shot(n))
-        sink.close()
-    with suppress(OSError, InputError):
-        sink.close()
-    assert len(frames_of(tmp_path / "out.mp4")) >= 20
-    assert os.listdir(tmp_path) == ["out.mp4"]
+            sink.write(noise(n))
+    before = out.read_bytes()
+    writer = SinkWriter(VideoOut(out, fps=10), StageTimes(), lambda: True)
+    with small_files(int(room * len(before))):
+        for n in range(25):
+            writer.put(noise(n))
+        writer.finish(time.monotonic() + 20)
+    assert writer.error is not None
+    assert "File too large" in writer.error
+    assert out.read_bytes() == before
+    (kept,) = (path for path in tmp_path.iterdir() if path != out)
+    assert kept.name.startswith("out-20")
+    assert ".part" not in kept.name
+    assert f"{out} could not be completed: what there is of it is {kept}" in caplog.messages
+    assert writer.written + writer.dropped == 25
+    assert 0 <= len(frames_of(kept)) - writer.written < 10, "the last second counts when it is whole"
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,9 @@ class Sink(Protocol):
     timed: bool = True
     """False: `write` only keeps the frame, which says nothing about how long outputs take."""
 
+    unsaved: int = 0
+    """Frames that `write` took, and that a later failure has cost."""
+
     def write(self, frame: FusedFrame) -> None:
         """Take one frame. Raises `EdgefuseError` or `OSError` when it can take no more."""
 

@@ -66,13 +66,19 @@ class _File:
         self._file = path.open("xb", buffering=0)
         hold(self._file)
         self.size = 0
+        self.error: OSError | None = None
+        """The first refusal of the disk, of which a container tells with the next frame only."""
         self._synced = time.monotonic()
 
     def write(self, data: Any) -> int:
         """Write all of it."""
         view = memoryview(data)
-        while view:
-            view = view[self._file.write(view) or 0 :]
+        try:
+            while view:
+                view = view[self._file.write(view) or 0 :]
+        except OSError as error:
+            self.error = self.error or error
+            raise
         self.size = max(self.size, self._file.tell())
         if time.monotonic() - self._synced > SYNC_SECONDS and hasattr(os, "fdatasync"):
             os.fdatasync(self._file.fileno())
@@ -106,6 +112,8 @@ class Encoder:
     def __init__(self, path: Path, codec: str, shape: tuple[int, ...], fps: float | None) -> None:
         container, _, options = CONTAINERS[path.suffix.lower()]
         self.frames = 0
+        self.kept = 0
+        """Frames that are in the file for certain, whatever becomes of the later ones."""
         self._encoded = 0  # bytes
         self._use = CODECS[codec]
         self._grey = len(shape) == 2
@@ -157,13 +165,18 @@ class Encoder:
         if self._last >= self._key_due:
             frame.pict_type = PictureType.I
             self._key_due = self._last + round(KEY_SECONDS / self._base)
+        before = self._file.size
         self._mux(frame)
+        if self._file.size > before:  # a fragment is written when the next one begins
+            self.kept = self.frames
         self.frames += 1
 
     def _mux(self, frame: av.VideoFrame | None) -> None:
         packets = self._stream.encode(frame)
         self._encoded += sum(packet.size for packet in packets)
         self._container.mux(packets)
+        if self._file.error is not None:
+            raise self._file.error
 
     def close(self) -> None:
         """Complete the file. Raises as `write`, after the file is closed."""
@@ -171,5 +184,8 @@ class Encoder:
             if self.frames:
                 self._mux(None)
             self._container.close()
+            if self._file.error is not None:
+                raise self._file.error
+            self.kept = self.frames
         finally:
             self._file.close()

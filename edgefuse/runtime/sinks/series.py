@@ -33,7 +33,8 @@ class Series:
     """Names the files.
 
     While it is written, a file is `out-20260131-235959.part.mp4` (UTC). At its end it becomes `out.mp4`, and
-    those after it `out-2.mp4` …; in a ring, `out-20260131-235959.mp4`.
+    those after it `out-2.mp4` …; in a ring, `out-20260131-235959.mp4`. One that could not be completed is
+    named so too: a failure never costs an earlier file.
 
     What an earlier run could not complete, since it was killed or the power was cut, loses its `.part`, and
     that is said.
@@ -61,15 +62,22 @@ class Series:
             self._stem = f"{stem}-{number}"
         return self._partial
 
-    def end(self, size: int) -> None:
-        """Give the file that was begun its final name; without any bytes, remove it."""
+    def end(self, size: int, whole: bool = True) -> None:
+        """Give the file that was begun its final name; without any bytes, remove it.
+
+        Args:
+            size: bytes of the file.
+            whole: it was completed, and may replace an earlier file.
+        """
         if not size:
             self._partial.unlink(missing_ok=True)
             return
-        final = self._final()
+        final = self._final() if whole else self._named(self._stem)
         self._partial.replace(final)
         self._count += 1
         self._budget.finish([final], size)
+        if not whole:
+            logger.warning("%s could not be completed: what there is of it is %s", self._path, final)
 
     @property
     def _partial(self) -> Path:

@@ -11,7 +11,7 @@ from edgefuse.errors import InputError, unknown_name
 from edgefuse.images import Image, size_of
 from edgefuse.runtime.arenas import return_memory
 from edgefuse.runtime.compose import side_by_side
-from edgefuse.runtime.sinks.base import FusedFrame, Sink
+from edgefuse.runtime.sinks.base import FusedFrame, Sink, SinkFullError
 from edgefuse.runtime.sinks.budget import Budget, check_disk, check_limits
 from edgefuse.runtime.sinks.encoder import CODECS, CONTAINERS, Encoder
 from edgefuse.runtime.sinks.series import Series
@@ -79,6 +79,7 @@ class VideoOut(Sink):
         self._start = 0.0
         self._frames = 0
         self._largest = 0  # bytes of one frame
+        self._failed = False  # the present file is not what it was to be
 
     def write(self, frame: FusedFrame) -> None:
         """Encode one frame.
@@ -88,6 +89,15 @@ class VideoOut(Sink):
             OSError: the disk is gone.
             SinkFullError: `max_size` is reached.
         """
+        try:
+            self._write(frame)
+        except SinkFullError:
+            raise
+        except BaseException:
+            self._failed = True
+            raise
+
+    def _write(self, frame: FusedFrame) -> None:
         image = side_by_side(frame.ir, frame.vis, frame.fused) if self._triptych else frame.fused
         image = _even(image)
         seconds = self._frames / self._fps if self._fps else frame.timestamp
@@ -131,16 +141,19 @@ class VideoOut(Sink):
         self._budget.make_room(encoder.size + self._largest)
 
     def _complete(self) -> None:
-        """Close the file and give it its name, whatever happened to it: what is in it can be played."""
+        """Close the file and give it its name, whatever happened to it."""
         encoder, self._encoder = self._encoder, None
         if encoder is None:
             return
+        whole = False
         try:
             encoder.close()
+            whole = not self._failed
         except av.FFmpegError as error:
             raise InputError(f"{self.name} could not be completed: {error.strerror}") from None
         finally:
-            self._series.end(encoder.file_size if encoder.frames else 0)
+            self.unsaved += encoder.frames - encoder.kept
+            self._series.end(encoder.file_size if encoder.frames else 0, whole)
             return_memory()
 
     def close(self) -> None:

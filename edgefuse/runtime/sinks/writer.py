@@ -49,6 +49,7 @@ class SinkWriter:
         self._queue: queue.Queue[FusedFrame | None] = queue.Queue(QUEUE)
         self._lock = threading.Lock()
         self._busy_since: float | None = None
+        self._unsaved = 0  # of the sink, as far as it is counted
         self._said_stalled = False
         self._thread: threading.Thread | None = None
         if not sink.in_main_thread:
@@ -160,6 +161,10 @@ class SinkWriter:
             self.sink.close()
         except Exception as error:
             self._fail(_sentence(self.sink.name, error))
+        lost = self.sink.unsaved - self._unsaved
+        self._unsaved += lost
+        self.written -= lost
+        self._drop(lost)
 
     def _fail(self, message: str) -> None:
         self.stopped = True
