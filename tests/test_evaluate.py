@@ -5,6 +5,7 @@ import math
 import shutil
 from collections import Counter
 from html.parser import HTMLParser
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -30,8 +31,10 @@ from edgefuse.evaluate import (
     write_json,
 )
 from edgefuse.evaluate.candidates import unique
-from edgefuse.evaluate.compare import FEWEST, _correlated, _interval
+from edgefuse.evaluate.compare import FEWEST, _correlated, _interval, _joins
+from edgefuse.evaluate.pair import PairTask
 from edgefuse.evaluate.pictures import picture_rows
+from edgefuse.evaluate.video import frames_before, in_order
 from edgefuse.images import write_image
 from edgefuse.metrics import score
 
@@ -178,6 +181,7 @@ def test_limit_takes_what_every_folder_has_and_minds_no_others(folders):
     result = run(folders, ("fused",), limit=2)
     assert [pair.stem for pair in result.pairs] == ["f2", "f3"]
     assert result.problems == []
+    assert result.passed_over == 3
 
 
 def test_two_images_of_one_stem_are_a_problem_of_that_pair(folders):
@@ -212,6 +216,54 @@ def test_flicker_of_every_other_frame(folders):
             number = 2 * int(stem[1:])
             (folders / side / f"{stem}.png").rename(folders / side / f"clip-{number:04}.png")
     assert flickers(folders) == ["clip-0004", "clip-0006"]
+
+
+def video_of(*stems):
+    return in_order([PairTask(stem, Path(), Path()) for stem in stems])
+
+
+def test_frames_are_in_order_clip_by_clip():
+    tasks = video_of("1left", "1right", "2left", "2right", "10left", "still")
+    assert [task.stem for task in tasks] == ["1left", "2left", "10left", "1right", "2right", "still"]
+
+
+@pytest.mark.parametrize(
+    ("stems", "follow"),
+    [
+        (["a100", "a205", "b1", "b2"], ["b2"]),  # one gap is no step
+        (["a0", "a5", "a10", "a15", "a30"], ["a5", "a10", "a15"]),
+        (["a0", "a5", "a17", "a30", "b1", "b2"], ["b2"]),  # gaps of all sizes
+        (["a0", "a5", "a10", "a11"], ["a11"]),
+    ],
+)
+def test_what_counts_as_the_next_frame(stems, follow):
+    tasks = video_of(*stems)
+    before = frames_before(tasks, stems)
+    assert [task.stem for task, earlier in zip(tasks, before, strict=True) if earlier] == follow
+
+
+def test_frames_of_one_number_are_refused(folders):
+    for side in ("ir", "vis"):
+        shutil.copy(folders / side / "f1.png", folders / side / "f01.png")
+    with pytest.raises(InputError, match="have the same number"):
+        run(folders, settings=Settings(video=True))
+
+
+@pytest.mark.parametrize("error", [MemoryError(), cv2.error("a size that is too large")])
+def test_a_pair_that_is_too_much_is_a_problem_of_that_pair(folders, monkeypatch, error):
+    average = TRIVIAL["average"]
+    calls = iter([average, None, average])
+
+    def fuse(ir, vis):
+        if (function := next(calls)) is None:
+            raise error
+        return function(ir, vis)
+
+    monkeypatch.setitem(TRIVIAL, "average", fuse)
+    result = run(folders, ("average",))
+    assert [pair.stem for pair in result.pairs] == ["f1", "f3"]
+    assert [problem.stem for problem in result.problems] == ["f2"]
+    assert "memory" in result.problems[0].reason or "too large" in result.problems[0].reason
 
 
 def test_a_video_without_consecutive_frames_is_refused(folders):
@@ -256,9 +308,9 @@ def test_comparison_is_paired(folders):
 @pytest.mark.parametrize("pairs", [FEWEST, 50])
 def test_interval_covers_the_truth_about_as_often_as_it_says(pairs):
     rng = np.random.default_rng(0)
-    intervals = [_interval(rng.normal(1, 2, pairs), seed) for seed in range(100)]
+    intervals = [_interval([rng.normal(1, 2, pairs)], seed) for seed in range(100)]
     assert 85 <= sum(low < 1 < high for low, high in intervals) <= 99
-    assert math.isnan(_interval(np.ones(FEWEST - 1), 0)[0])
+    assert math.isnan(_interval([np.ones(FEWEST - 1)], 0)[0])
 
 
 def test_intervals_of_a_video_resample_blocks_of_frames():
@@ -269,13 +321,56 @@ def test_intervals_of_a_video_resample_blocks_of_frames():
         values = np.zeros(400)
         for k in range(1, 400):
             values[k] = 0.8 * values[k - 1] + rng.normal()
-        for kind, block in (("blocks", _correlated(values)), ("single", 1)):
-            low, high = _interval(values, seed, block)
+        for kind, block in (("blocks", _correlated([values])), ("single", 1)):
+            low, high = _interval([values], seed, block)
             covered[kind] += low < 0 < high
     assert covered["single"] < 40 <= 49 <= covered["blocks"]
-    assert _correlated(rng.normal(size=400)) == 1
-    assert _correlated(np.ones(400)) == 1
-    assert math.isnan(_interval(values[:40], 0, block=5)[0])
+    assert _correlated([rng.normal(size=400)]) == 1
+    assert _correlated([np.ones(400)]) == 1
+    assert math.isnan(_interval([values[:40]], 0, block=5)[0])
+
+
+def test_blocks_of_frames_run_over_no_joins():
+    """Clips that each stand at one level: over joins a block would be a mixture, and the interval narrow."""
+    levels = np.random.default_rng(0).normal(size=20)
+    clips = [np.full(12, level) for level in levels]
+    assert _interval(clips, 0, block=12) == pytest.approx(_interval([levels], 0, block=1), abs=0.05)
+    assert _interval(clips, 0, block=500) == _interval(clips, 0, block=12)
+    zigzag = [np.array([1.0, 0.0])] * 40  # what follows itself over the joins only
+    assert _correlated(zigzag) == 1
+    mixed = [*clips, *np.zeros((300, 1))]
+    middle = np.concatenate(mixed).mean()
+    low, high = _interval(mixed, 0, block=12)
+    assert (low + high) / 2 == pytest.approx(middle, abs=0.03)  # a value of a short run counts as any other
+
+
+def test_frames_are_compared_in_the_order_of_time(tmp_path):
+    rng = np.random.default_rng(0)
+    names = {"plain": lambda k: f"{k}", "padded": lambda k: f"{k:04}"}
+    level = 0.0
+    for k in range(1, 121):
+        level = 0.9 * level + rng.normal()
+        ir, vis = (np.clip(rng.normal(120 + s * level, 20, (16, 16)), 0, 255) for s in (6, 1))
+        for kind, name in names.items():
+            for side, image in (("ir", ir), ("vis", vis)):
+                (tmp_path / kind / side).mkdir(parents=True, exist_ok=True)
+                write_image(tmp_path / kind / side / f"{name(k)}.pgm", image.astype(np.uint8))
+    found = {}
+    for kind in names:
+        result = run(tmp_path / kind, ("copy-ir", "copy-vis"), Settings(metrics=("SD", "CC"), video=True))
+        assert [pair.stem for pair in result.pairs] == [names[kind](k) for k in range(1, 121)]
+        found[kind] = compare(result, "copy-ir", "copy-vis").columns
+    assert found["plain"] == found["padded"]
+
+
+def test_left_out_frames_end_a_run(folders):
+    for side in ("ir", "vis"):
+        for k in range(4, 8):
+            shutil.copy(folders / side / "f1.png", folders / side / f"f{k}.png")
+    (folders / "vis" / "f4.png").write_text("no picture")
+    pairs = run(folders, settings=Settings(metrics=("SD",), video=True)).pairs
+    assert [pair.stem for pair in pairs] == ["f1", "f2", "f3", "f5", "f6", "f7"]
+    assert _joins(pairs) == [3]
 
 
 def test_comparison_knows_a_video(folders):

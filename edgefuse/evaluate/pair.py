@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
+
 from edgefuse.degrade import DEGRADATIONS
 from edgefuse.errors import EdgefuseError, InputError
 from edgefuse.evaluate.candidates import Candidate, FuseFunction, read_grey
@@ -60,6 +62,8 @@ class PairScores:
     """By candidate, then column."""
     degraded: dict[str, dict[str, dict[str, Parts]]] = field(default_factory=dict)
     """By degradation, then candidate, then column: what was fused from degraded sources."""
+    before: str | None = None
+    """Stem of the frame before, in a video."""
 
 
 class _Frame(NamedTuple):
@@ -105,7 +109,9 @@ class PairScorer:
         if self.settings.video:
             self._last = (task, frame)
         degraded = self._degraded(task.stem, frame, scorer) if self.settings.robust else {}
-        return PairScores(task.stem, task.ir, task.vis, scores, degraded)
+        return PairScores(
+            task.stem, task.ir, task.vis, scores, degraded, before.stem if before is not None else None
+        )
 
     def _columns(self, scorer: FusionScorer, fused: Fused) -> dict[str, Parts]:
         columns = scorer.parts(fused, self.settings.metrics)
@@ -144,5 +150,5 @@ class PairScorer:
             return self._last[1]
         try:
             return self._frame(task)
-        except EdgefuseError:  # listed when it was that pair's own turn
+        except (EdgefuseError, MemoryError, cv2.error):  # listed when it was that pair's own turn
             return None

@@ -1,20 +1,21 @@
 """Scoring candidates over a set of pairs, in worker processes. Only names and scores travel between them."""
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import cv2
-import numpy as np
 
 from edgefuse.errors import EdgefuseError, InputError
 from edgefuse.evaluate.candidates import Candidate, unique
 from edgefuse.evaluate.pair import PairScorer, PairScores, PairTask, Settings
+from edgefuse.evaluate.video import frames_before, in_order
 from edgefuse.pairs import FolderPairs, images_by_stem, pair_folders
 
 __all__ = ["Evaluation", "Problem", "evaluate"]
@@ -39,9 +40,11 @@ class Evaluation:
     settings: Settings
     candidates: list[Candidate]
     pairs: list[PairScores] = field(default_factory=list)
-    """Sorted by stem."""
+    """Sorted by stem, numbers by their value; of a video clip by clip, in the order of time."""
     problems: list[Problem] = field(default_factory=list)
     """Sorted by stem."""
+    passed_over: int = 0
+    """Stems that lack a counterpart in some folder, and which a limit therefore leaves out unlisted."""
 
 
 _Task: TypeAlias = tuple[PairTask, PairTask | None]
@@ -66,7 +69,7 @@ def evaluate(
         candidates: what to score.
         settings: protocol, metrics and extra measures.
         limit: score only so many of the pairs that each folder has, evenly spread over the sorted stems, of a
-            video the first ones; what has no partner is then no problem.
+            video the first ones; what has no partner is then no problem, but counted in `passed_over`.
         jobs: worker processes; with more than one, a script needs the `__main__` guard of multiprocessing.
         progress: called with (pairs done, pairs in all).
 
@@ -75,7 +78,7 @@ def evaluate(
 
     Raises:
         InputError: a folder cannot be used, nothing to score, or no pair at all could be scored; a video of
-            which no two frames have consecutive numbers.
+            which no two frames have consecutive numbers, or two the same.
         EdgefuseError: a candidate cannot be opened.
     """
     settings = settings or Settings()
@@ -87,18 +90,23 @@ def evaluate(
             raise InputError(f"{what} is {number}, it must be at least 1")
     doubled: dict[str, str] = {}
     found = pair_folders(ir, vis, doubled)
-    scorer = PairScorer(
-        candidates, settings
-    )  # here first, so that a bad one is an error and not a dead worker
+    # Here first, so that a bad one is an error and not a dead worker.
+    scorer = PairScorer(candidates, settings)
     result = Evaluation(Path(ir), Path(vis), settings, candidates)
-    pairs = found.pairs
+    tasks = [PairTask(*pair) for pair in found.pairs]
+    if settings.video:
+        tasks = in_order(tasks)
+    unpaired = [Problem(*problem) for problem in doubled.items()] + _unpaired(found, candidates, doubled)
     if limit is None:
-        result.problems += [Problem(*problem) for problem in doubled.items()]
-        result.problems += _unpaired(found, candidates, doubled)
+        result.problems += unpaired
     else:
-        pairs = _limited(_complete(pairs, candidates), limit, settings.video)
-    tasks = [PairTask(*pair) for pair in pairs]
-    before = _frames_before(tasks, found) if settings.video else [None] * len(tasks)
+        complete = _complete(tasks, candidates)
+        result.passed_over = len({p.stem for p in unpaired}) + len(tasks) - len(complete)
+        tasks = _limited(complete, limit, settings.video)
+    before: Sequence[PairTask | None] = [None] * len(tasks)
+    if settings.video:
+        stems = (*(pair[0] for pair in found.pairs), *found.only_ir, *found.only_vis)
+        before = frames_before(tasks, stems)
     chunks = _chunks(list(zip(tasks, before, strict=True)), VIDEO_CHUNK if settings.video else 1)
     if progress:
         progress(0, len(tasks))
@@ -111,7 +119,8 @@ def evaluate(
         done += len(scored)
         if progress:
             progress(done, len(tasks))
-    result.pairs.sort(key=lambda pair: pair.stem)
+    place = {task.stem: place for place, task in enumerate(tasks)}
+    result.pairs.sort(key=lambda pair: place[pair.stem])
     result.problems.sort()
     if not result.pairs:
         reason = next(p for p in result.problems if p.stem in {task.stem for task in tasks})
@@ -131,48 +140,16 @@ def _unpaired(found: FolderPairs, candidates: list[Candidate], doubled: Mapping[
     return problems
 
 
-_Pairs: TypeAlias = list[tuple[str, Path, Path]]
-
-
-def _complete(pairs: _Pairs, candidates: list[Candidate]) -> _Pairs:
+def _complete(tasks: list[PairTask], candidates: list[Candidate]) -> list[PairTask]:
     """Return the pairs that every folder of fused images has too; all if there is none."""
     folders = [images_by_stem(c.source, {}) for c in candidates if c.kind == "folder"]
-    return [pair for pair in pairs if all(pair[0] in folder for folder in folders)] or pairs
+    return [task for task in tasks if all(task.stem in folder for folder in folders)] or tasks
 
 
-def _limited(pairs: _Pairs, limit: int, video: bool) -> _Pairs:
-    if limit >= len(pairs):
-        return pairs
-    return pairs[:limit] if video else [pairs[i * len(pairs) // limit] for i in range(limit)]
-
-
-def _frames_before(tasks: list[PairTask], found: FolderPairs) -> list[PairTask | None]:
-    """Return the pair of the frame before each, None after a gap or at the beginning of another clip.
-
-    Frames follow each other if the last numbers in their names do and the rest of the names is equal. A clip
-    whose numbers go up by more than 1, as when every fifth frame was kept, has that step.
-    """
-    numbers: dict[tuple[str, str], list[int]] = {}
-    for stem in (*(pair[0] for pair in found.pairs), *found.only_ir, *found.only_vis):
-        if name := _numbered(stem):
-            numbers.setdefault(name[0], []).append(name[1])
-    steps = {clip: min(np.diff(sorted(n)), default=1) for clip, n in numbers.items()}
-    by_name = {_numbered(task.stem): task for task in tasks}
-    before = []
-    for task in tasks:
-        name = _numbered(task.stem)
-        before.append(by_name.get((name[0], name[1] - steps[name[0]])) if name else None)
-    if not any(before):
-        raise InputError(
-            f"none of the {len(tasks)} pairs follows another by the last number in its name, such as "
-            "0001 and 0002: without consecutive frames there is no flicker to measure"
-        )
-    return before
-
-
-def _numbered(stem: str) -> tuple[tuple[str, str], int] | None:
-    match = re.fullmatch(r"(.*?)(\d+)(\D*)", stem)
-    return ((match[1], match[3]), int(match[2])) if match else None
+def _limited(tasks: list[PairTask], limit: int, video: bool) -> list[PairTask]:
+    if limit >= len(tasks):
+        return tasks
+    return tasks[:limit] if video else [tasks[i * len(tasks) // limit] for i in range(limit)]
 
 
 def _chunks(tasks: list[_Task], size: int) -> list[list[_Task]]:
@@ -190,6 +167,10 @@ def _score(scorer: PairScorer, task: PairTask, before: PairTask | None) -> PairS
         return scorer.score(task, before)
     except EdgefuseError as error:
         return Problem(task.stem, str(error))
+    except MemoryError:
+        return Problem(task.stem, "there is not enough memory to score images of this size")
+    except cv2.error as error:
+        return Problem(task.stem, f"OpenCV fails on it: {error.err or error}")
 
 
 # --- worker processes
@@ -203,7 +184,8 @@ def _in_processes(
     # Spawned and not forked: a fork would copy the locks of the inference engine's threads.
     pool = ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker, (candidates, settings))
     try:
-        futures: list[Future[_Scored]] = [pool.submit(_work, chunk) for chunk in chunks]
+        with _interrupts_held():
+            futures: list[Future[_Scored]] = [pool.submit(_work, chunk) for chunk in chunks]
         for future in as_completed(futures):
             yield future.result()
     except BrokenProcessPool:
@@ -212,6 +194,19 @@ def _in_processes(
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back. Processes started meanwhile never get it: the parent ends them."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(candidates: list[Candidate], settings: Settings) -> None:
