@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from edgefuse.cli import main
 from edgefuse.export.receipt import simulated_pairs
@@ -41,6 +42,7 @@ def odd_files(tmp_path_factory):
     whole = {".safetensors": checkpoint_file("nano").read_bytes(), ".onnx": model_file("nano").read_bytes()}
     nano = load_checkpoint(checkpoint_file("nano"))
     save_checkpoint(folder / "whole.pt", nano)
+    torch.save(nano.weights, folder / "published.model")
     whole[".pt"] = (folder / "whole.pt").read_bytes()
     for suffix, content in whole.items():
         (folder / f"cut{suffix}").write_bytes(content[: len(content) // 2])
@@ -85,6 +87,7 @@ REFUSED = [
     (("inner",), "inner is a folder"),
     (("other.safetensors",), "the weights in other.safetensors do not fit 'cnn': Missing key"),
     (("unknown.safetensors",), "unknown model 'nanno'"),
+    (("published.model",), "the paper's authors released use `edgefuse import-weights`"),
     (("whole.onnx",), "whole.onnx is an exported file: give the .pt or .safetensors file"),
     (("inner/outside.onnx",), "inner/outside.onnx is an exported file"),
     *(((f"{k}.pt",), f"{k}.pt is not a readable checkpoint") for k in ("cut", "empty", "text")),
@@ -186,6 +189,7 @@ def test_a_failed_gate_keeps_the_earlier_file_and_names_the_other(run, tmp_path)
 
 def test_a_good_file_replaces_an_earlier_one(run, tmp_path):
     (tmp_path / "x.onnx").write_text("an earlier one")
+    (tmp_path / "x.failed.onnx").write_text("an attempt that failed")
     status, out, err = run("export", "nano", *SMALL, "--out", "x.onnx")
     assert status == 0, err
     assert os.listdir(tmp_path) == ["x.onnx"]

@@ -1,3 +1,7 @@
+import json
+import re
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import onnx
@@ -6,13 +10,15 @@ import torch
 
 from edgefuse import Fuser
 from edgefuse.errors import BackendError, InputError, ModelError
+from edgefuse.export.gates import Gates
 from edgefuse.export.graph import build_graph, make_spec, save_graph
 from edgefuse.export.inspect import inspect_file
 from edgefuse.export.pipeline import Calibration, export
-from edgefuse.export.receipt import Pair, compare, extreme_pairs
+from edgefuse.export.receipt import Pair, compare, extreme_pairs, simulated_pairs
+from edgefuse.export.report import failure, table
 from edgefuse.export.tensorrt import casts_outermost
 from edgefuse.runtime.backends import OnnxRuntimeBackend
-from edgefuse.spec import ModelSpec
+from edgefuse.spec import METADATA_KEY, ModelSpec
 from edgefuse.train.backend import TorchBackend
 from edgefuse.train.checkpoint import load_checkpoint, restore_model
 from edgefuse.weights import checkpoint_file
@@ -49,6 +55,7 @@ def test_images_in_image_out(build, model, pair):
         (name, onnx.TensorProto.UINT8) for name in ("ir", "vis", "fused")
     ]
     assert sum("sources" in node.input for node in ends.node) == 1  # the planes are not split again
+    assert_all_is_read(ends)
     ir, vis = pair
     file, reference = Fuser(out), Fuser(TorchBackend(model, "nano"))
     for view in (np.s_[:, :], np.s_[:17, :31], np.s_[:64, :96]):
@@ -58,6 +65,11 @@ def test_images_in_image_out(build, model, pair):
             assert difference.shape == colour.shape
             assert difference.max() <= 1
             assert (difference > 0).mean() < 0.01
+
+
+def assert_all_is_read(graph):
+    """ONNX Runtime warns of each constant that nothing reads."""
+    assert {tensor.name for tensor in graph.initializer} <= {name for n in graph.node for name in n.input}
 
 
 def test_rgb_is_bgr_turned_round(build, pair):
@@ -92,6 +104,7 @@ def test_tensorrt_gets_no_bytes_but_at_the_ends(build, pair, tmp_path, size):
     graph = onnx.load(file)
     casts_outermost(graph)
     onnx.checker.check_model(graph, full_check=True)
+    assert_all_is_read(graph.graph)
     known = onnx.shape_inference.infer_shapes(graph, strict_mode=True).graph
     inside = [v.name for v in known.value_info if v.type.tensor_type.elem_type == onnx.TensorProto.UINT8]
     assert not inside
@@ -152,7 +165,7 @@ def test_int8_is_in_the_graph_and_close(int8):
     assert receipt.layers["int8"] + len(receipt.kept) == 6
     assert spec.receipt["calibration"] == "two scenes, mse"
     names = [gate["name"] for gate in receipt.gates]
-    assert names == ["PSNR", "EN", "MI", "VIF", "Qabf", "SSIM", "PSNR at extremes"]
+    assert names == ["PSNR", "EN", "MI", "VIF", "Qabf", "SSIM", "PSNR at extremes", "layers in int8"]
     graph = onnx.load(out).graph
     constants = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
     quantizers = [n for n in graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
@@ -164,6 +177,30 @@ def test_int8_is_in_the_graph_and_close(int8):
         assert not zero.any()
         if node.input[0] in constants:  # a weight
             assert steps.shape == (constants[node.input[0]].shape[0],)
+
+
+def test_an_int8_file_of_floats_fails(tmp_path):
+    _, pairs = simulated_pairs((64, 48), 1)
+    out = tmp_path / "nano.onnx"
+    gates = Gates(min_psnr=90)  # which no layer in int8 allows
+    spec, receipt = export(
+        checkpoint_file("nano"), out, pairs, "x", int8=Calibration(pairs, "x"), size=(64, 48), gates=gates
+    )
+    assert not out.exists()
+    assert [g["name"] for g in receipt.gates if not g["passed"]] == ["layers in int8"]
+    words = r"nano\.failed\.onnx is hardly int8 .*: 0% of the layers in int8, at least 25% asked for"
+    said = failure(out, spec)
+    assert said
+    assert re.search(words, said)
+
+
+@pytest.mark.parametrize(("layers", "passed"), [({"fp32": 4}, False), ({"fp16": 1, "fp32": 3}, True)])
+def test_a_half_precision_file_of_floats_fails(build, checkpoint, model, layers, passed):
+    file = OnnxRuntimeBackend(build("any"))
+    file._spec = replace(file.spec, precision="fp16")
+    pairs = extreme_pairs((32, 24))
+    receipt = compare(file, TorchBackend(model, "nano"), pairs, "x", layers=layers)
+    assert receipt.passed is passed
 
 
 def test_sensitive_layers_stay_in_float(checkpoint, model, int8):
@@ -197,6 +234,57 @@ def test_inspecting(int8, tmp_path):
         assert "\n" not in str(caught.value)
     with pytest.raises(ModelError):
         OnnxRuntimeBackend(tmp_path / "outside.onnx")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda receipt: {"x": 1},
+        lambda receipt: [1],
+        lambda receipt: {**receipt, "psnr": "high"},
+        lambda receipt: {**receipt, "gates": [{"name": "PSNR"}]},
+        lambda receipt: {**receipt, "gates": [{**receipt["gates"][0], "name": "EN", "value": None}]},
+        lambda receipt: {**receipt, "metrics": {"EN": None}},
+        lambda receipt: {**receipt, "sizes": [1]},
+    ],
+)
+def test_a_damaged_receipt_is_one_sentence(int8, tmp_path, change):
+    graph = onnx.load(int8[0])
+    (entry,) = graph.metadata_props
+    assert entry.key == METADATA_KEY
+    values = json.loads(entry.value)
+    entry.value = json.dumps({**values, "receipt": change(values["receipt"])})
+    onnx.save(graph, tmp_path / "odd.onnx")
+    with pytest.raises(ModelError, match=r"odd\.onnx has a damaged receipt: export it again$"):
+        inspect_file(tmp_path / "odd.onnx")
+
+
+def test_weights_outside_the_folder_are_found_in_inner_graphs(int8, tmp_path):
+    graph = onnx.load(int8[0])
+    tensor = onnx.TensorProto(name="t", data_type=onnx.TensorProto.FLOAT, dims=[1])
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../elsewhere.bin")
+    constant = onnx.helper.make_node("Constant", [], ["c"], value=tensor)
+    end = onnx.helper.make_tensor_value_info("c", onnx.TensorProto.FLOAT, [1])
+    branch = onnx.helper.make_graph([constant], "branch", [], [end])
+    graph.graph.node.append(
+        onnx.helper.make_node("If", ["yes"], ["d"], then_branch=branch, else_branch=branch)
+    )
+    (tmp_path / "inner.onnx").write_bytes(graph.SerializeToString())
+    with pytest.raises(ModelError, match=r"elsewhere\.bin, outside its folder"):
+        inspect_file(tmp_path / "inner.onnx")
+
+
+def test_what_a_cpu_does_not_prove_is_said(int8):
+    out, spec, _ = int8
+    assert "multiplies in float between" in shown(out, spec)
+    other = replace(spec, receipt={**spec.receipt, "run_on": "OpenVINO on cpu"})
+    assert "in float between" not in shown(out, other)
+    assert "rounding, not a GPU's kernels" in shown(out, replace(other, precision="fp16"))
+
+
+def shown(path, spec):
+    return " ".join(str(cell) for column in table(path, spec).columns for cell in column.cells)
 
 
 def test_wishes_that_cannot_be_met(tmp_path, checkpoint, model):

@@ -123,7 +123,7 @@ def test_a_gpu_that_was_asked_for_runs_alone(gpu_build, capsys):
 
 def test_tensorrt_gets_its_options_and_cuda_for_the_rest(gpu_build):
     seen = gpu_build([TENSORRT, CUDA, CPU])
-    assert provider_in_use(open_session(NANO, "tensorrt", Options())) == "tensorrt"
+    assert provider_in_use(open_session(NANO, "tensorrt", Options())) == "tensorrt, then cuda"
     (name, options), rest = seen["providers"]
     assert (name, rest) == (TENSORRT, CUDA)
     assert options == tensorrt_options(NANO)

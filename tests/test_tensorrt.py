@@ -18,9 +18,10 @@ from edgefuse.errors import BackendError, GateError, InputError, ModelError
 from edgefuse.export.gates import Gates
 from edgefuse.export.inspect import inspect_file
 from edgefuse.export.receipt import simulated_pairs
-from edgefuse.export.tensorrt import casts_outermost, check_layers, export_engine, layer_share
+from edgefuse.export.tensorrt import casts_outermost, export_engine
 from edgefuse.images import write_image
 from edgefuse.runtime.backends import load_backend
+from edgefuse.runtime.precision import check_layers, layer_share
 from edgefuse.runtime.profiles import SizeRange
 from edgefuse.runtime.sidecar import BuildOptions, read_sidecar
 from edgefuse.runtime.tensorrt import Engine, TensorRtBackend
@@ -154,6 +155,9 @@ def test_a_frame_goes_through_and_buffers_are_kept(install, engine):
     backend.close()
     assert not cuda.memory
     assert cuda.streams == 0
+    with pytest.raises(BackendError, match="the engine is closed: open it again"):
+        backend.run(x)
+    backend.close()
 
 
 @pytest.mark.parametrize(
@@ -223,16 +227,13 @@ def test_missing_and_old_packages_are_one_sentence(install, engine, monkeypatch)
         TensorRtBackend(engine)
 
 
-def test_an_export_fails_if_its_precision_did_not_take(install, tmp_path):
-    install()
-    sidecar = build_engine(NANO, tmp_path / "nano.engine")
-    check_layers(tmp_path / "nano.engine", sidecar)  # an fp32 file may have any layers
-    half = replace(sidecar, spec=replace(sidecar.spec, precision="fp16"))
-    check_layers(tmp_path / "nano.engine", replace(half, layers={"fp16": 3, "fp32": 5, "other": 90}))
-    assert layer_share(replace(half, layers={"fp16": 3, "fp32": 5, "other": 90})) == 3 / 8
+def test_layers_that_are_not_in_the_precision_fail():
+    check_layers("nano.engine", {"fp32": 9}, "fp32")
+    check_layers("nano.engine", {"fp16": 3, "fp32": 5, "other": 90}, "fp16")
+    assert layer_share({"fp16": 3, "fp32": 5, "other": 90}, "fp16") == 3 / 8
     for layers in ({"fp32": 9, "fp16": 1}, {"other": 4}, {}):
-        with pytest.raises(GateError, match=r"fp16 did not take in .*nano\.engine: \d+% of its layers"):
-            check_layers(tmp_path / "nano.engine", replace(half, layers=layers))
+        with pytest.raises(GateError, match=r"fp16 did not take in nano\.engine: \d+% of its layers"):
+            check_layers("nano.engine", layers, "fp16")
 
 
 @pytest.fixture
@@ -254,6 +255,7 @@ def test_an_engine_is_compared_and_gets_its_name_when_it_passes(install, export,
     assert spec.receipt["passed"]
     assert spec.receipt["layers"]["fp16"] == 1
     assert spec.receipt["run_on"] == "TensorRT 10.3.0 on Orin"
+    assert "of" not in spec.receipt
     assert read_sidecar(out).spec == spec
     assert inspect_file(out) == (spec, read_sidecar(out).layers)
     assert TensorRtBackend(out, rebuild=False).spec == spec
@@ -267,18 +269,18 @@ def test_an_engine_is_compared_and_gets_its_name_when_it_passes(install, export,
     assert before.items() <= after.items(), "what passed earlier is as it was"
 
 
-def test_an_engine_without_its_precision_never_gets_its_name(install, export, tmp_path):
+def test_an_engine_without_its_precision_is_neither_exported_nor_cached(install, export, tmp_path):
     single = {"LayerType": "gemm", "Inputs": [], "Outputs": [{"Format/Datatype": "Float"}]}
     install(layers=[single] * 9)
     graph = onnx.load(NANO)
     spec = ModelSpec.from_metadata({p.key: p.value for p in graph.metadata_props})
     onnx.helper.set_model_props(graph, replace(spec, precision="fp16").to_metadata())
-    onnx.save(graph, tmp_path / "half.onnx")
-    words = r"fp16 did not take in .*half\.failed\.engine: 0% .*\(layers: 9 fp32\)"
-    with pytest.raises(GateError, match=words):
-        export(tmp_path / "half.engine", onnx=tmp_path / "half.onnx")
-    assert not (tmp_path / "half.engine").exists()
-    assert inspect_file(tmp_path / "half.failed.engine")[1]["fp32"] == 9
+    onnx.save(graph, half := tmp_path / "half.onnx")
+    with pytest.raises(GateError, match=r"fp16 did not take in .*half.*: 0% .*\(layers: 9 fp32\)"):
+        export(tmp_path / "half.engine", onnx=half)
+    with pytest.raises(GateError, match=r"fp16 did not take"):
+        TensorRtBackend(half)
+    assert not list(tmp_path.rglob("*.engine*"))
 
 
 def test_the_command_says_what_is_missing_before_it_works(tmp_path, monkeypatch):
@@ -328,6 +330,7 @@ def test_an_engine_can_be_inspected(engine, monkeypatch, tmp_path):
         "sources: [1, 2, 64, 64], [1, 2, 480, 640], [1, 2, 1088, 1920]",
         "1024 MB workspace, optimisation level 3",
         "1 fp16",
+        "of the ONNX file nano.onnx; this engine was not compared",
     ):
         assert words in shown
     values = json.loads(CliRunner().invoke(app, ["inspect", "--json", str(engine)]).output)

@@ -14,6 +14,7 @@ rearranges a graph for it (`--tensorrt`), with `round_in_floats`.
 import onnx
 from onnx import TensorProto, helper, numpy_helper, parser
 
+from edgefuse.export.initializers import drop_unread
 from edgefuse.spec import ModelSpec
 
 __all__ = ["round_in_floats", "wrap"]
@@ -83,8 +84,8 @@ def wrap(core: onnx.ModelProto, spec: ModelSpec, peak: int) -> None:
     for field, values in (("node", nodes), ("input", list(shell.input)), ("output", list(shell.output))):
         del getattr(graph, field)[:]
         getattr(graph, field).extend(values)
-    read = {name for node in shell.node for name in node.input}
-    graph.initializer.extend(tensor for tensor in constants if tensor.name in read)
+    graph.initializer.extend(constants)
+    drop_unread(graph)
 
 
 def round_in_floats(graph: onnx.GraphProto) -> None:
@@ -102,6 +103,7 @@ def round_in_floats(graph: onnx.GraphProto) -> None:
             nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
+    drop_unread(graph)
 
 
 def _take_planes(graph: onnx.GraphProto) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgefuse.errors import InputError
 from edgefuse.metrics import FIVE
+from edgefuse.runtime.precision import MIN_SHARE
 from edgefuse.spec import ModelSpec
 
 __all__ = ["Gates", "Verdict", "failed_path", "judge", "sentence"]
@@ -46,6 +47,7 @@ class Verdict(NamedTuple):
     name: str
     value: float
     pair: str
+    """Empty for what is measured on no pair."""
 
 
 def failed_path(out: Path) -> Path:
@@ -68,6 +70,8 @@ def judge(measured: list[Verdict], spec: ModelSpec, gates: Gates) -> list[dict[s
         default = 55.0 if spec.precision == "fp16" else 40.0
         limits = {"PSNR": default if gates.min_psnr is None else gates.min_psnr}
         limits["PSNR at extremes"] = gates.min_extreme_psnr
+        # A file may be close to its checkpoint because nothing of it is in the precision asked for.
+        limits[f"layers in {spec.precision}"] = MIN_SHARE
         if spec.precision == "int8":
             limits |= dict.fromkeys(FIVE, -gates.max_worse)
     verdicts = []
@@ -91,6 +95,8 @@ def sentence(gate: dict[str, Any], deploy: bool = False) -> str:
             text = f"max difference {255 * value:.0f} grey levels, at most {255 * limit:.0f} allowed"
         else:
             text = f"max difference {value:.2e}, at most {limit:g} allowed"
+    elif name.startswith("layers in"):
+        return f"{value:.0%} of the {name}, at least {limit:.0%} asked for"
     elif name.startswith("PSNR"):
         shown = "infinite" if value is None else f"{value:.1f} dB"
         text = f"lowest {name} {shown}, at least {limit:g} dB asked for"

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -111,7 +112,7 @@ def export(
     if precision != "fp32" and pairs:
         height, width = pairs[0][2].shape[:2]
         pairs = [*pairs, *extreme_pairs(size or (width, height))]
-    facts = {
+    facts: dict[str, Any] = {
         "layers": layer_precisions(built),
         "kept": kept,
         "calibration": f"{int8.source}, {int8.method}" if int8 else "",
@@ -122,6 +123,8 @@ def export(
         receipt = compare(load_backend(trial), reference, pairs, compared_on, gates, **facts)
     spec = replace(spec, receipt=receipt.to_dict())
     save_graph(built, spec, out if receipt.passed else failed_path(out))
+    if receipt.passed:
+        failed_path(out).unlink(missing_ok=True)  # of an earlier attempt
     return spec, receipt
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgefuse.export.calibrate import find_scales, measure
+from edgefuse.export.initializers import drop_unread
 
 __all__ = ["choose_layers", "insert_pairs", "quantizable", "quantize"]
 
@@ -126,10 +127,7 @@ def insert_pairs(graph: onnx.ModelProto, scales: Mapping[str, float], layers: se
         nodes.append(node)
     del graph.graph.node[:]
     graph.graph.node.extend(nodes)
-    used = {name for node in nodes for name in node.input}
-    rest = [t for t in graph.graph.initializer if t.name in used]
-    del graph.graph.initializer[:]
-    graph.graph.initializer.extend(rest)
+    drop_unread(graph.graph)
 
 
 def _int8_weight(graph: onnx.ModelProto, tensor: TensorProto) -> onnx.NodeProto:

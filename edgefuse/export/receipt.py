@@ -16,6 +16,7 @@ from edgefuse.metrics.structure import ssim
 from edgefuse.pairs import pair_folders
 from edgefuse.runtime.backends import Backend
 from edgefuse.runtime.fuser import Fuser, network_input
+from edgefuse.runtime.precision import layer_share
 
 __all__ = ["Pair", "Receipt", "compare", "extreme_pairs", "folder_pairs", "simulated_pairs"]
 
@@ -99,6 +100,8 @@ def compare(
     pairs: Sequence[Pair],
     compared_on: str,
     gates: Gates | None = None,
+    *,
+    layers: dict[str, int] | None = None,
     **facts: Any,
 ) -> Receipt:
     """Run both on every pair and judge by the gates of the file's graph and precision.
@@ -111,7 +114,8 @@ def compare(
         pairs: at least one.
         compared_on: what the pairs are, for the receipt.
         gates: limits; None: the default ones.
-        facts: further values of the receipt, such as `layers`.
+        layers: number of the file's layers by precision; None: not judged.
+        facts: further values of the receipt, such as `kept`.
     """
     if not pairs:
         raise InputError("there are no pairs to compare the file and its checkpoint on")
@@ -136,6 +140,9 @@ def compare(
     if extremes:
         lowest = min(extremes, key=lambda d: d.psnr)
         verdicts.append(Verdict("PSNR at extremes", lowest.psnr, lowest.name))
+    if layers is not None:
+        precision = file.spec.precision
+        verdicts.append(Verdict(f"layers in {precision}", layer_share(layers, precision), ""))
     return Receipt(
         compared_on=compared_on,
         pairs=len(judged),
@@ -145,6 +152,7 @@ def compare(
         ssim=min(d.ssim for d in judged),
         worst=worst.name,
         metrics=metrics,
+        layers=layers or {},
         run_on=file.device,
         gates=judge(verdicts, file.spec, gates or Gates()),
         **facts,

@@ -11,22 +11,19 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from edgefuse.errors import GateError, InputError
+from edgefuse.errors import InputError
 from edgefuse.export.deploy import round_in_floats
 from edgefuse.export.gates import Gates, failed_path
 from edgefuse.export.receipt import Pair, compare
 from edgefuse.files import check_writable, replace_file
-from edgefuse.runtime.sidecar import BuildOptions, Sidecar, sidecar_path, write_sidecar
+from edgefuse.runtime.sidecar import BuildOptions, sidecar_path, write_sidecar
 from edgefuse.runtime.tensorrt import TensorRtBackend
 from edgefuse.runtime.tensorrt_build import Progress, build_engine
 from edgefuse.spec import ModelSpec
 from edgefuse.train.backend import TorchBackend
 from edgefuse.train.checkpoint import load_checkpoint, restore_model
 
-__all__ = ["MIN_SHARE", "casts_outermost", "check_layers", "export_engine", "layer_share", "prove_engine"]
-
-MIN_SHARE = 0.25
-"""Least share of computing layers in the precision that was asked for; sums and statistics stay in float."""
+__all__ = ["casts_outermost", "export_engine", "prove_engine"]
 
 
 def export_engine(
@@ -40,7 +37,7 @@ def export_engine(
     gates: Gates | None = None,
     progress: Progress | None = None,
 ) -> ModelSpec:
-    """Build an engine from an exported ONNX file, see that its precision took, and compare it.
+    """Build an engine from an exported ONNX file, and compare it.
 
     Until it has passed, the engine is `failed_path(out)`, where one that fails remains for inspection.
 
@@ -67,7 +64,7 @@ def export_engine(
         raise InputError(f"cannot write {out}: the suffix must be .engine")
     check_writable(out)
     trial = failed_path(out)
-    check_layers(trial, build_engine(onnx, trial, options, progress))
+    build_engine(onnx, trial, options, progress)
     spec = prove_engine(trial, checkpoint, pairs, compared_on, gates)
     if spec.receipt["passed"]:
         for source, target in ((trial, out), (sidecar_path(trial), sidecar_path(out))):
@@ -104,23 +101,6 @@ def prove_engine(
     spec = replace(backend.spec, receipt=receipt.to_dict())
     write_sidecar(engine, replace(backend.sidecar, spec=spec))
     return spec
-
-
-def layer_share(sidecar: Sidecar) -> float:
-    """Return the share of layers in the file's precision among those of any known one, 0 to 1."""
-    known = {name: count for name, count in sidecar.layers.items() if name != "other"}
-    return known.get(sidecar.spec.precision, 0) / max(1, sum(known.values()))
-
-
-def check_layers(engine: Path, sidecar: Sidecar) -> None:
-    """Raise `GateError` if an engine does not compute in the precision that its graph asks for."""
-    share, precision = layer_share(sidecar), sidecar.spec.precision
-    if precision != "fp32" and share < MIN_SHARE:
-        counts = ", ".join(f"{count} {name}" for name, count in sidecar.layers.items() if count) or "none"
-        raise GateError(
-            f"{precision} did not take in {engine}: {share:.0%} of its layers compute in it, at least "
-            f"{MIN_SHARE:.0%} must (layers: {counts}); see whether the GPU supports {precision}"
-        )
 
 
 def casts_outermost(graph: onnx.ModelProto) -> None:

@@ -95,9 +95,14 @@ def open_session(path: Path, provider: str, session_options: Any, options: Build
 
 
 def provider_in_use(session: Any) -> str:
-    """Return the short name of the provider that a session really runs on first."""
-    name = session.get_providers()[0]
-    return next((short for short, p in PROVIDERS.items() if p.name == name), name)
+    """Return what a session of `open_session` runs on: `cuda`, or `tensorrt, then cuda` for what is left.
+
+    ONNX Runtime lists the CPU last, always; behind a GPU it is forbidden.
+    """
+    first, *others = session.get_providers()
+    names = [first, *(name for name in others if name != PROVIDERS["cpu"].name)]
+    short = {provider.name: short for short, provider in PROVIDERS.items()}
+    return ", then ".join(short.get(name, name) for name in names)
 
 
 def tensorrt_options(path: Path, options: BuildOptions | None = None) -> dict[str, str]:

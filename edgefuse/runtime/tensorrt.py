@@ -126,9 +126,11 @@ class Engine:
         Raises:
             ModelError: other inputs than the engine's.
             InputError: a shape outside the engine's profile.
-            BackendError: TensorRT or CUDA fails.
+            BackendError: TensorRT or CUDA fails, or the engine is closed.
         """
         with self._lock:
+            if not self._free.alive:
+                raise BackendError("the engine is closed: open it again")
             if arrays.keys() != set(self.inputs):
                 raise ModelError(f"the engine takes {self.inputs}, not {list(arrays)}")
             shapes = {name: tuple(arrays[name].shape) for name in self.inputs}
@@ -167,7 +169,8 @@ class Engine:
 
     def close(self) -> None:
         """Free the stream and the buffers; the engine cannot be used any more."""
-        self._free()
+        with self._lock:
+            self._free()
 
 
 class TensorRtBackend:
@@ -182,6 +185,7 @@ class TensorRtBackend:
     Raises:
         BackendError: TensorRT, cuda-python or a GPU is missing, or the build fails.
         ModelError: not a model of ours, or one that may not be rebuilt.
+        GateError: a rebuilt engine does not compute in its graph's precision.
         InputError: a file or cache that cannot be read or written.
     """
 

@@ -10,6 +10,7 @@ import json
 import logging
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from edgefuse.errors import BackendError, InputError, ModelError
 from edgefuse.files import replace_file
 from edgefuse.runtime.engine_cache import cache_folder, writable_folder
 from edgefuse.runtime.onnx_metadata import parse_metadata
+from edgefuse.runtime.precision import check_layers
 from edgefuse.runtime.profiles import Profile, make_profiles
 from edgefuse.runtime.sidecar import BuildOptions, Sidecar, write_sidecar
 from edgefuse.runtime.tensorrt import TensorRtLog, import_tensorrt, this_machine
@@ -39,7 +41,9 @@ DTYPE = re.compile("format|type", re.IGNORECASE)
 def build_engine(
     onnx: Path, out: Path, options: BuildOptions | None = None, progress: Progress | None = None
 ) -> Sidecar:
-    """Build an ONNX file of ours into an engine for this machine, and write it with its sidecar.
+    """Build an ONNX file of ours into an engine for this machine, see that its precision took, and write it.
+
+    Its sidecar has the ONNX file's receipt, marked as such: `of` is that file's name.
 
     Args:
         onnx: file written by `edgefuse export`, its weights inside.
@@ -51,6 +55,7 @@ def build_engine(
         InputError: a file that cannot be read or written, or sizes that do not fit the graph.
         ModelError: an ONNX file that is not ours, or that TensorRT cannot parse.
         BackendError: no TensorRT, no GPU, or no engine within the workspace.
+        GateError: half or int8 was asked for and did not take; nothing is written.
     """
     options = options or BuildOptions()
     try:
@@ -65,6 +70,9 @@ def build_engine(
     timings = writable_folder(cache_folder() / "tensorrt" / machine.slug) / "timing.cache"
     engine, profiles = _build(graph, onnx, spec, options, timings, progress)
     layers = count_precisions(_inspect(engine))
+    check_layers(out, layers, spec.precision)
+    if spec.receipt:  # it tells of kernels that this engine does not have
+        spec = replace(spec, receipt={**spec.receipt, "of": onnx.name})
     replace_file(out, lambda partial: partial.write_bytes(engine))
     sidecar = Sidecar(
         machine=machine,
@@ -143,7 +151,7 @@ def _keep_timings(config: Any, path: Path) -> None:
 
 
 def _monitor(trt: Any, progress: Progress | None) -> Any:
-    """TensorRT's progress, phase by phase; Ctrl-C ends the build instead of tearing through C++."""
+    """TensorRT's progress, phase by phase; Ctrl-C during a report ends the build, not the report."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:

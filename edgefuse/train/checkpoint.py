@@ -84,7 +84,10 @@ def _load_pt(path: Path) -> Checkpoint:
     except Exception as error:  # unpickling raises anything at all on damaged files
         raise ModelError(f"{path} is not a readable checkpoint ({type(error).__name__})") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise ModelError(f"{path} is not a checkpoint written by `edgefuse train`")
+        raise ModelError(
+            f"{path} is not a checkpoint written by `edgefuse train`: for the networks that "
+            "the paper's authors released use `edgefuse import-weights`"
+        )
     del values["format"]
     return _checked(values, path)
 
