@@ -288,6 +288,10 @@ def test_thermal_options_are_those_of_infrared_alone(tmp_path: Path) -> None:
         open_source(text, "vis")
     with pytest.raises(SourceError, match=r"a\.avi.*unknown AGC 'plato'"):
         front_end(text.replace("plateau", "plato"))
+    with pytest.raises(SourceError, match=r"a\.avi.*unknown AGC 'plato'"):
+        open_source(text.replace("plateau", "plato"), "ir")
+    with pytest.raises(SourceError, match="window '9-x' is not LOW-HIGH"):
+        open_source("rtsp://h/ir#window=9-x", "ir")
 
 
 @pytest.mark.parametrize(

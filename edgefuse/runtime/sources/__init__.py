@@ -51,6 +51,9 @@ def open_source(text: str, role: Role, realtime: bool = False) -> Source:
         role: which of the two cameras it is to be.
         realtime: play a recording at its own rate, as its option `realtime=1` does.
 
+    An infrared source's `agc`, `polarity` and `window` are only checked: its frames stay as they are, and
+    `front_end` makes 8-bit pictures of them.
+
     Raises:
         LostError: it is not there now.
         SourceError: it cannot be opened; the message says why. Nothing stays open.
@@ -84,10 +87,13 @@ def front_end(text: str) -> ThermalFrontEnd:
     Raises:
         SourceError: one of them cannot be used.
     """
-    spec = Spec.parse(text)
+    return ThermalFrontEnd(_thermal(Spec.parse(text)))
+
+
+def _thermal(spec: Spec) -> ThermalConfig:
     thermal, _ = spec.split(THERMAL)
     try:
-        return ThermalFrontEnd(ThermalConfig.from_options(thermal.options))
+        return ThermalConfig.from_options(thermal.options)
     except InputError as error:
         raise SourceError(f"{spec.name}: {error}") from None
 
@@ -95,6 +101,7 @@ def front_end(text: str) -> ThermalFrontEnd:
 def _without_common_options(spec: Spec, role: Role) -> tuple[Spec, bool]:
     """Return the specification with the options of its kind alone, and whether `realtime` was asked for."""
     if role == "ir":
+        _thermal(spec)
         _, spec = spec.split(THERMAL)
     common, spec = spec.split(["realtime"])
     return spec, bool(common.read_options({"realtime": yes_or_no}).get("realtime"))
