@@ -1,14 +1,17 @@
 import os
 import threading
 import time
+from io import StringIO
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import pytest
+from rich.console import Console
 
-from edgefuse.errors import InputError, SourceError
+from edgefuse.cli.record import _print_result
+from edgefuse.errors import InputError, LostError, SourceError
 from edgefuse.runtime.config import Stop
 from edgefuse.runtime.live import run
 from edgefuse.runtime.lossless import LosslessVideo, kind_of
@@ -16,6 +19,7 @@ from edgefuse.runtime.recording import record
 from edgefuse.runtime.sources import front_end, open_source
 from edgefuse.runtime.sources.recording import part_name
 from edgefuse.runtime.sources.timesheet import STARTED_TAG, read_timesheet, timesheet_path
+from edgefuse.runtime.supervise import Connection
 from tests.recorded import TAGS, ListSource, check_account, frames_of, images
 
 
@@ -113,6 +117,24 @@ def test_it_ends_when_it_is_told_or_a_live_source_fails(tmp_path: Path) -> None:
     result = record({"ir": failing, "vis": vis}, tmp_path / "b")
     assert result[0].error == "the cable is out"
     assert result[0].written == 3
+
+
+def test_a_camera_that_is_lost_for_good_counts_as_lost(tmp_path: Path) -> None:
+    first = [ListSource(images("grey", 5), True, error=LostError("the cable is out"))]
+
+    def open_camera() -> ListSource:
+        if not first:
+            raise LostError("there is no camera")
+        return first.pop()
+
+    vis = ListSource(images("grey", 99), True)
+    result = record({"ir": Connection("cam", open_camera), "vis": vis}, tmp_path, duration=0.6)
+    assert [(camera.losses, camera.reconnects) for camera in result] == [(1, 0), (0, 0)]
+    console = Console(file=StringIO(), width=200)
+    _print_result(result, "end", console)
+    assert isinstance(console.file, StringIO)
+    rows = [line.split("│") for line in console.file.getvalue().splitlines() if "│" in line]
+    assert [row[7].strip() for row in rows] == ["1", "0"]
 
 
 def test_a_full_disk_ends_it_with_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,7 +101,7 @@ def _print_result(result: "tuple[RecordedCamera, RecordedCamera]", ended: str, c
         table.add_column(column, justify="right")
     for camera in result:
         folder = str(camera.files[0].parent) if camera.files else "none"
-        counts = (len(camera.files), camera.written, camera.dropped, camera.failed, camera.reconnects)
+        counts = (len(camera.files), camera.written, camera.dropped, camera.failed, camera.losses)
         size = f"{camera.size / 1e6:.1f}"
         table.add_row(escape(camera.name), escape(folder), *map(str, counts), size)
     console.print(table)

@@ -37,7 +37,10 @@ class RecordedCamera:
     """Lost inside the source, or because disk or processor were too slow."""
     failed: int
     """Not pictures that can be kept without loss."""
+    losses: int
+    """How often the camera was lost."""
     reconnects: int
+    """How often it was opened again."""
     size: int
     """Bytes of the videos, those included that were removed to make room."""
     error: str | None
@@ -129,6 +132,7 @@ class Track:
             self.written,
             self.dropped,
             self.failed,
+            self.supervisor.health.losses,
             self.supervisor.health.reconnects,
             self._parts.size,
             self.error,
