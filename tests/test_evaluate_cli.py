@@ -1,6 +1,10 @@
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,8 +12,10 @@ import pytest
 
 from edgefuse.cli import main
 from edgefuse.degrade import DEGRADATIONS
-from edgefuse.images import write_image
+from edgefuse.evaluate.candidates import read_grey
+from edgefuse.images import read_image, write_image
 from edgefuse.metrics import METRICS
+from edgefuse.metrics import grey as as_grey
 
 STEMS = ["f1", "f2"]
 
@@ -99,6 +105,7 @@ def test_bad_pairs_are_listed_and_fail_unless_skipped(run):
         (["--csv", "ir"], "it is a folder"),
         (["--limit", "0"], "limit is 0"),
         (["--metrics", ","], "no metric is named"),
+        (["--metrics", "EN,Flicker"], "add --video"),
         (["--json", "e", "--csv", "./e"], "two kinds of results"),
         (["--jobs", "0"], "jobs is 0"),
         (["--model", "ir"], "ir is a folder"),
@@ -134,6 +141,87 @@ def test_names_of_metrics_in_any_case_and_all(run):
     columns = heads.replace("↑", "").split()
     assert columns[:3] == ["PSNR", "EN", "MI"]
     assert sorted(columns) == sorted([*METRICS, "Target"])
+
+
+def test_what_is_always_shown_may_be_named(run):
+    heads = run("--model", "maximum", "--no-trivial", "--metrics", "EN,target,flicker", "--video")[1]
+    assert heads.splitlines()[1].split() == ["EN", "↑", "Target", "↑", "Flicker", "↓"]
+    heads = run("--model", "maximum", "--no-trivial", "--metrics", "Target")[1]
+    assert heads.splitlines()[1].split() == ["Target", "↑"]
+
+
+def test_every_bad_pair_is_listed(run):
+    for k in range(20):
+        write_image(f"ir/only{k}.png", np.zeros((20, 20), np.uint8))
+    _, out, err = run("--model", "maximum", "--no-trivial")
+    assert err.count("no visible image") == 20
+    assert "passed over" not in out
+    status, out, err = run("--model", "maximum", "--no-trivial", "--limit", "2", "--html", "e.html")
+    assert (status, err) == (0, "")
+    assert "passed over 20 stems that lack a counterpart" in out
+    assert "passed over 20 stems" in Path("e.html").read_text()
+
+
+def test_empty_columns_say_why(run):
+    for stem in STEMS:
+        write_image(f"ir/{stem}.png", np.full((75, 101), 90, np.uint8))
+    args = ("--model", "maximum", "--no-trivial", "--metrics", "EN", "--video")
+    assert "Target is – because no infrared image" in run(*args)[1]
+    rng = np.random.default_rng(0)
+    for side in ("ir", "vis"):
+        for stem in STEMS:  # two cuts
+            image = cv2.resize(rng.integers(0, 256, (6, 8), dtype=np.uint8), (101, 75))
+            write_image(f"{side}/{stem}.png", image)
+    assert "Flicker is – because less than a quarter" in run(*args)[1]
+
+
+def test_sixteen_bits(run):
+    grey = as_grey(read_image("vis/f1.png"))
+    for stem in STEMS:
+        vis = read_image(f"vis/{stem}.png")
+        write_image(f"vis/{stem}.png", vis.astype(np.uint16) * 257)
+        assert np.array_equal(read_grey(Path(f"vis/{stem}.png")), as_grey(vis))
+        write_image(f"ir/{stem}.png", grey.astype(np.uint16) * 20 + 7000)
+    args = ("--model", "maximum", "--no-trivial")
+    assert run(*args)[0] == 0
+    status, _, err = run(*args, "--video")
+    assert status == 1
+    assert "has 16 bits" in err
+    assert "one scale" in err
+
+
+def test_workers_are_as_many_as_cores_that_may_be_used():
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+    code += "from edgefuse.cli.evaluate import _cores; print(_cores())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"
+
+
+def test_an_interrupt_ends_the_workers_without_tracebacks(tmp_path, pair):
+    for name, image in (("ir", pair[0]), ("vis", pair[1])):
+        (tmp_path / name).mkdir()
+        for k in range(400):
+            write_image(tmp_path / name / f"{k}.png", image)
+    code = "from edgefuse.cli import main; main()"
+    args = ("evaluate", "--ir", "ir", "--vis", "vis", "--model", "maximum", "--no-trivial", "--jobs", "2")
+    command = [sys.executable, "-c", code, *args, "--metrics", "all", "--robust"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while len(_workers(process.pid)) < 2:
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, while the workers still import
+    _, err = process.communicate(timeout=60)
+    assert process.returncode not in (0, 70)
+    assert len(err.splitlines()) == 1, err
+    assert "stopped" in err
+
+
+def _workers(parent):
+    """Processes that the pool has spawned."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def test_weaker_sources_stand_in_every_table(run):

@@ -1,6 +1,7 @@
 """`edgefuse evaluate`."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from edgefuse.errors import InputError
+from edgefuse.errors import EdgefuseError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from edgefuse.evaluate.tables import Titled
 
 __all__ = ["evaluate"]
-
-SHOWN = 10
 
 
 def evaluate(
@@ -41,7 +40,7 @@ def evaluate(
     ),
     video: bool = typer.Option(False, "--video", help="The pairs are numbered frames: measure flicker."),
     skip_bad: bool = typer.Option(False, "--skip-bad", help="Exit with 0 although pairs were left out."),
-    jobs: int | None = typer.Option(None, help="Worker processes.", show_default="one a core"),
+    jobs: int | None = typer.Option(None, help="Worker processes.", show_default="one a core it may use"),
     robust: bool = typer.Option(False, "--robust", help="Also fuse noisy, blurred, shifted … sources."),
     compare: tuple[str, str] | None = typer.Option(
         None, help="Two models, folders or trivial fusions: B minus A, with confidence.", metavar="A B"
@@ -66,18 +65,7 @@ def evaluate(
     _check_targets(json, csv, html)
     candidates, compared = _candidates(model, fused, trivial, compare)
     stdout, stderr = Console(), Console(stderr=True)
-    columns = (TextColumn("Scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
-        task = bar.add_task("", total=None)
-        result = run(
-            ir,
-            vis,
-            candidates,
-            settings,
-            limit=limit,
-            jobs=jobs or os.cpu_count() or 1,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    result = _scored(stderr, partial(run, ir, vis, candidates, settings, limit=limit, jobs=jobs or _cores()))
     comparison = run_comparison(result, *compared) if compared else None
     _print_all(stdout, lambda stacked: [summary_table(result, stacked)])
     _print_all(stdout, lambda stacked: robust_tables(result, stacked))
@@ -95,6 +83,24 @@ def evaluate(
         _list_problems(stderr, result)
         if not skip_bad:
             raise typer.Exit(1)
+
+
+def _scored(console: Console, run: "Callable[..., Evaluation]") -> "Evaluation":
+    """Evaluate under a progress bar."""
+    columns = (TextColumn("Scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        try:
+            return run(progress=lambda done, total: bar.update(task, completed=done, total=total))
+        except KeyboardInterrupt:
+            raise EdgefuseError("stopped before all pairs were scored, nothing is written") from None
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on Windows or macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -158,7 +164,5 @@ def _candidates(
 
 def _list_problems(console: Console, result: "Evaluation") -> None:
     console.print(f"[yellow]Left out: {len(result.problems)} of the stems[/]")
-    for problem in result.problems[:SHOWN]:
+    for problem in result.problems:
         console.print(f"  {escape(problem.stem)}: {escape(problem.reason)}", highlight=False, soft_wrap=True)
-    if len(result.problems) > SHOWN:
-        console.print(f"  and {len(result.problems) - SHOWN} more")

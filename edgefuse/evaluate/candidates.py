@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgefuse.errors import InputError
 from edgefuse.evaluate.trivial import TRIVIAL, UNROUNDED
-from edgefuse.images import Image, as_infrared, as_visible, luma, read_image
+from edgefuse.images import Image, as_visible, infrared_to_uint8, read_image
 from edgefuse.metrics import grey
 from edgefuse.pairs import images_by_stem
 from edgefuse.weights import shipped
@@ -68,12 +68,26 @@ class Candidate:
         return read
 
 
-def read_grey(path: Path, infrared: bool = False) -> Image:
-    """Read an image file as the metrics see it: uint8 `[H, W]`, colour as its rounded luma."""
+def read_grey(path: Path, infrared: bool = False, video: bool = False) -> Image:
+    """Read an image file as the metrics see it: uint8 `[H, W]`, colour as its rounded luma.
+
+    Args:
+        path: the file. 16 bits are scaled by 1/257, those of an infrared image as `infrared_to_uint8` does.
+        infrared: it is an infrared image.
+        video: and a frame of a video.
+
+    Raises:
+        InputError: not an image, or a 16-bit infrared frame of a video.
+    """
     image = read_image(path)
-    if image.dtype != "uint8":
-        return as_infrared(image) if infrared else luma(as_visible(image))
-    return grey(image)
+    if image.dtype == np.uint8 or not infrared:
+        return grey(as_visible(image))
+    if video:
+        raise InputError(
+            f"{path} has 16 bits, which are scaled for each frame by itself, and that flickers: convert the "
+            "whole video to 8 bits with one scale first"
+        )
+    return grey(infrared_to_uint8(image))
 
 
 def trivial(name: str) -> Candidate:

@@ -31,11 +31,12 @@ class Settings:
     """What is measured.
 
     Raises:
-        InputError: unknown protocol or metric.
+        InputError: unknown protocol or metric, or flicker without a video.
     """
 
     protocol: str = "field"
     metrics: tuple[str, ...] = FIVE
+    """Target stands beside them in any case, and Flicker if it is a video."""
     video: bool = False
     """The pairs are consecutive frames: also measure flicker."""
     robust: bool = False
@@ -43,7 +44,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         named_protocol(self.protocol)
-        object.__setattr__(self, "metrics", tuple(named_metrics(self.metrics)))
+        extra = {name for name in self.metrics if name.lower() in (TARGET.name.lower(), FLICKER.name.lower())}
+        if not self.video and FLICKER.name.lower() in map(str.lower, extra):
+            raise InputError(f"{FLICKER.name} is measured between the frames of a video: add --video")
+        metrics = [name for name in self.metrics if name not in extra]
+        object.__setattr__(self, "metrics", tuple(named_metrics(metrics)) if metrics or not extra else ())
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -114,7 +119,8 @@ class PairScorer:
         )
 
     def _columns(self, scorer: FusionScorer, fused: Fused) -> dict[str, Parts]:
-        columns = scorer.parts(fused, self.settings.metrics)
+        metrics = self.settings.metrics
+        columns = scorer.parts(fused, metrics) if metrics else {}
         kept = scorer.target(fused)
         return columns if kept is None else {**columns, TARGET.name: Parts(kept)}
 
@@ -131,7 +137,7 @@ class PairScorer:
         return scores
 
     def _frame(self, task: PairTask) -> _Frame:
-        ir, vis = read_grey(task.ir, infrared=True), read_grey(task.vis)
+        ir, vis = read_grey(task.ir, infrared=True, video=self.settings.video), read_grey(task.vis)
         if ir.shape != vis.shape:
             raise InputError(
                 f"the infrared image is {size_of(ir)} and the visible one {size_of(vis)}; "

@@ -12,7 +12,7 @@ from edgefuse.evaluate.pair import PairScores
 from edgefuse.evaluate.pictures import extremes, picture_rows, ranked_by
 from edgefuse.evaluate.run import Evaluation
 from edgefuse.evaluate.summary import best, judging, places, summarise, summarise_degraded
-from edgefuse.evaluate.tables import counted, resampling
+from edgefuse.evaluate.tables import counted, notes, resampling
 from edgefuse.files import replace_file
 from edgefuse.metrics import MEASURES, PROTOCOLS
 
@@ -61,7 +61,7 @@ def _summary(evaluation: Evaluation) -> str:
         rows.append([escape(name), *cells])
     return (
         "<p>Means over the pairs; the small number is that of the source which is served worse. The best of "
-        "each is marked.</p>"
+        f"each is marked. {escape(' '.join(notes(evaluation)))}</p>"
         f"{table([heading(column) for column in columns], rows)}"
     )
 

@@ -10,13 +10,14 @@ from edgefuse.degrade import DEGRADATIONS
 from edgefuse.evaluate.compare import FEWEST, Comparison
 from edgefuse.evaluate.run import Evaluation
 from edgefuse.evaluate.summary import Mean, best, judging, places, summarise, summarise_degraded
-from edgefuse.metrics import MEASURES, PROTOCOLS
+from edgefuse.metrics import FLICKER, MEASURES, PROTOCOLS, TARGET
 
 __all__ = [
     "Titled",
     "compare_table",
     "counted",
     "degradations",
+    "notes",
     "resampling",
     "robust_tables",
     "summary_table",
@@ -53,13 +54,34 @@ def summary_table(evaluation: Evaluation, stacked: bool = False) -> Titled:
         f"protocol [bold]{settings.protocol}[/]",
         table,
         f"{PROTOCOLS[settings.protocol].summary}. Means over the pairs; "
-        "the second number is that of the weaker source.",
+        + " ".join(["the second number is that of the weaker source.", *notes(evaluation)]),
     )
 
 
 def counted(evaluation: Evaluation) -> str:
     """Return how many pairs were scored, in words."""
     return f"{len(evaluation.pairs)} pair{'s' * (len(evaluation.pairs) != 1)}"
+
+
+def notes(evaluation: Evaluation) -> list[str]:
+    """Return sentences on what a table of the means does not show: empty columns and what was passed over."""
+    found = []
+    defined = {c for pair in evaluation.pairs for row in pair.scores.values() for c in row}
+    if TARGET.name not in defined:
+        found.append(f"{TARGET.name} is – because no infrared image has a thermal target.")
+    if evaluation.settings.video and FLICKER.name not in defined:
+        scored = {pair.stem for pair in evaluation.pairs}
+        follows = any(pair.before in scored for pair in evaluation.pairs)
+        why = (
+            "less than a quarter of every frame is at rest"
+            if follows
+            else "no two frames in a row were scored"
+        )
+        found.append(f"{FLICKER.name} is – because {why}.")
+    if count := evaluation.passed_over:
+        what = "1 stem that lacks" if count == 1 else f"{count} stems that lack"
+        found.append(f"The limit passed over {what} a counterpart in some folder.")
+    return found
 
 
 def robust_tables(evaluation: Evaluation, stacked: bool = False) -> list[Titled]:
