@@ -309,19 +309,34 @@ def test_progress_is_told() -> None:
 
 
 def test_capture_fusion_and_output_overlap() -> None:
-    """Three stages of 10 ms each: in turn 30 ms a frame, overlapped 10."""
+    """The first picture is being written, the second fused and the third read, all at once."""
+    meeting = threading.Barrier(4)
+    met: list[str] = []
 
-    class Slow(FakeSource):
+    def meet(who: str) -> None:
+        meeting.wait(20)  # raises if one of the others never comes
+        met.append(who)
+
+    class Meeting(FakeSource):
         def read(self) -> Frame | None:
-            time.sleep(0.01)
+            if self.next == 2:
+                meet("capture")
             return super().read()
 
-    def slow(ir: Image, vis: Image) -> Image:
-        time.sleep(0.01)
+    class MeetingSink(ListSink):
+        def write(self, frame: FusedFrame) -> None:
+            if not self.frames:
+                meet("output")
+            super().write(frame)
+
+    def fuse(ir: Image, vis: Image) -> Image:
+        if vis[0, 0] == 1:
+            meet("fusion")
         return vis.copy()
 
-    report = run(Slow(30), Slow(30), slow, [ListSink(seconds=0.01)])
-    assert report.seconds < 30 * 0.02
+    report = run(Meeting(3), Meeting(3), fuse, [MeetingSink()])
+    assert report.error is None
+    assert sorted(met) == ["capture", "capture", "fusion", "output"]
 
 
 # --- timing
