@@ -182,7 +182,8 @@ def test_a_video_in_parts(tmp_path: Path, folders: tuple[str, str], mean_model: 
         ({"--vis": "cam97?gain=nan", "--on-loss": "stop"}, SourceError, "option gain: 'nan' is outside"),
         ({"--vis": "cam97?gain=1e99", "--on-loss": "stop"}, SourceError, "option gain: '1e99' is outside"),
         ({"--quality": "0"}, InputError, "quality is 0"),
-        ({"--segment": "2", "--out": "frames/"}, InputError, "segments and a largest size are for videos"),
+        ({"--segment": "2", "--out": "frames/"}, InputError, "a codec and segments are for videos"),
+        ({"--max-size": "2", "--out": "-"}, InputError, "a largest size is for files"),
     ],
 )
 def test_wrong_input_gets_one_sentence(

@@ -16,6 +16,7 @@ from edgefuse.runtime.compose import side_by_side
 from edgefuse.runtime.sinks import (
     FusedFrame,
     ImageSequence,
+    SinkFullError,
     SinkWriter,
     Still,
     VideoOut,
@@ -198,6 +199,24 @@ def test_an_image_sequence_does_not_mix_with_older_images(tmp_path: Path) -> Non
     (tmp_path / "old.png").touch()
     with pytest.raises(InputError, match="already has images"):
         ImageSequence(tmp_path)
+
+
+def test_an_image_sequence_ends_at_its_largest_size(tmp_path: Path) -> None:
+    sink = open_output(f"{tmp_path}/frames/", None, max_size=10**6)
+    with pytest.raises(SinkFullError, match="largest size of 1 MB"):  # noqa: PT012
+        for n in range(20):
+            sink.write(noise(n))
+    sizes = [path.stat().st_size for path in (tmp_path / "frames").iterdir()]
+    assert 10**6 - 2 * max(sizes) < sum(sizes) <= 10**6
+
+
+def test_an_image_sequence_leaves_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sink = ImageSequence(tmp_path / "frames")
+    sink.write(shot(0))
+    monkeypatch.setattr("edgefuse.runtime.sinks.budget.RESERVE", 2**62)
+    with pytest.raises(InputError, match="frames: the disk is full"):
+        sink.write(shot(1))
+    assert os.listdir(tmp_path / "frames") == ["000000.png"]
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

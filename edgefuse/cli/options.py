@@ -56,8 +56,8 @@ MaxSize: TypeAlias = Annotated[
         "--max-size",
         metavar="MB",
         rich_help_panel=OUTPUTS,
-        help="Millions of bytes of all the video: with --segment the oldest parts are removed, without it "
-        "the video ends.",
+        help="Millions of bytes of all the files: with --segment the oldest parts are removed, without it "
+        "the output ends.",
     ),
 ]
 

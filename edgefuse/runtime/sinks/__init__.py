@@ -44,7 +44,8 @@ def open_output(
 
     Args:
         out: `-` for raw frames on standard output; a folder ends in / or has no suffix; else a video.
-        fps, triptych, codec, segment, max_size: see `VideoOut`; the last three are for videos only.
+        fps, triptych, codec, segment, max_size: see `VideoOut`; codec and segment are for videos only,
+            and raw frames have no largest size either.
 
     Raises:
         InputError: it cannot be written to; the message says why.
@@ -55,6 +56,10 @@ def open_output(
     folder = out.endswith("/") or path.is_dir() or not path.suffix
     if not folder:
         return VideoOut(path, fps, triptych, codec=codec, segment=segment, max_size=max_size)
-    if codec is not None or segment is not None or max_size is not None:
-        raise InputError(f"a codec, segments and a largest size are for videos, and {out} is none")
-    return RawOut(triptych=triptych) if out == "-" else ImageSequence(path, triptych)
+    if codec is not None or segment is not None:
+        raise InputError(f"a codec and segments are for videos, and {out} is none")
+    if out != "-":
+        return ImageSequence(path, triptych, max_size=max_size)
+    if max_size is not None:
+        raise InputError("a largest size is for files, and raw frames on standard output are none")
+    return RawOut(triptych=triptych)

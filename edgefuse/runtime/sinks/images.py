@@ -6,6 +6,7 @@ from edgefuse.errors import InputError
 from edgefuse.images import IMAGE_SUFFIXES, write_image
 from edgefuse.runtime.compose import side_by_side
 from edgefuse.runtime.sinks.base import FusedFrame, Sink
+from edgefuse.runtime.sinks.budget import Budget, check_disk, check_limits
 from edgefuse.runtime.sinks.video import check_folder
 
 __all__ = ["ImageSequence", "Still"]
@@ -14,15 +15,23 @@ __all__ = ["ImageSequence", "Still"]
 class ImageSequence(Sink):
     """Writes every frame as `000000.png`, `000001.png` … into a folder, which is made if needed.
 
+    Args:
+        folder: must have no images in it.
+        triptych: write infrared | visible | fused in place of the fused picture alone.
+        max_size: bytes of all files, at which the output ends; None: no limit.
+
     Raises:
-        InputError: the folder cannot be made, or has images in it already.
+        InputError: the folder cannot be made, or has images in it already, or a size that is too small.
     """
 
     in_main_thread = False
 
-    def __init__(self, folder: str | Path, triptych: bool = False) -> None:
+    def __init__(self, folder: str | Path, triptych: bool = False, *, max_size: int | None = None) -> None:
+        check_limits(None, max_size)
         self.name = str(folder)
         self._folder, self._triptych = Path(folder), triptych
+        self._budget = Budget(self.name, max_size, ring=False)
+        self._size = self._largest = 0  # bytes: of all files, of one
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -31,9 +40,20 @@ class ImageSequence(Sink):
             raise InputError(f"{folder} already has images in it: give an empty or a new folder")
 
     def write(self, frame: FusedFrame) -> None:
-        """Write one file."""
+        """Write one file.
+
+        Raises:
+            InputError: the disk is full.
+            SinkFullError: `max_size` is reached.
+        """
+        check_disk(self._folder, self.name)
+        self._budget.make_room(self._size + self._largest)
         image = side_by_side(frame.ir, frame.vis, frame.fused) if self._triptych else frame.fused
-        write_image(self._folder / f"{frame.index:06d}.png", image)
+        path = self._folder / f"{frame.index:06d}.png"
+        write_image(path, image)
+        size = path.stat().st_size
+        self._size += size
+        self._largest = max(self._largest, size)
 
     def close(self) -> None:
         """Every file is complete already."""
