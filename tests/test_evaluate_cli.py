@@ -219,9 +219,10 @@ def test_an_interrupt_ends_the_workers_without_tracebacks(tmp_path, pair):
 
 
 def _workers(parent):
-    """Processes that the pool has spawned."""
+    """Processes of the pool that have begun to import."""
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    spawned = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [pid for pid in spawned if "numpy" in Path(f"/proc/{pid}/maps").read_text()]
 
 
 def test_weaker_sources_stand_in_every_table(run):
