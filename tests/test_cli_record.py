@@ -69,6 +69,16 @@ def test_segments_and_a_size_from_the_command_line(tmp_path: Path) -> None:
     assert {int(stamp) for stamp in stamps} >= {1, 2}
 
 
+@pytest.mark.parametrize("agc", ["plateau", "plato"])
+def test_an_agc_is_said_to_be_for_the_replay(tmp_path: Path, agc: str) -> None:
+    sources = ("--ir", f"sim?size=64x48&frames=3&agc={agc}", "--vis", "sim?size=64x48&frames=3")
+    with start_command(*sources, "--out", str(tmp_path / "r")) as process:
+        output, errors = process.communicate(timeout=40)
+    assert (b"give agc, polarity and window to its replay" in output) == (agc == "plateau")
+    assert (b"unknown AGC 'plato'" in errors) == (agc == "plato")
+    assert process.returncode == (agc == "plato"), errors
+
+
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash sets the limit")
 def test_a_disk_that_refuses_is_said_and_keeps_what_was_written(tmp_path: Path) -> None:
     """A limit on the size of files does to a process what a full disk does."""
