@@ -118,7 +118,7 @@ WRONG = {
             ["fuse", *BOTH, "--out", "o", "--model", "zero.onnx"],
             "zero.onnx is not a model",
         ),
-        (["export", "text.onnx"], "text.onnx is not a readable checkpoint"),
+        (["export", "text.onnx"], "text.onnx is an exported file"),
     ],
     "options that do not go together": [
         (["fuse", "--ir", "ir", "--vis", "vis/b.png", *ONE], "two images or two folders"),
