@@ -1,9 +1,12 @@
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import settings
+
+from edgefuse.cli import main
 
 # The same examples on every run, and no clock: the machine may be busy.
 settings.register_profile("project", derandomize=True, deadline=None, database=None)
@@ -39,3 +42,30 @@ def pair() -> tuple[np.ndarray, np.ndarray]:
     base = 90 + 60 * ((x // 9 + y // 11) % 2) + rng.normal(0, 4, x.shape)
     vis = np.stack((base * 0.7, base, base * 1.1), -1).clip(0, 255)
     return ir.astype(np.uint8), vis.astype(np.uint8)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run the command line in an empty folder; return its exit status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["edgefuse", *map(str, args)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        output = capsys.readouterr()
+        return caught.value.code or 0, output.out, output.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Let torch use one thread: on images as small as a test's, threads only wait for one another."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -6,24 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edgefuse.cli import COMMANDS, main
+from edgefuse.cli import COMMANDS
 from edgefuse.images import read_image, write_image
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Run the command line in an empty folder; return its exit status, output and errors."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "300")
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["edgefuse", *map(str, args)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        output = capsys.readouterr()
-        return caught.value.code or 0, output.out, output.err
-
-    return call
 
 
 @pytest.fixture

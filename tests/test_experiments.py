@@ -3,7 +3,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from edgefuse.errors import InputError
 from edgefuse.images import read_image, write_image
@@ -15,13 +14,7 @@ from edgefuse.train.experiments.run import Experiment, reproduce
 from edgefuse.train.experiments.tables import improvement
 from edgefuse.train.record import FIVE
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

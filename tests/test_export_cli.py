@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,29 +9,12 @@ import onnx
 import pytest
 import torch
 
-from edgefuse.cli import main
 from edgefuse.export.receipt import simulated_pairs
 from edgefuse.images import write_image
 from edgefuse.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_weights
 from edgefuse.weights import checkpoint_file, model_file
 
 SMALL = ("--size", "32x32")
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Run the command line in a folder of odd files; return its exit status, output and errors."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "300")
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["edgefuse", *map(str, args)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        output = capsys.readouterr()
-        return caught.value.code or 0, output.out, output.err
-
-    return call
 
 
 @pytest.fixture(scope="module")

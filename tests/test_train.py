@@ -21,14 +21,7 @@ from edgefuse.train.pairing import Pairing
 from edgefuse.train.parallel import Team
 from edgefuse.train.precision import resolve_precision
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """On images as small as these, threads only wait for one another."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
