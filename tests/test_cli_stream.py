@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 from edgefuse.cli.stream import print_report, stream
 from edgefuse.errors import EdgefuseError, InputError, ModelError, SourceError
-from edgefuse.images import read_image
+from edgefuse.images import read_image, write_image
 from edgefuse.runtime.opencv_video import open_writer
 from edgefuse.runtime.report import Report, SourceReport
 from edgefuse.runtime.sources import safe_name
@@ -88,6 +88,21 @@ def test_folders_become_images_and_a_table(tmp_path: Path, folders: tuple[str, s
     assert "end of" in result.output
     assert "skew, ms: <1 100.0%" in result.output
     assert "age of ir, ms:" in result.output
+
+
+def test_a_dull_picture_is_stretched_if_asked_for(tmp_path: Path, mean_model: str) -> None:
+    dull = np.tile(np.arange(100, 164, dtype=np.uint8), (48, 1))
+    for name in ("ir", "vis"):
+        (tmp_path / name).mkdir()
+        write_image(tmp_path / name / "0.png", dull)
+    ranges = []
+    for contrast in ("off", "auto"):
+        frames = ("--ir", tmp_path / "ir", "--vis", tmp_path / "vis", "--out", tmp_path / contrast)
+        assert run(*frames, "--model", mean_model, "--contrast", contrast).exit_code == 0
+        (file,) = (tmp_path / contrast).iterdir()
+        ranges.append(int(np.ptp(read_image(file))))
+    assert ranges[0] == 63
+    assert 120 <= ranges[1] <= 127
 
 
 def test_the_skew_of_recordings_is_that_of_their_times(folders: tuple[str, str], mean_model: str) -> None:

@@ -96,6 +96,12 @@ def stream(
         rich_help_panel=FUSION,
         help="Score every K-th fused frame in the background.",
     ),
+    contrast: Literal["off", "auto"] = typer.Option(
+        "off",
+        "--contrast",
+        rich_help_panel=FUSION,
+        help="auto: stretch the fused picture to the full range of grey, slowly, without flicker.",
+    ),
     model: str = typer.Option(
         DEFAULT_MODEL,
         "--model",
@@ -143,6 +149,7 @@ def stream(
 
     share_arenas()
     from edgefuse.runtime import live, sinks
+    from edgefuse.runtime.contrast import stretched
     from edgefuse.runtime.fuser import Fuser
     from edgefuse.runtime.sources import front_end
 
@@ -181,7 +188,7 @@ def stream(
                 report = live.run(
                     ir_camera,
                     vis_camera,
-                    fuser,
+                    stretched(fuser) if contrast == "auto" else fuser,
                     outputs,
                     config,
                     stop=stop,
