@@ -1,95 +1,81 @@
-"""All networks in all precisions on both engines; and the published ones beside a naive export of them.
+"""All networks in all precisions on both engines; deploy graphs, and naive exports, beside ours by turns.
 
-    make bench-models    # about half an hour; writes docs/benchmarks.md and docs/benchmarks.json
+    make bench-models    # about a quarter of an hour; writes docs/benchmarks.md and docs/benchmarks.json
 
-The weights are random: the time does not depend on them. Nor does it on the steps between the levels of the
-int8 files, in which every convolution is in int8; a file of `edgefuse export --int8` may keep some in float.
+`nano` has its shipped weights, the others random ones: a convolution takes as long with any.
 """
 
-import contextlib
-import io
 import time
-import warnings
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import onnx
 import pytest
-import torch
-from torch import nn
 
-from bench.plain_networks import plain
-from edgefuse.export.graph import build_graph, make_spec
-from edgefuse.export.quantize import insert_pairs, quantizable
-from edgefuse.runtime.backends import ENGINES, Backend
-from edgefuse.train.checkpoint import Checkpoint
-from edgefuse.train.models import build_model
+from bench.graphs import built, frame, naive
+from edgefuse.runtime.backends import ENGINES, Backend, OnnxRuntimeBackend
+from edgefuse.runtime.timing import percentiles
 
-Measure: TypeAlias = Callable[[Callable[[], Any]], None]
+Work: TypeAlias = Callable[[], Any]
+Open: TypeAlias = Callable[..., Backend]
 MODELS = ("nano", "cnn", "transformer")
 """`gan` is not measured: its network is the `cnn`."""
 PRECISIONS = ("fp32", "fp16", "int8")
 RUN_ON = ("onnxruntime", "openvino")
 SIZES = ((640, 480), (1280, 1024))
+SIZE = SIZES[0]
 THREADS = (1, 2)
-ROUNDS = 5
-"""Of a naive export and ours, by turns."""
 
-
-@cache
-def built(model: str, size: tuple[int, int], precision: str = "fp32", *, naive: bool = False) -> bytes:
-    """Return the file of a core graph, with random weights."""
-    torch.manual_seed(0)
-    network = build_model(model).eval()
-    spec = make_spec(Checkpoint(model, {}, 0, {}), network, size, precision)
-    if naive:
-        graph = _naive(plain(network), size)
-    else:
-        graph = build_graph(network, spec, _all_in_int8 if precision == "int8" else None)
-    onnx.helper.set_model_props(graph, spec.to_metadata())
-    content: bytes = graph.SerializeToString()
-    return content
-
-
-def _naive(network: nn.Module, size: tuple[int, int]) -> onnx.ModelProto:
-    """Export as torch does if it is told nothing more."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            network,
-            (torch.from_numpy(frame(size)),),
-            dynamo=True,
-            input_names=["sources"],
-            output_names=["fused"],
-        )
-    assert program is not None
-    graph: onnx.ModelProto = program.model_proto
-    return graph
-
-
-def _all_in_int8(graph: onnx.ModelProto, peak: int) -> None:
-    layers = quantizable(graph)
-    insert_pairs(graph, {layer.input[0]: peak / 32 for layer in layers}, {layer.name for layer in layers})
+SECONDS = 3.0  # of measuring, per case
+ROUNDS = (5, 100)  # at least, even if they take longer; at most
+TURN = 0.05
+"""Seconds that a network runs again and again before it is another one's turn: the first run after that of
+another finds none of its data in the processor's caches. All runs count."""
 
 
 @pytest.fixture
-def backend(tmp_path: Path) -> Callable[..., Backend]:
+def backend(tmp_path: Path) -> Open:
     """Return what opens a graph with an engine."""
 
     def backend(graph: bytes, engine: str, threads: int) -> Backend:
         pytest.importorskip(engine)
-        file = tmp_path / f"{len(graph)}.onnx"
+        file = tmp_path / f"{len(list(tmp_path.iterdir()))}.onnx"
         file.write_bytes(graph)
         return ENGINES[engine](file, threads)
 
     return backend
 
 
-def frame(size: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    return np.random.default_rng(0).random((1, 2, size[1], size[0]), np.float32)
+@pytest.fixture
+def measure(benchmark: Any) -> Callable[..., None]:
+    """Return what times works by turns and notes the facts and the times of each."""
+
+    def measure(facts: dict[str, Any], **works: Work) -> None:
+        times: dict[str, list[float]] = {name: [] for name in works}
+
+        def turns() -> None:
+            for name, work in works.items():
+                begun = time.perf_counter()
+                while (start := time.perf_counter()) < begun + TURN:
+                    work()
+                    times[name].append(time.perf_counter() - start)
+
+        turns()  # does not count
+        once = sum(map(sum, times.values()))
+        for seen in times.values():
+            seen.clear()
+        least, most = ROUNDS
+        started, worked = time.perf_counter(), time.process_time()
+        benchmark.pedantic(turns, rounds=max(least, min(most, int(SECONDS / once))), iterations=1)
+        share = (time.process_time() - worked) / (time.perf_counter() - started)
+        stages = {}
+        for name, seen in times.items():
+            p50, p95, p99 = percentiles(seen)
+            stages[name] = {"p50": p50, "p95": p95, "p99": p99, "count": len(seen)}
+        benchmark.extra_info |= {"facts": facts | {"cores_used": share}, "times": times, "stages": stages}
+
+    return measure
 
 
 # Cases that share a file follow each other.
@@ -99,9 +85,8 @@ def frame(size: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.float32]]:
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
 @pytest.mark.parametrize("model", MODELS)
 def test_model(
-    measure: Measure,
-    benchmark: Any,
-    backend: Callable[..., Backend],
+    measure: Callable[..., None],
+    backend: Open,
     model: str,
     size: tuple[int, int],
     precision: str,
@@ -110,31 +95,44 @@ def test_model(
 ) -> None:
     """The network alone."""
     network, x = backend(built(model, size, precision), engine, threads), frame(size)
-    facts = {"model": model, "size": size, "precision": precision, "engine": engine, "threads": threads}
-    started, worked = time.perf_counter(), time.process_time()
-    measure(lambda: network.run(x))
-    share = (time.process_time() - worked) / (time.perf_counter() - started)
-    benchmark.extra_info["model"] = facts | {"cores_used": share}
+    facts = {"table": "models", "model": model, "size": size, "precision": precision}
+    measure(facts | {"engine": engine, "threads": threads}, run=lambda: network.run(x))
+
+
+@pytest.mark.parametrize("threads", THREADS)
+@pytest.mark.parametrize("size", [SIZE, None], ids=["size", "dynamic"])
+def test_deploy(
+    measure: Callable[..., None], backend: Open, size: tuple[int, int] | None, threads: int
+) -> None:
+    """The deploy graph of `nano` beside its core graph, at 640x480 in ONNX Runtime."""
+    core = backend(built("nano", size), "onnxruntime", threads)
+    deploy = backend(built("nano", size, graph="deploy"), "onnxruntime", threads)
+    assert isinstance(deploy, OnnxRuntimeBackend)
+    x, (width, height) = frame(SIZE), SIZE
+    levels = np.random.default_rng(1).integers(0, 256, (1, height, width, 4), np.uint8)
+    ir, vis = np.ascontiguousarray(levels[..., :1]), np.ascontiguousarray(levels[..., 1:])
+    facts = {"table": "deploy", "form": "--size 640x480" if size else "--dynamic", "threads": threads}
+    measure(facts, core=lambda: core.run(x), deploy=lambda: deploy.run_images(ir, vis))
 
 
 @pytest.mark.parametrize("threads", THREADS)
 @pytest.mark.parametrize("engine", RUN_ON)
 @pytest.mark.parametrize("model", ["cnn", "transformer"])
-def test_naive(
-    benchmark: Any, backend: Callable[..., Backend], model: str, engine: str, threads: int
-) -> None:
-    """A published network at 640x480 beside its naive export, by turns; both give the same answer."""
-    size = SIZES[0]
-    network, x = backend(built(model, size), engine, threads), frame(size)
-    naive = backend(built(model, size, naive=True), engine, threads)
-    np.testing.assert_allclose(network.run(x), naive.run(x).clip(0, 1), atol=1e-4)
-    times = []
+def test_naive(measure: Callable[..., None], backend: Open, model: str, engine: str, threads: int) -> None:
+    """A published network at 640x480 beside its naive export; both give the same answer."""
+    x = frame(SIZE)
+    ours = backend(built(model, SIZE), engine, threads)
+    theirs = backend(naive(model, SIZE), engine, threads)
+    np.testing.assert_allclose(ours.run(x), theirs.run(x).clip(0, 1), atol=1e-4)
+    facts = {"table": "naive", "model": model, "engine": engine, "threads": threads}
+    measure(facts, naive=lambda: theirs.run(x), ours=lambda: ours.run(x))
 
-    def run_naive() -> None:
-        start = time.perf_counter()
-        naive.run(x)
-        times.append(time.perf_counter() - start)
 
-    benchmark.pedantic(lambda: network.run(x), setup=run_naive, rounds=ROUNDS, iterations=1)
-    facts = {"model": model, "size": size, "precision": "fp32", "engine": engine, "threads": threads}
-    benchmark.extra_info |= {"naive": facts, "naive_times": times}
+@pytest.mark.parametrize("engine", RUN_ON)
+def test_nano_beside_the_published_cnn(measure: Callable[..., None], backend: Open, engine: str) -> None:
+    """`nano` at 640x480 beside the naive export of `cnn`, on 2 threads."""
+    x = frame(SIZE)
+    theirs = backend(naive("cnn", SIZE), engine, 2)
+    single, eight = (backend(built("nano", SIZE, precision), engine, 2) for precision in ("fp32", "int8"))
+    works = {"naive": lambda: theirs.run(x), "fp32": lambda: single.run(x), "int8": lambda: eight.run(x)}
+    measure({"table": "nano", "engine": engine, "threads": 2}, **works)

@@ -10,28 +10,35 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from edgefuse.runtime.timing import percentiles
+
 ENGINES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 IDLE = 0.9
 """Share of a core that one thread gets on a machine that does nothing else, at least."""
+Row = dict[str, Any]
 
 
 def write_document(report: Path, document: Path) -> None:
     """Write the tables of a report of pytest-benchmark, and beside them their numbers as JSON."""
     content = json.loads(report.read_text())
-    rows, pairs = [], []
-    for entry in content["benchmarks"]:
-        times, extra = entry["stats"]["data"], entry["extra_info"]
-        ours = {"median": statistics.median(times), "least": min(times), "rounds": len(times)}
-        if "model" in extra:
-            rows.append(extra["model"] | ours)
-        if "naive" in extra:
-            naive = extra["naive_times"]
-            theirs = {"naive_median": statistics.median(naive), "naive_least": min(naive)}
-            pairs.append(extra["naive"] | ours | theirs)
-    machine = content["machine_info"]["edgefuse"]
-    facts = {"measured": content["datetime"], "machine": machine, "models": rows, "naive": pairs}
+    rows = [_row(entry["extra_info"]) for entry in content["benchmarks"]]
+    facts = {"measured": content["datetime"], "machine": content["machine_info"]["edgefuse"], "rows": rows}
     document.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
-    document.write_text("\n".join([*_head(facts), *_models(rows), *_naive(pairs)]) + "\n")
+    lines = _head(facts)
+    for name, table in (("models", _models), ("deploy", _deploy), ("naive", _naive), ("nano", _nano)):
+        if chosen := [row for row in rows if row["table"] == name]:
+            lines += ["", *table(chosen)]
+    document.write_text("\n".join(lines) + "\n")
+
+
+def _row(extra: dict[str, Any]) -> Row:
+    """Return the facts of a case with what its times come to, in milliseconds."""
+    row = dict(extra["facts"])
+    for name, times in extra["times"].items():
+        median, p95, _ = (round(1000 * value, 3) for value in percentiles(times))
+        least = round(1000 * min(times), 3)
+        row[name] = {"median": median, "least": least, "p95": p95, "runs": len(times)}
+    return row
 
 
 def _head(facts: dict[str, Any]) -> list[str]:
@@ -40,59 +47,106 @@ def _head(facts: dict[str, Any]) -> list[str]:
     lines = [
         "# Benchmarks",
         "",
-        f"Milliseconds for one frame through the network alone, as a median, on {machine['cpu']}, ",
-        f"{machine['usable_cores']} cores, {machine['ram_gb']} GB, {engines}, {day}.",
+        f"On {machine['cpu']}, {machine['usable_cores']} cores, {machine['ram_gb']} GB, {engines}, {day}.",
         "",
         "```",
         "make bench-models    # writes this file and benchmarks.json",
         "```",
         "",
-        "The weights are random: the time does not depend on them. In the int8 files every convolution is in",
-        "int8; a file of `edgefuse export --int8` may keep some in float. `gan` is the network of `cnn`.",
-        "",
+        "All times are milliseconds for one frame: the median, and in brackets the 95th percentile.",
+        "`benchmarks.json` also has the least and the number of runs. `nano` has its shipped weights, the",
+        "others random ones: the weights do not matter for the time, unless numbers become so small that the",
+        "processor is slow on them, which random ones do not. `gan` is the network of `cnn`.",
     ]
-    shares = [row["cores_used"] for row in facts["models"] if row["threads"] == 1]
+    shares = [row["cores_used"] for row in facts["rows"] if row["threads"] == 1]
     if shares and statistics.median(shares) < IDLE:
         lines += [
+            "",
             "**The machine was busy with other work**: one thread got "
             f"{100 * statistics.median(shares):.0f} % of a core, so all times are longer than on",
-            "an idle one. The two networks of a row of the second table ran by turns.",
-            "",
+            "an idle one. What stands in one row of the second to fourth table ran by turns.",
         ]
     return lines
 
 
-def _models(rows: list[dict[str, Any]]) -> list[str]:
+def _models(rows: list[Row]) -> list[str]:
     columns = list(dict.fromkeys((row["engine"], row["threads"]) for row in rows))
-    found = {(_case(row), row["engine"], row["threads"]): row["median"] for row in rows}
+    found = {(_case(row), row["engine"], row["threads"]): row for row in rows}
     title = " | ".join(f"{ENGINES[engine]}, {_threads(n)}" for engine, n in columns)
-    lines = [f"| | {title} |", "|---|" + "---|" * len(columns)]
+    lines = [
+        "## The networks alone",
+        "",
+        "In the int8 files every convolution is in int8; `edgefuse export --int8` may keep some in float.",
+        "",
+        f"| | {title} |",
+        "|---|" + "---|" * len(columns),
+    ]
     for case in dict.fromkeys(map(_case, rows)):
         cells = [found.get((case, *column)) for column in columns]
-        shown = " | ".join("" if cell is None else f"{1000 * cell:.1f}" for cell in cells)
-        lines.append(f"| {case} | {shown} |")
-    return [*lines, ""]
+        lines.append(f"| {case} | {' | '.join(_time(cell, 'run') if cell else '' for cell in cells)} |")
+    return lines
 
 
-def _naive(pairs: list[dict[str, Any]]) -> list[str]:
+def _deploy(rows: list[Row]) -> list[str]:
+    lines = [
+        "## The deploy graph beside the core graph",
+        "",
+        "`nano` at 640x480 in ONNX Runtime, by turns. The limit is 1.15 times the core graph and 0.5 ms.",
+        "",
+        "| | deploy | core | limit | met |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        limit = 1.15 * row["core"]["median"] + 0.5
+        met = "yes" if row["deploy"]["median"] <= limit else "no"
+        case = f"`{row['form']}`, {_threads(row['threads'])}"
+        lines.append(f"| {case} | {_time(row, 'deploy')} | {_time(row, 'core')} | {limit:.2f} | {met} |")
+    return lines
+
+
+def _naive(rows: list[Row]) -> list[str]:
     lines = [
         "## The published networks, exported naively and by edgefuse",
         "",
         "The naive export is torch's own, of the networks as the paper's authors describe them",
         "(`bench/plain_networks.py`), at 640x480. Both ran by turns; their answers agree to 1e-4.",
         "",
-        "| | naive, ms | edgefuse, ms | ratio of the medians | ratio of the least |",
+        "| | naive | edgefuse | ratio of the medians | ratio of the least |",
         "|---|---|---|---|---|",
     ]
-    for pair in pairs:
-        name = f"`{pair['model']}`, {ENGINES[pair['engine']]}, {_threads(pair['threads'])}"
-        median, least = pair["naive_median"] / pair["median"], pair["naive_least"] / pair["least"]
-        times = f"{1000 * pair['naive_median']:.0f} | {1000 * pair['median']:.0f}"
-        lines.append(f"| {name} | {times} | {median:.1f} | {least:.1f} |")
+    for row in rows:
+        case = f"`{row['model']}`, {ENGINES[row['engine']]}, {_threads(row['threads'])}"
+        lines.append(f"| {case} | {_time(row, 'naive')} | {_time(row, 'ours')} | {_ratios(row, 'ours')} |")
     return lines
 
 
-def _case(row: dict[str, Any]) -> str:
+def _nano(rows: list[Row]) -> list[str]:
+    lines = [
+        "## `nano` and the published CNN, exported naively",
+        "",
+        "By turns in one run, at 640x480.",
+        "",
+        "| | naive `cnn` | `nano` | ratio of the medians | ratio of the least |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        for precision in ("fp32", "int8"):
+            case = f"{precision}, {ENGINES[row['engine']]}, {_threads(row['threads'])}"
+            times = f"{_time(row, 'naive')} | {_time(row, precision)}"
+            lines.append(f"| {case} | {times} | {_ratios(row, precision)} |")
+    return lines
+
+
+def _time(row: Row, name: str) -> str:
+    digits = 2 if row[name]["median"] < 10 else 1 if row[name]["median"] < 100 else 0
+    return f"{row[name]['median']:.{digits}f} ({row[name]['p95']:.{digits}f})"
+
+
+def _ratios(row: Row, name: str) -> str:
+    return " | ".join(f"{row['naive'][which] / row[name][which]:.1f}" for which in ("median", "least"))
+
+
+def _case(row: Row) -> str:
     return f"`{row['model']}` {row['size'][0]}x{row['size'][1]} {row['precision']}"
 
 

@@ -1,0 +1,74 @@
+"""The graphs that bench_models.py measures, each built once."""
+
+import contextlib
+import io
+import warnings
+from functools import cache
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from bench.plain_networks import plain
+from edgefuse.export.graph import build_graph, make_spec
+from edgefuse.export.quantize import insert_pairs, quantizable
+from edgefuse.train.checkpoint import Checkpoint, load_checkpoint, restore_model
+from edgefuse.train.models import build_model
+from edgefuse.weights import checkpoint_file, shipped
+
+__all__ = ["built", "frame", "naive"]
+
+Size = tuple[int, int]
+
+
+@cache
+def built(model: str, size: Size | None, precision: str = "fp32", graph: str = "core") -> bytes:
+    """Return the file of a graph; in an int8 one every convolution is in int8."""
+    checkpoint, network = _network(model)
+    spec = make_spec(checkpoint, network, size, precision, graph=graph)
+    if precision == "int8":  # tracing takes long: once for both
+        made = onnx.ModelProto.FromString(built(model, size, "fp32", graph))
+        layers = quantizable(made)
+        names = {layer.name for layer in layers}
+        insert_pairs(made, {layer.input[0]: 1 / 32 for layer in layers}, names)
+    else:
+        made = build_graph(network, spec)
+    onnx.helper.set_model_props(made, spec.to_metadata())
+    content: bytes = made.SerializeToString()
+    return content
+
+
+@cache
+def naive(model: str, size: Size) -> bytes:
+    """Return a published network exported as torch does if it is told nothing more."""
+    checkpoint, network = _network(model)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            plain(network),
+            (torch.from_numpy(frame(size)),),
+            dynamo=True,
+            input_names=["sources"],
+            output_names=["fused"],
+        )
+    assert program is not None
+    made: onnx.ModelProto = program.model_proto
+    onnx.helper.set_model_props(made, make_spec(checkpoint, network, size, "fp32").to_metadata())
+    content: bytes = made.SerializeToString()
+    return content
+
+
+def frame(size: Size) -> NDArray[np.float32]:
+    """Return a network's input of noise, `[1, 2, H, W]` in [0, 1]."""
+    return np.random.default_rng(0).random((1, 2, size[1], size[0]), np.float32)
+
+
+def _network(model: str) -> tuple[Checkpoint, nn.Module]:
+    """Return a network as it is shipped; one that is not has random weights."""
+    if model in shipped():
+        checkpoint = load_checkpoint(checkpoint_file(model))
+        return checkpoint, restore_model(checkpoint)
+    torch.manual_seed(0)
+    return Checkpoint(model, {}, 0, {}), build_model(model).eval()
