@@ -1,3 +1,4 @@
+import hashlib
 import logging
 import sys
 from pathlib import Path
@@ -69,3 +70,50 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory) -> Path:
+    """A checkpoint of each network: as shipped, as published, or random where there is no reference data."""
+    import torch
+
+    from edgefuse.train.checkpoint import Checkpoint, load_checkpoint, save_weights
+    from edgefuse.train.models import build_model
+    from edgefuse.train.released import import_released
+    from edgefuse.weights import checkpoint_file
+
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(2)
+    for name, published in (("nano", ""), ("cnn", "CNN"), ("transformer", "Trans"), ("gan", "GAN")):
+        if not published:
+            state = load_checkpoint(checkpoint_file(name)).weights
+        elif SHARED.is_dir():
+            state = import_released(SHARED / f"paper/checkpoints/{published}.model", name).weights
+        else:
+            state = build_model(name).state_dict()
+        config = {"paradigm": "aptp", "seed": 2, "unrelated": 1}
+        save_weights(folder / f"{name}.safetensors", Checkpoint(name, state, 7, config))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def traced_once():
+    """Trace the same network in the same form once for all tests: it takes nearly all of an export's time."""
+    import onnx
+
+    from edgefuse.export import graph as graphs
+
+    traces: dict[tuple[object, ...], bytes] = {}
+
+    def trace(core, spec):
+        size = spec.size and tuple(side + -side % spec.multiple for side in spec.size)
+        state = hashlib.sha256(b"".join(t.numpy().tobytes() for t in core.state_dict().values())).digest()
+        key = spec.model, spec.opset, size, core.peak, core.dtype, state
+        if key not in traces:
+            traces[key] = original(core, spec).SerializeToString()
+        return onnx.ModelProto.FromString(traces[key])
+
+    original = graphs._trace
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graphs, "_trace", trace)
+        yield

@@ -4,7 +4,6 @@ from functools import cache
 import numpy as np
 import onnx
 import pytest
-import torch
 
 from edgefuse import Fuser
 from edgefuse.errors import BackendError, InputError, ModelError
@@ -15,26 +14,10 @@ from edgefuse.images import luma, write_image
 from edgefuse.runtime.backends import OnnxRuntimeBackend, OpenVinoBackend
 from edgefuse.runtime.fuser import network_input
 from edgefuse.spec import ModelSpec
-from edgefuse.train.checkpoint import Checkpoint, save_weights
-from edgefuse.train.models import MODELS, build_model
 from edgefuse.weights import checkpoint_file, model_file, shipped
 
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """A checkpoint of each network, with random weights and batch-norm statistics."""
-    folder = tmp_path_factory.mktemp("weights")
-    torch.manual_seed(2)
-    for name in MODELS:
-        model = build_model(name)
-        for key, value in model.state_dict().items():
-            if key.endswith("running_var"):
-                value.uniform_(0.5, 2)
-            elif key.endswith("running_mean"):
-                value.normal_(0, 0.2)
-        config = {"paradigm": "aptp", "seed": 2, "unrelated": 1}
-        save_weights(folder / f"{name}.safetensors", Checkpoint(name, model.state_dict(), 7, config))
-    return folder
+pytestmark = pytest.mark.usefixtures("traced_once")
+SIZE = (64, 48)
 
 
 @pytest.fixture(scope="module")
@@ -46,33 +29,49 @@ def pairs():
 
 
 @pytest.fixture(scope="module")
-def exported(weights, pairs):
+def exported(traced_once, weights, pairs, tmp_path_factory):
     """Export a network once, when a test first asks for it."""
+    folder = tmp_path_factory.mktemp("exported")
 
     @cache
-    def run(name, fp16):
-        out = weights / f"{name}-{fp16}.onnx"
-        return out, *export(weights / f"{name}.safetensors", out, pairs, "test images", fp16=fp16)
+    def run(name, fp16=False, size=None):
+        out = folder / f"{name}-{fp16}.onnx"
+        checkpoint = weights / f"{name}.safetensors"
+        return out, *export(checkpoint, out, pairs, "test images", fp16=fp16, size=size)
 
     return run
 
 
-@pytest.mark.parametrize("fp16", [False, True])
-@pytest.mark.parametrize("name", sorted(MODELS.keys() - {"gan"}))  # which is exported as `cnn` is
-def test_every_network_exports_and_answers_as_its_checkpoint(exported, name, fp16):
-    out, spec, receipt = exported(name, fp16)
+FORMS = {
+    "nano": ((), (True,)),
+    "cnn": ((),),
+    "gan": ((True, SIZE),),  # the network of `cnn`
+    "transformer": ((), (True, SIZE)),
+}
+
+
+@pytest.mark.parametrize(("name", "form"), [(name, form) for name, forms in FORMS.items() for form in forms])
+def test_every_network_exports_and_answers_as_its_checkpoint(exported, name, form):
+    out, spec, receipt = exported(name, *form)
     assert receipt.passed
     assert receipt.pairs == 3
     stored = ModelSpec.from_metadata(OnnxRuntimeBackend(out)._session.get_modelmeta().custom_metadata_map)
     assert stored == spec
-    assert stored.precision == ("fp16" if fp16 else "fp32")
+    assert stored.precision == ("fp16" if form else "fp32")
     assert stored.training == {"paradigm": "aptp", "seed": 2, "steps": 7}
     assert stored.receipt["compared_on"] == "test images"
     assert not list(out.parent.glob("*.part"))
 
 
+@pytest.mark.parametrize(("name", "published"), [("cnn", "CNN"), ("transformer", "Trans")])
+def test_exported_published_networks_answer_as_published(shared, exported, name, published):
+    golden = np.load(shared / "golden/paper_networks.npz")
+    answer = OnnxRuntimeBackend(exported(name)[0]).run(golden["input"])
+    assert np.abs(answer - golden[published].clip(0, 1)).max() < 1e-4
+
+
 def test_half_precision_is_in_the_graph(exported):
-    graph = onnx.load(exported("cnn", True)[0]).graph
+    graph = onnx.load(exported("gan", True, SIZE)[0]).graph
     half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
     kernels = {node.input[1] for node in graph.node if node.op_type == "Conv"}
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
@@ -81,7 +80,7 @@ def test_half_precision_is_in_the_graph(exported):
         single
     ] * 2
     # Statistics over the frame stay in single precision.
-    inferred = onnx.shape_inference.infer_shapes(onnx.load(exported("cnn", True)[0])).graph.value_info
+    inferred = onnx.shape_inference.infer_shapes(onnx.load(exported("gan", True, SIZE)[0])).graph.value_info
     types |= {value.name: value.type.tensor_type.elem_type for value in inferred}
     means = [node for node in graph.node if node.op_type == "ReduceMean"]
     assert len(means) == 5  # of three channel gates, and the stem's means and squares
@@ -90,20 +89,20 @@ def test_half_precision_is_in_the_graph(exported):
 
 def test_a_fixed_size_is_in_the_graph_and_checked(weights, pairs, tmp_path, pair):
     out = tmp_path / "model.onnx"
-    spec, receipt = export(weights / "nano.safetensors", out, pairs, "test images", size=(104, 76))
+    spec, receipt = export(weights / "nano.safetensors", out, pairs, "test images", size=SIZE)
     assert receipt.passed
     dims = onnx.load(out).graph.input[0].type.tensor_type.shape.dim
-    assert [d.dim_value for d in dims] == [1, 2, 76, 104]
-    assert spec.size == (104, 76)
-    ir, vis = pair
-    with pytest.raises(InputError, match=r"fixed to 104x76 and the image is 101x75.*--size 101x75"):
+    assert [d.dim_value for d in dims] == [1, 2, 48, 64]
+    assert spec.size == SIZE
+    ir, vis = (image[:47, :61] for image in pair)
+    with pytest.raises(InputError, match=r"fixed to 64x48 and the image is 61x47.*--size 61x47"):
         Fuser(out)(ir, vis)
-    with pytest.raises(InputError, match="multiples of 4, such as 104x76"):
-        export(weights / "nano.safetensors", out, pairs, "test images", size=(101, 75))
+    with pytest.raises(InputError, match="multiples of 4, such as 64x48"):
+        export(weights / "nano.safetensors", out, pairs, "test images", size=(61, 47))
 
 
 def test_files_hold_no_traces_of_the_machine(exported):
-    content = exported("nano", False)[0].read_bytes()
+    content = exported("nano")[0].read_bytes()
     assert len(content) < 240_000
     assert b"edgefuse/train" not in content
     assert b".py" not in content
@@ -143,7 +142,7 @@ def test_openvino_runs_int8_as_such(int8):
 def test_a_shape_that_does_not_fit_is_one_sentence(exported):
     pytest.importorskip("openvino")
     with pytest.raises(BackendError, match="nano could not be run with OpenVINO: "):
-        OpenVinoBackend(exported("nano", False)[0]).run(np.zeros((1, 3, 32, 32), np.float32))
+        OpenVinoBackend(exported("nano")[0]).run(np.zeros((1, 3, 32, 32), np.float32))
 
 
 class Answers:

@@ -14,7 +14,8 @@ from edgefuse.images import write_image
 from edgefuse.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_weights
 from edgefuse.weights import checkpoint_file, model_file
 
-SMALL = ("--size", "32x32")
+pytestmark = pytest.mark.usefixtures("traced_once")
+SMALL = ("--size", "64x48")
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,8 @@
-import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from edgefuse.export.graph import build_graph, make_spec
-from edgefuse.train.checkpoint import restore_model
 from edgefuse.train.models import CNN, MODELS, Nano, build_model
 from edgefuse.train.models.folding import (
     convolution,
@@ -17,7 +14,6 @@ from edgefuse.train.models.folding import (
 )
 from edgefuse.train.models.transformer import GatedMLP
 from edgefuse.train.models.transformer_folded import FoldedGate
-from edgefuse.train.released import import_released
 
 
 def randomise(model, seed=3):
@@ -108,21 +104,3 @@ def test_a_line_of_pixels_on_a_wider_map(channels, size):
         nn.init.uniform_(weights(mlp.linear1)[1], 1, 2)  # so that the MLP makes something of zeros
         x = torch.randn(2, channels, *size)
         torch.testing.assert_close(FoldedGate(mlp)(x)[..., 1:-1], mlp(x), atol=1e-5, rtol=0)
-
-
-# --- the published networks
-
-
-@pytest.mark.parametrize(("name", "file"), [("cnn", "CNN"), ("transformer", "Trans")])
-def test_exported_published_networks_answer_as_published(shared, name, file):
-    ort = pytest.importorskip("onnxruntime")
-    checkpoint = import_released(shared / f"paper/checkpoints/{file}.model", name)
-    golden = np.load(shared / "golden/paper_networks.npz")
-    x = golden["input"]
-    model = restore_model(checkpoint)
-    spec = make_spec(checkpoint, model, (x.shape[3], x.shape[2]), "fp32")
-    session = ort.InferenceSession(
-        build_graph(model, spec).SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    answer = session.run(None, {"sources": x})[0]
-    assert np.abs(answer - golden[file].clip(0, 1)).max() < 1e-4

@@ -295,7 +295,7 @@ def test_the_command_says_what_is_missing_before_it_works(tmp_path, monkeypatch)
 def test_the_command_builds_and_judges_an_engine(install, tmp_path):
     trt, _ = install()
     out = tmp_path / "nano.onnx"
-    sizes = ["--size", "64x64", "--workspace", "256"]
+    sizes = ["--size", "64x48", "--workspace", "256"]
     done = CliRunner().invoke(app, ["export", "nano", "--tensorrt", "--out", str(out), *sizes])
     assert isinstance(done.exception, GateError), done.output
     assert "nano.failed.engine is too far" in str(done.exception)
@@ -362,7 +362,7 @@ def test_images_are_cast_at_the_ends_alone_and_come_out_the_same():
 
 def test_a_deploy_graph_for_an_engine_elsewhere(tmp_path):
     out = tmp_path / "nano.onnx"
-    wishes = ["--graph", "deploy", "--for-tensorrt", "--size", "30x34", "--out", str(out)]
+    wishes = ["--graph", "deploy", "--for-tensorrt", "--size", "61x47", "--out", str(out)]
     done = CliRunner().invoke(app, ["export", "nano", *wishes])
     assert done.exception is None, done.output
     assert_no_bytes_inside(onnx.load(out))
