@@ -10,7 +10,7 @@ SOAK = Path(__file__).parents[1] / "bench" / "soak.py"
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory and descriptors from /proc")
-def test_two_thousand_frames_with_faults_leak_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thousand_frames_with_faults_leak_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = importlib.util.spec_from_file_location("soak", SOAK)
     assert spec is not None
     assert spec.loader is not None
@@ -19,8 +19,9 @@ def test_two_thousand_frames_with_faults_leak_nothing(monkeypatch: pytest.Monkey
     spec.loader.exec_module(soak)
     monkeypatch.setattr("edgefuse.runtime.supervise.READ_PATIENCE", soak.HANG_SECONDS)
     monkeypatch.setattr(soak, "MEAN_FRAMES", 50)
-    result = soak.soak(2000, seed=3, fps=200.0)
+    monkeypatch.setattr(soak, "LENGTH", 25)
+    result = soak.soak(1000, seed=3, fps=200.0)
     assert list(result.broken()) == []
-    assert result.report.frames > 200
+    assert result.report.frames > 100
     assert sum(result.plans["ir"].faults.values()) >= 3
     assert sum(result.plans["vis"].faults.values()) >= 3

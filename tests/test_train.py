@@ -225,7 +225,8 @@ def test_two_folders_of_one_list_do_not_mix_their_stems(folders):
     assert len(training_set(replace(config, base=3)).pairing) == 9
 
 
-def test_the_simulated_rig_trains_without_folders():
+def test_the_simulated_rig_trains_without_folders(monkeypatch):
+    monkeypatch.setattr("edgefuse.train.bank.SIMULATED_FRAMES", 8)
     data = training_set(TrainConfig(base=2))
     assert data.patches([(0, 0)], 0).shape == (1, 2, 128, 128)
 
@@ -304,16 +305,19 @@ def test_weights_of_another_network_are_refused(finished, tmp_path):
         restore_model(load_checkpoint(tmp_path / "x.safetensors"))
 
 
-def test_a_gan_trains_both_players_and_resumes(folders, tmp_path):
-    config = configured(folders, model="gan", steps=22)
+def test_a_gan_trains_both_players_and_resumes(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr("edgefuse.train.record.LOG_EVERY", 2)
+    config = configured(folders, model="gan", steps=4)
     whole = train(config, training_set(config), tmp_path / "whole")
     stop = threading.Event()
     data = training_set(config)
-    train(config, data, tmp_path / "parts", on_progress=lambda _: stop.set(), stop=stop)
-    resumed = train(config, data, tmp_path / "parts", resume=True)
+    parts = tmp_path / "parts"
+    stopped = train(config, data, parts, on_progress=lambda _: stop.set(), stop=stop)
+    assert load_checkpoint(stopped).step == 3
+    resumed = train(config, data, parts, resume=True)
     expected, answer = load_checkpoint(whole).weights, load_checkpoint(resumed).weights
     assert all(torch.equal(expected[name], answer[name]) for name in expected)
-    last = rows_of(tmp_path / "parts")[-1]
+    last = rows_of(parts)[-1]
     assert last["discriminator"] > 0
     assert last["total"] == pytest.approx(
         last["intensity"] + last["gradient"] + 0.2 * last["ssim"] - 0.01 * last["adversarial"], rel=1e-4
@@ -349,7 +353,7 @@ def test_validation_may_have_folders_of_its_own(folders):
 
 def test_the_average_of_the_weights_lags_behind_them(folders, tmp_path):
     def weights(ema):
-        config = configured(folders, steps=30, ema=ema)
+        config = configured(folders, steps=5, ema=ema)
         train(config, training_set(config), tmp_path / str(ema))
         return load_checkpoint(tmp_path / str(ema) / "checkpoint.pt")
 

@@ -1,8 +1,13 @@
-"""Training in processes of its own: killed and resumed, and shared by two."""
+"""Training in processes of its own: killed and resumed, and shared by two.
+
+Importing torch takes a process longer than a short training, so most are forked from one that has done so.
+"""
 
 import csv
+import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,13 +16,15 @@ import numpy as np
 import pytest
 import torch
 
+from edgefuse.cli import main
 from edgefuse.images import write_image
 from edgefuse.train.checkpoint import load_checkpoint
 from edgefuse.train.config import TrainConfig
 from edgefuse.train.data import training_set
 from edgefuse.train.loop import train
 
-STEPS = 12
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["edgefuse.cli.train", "edgefuse.train.loop", "torch._dynamo"])
 
 
 @pytest.fixture(scope="module")
@@ -33,44 +40,45 @@ def folders(tmp_path_factory):
     return root
 
 
-def command(folders, out, model="nano", batch=8, launcher=()):
+def options(folders, out, model="nano", batch=8, steps=12):
     images = ("--ir", folders / "ir", "--vis", folders / "vis", "--out", out)
-    settings: tuple[object, ...] = (
-        "--model",
-        model,
-        "--batch",
-        batch,
-        "--steps",
-        STEPS,
-        "--patch",
-        32,
-        "--sample-every",
-        STEPS,
-    )
-    settings += ("--lr", 1e-4)  # as in the paper
+    settings = ("--model", model, "--batch", batch, "--steps", steps, "--patch", 32, "--sample-every", steps)
     machine = ("--threads", 1, "--precision", "fp32", "--checkpoint-minutes", 0)
-    words = (sys.executable, *launcher, "-m", "edgefuse", "train", *images, *settings, *machine)
-    return [str(word) for word in words]
+    return [str(word) for word in (*images, *settings, "--lr", 1e-4, *machine)]  # rate as in the paper
 
 
-def finish(words):
-    done = subprocess.run(words, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def be_edgefuse(words, environment, output):
+    """Become the command line, in a process that was forked for it."""
+    os.environ.update(environment)
+    for stream in (1, 2):
+        os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+    sys.argv = ["edgefuse", *words]
+    main()
+
+
+def start(words, output, **environment):
+    process = FORKS.Process(target=be_edgefuse, args=(["train", *words], environment, output), daemon=True)
+    process.start()
+    return process
+
+
+def finish(process, output):
+    process.join(240)
+    assert process.exitcode == 0, output.read_text()
 
 
 def weights(run, model="nano"):
     return load_checkpoint(run / f"{model}.safetensors").weights
 
 
-def alone(folders, out, model="nano"):
+def alone(folders, out, model="nano", steps=12):
     """Train in this process."""
     torch.set_num_threads(1)
     config = TrainConfig(
         model=model,
         ir=(str(folders / "ir"),),
         vis=(str(folders / "vis"),),
-        steps=STEPS,
+        steps=steps,
         patch=32,
         learning_rate=1e-4,
         pairs=25,
@@ -80,27 +88,33 @@ def alone(folders, out, model="nano"):
 
 
 def test_a_run_killed_at_any_moment_resumes_to_the_same_weights(folders, tmp_path):
-    out = tmp_path / "run"
-    words = command(folders, out)
+    out, output = tmp_path / "run", tmp_path / "output.txt"
+    words = options(folders, out)
     for wanted in (2, 7):  # a step is checkpointed after each; the kill falls anywhere in a later one
-        resume = ["--resume"] if (out / "checkpoint.pt").exists() else []
-        process = subprocess.Popen([*words, *resume], stdout=subprocess.DEVNULL)
+        process = start([*words, *(["--resume"] if wanted > 2 else [])], output)
         while not (out / "checkpoint.pt").exists() or load_checkpoint(out / "checkpoint.pt").step < wanted:
-            assert process.poll() is None
+            assert process.is_alive(), output.read_text()
             time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         assert not (out / "nano.safetensors").exists()
-    finish([*words, "--resume"])
+    finish(start([*words, "--resume"], output), output)
     expected, answer = weights(alone(folders, tmp_path / "whole")), weights(out)
     assert all(torch.equal(expected[name], answer[name]) for name in expected)
 
 
 @pytest.mark.parametrize("model", ["nano", "transformer"])
 def test_two_processes_train_as_one_with_both_their_batches(folders, tmp_path, model):
-    by_itself = alone(folders, tmp_path / "one", model)
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    told = finish(command(folders, tmp_path / "both", model, batch=4, launcher=launcher))
+    steps = 4  # into the second epoch
+    by_itself = alone(folders, tmp_path / "one", model, steps)
+    output = tmp_path / "output.txt"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    team = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    words = options(folders, tmp_path / "both", model, 4, steps)
+    for process in [start(words, output, RANK=rank, LOCAL_RANK=rank, **team) for rank in "01"]:
+        finish(process, output)
+    told = output.read_text()
     assert told.count("Weights in") == 1
     assert "2 processes" in told
     expected, answer = weights(by_itself, model), weights(tmp_path / "both", model)
@@ -115,9 +129,9 @@ def test_two_processes_train_as_one_with_both_their_batches(folders, tmp_path, m
 
 
 def test_ctrl_c_under_torchrun_leaves_a_checkpoint(folders, tmp_path):
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    words = command(folders, tmp_path / "run", "cnn", batch=2, launcher=launcher)
-    words[words.index("--steps") + 1] = "100000"
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    training = options(folders, tmp_path / "run", "cnn", batch=2, steps=100_000)
+    words = [*launcher, "-m", "edgefuse", "train", *training]
     # In a group of its own, which a terminal would send the signal to.
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True)
     while not (tmp_path / "run" / "checkpoint.pt").exists():
