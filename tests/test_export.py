@@ -7,6 +7,7 @@ import pytest
 
 from edgefuse import Fuser
 from edgefuse.errors import BackendError, InputError, ModelError
+from edgefuse.export.gates import Gates, Verdict, judge, sentence
 from edgefuse.export.graph import OPSET, save_graph
 from edgefuse.export.pipeline import Calibration, export
 from edgefuse.export.receipt import compare, folder_pairs, simulated_pairs
@@ -162,10 +163,19 @@ class Answers:
     [("fp32", 9e-5, True), ("fp32", 1.1e-4, False), ("fp16", 0.0017, True), ("fp16", 0.0018, False)],
 )
 def test_gates(pairs, precision, difference, passed):
-    receipt = compare(Answers(0.5 + difference, precision), Answers(0.5), pairs, "x")
+    receipt = compare(Answers(0.5 + difference, precision), Answers(0.5), pairs, "x", layers={"fp16": 1})
     assert receipt.passed is passed
     assert receipt.max_difference == pytest.approx(difference, rel=1e-3)
     assert receipt.psnr == pytest.approx(-20 * np.log10(difference), abs=0.01)
+
+
+def test_a_gate_that_nothing_was_measured_for_fails():
+    measured = [Verdict("PSNR", float("inf"), "a pair"), Verdict("layers in int8", 1.0, "")]
+    verdicts = judge(measured, ModelSpec("nano", 4, precision="int8"), Gates())
+    assert {v["name"] for v in verdicts if v["passed"]} == {"PSNR", "layers in int8"}
+    failed = [v for v in verdicts if not v["passed"]]
+    assert [v["name"] for v in failed] == ["PSNR at extremes", "EN", "MI", "VIF", "Qabf", "SSIM"]
+    assert sentence(failed[0]) == "PSNR at extremes could not be measured, 40 asked for"
 
 
 def test_equal_answers_have_no_finite_psnr_and_fit_into_json(pairs):

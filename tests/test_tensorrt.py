@@ -241,8 +241,8 @@ def export(install, tmp_path):
     """Exports an engine beside the checkpoint, with gates that the fake one, a mean, passes or not."""
     described, pairs = simulated_pairs((64, 64), 2)
 
-    def run(out, limit=1.0, onnx=NANO):
-        gates = Gates(max_difference=limit, min_psnr=0, min_extreme_psnr=0)
+    def run(out, limit=1.0, onnx=NANO, gates=None):
+        gates = gates or Gates(max_difference=limit, min_psnr=0, min_extreme_psnr=0)
         return export_engine(onnx, out, checkpoint_file("nano"), pairs, described, gates=gates)
 
     return run
@@ -269,13 +269,37 @@ def test_an_engine_is_compared_and_gets_its_name_when_it_passes(install, export,
     assert before.items() <= after.items(), "what passed earlier is as it was"
 
 
+INT8 = {"LayerType": "gemm", "Inputs": [], "Outputs": [{"Format/Datatype": "Int8"}]}
+
+
+@pytest.mark.parametrize(
+    ("precision", "layers", "more"),
+    [("fp16", {}, []), ("int8", {"layers": [INT8]}, ["EN", "MI", "VIF", "Qabf", "SSIM"])],
+)
+def test_an_engine_is_held_to_every_gate_of_its_precision(install, export, tmp_path, precision, layers, more):
+    install(**layers)
+    spec = export(tmp_path / "nano.engine", onnx=relabelled(tmp_path / "nano.onnx", precision))
+    names = [gate["name"] for gate in spec.receipt["gates"]]
+    assert names == ["PSNR", "PSNR at extremes", f"layers in {precision}", *more]
+    assert all(gate["value"] is not None for gate in spec.receipt["gates"]), "each was measured"
+    strict = Gates(min_psnr=0, min_extreme_psnr=90, max_worse=9)
+    failed = export(tmp_path / "strict.engine", onnx=tmp_path / "nano.onnx", gates=strict)
+    assert [g["name"] for g in failed.receipt["gates"] if not g["passed"]] == ["PSNR at extremes"]
+
+
+def relabelled(path, precision):
+    """The shipped graph with another precision in its spec."""
+    graph = onnx.load(NANO)
+    spec = ModelSpec.from_metadata({p.key: p.value for p in graph.metadata_props})
+    onnx.helper.set_model_props(graph, replace(spec, precision=precision).to_metadata())
+    onnx.save(graph, path)
+    return path
+
+
 def test_an_engine_without_its_precision_is_neither_exported_nor_cached(install, export, tmp_path):
     single = {"LayerType": "gemm", "Inputs": [], "Outputs": [{"Format/Datatype": "Float"}]}
     install(layers=[single] * 9)
-    graph = onnx.load(NANO)
-    spec = ModelSpec.from_metadata({p.key: p.value for p in graph.metadata_props})
-    onnx.helper.set_model_props(graph, replace(spec, precision="fp16").to_metadata())
-    onnx.save(graph, half := tmp_path / "half.onnx")
+    half = relabelled(tmp_path / "half.onnx", "fp16")
     with pytest.raises(GateError, match=r"fp16 did not take in .*half.*: 0% .*\(layers: 9 fp32\)"):
         export(tmp_path / "half.engine", onnx=half)
     with pytest.raises(GateError, match=r"fp16 did not take"):

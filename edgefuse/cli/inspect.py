@@ -21,7 +21,7 @@ def inspect(
     from edgefuse.cli.needs import needs
     from edgefuse.weights import model_file, shipped
 
-    needs("inspect", "onnx")
+    needs("export", "onnx")
     from edgefuse.export.inspect import inspect_file
     from edgefuse.export.report import table
     from edgefuse.runtime.sidecar import read_sidecar

@@ -57,10 +57,11 @@ def failed_path(out: Path) -> Path:
 
 
 def judge(measured: list[Verdict], spec: ModelSpec, gates: Gates) -> list[dict[str, Any]]:
-    """Hold what was measured against the gates of a graph and precision.
+    """Hold what was measured against the gates of a graph and precision; one that was not measured fails.
 
     Returns:
-        Per gate: `name`, `limit`, `value` (None for infinite), `pair` (where it is worst) and `passed`.
+        Per gate: `name`, `limit`, `value`, `pair` (where it is worst) and `passed`. The value is None if it
+        is infinite, or, of a gate that fails, not known.
     """
     limits: dict[str, float]
     if spec.precision == "fp32":
@@ -74,22 +75,22 @@ def judge(measured: list[Verdict], spec: ModelSpec, gates: Gates) -> list[dict[s
         limits[f"layers in {spec.precision}"] = MIN_SHARE
         if spec.precision == "int8":
             limits |= dict.fromkeys(FIVE, -gates.max_worse)
+    known = {verdict.name: verdict for verdict in measured}
     verdicts = []
-    for name, value, pair in measured:
-        if name not in limits:
-            continue
+    for name, limit in limits.items():
+        _, value, pair = known.get(name, Verdict(name, math.nan, ""))
         # Grey levels over 255 are not exact in binary.
-        passed = value <= limits[name] + 1e-9 if name == "max difference" else value >= limits[name]
+        passed = value <= limit + 1e-9 if name == "max difference" else value >= limit
         number = float(f"{value:.6g}") if np.isfinite(value) else None
-        verdicts.append(
-            {"name": name, "limit": limits[name], "value": number, "pair": pair, "passed": bool(passed)}
-        )
+        verdicts.append({"name": name, "limit": limit, "value": number, "pair": pair, "passed": bool(passed)})
     return verdicts
 
 
 def sentence(gate: dict[str, Any], deploy: bool = False) -> str:
     """Say a gate and its outcome: `PSNR 53.2 dB, at least 55 dB asked for, on 'frame 25'`."""
     name, limit, value = gate["name"], gate["limit"], gate["value"]
+    if value is None and not gate["passed"]:
+        return f"{name} could not be measured, {limit:g} asked for"
     if name == "max difference":
         if deploy:
             text = f"max difference {255 * value:.0f} grey levels, at most {255 * limit:.0f} allowed"

@@ -109,9 +109,6 @@ def export(
         casts_outermost(built)
 
     progress("Comparing with the checkpoint")
-    if precision != "fp32" and pairs:
-        height, width = pairs[0][2].shape[:2]
-        pairs = [*pairs, *extreme_pairs(size or (width, height))]
     facts: dict[str, Any] = {
         "layers": layer_precisions(built),
         "kept": kept,

@@ -1,8 +1,9 @@
 """Proving an exported file: run it beside its checkpoint on real pairs, compare, and judge."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -101,12 +102,13 @@ def compare(
     compared_on: str,
     gates: Gates | None = None,
     *,
-    layers: dict[str, int] | None = None,
+    layers: Mapping[str, int] = MappingProxyType({}),
     **facts: Any,
 ) -> Receipt:
     """Run both on every pair and judge by the gates of the file's graph and precision.
 
-    A file of fixed size gets the pairs resized to it.
+    A file of fixed size gets the pairs resized to it. One in fp16 or int8 is also run on `extreme_pairs`, of
+    that size or of the first pair's.
 
     Args:
         file: the exported file.
@@ -114,11 +116,14 @@ def compare(
         pairs: at least one.
         compared_on: what the pairs are, for the receipt.
         gates: limits; None: the default ones.
-        layers: number of the file's layers by precision; None: not judged.
+        layers: number of the file's layers by precision; one in fp16 or int8 fails without.
         facts: further values of the receipt, such as `kept`.
     """
     if not pairs:
         raise InputError("there are no pairs to compare the file and its checkpoint on")
+    if file.spec.precision != "fp32":
+        height, width = pairs[0][2].shape[:2]
+        pairs = [*pairs, *extreme_pairs(file.spec.size or (width, height))]
     sizes: dict[str, None] = {}
     seen = []
     for name, ir, vis, extreme in (Pair(*pair) for pair in pairs):
@@ -140,9 +145,8 @@ def compare(
     if extremes:
         lowest = min(extremes, key=lambda d: d.psnr)
         verdicts.append(Verdict("PSNR at extremes", lowest.psnr, lowest.name))
-    if layers is not None:
-        precision = file.spec.precision
-        verdicts.append(Verdict(f"layers in {precision}", layer_share(layers, precision), ""))
+    precision = file.spec.precision
+    verdicts.append(Verdict(f"layers in {precision}", layer_share(layers, precision), ""))
     return Receipt(
         compared_on=compared_on,
         pairs=len(judged),
@@ -152,7 +156,7 @@ def compare(
         ssim=min(d.ssim for d in judged),
         worst=worst.name,
         metrics=metrics,
-        layers=layers or {},
+        layers=dict(layers),
         run_on=file.device,
         gates=judge(verdicts, file.spec, gates or Gates()),
         **facts,
