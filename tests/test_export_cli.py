@@ -103,6 +103,7 @@ REFUSED = [
     (("nano", "--min-psnr", "nan"), "the gate min_psnr is nan"),
     (("nano", "--max-worse", "inf"), "the gate max_worse is inf"),
     (("nano", "--tensorrt-sizes", "64x64"), "--tensorrt-sizes is for --tensorrt"),
+    (("nano", "--tensorrt-batch", "2"), "--tensorrt-batch is for --tensorrt"),
     (("nano", "--workspace", "64"), "--workspace is for --tensorrt"),
     (("nano", "--out", "folder.onnx"), "cannot write folder.onnx: it is a folder"),
     (("nano", "--out", "absent/x.onnx"), "there is no folder absent"),

@@ -110,7 +110,7 @@ def test_progress_is_told_and_ctrl_c_ends_the_build(install, tmp_path):
     [
         ({"builder": True}, BackendError, "TensorRT cannot start: no device was found$"),
         ({"parse": False}, ModelError, r"TensorRT 10\.3\.0 cannot parse .*nano\.onnx: unknown operator$"),
-        ({"profile": -1}, InputError, "TensorRT refuses the size range"),
+        ({"profile": -1}, InputError, "TensorRT refuses the size range 64x64,640x480,1920x1088: "),
         ({"build": None}, BackendError, "found no engine for .* within 1024 MB"),
         ({"deserialize": None}, BackendError, "cannot load the engine that it built"),
         ({"layers": ["conv"]}, BackendError, "does not tell the layers' precision"),
@@ -241,9 +241,11 @@ def export(install, tmp_path):
     """Exports an engine beside the checkpoint, with gates that the fake one, a mean, passes or not."""
     described, pairs = simulated_pairs((64, 64), 2)
 
-    def run(out, limit=1.0, onnx=NANO, gates=None):
+    def run(out, limit=1.0, onnx=NANO, gates=None, options=None):
         gates = gates or Gates(max_difference=limit, min_psnr=0, min_extreme_psnr=0)
-        return export_engine(onnx, out, checkpoint_file("nano"), pairs, described, gates=gates)
+        return export_engine(
+            onnx, out, checkpoint_file("nano"), pairs, described, gates=gates, options=options
+        )
 
     return run
 
@@ -319,12 +321,38 @@ def test_the_command_says_what_is_missing_before_it_works(tmp_path, monkeypatch)
 def test_the_command_builds_and_judges_an_engine(install, tmp_path):
     trt, _ = install()
     out = tmp_path / "nano.onnx"
-    sizes = ["--size", "64x48", "--workspace", "256"]
+    sizes = ["--tensorrt-sizes", "32x32,64x48,96x64", "--tensorrt-batch", "2", "--workspace", "256"]
     done = CliRunner().invoke(app, ["export", "nano", "--tensorrt", "--out", str(out), *sizes])
     assert isinstance(done.exception, GateError), done.output
     assert "nano.failed.engine is too far" in str(done.exception)
     assert trt.seen["workspace"] == 256 << 20
-    assert read_sidecar(tmp_path / "nano.failed.engine").onnx == "nano.onnx"
+    assert trt.seen["profile"] == ("sources", (1, 2, 32, 32), (1, 2, 48, 64), (1, 2, 64, 96))
+    sidecar = read_sidecar(tmp_path / "nano.failed.engine")
+    assert sidecar.onnx == "nano.onnx"
+    assert sidecar.options.sizes.batch == 2
+    assert sidecar.spec.receipt["sizes"] == ["64x48"], "640x480 is not in the engine's range"
+
+
+def test_pairs_that_an_engine_does_not_serve_are_named_before_the_work(install, export, tmp_path):
+    install()
+    (tmp_path / "ir").mkdir()
+    (tmp_path / "vis").mkdir()
+    for side in ("ir", "vis"):
+        write_image(tmp_path / side / "a.png", np.zeros((64, 80), np.uint8))
+    folders = [f"--pairs-{side}={tmp_path / side}" for side in ("ir", "vis")]
+    out = f"--out={tmp_path / 'nano.onnx'}"
+    done = CliRunner().invoke(
+        app, ["export", "nano", "--tensorrt", "--tensorrt-sizes=32x32,48x48,64x64", out, *folders]
+    )
+    assert isinstance(done.exception, InputError)
+    words = "the pair 'a' to compare on is 80x64, which an engine for 32x32,48x48,64x64 does not serve: widen"
+    assert str(done.exception).startswith(words)
+    for option in ("--tensorrt-sizes=64x64", "--tensorrt-batch=2"):
+        done = CliRunner().invoke(app, ["export", "nano", "--tensorrt", option, "--size=64x48", out])
+        assert f"{option.partition('=')[0]} is for an engine without --size" in str(done.exception)
+    with pytest.raises(InputError, match="'frame 0' to compare on is 64x64"):
+        export(tmp_path / "nano.engine", options=BuildOptions(SizeRange.parse("32x32")))
+    assert not list(tmp_path.glob("nano*"))
 
 
 def test_fuse_runs_an_engine_or_refuses_it(install, engine, tmp_path, pair):

@@ -35,9 +35,13 @@ def export(
     out: Path | None = typer.Option(
         None, help="The .onnx file to write.", show_default="MODEL[-deploy][-fp16|-int8].onnx"
     ),
-    pairs_ir: Path | None = typer.Option(None, help="Infrared folder to compare file and checkpoint on."),
+    pairs_ir: Path | None = typer.Option(
+        None, help="Infrared folder to compare file and checkpoint on: 8 pairs, evenly spread."
+    ),
     pairs_vis: Path | None = typer.Option(None, help="Visible folder, paired by file stem."),
-    calib_ir: Path | None = typer.Option(None, help="Infrared folder to calibrate int8 on."),
+    calib_ir: Path | None = typer.Option(
+        None, help="Infrared folder to calibrate int8 on: 16 pairs, evenly spread."
+    ),
     calib_vis: Path | None = typer.Option(None, help="Visible folder, paired by file stem."),
     calib_method: str = typer.Option("mse", help="How ranges follow from values: mse, minmax, percentile."),
     tensorrt: bool = typer.Option(
@@ -50,6 +54,9 @@ def export(
         None,
         help="Smallest, usual and largest size of an engine without --size.",
         show_default="64x64,640x480,1920x1088",
+    ),
+    tensorrt_batch: int | None = typer.Option(
+        None, help="Largest batch of an engine without --size.", show_default="1"
     ),
     workspace: int | None = typer.Option(
         None, help="Most GPU memory for one layer of an engine, in MB.", show_default="1024"
@@ -82,6 +89,7 @@ def export(
     from edgefuse.export.pipeline import export as run
     from edgefuse.export.receipt import folder_pairs, simulated_pairs
     from edgefuse.export.report import failure, table
+    from edgefuse.export.tensorrt import check_pairs, export_engine
 
     source = checkpoint_file(checkpoint or DEFAULT_MODEL)
     wanted = parse_size(size) if size else None
@@ -102,7 +110,7 @@ def export(
     if bool(pairs_ir) != bool(pairs_vis):
         raise InputError("give both --pairs-ir and --pairs-vis, or neither to compare on the simulated rig")
     gates = Gates(max_difference, max_levels, min_psnr, min_extreme_psnr, max_worse)
-    options = _engine_options(tensorrt, tensorrt_sizes, workspace)
+    options = _engine_options(tensorrt, wanted, tensorrt_sizes, tensorrt_batch, workspace)
     calibration = None
     if int8:
         if not (calib_ir and calib_vis):
@@ -111,9 +119,12 @@ def export(
         calibration = Calibration(found, described, calib_method)
     elif calib_ir or calib_vis:
         raise InputError("--calib-ir and --calib-vis are for --int8")
+    usual = options.sizes.opt if options and not wanted else wanted
     compared_on, pairs = (
-        folder_pairs(pairs_ir, pairs_vis) if pairs_ir and pairs_vis else simulated_pairs(wanted)
+        folder_pairs(pairs_ir, pairs_vis) if pairs_ir and pairs_vis else simulated_pairs(usual)
     )
+    if options and not wanted:
+        check_pairs(pairs, options.sizes)
     console = Console()
 
     def judge(path: Path, spec: "ModelSpec") -> None:
@@ -141,7 +152,6 @@ def export(
     judge(target, spec)
     if options is None:
         return
-    from edgefuse.export.tensorrt import export_engine
 
     engine = target.with_suffix(".engine")
     with console.status(f"Building {engine} …") as status:
@@ -158,19 +168,25 @@ def export(
     judge(engine, spec)
 
 
-def _engine_options(tensorrt: bool, sizes: str | None, workspace: int | None) -> "BuildOptions | None":
+def _engine_options(
+    tensorrt: bool, fixed: tuple[int, int] | None, sizes: str | None, batch: int | None, workspace: int | None
+) -> "BuildOptions | None":
     """Return what an engine is built with, None if none is wanted; say what is missing before the work."""
     from edgefuse.errors import InputError
 
+    given = {"--tensorrt-sizes": sizes, "--tensorrt-batch": batch, "--workspace": workspace}
+    for name, value in given.items():
+        if value is not None and not tensorrt:
+            raise InputError(f"{name} is for --tensorrt")
+        if value is not None and fixed and name != "--workspace":
+            raise InputError(f"{name} is for an engine without --size, which fixes sizes and batch")
     if not tensorrt:
-        for name, value in (("--tensorrt-sizes", sizes), ("--workspace", workspace)):
-            if value is not None:
-                raise InputError(f"{name} is for --tensorrt")
         return None
     from edgefuse.runtime.profiles import SizeRange
     from edgefuse.runtime.sidecar import BuildOptions
     from edgefuse.runtime.tensorrt import this_machine
 
     this_machine()
-    given = {} if workspace is None else {"workspace_mb": workspace}
-    return BuildOptions(SizeRange.parse(sizes) if sizes else SizeRange(), **given)
+    batch = 1 if batch is None else batch
+    served = SizeRange.parse(sizes, batch) if sizes else SizeRange(batch=batch)
+    return BuildOptions(served) if workspace is None else BuildOptions(served, workspace)

@@ -16,6 +16,9 @@ from edgefuse.export.deploy import round_in_floats
 from edgefuse.export.gates import Gates, failed_path
 from edgefuse.export.receipt import Pair, compare
 from edgefuse.files import check_writable, replace_file
+from edgefuse.images import size_of
+from edgefuse.runtime.onnx_metadata import read_metadata
+from edgefuse.runtime.profiles import SizeRange
 from edgefuse.runtime.sidecar import BuildOptions, sidecar_path, write_sidecar
 from edgefuse.runtime.tensorrt import TensorRtBackend
 from edgefuse.runtime.tensorrt_build import Progress, build_engine
@@ -23,7 +26,7 @@ from edgefuse.spec import ModelSpec
 from edgefuse.train.backend import TorchBackend
 from edgefuse.train.checkpoint import load_checkpoint, restore_model
 
-__all__ = ["casts_outermost", "export_engine", "prove_engine"]
+__all__ = ["casts_outermost", "check_pairs", "export_engine", "prove_engine"]
 
 
 def export_engine(
@@ -45,7 +48,7 @@ def export_engine(
         onnx: file written by `edgefuse export`; its dtypes decide the engine's.
         out: the `.engine` file, with `.engine.json` beside it; replaced if the new one passes.
         checkpoint: `.pt` or `.safetensors` file that the graph was made of.
-        pairs: what both are run on.
+        pairs: what both are run on; of sizes that the engine serves.
         compared_on: what the pairs are, for the receipt.
         options: sizes for open dimensions, workspace, optimisation level.
         gates: how far the engine may be from the checkpoint; None: the default limits.
@@ -63,6 +66,8 @@ def export_engine(
     if out.suffix != ".engine":
         raise InputError(f"cannot write {out}: the suffix must be .engine")
     check_writable(out)
+    if ModelSpec.from_metadata(read_metadata(onnx), onnx).size is None:
+        check_pairs(pairs, (options or BuildOptions()).sizes)
     trial = failed_path(out)
     build_engine(onnx, trial, options, progress)
     spec = prove_engine(trial, checkpoint, pairs, compared_on, gates)
@@ -70,6 +75,17 @@ def export_engine(
         for source, target in ((trial, out), (sidecar_path(trial), sidecar_path(out))):
             replace_file(target, source.replace)
     return spec
+
+
+def check_pairs(pairs: Sequence[Pair], sizes: SizeRange) -> None:
+    """Raise `InputError` if an engine for sizes in this range does not serve one of the pairs."""
+    for name, _, vis, *_ in pairs:
+        side = zip(sizes.min, (vis.shape[1], vis.shape[0]), sizes.max, strict=True)
+        if not all(low <= given <= high for low, given, high in side):
+            raise InputError(
+                f"the pair {name!r} to compare on is {size_of(vis)}, which an engine for {sizes} does not "
+                "serve: widen --tensorrt-sizes, or fix the graph with --size"
+            )
 
 
 def prove_engine(

@@ -45,6 +45,10 @@ class SizeRange:
         if self.batch < 1:
             raise InputError(f"the profile's batch is {self.batch}, it must be at least 1")
 
+    def __str__(self) -> str:
+        """Return the sizes as `parse` takes them, such as `64x64,640x480,1920x1088`."""
+        return ",".join(f"{width}x{height}" for width, height in (self.min, self.opt, self.max))
+
     @classmethod
     def parse(cls, text: str, batch: int = 1) -> "SizeRange":
         """Read `smallest,usual,largest`, such as `320x256,640x480,1280x1024`; one size stands for all.
@@ -70,7 +74,7 @@ def make_profiles(inputs: Mapping[str, Shape], sizes: SizeRange, multiple: int =
     Args:
         inputs: shape of each input, `[N, C, H, W]` or, where the last one is 1 or 3, `[N, H, W, C]`.
         sizes: what the open dimensions may be.
-        multiple: sizes are rounded up to multiples of this.
+        multiple: sizes are rounded up to multiples of this; of a deploy graph, which pads inside, 1.
 
     Raises:
         InputError: an input without four dimensions, or open in another place than batch, height and width.

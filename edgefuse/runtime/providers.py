@@ -119,6 +119,7 @@ def tensorrt_options(path: Path, options: BuildOptions | None = None) -> dict[st
     """
     options = options or BuildOptions()
     spec = ModelSpec.from_metadata(read_metadata(path), path)
+    multiple = spec.multiple if spec.graph == "core" else 1
     versions = [f"{package}{_version(package)}" for package in ("onnxruntime-gpu", "tensorrt")]
     key = json.dumps([file_hash(path), repr(options)])
     name = "-".join((*versions, hashlib.sha256(key.encode()).hexdigest()[:16]))
@@ -132,7 +133,7 @@ def tensorrt_options(path: Path, options: BuildOptions | None = None) -> dict[st
         "trt_timing_cache_path": cache,
         "trt_fp16_enable": str(int(spec.precision in ("fp16", "int8"))),
         "trt_int8_enable": str(int(spec.precision == "int8")),
-        **provider_options(make_profiles(_inputs(spec), options.sizes, spec.multiple)),
+        **provider_options(make_profiles(_inputs(spec), options.sizes, multiple)),
     }
 
 

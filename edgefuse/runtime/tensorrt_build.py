@@ -115,7 +115,8 @@ def _build(
     config.progress_monitor = monitor
 
     inputs = [network.get_input(k) for k in range(network.num_inputs)]
-    profiles = make_profiles({i.name: tuple(i.shape) for i in inputs}, options.sizes, spec.multiple)
+    multiple = spec.multiple if spec.graph == "core" else 1
+    profiles = make_profiles({i.name: tuple(i.shape) for i in inputs}, options.sizes, multiple)
     if profiles:
         profile = builder.create_optimization_profile()
         for name, shapes in profiles.items():
