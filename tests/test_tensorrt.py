@@ -309,15 +309,23 @@ def test_an_engine_without_its_precision_is_neither_exported_nor_cached(install,
     assert not list(tmp_path.rglob("*.engine*"))
 
 
-def test_the_command_says_what_is_missing_before_it_works(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorrt", None)
+@pytest.mark.parametrize(
+    ("package", "sentence"),
+    [
+        ("tensorrt", "TensorRT cannot be loaded"),
+        ("onnxruntime", "onnxruntime is not installed: pip install 'edgefuse[cpu]'"),
+    ],
+)
+def test_the_command_says_what_is_missing_before_it_works(tmp_path, monkeypatch, package, sentence):
+    monkeypatch.setitem(sys.modules, package, None)
     out = tmp_path / "nano.onnx"
     done = CliRunner().invoke(app, ["export", "nano", "--tensorrt", "--out", str(out)])
     assert isinstance(done.exception, BackendError)
-    assert "TensorRT cannot be loaded" in str(done.exception)
+    assert sentence in str(done.exception)
     assert not out.exists()
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_the_command_builds_and_judges_an_engine(install, tmp_path):
     trt, _ = install()
     out = tmp_path / "nano.onnx"

@@ -82,6 +82,7 @@ def export(
     from edgefuse.weights import DEFAULT_MODEL, checkpoint_file
 
     needs("export", "torch", "safetensors", "onnx", "onnxscript")
+    needs("cpu", "onnxruntime")
     from edgefuse.export.calibrate import METHODS
     from edgefuse.export.gates import Gates, failed_path
     from edgefuse.export.graph import OPSET

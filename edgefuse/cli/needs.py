@@ -9,6 +9,13 @@ __all__ = ["needs"]
 
 def needs(extra: str, *modules: str) -> None:
     """Raise `BackendError` naming the extra if one of the modules is not installed."""
-    missing = [name for name in modules if find_spec(name) is None]
+    missing = [name for name in modules if not _is_installed(name)]
     if missing:
         raise BackendError(f"{', '.join(missing)} is not installed: pip install 'edgefuse[{extra}]'")
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ValueError:  # what find_spec says of one that is blocked in sys.modules
+        return False
