@@ -70,16 +70,14 @@ class PlainGate(nn.Module):
 class PlainLocalGate(nn.Module):
     """The local gate of the transformer."""
 
-    band: Tensor
-
     def __init__(self, mlp: GatedMLP) -> None:
         super().__init__()
-        self.register_buffer("band", (mlp.gate.weight * mlp.gate.mask).detach())
+        self.gate = mlp.gate
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Gate `[B, H·W, C]`."""
         nearby = F.avg_pool1d(pixels.transpose(1, 2), 3, stride=1, padding=1).transpose(1, 2)
-        return pixels * torch.sigmoid(F.linear(nearby, self.band))
+        return pixels * torch.sigmoid(F.linear(nearby, self.gate.weight * self.gate.mask))
 
 
 class PlainAttention(nn.Module):

@@ -76,7 +76,7 @@ class Plain:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         # The same first weights as ours.
-        self.network = plain(Learner(config, ALONE).network)
+        self.network = plain(Learner(config, ALONE).network).train()
         self.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate)
 
