@@ -5,6 +5,8 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
+from edgefuse.errors import InputError
+
 __all__ = ["reproduce"]
 
 
@@ -24,6 +26,7 @@ def reproduce(
     patch: int = typer.Option(128, help="Side of a patch, in pixels."),
     lr: float = typer.Option(1e-3, help="Peak learning rate."),
     gradient_scale: str = typer.Option("image", help="As in `edgefuse train`."),
+    precision: str = typer.Option("auto", help="As in `edgefuse train`."),
     protocol: str = typer.Option("field", help="Of the metrics: field, paper or strict."),
     limit: int | None = typer.Option(None, help="Score so many pairs of a test set.", show_default="all"),
     others: list[Path] = typer.Option(
@@ -47,6 +50,8 @@ def reproduce(
     from edgefuse.train.experiments.run import Experiment
     from edgefuse.train.experiments.run import reproduce as run
     from edgefuse.train.losses import LossConfig
+    from edgefuse.train.parallel import team
+    from edgefuse.train.precision import resolve_precision
     from edgefuse.train.record import Progress
 
     check_threads(threads)
@@ -64,6 +69,7 @@ def reproduce(
             batch=batch,
             patch=patch,
             learning_rate=lr,
+            precision=resolve_precision(precision),
             losses=LossConfig(gradient_scale=gradient_scale),
         ),
         protocol=protocol,
@@ -79,6 +85,9 @@ def reproduce(
             speed = f"{now.pairs_per_second:.0f} pairs/s"
             console.print(f"{name}: step {now.step}, loss {now.losses['total']:.4f}, {speed}")
 
-    report = run(asked, out or Path("experiments") / experiment, show)
+    with team() as here:
+        if here.size > 1:
+            raise InputError("reproduce runs in one process: start it without torchrun")
+        report = run(asked, out or Path("experiments") / experiment, show, here)
     console.print(report.read_text("utf-8"), markup=False, highlight=False, soft_wrap=True)
     console.print(f"Report in {report}")

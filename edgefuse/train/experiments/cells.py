@@ -20,6 +20,7 @@ from edgefuse.train.checkpoint import load_checkpoint, restore_model
 from edgefuse.train.config import TrainConfig
 from edgefuse.train.data import training_set
 from edgefuse.train.loop import train
+from edgefuse.train.parallel import ALONE, Team
 from edgefuse.train.record import FIVE, Progress
 
 __all__ = ["Cell", "PairSet", "Scores", "pair_set", "run_cell", "score_pairs"]
@@ -104,6 +105,7 @@ def run_cell(
     limit: int | None = None,
     sample_every: int | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
+    team: Team = ALONE,
 ) -> dict[str, Scores]:
     """Train a cell, unless that was done before, and return its scores by test set.
 
@@ -117,6 +119,7 @@ def run_cell(
         limit: pairs of each test set to score.
         sample_every: steps between two sets of sample fusions; none but the last by default.
         on_progress: called with the mean losses every few steps.
+        team: of one process; says where to train.
     """
     config, folder = cell.config(budget, seed), runs / cell.folder(seed)
     weights = folder / f"{cell.model}.safetensors"
@@ -127,19 +130,24 @@ def run_cell(
         config,
         data,
         folder,
-        resume=(folder / "checkpoint.pt").exists(),
+        resume=True,
         sample_every=sample_every or config.steps,
         on_progress=on_progress,
+        team=team,
     )
     known = folder / "scores.json"
     scores: dict[str, Scores] = json.loads(known.read_text("utf-8")) if known.exists() else {}
     fuser = Fuser(TorchBackend(restore_model(load_checkpoint(weights), weights), cell.model))
     for test in tests:
-        key = f"{test.name} {protocol} {limit or 'all'}"
+        key = _key(test, protocol, limit)
         if key not in scores:
             scores[key] = score_pairs(lambda _, ir, vis: fuser(ir, vis), test.pairs(limit), protocol)
             replace_file(known, partial(_write_json, scores))
-    return {test.name: scores[f"{test.name} {protocol} {limit or 'all'}"] for test in tests}
+    return {test.name: scores[_key(test, protocol, limit)] for test in tests}
+
+
+def _key(test: PairSet, protocol: str, limit: int | None) -> str:
+    return f"{test.ir.parent.resolve()} {protocol} {limit or 'all'}"
 
 
 def _write_json(values: dict[str, Scores], path: Path) -> None:

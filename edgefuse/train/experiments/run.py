@@ -22,6 +22,7 @@ from edgefuse.train.experiments.tables import (
     rows_table,
 )
 from edgefuse.train.models import MODELS
+from edgefuse.train.parallel import ALONE, Team
 from edgefuse.train.record import Progress
 
 __all__ = ["Experiment", "reproduce"]
@@ -64,6 +65,10 @@ class Experiment:
                 raise InputError(unknown_name("model", model, MODELS))
         if not self.models or not self.bases or min(*self.bases, self.seeds) < 1:
             raise InputError("give at least one model, base size and seed, all sizes at least 1")
+        places: dict[str, Path] = {}
+        for one in (*self.train, *self.tests):
+            if places.setdefault(one.name, one.ir.resolve()) != one.ir.resolve():
+                raise InputError(f"two sets are called {one.name}: a set is named by its last two folders")
         if self.limit is not None and self.limit < 1:
             raise InputError(f"--limit is {self.limit}, it must be at least 1")
 
@@ -76,6 +81,7 @@ def reproduce(
     experiment: Experiment,
     out: Path,
     on_progress: Callable[[str, Progress], None] = lambda _name, _step: None,
+    team: Team = ALONE,
 ) -> Path:
     """Run an experiment and return its report, a Markdown file.
 
@@ -86,7 +92,12 @@ def reproduce(
         experiment: what to run.
         out: the folder; made if it does not exist.
         on_progress: called every few steps with the name of the training and its losses.
+        team: of one process; says where to train.
     """
+    for test in experiment.tests:  # what cannot be scored is told before hours of training
+        test.pairs(1)
+        for candidate in _candidates(experiment, test):
+            candidate.open()
     out.mkdir(parents=True, exist_ok=True)
     rows, runs = experiment.rows(), out / "runs"
     watched = experiment.name.startswith("fig")
@@ -106,6 +117,7 @@ def reproduce(
                 limit=experiment.limit,
                 sample_every=max(1, budget.steps // POINTS) if watched else None,
                 on_progress=lambda step, name=name: on_progress(name, step),  # type: ignore[misc]
+                team=team,
             )
             seeds.append(scores)
         results.append(seeds)
@@ -184,12 +196,16 @@ def _relations(
     experiment: Experiment, rows: Sequence[Row], results: Sequence[Results], test: str
 ) -> list[list[str]]:
     """Compare the rows that the paper compares: one that is strictly paired with the next of its base."""
-    lines, strict = [], 0
+    lines: list[list[str]] = []
+    strict: int | None = None
     for k, row in enumerate(rows):
-        cell, before = row.cell, rows[strict].cell
+        cell = row.cell
         if cell.paradigm == "sptp":
             strict = k
             continue
+        if strict is None:
+            continue
+        before = rows[strict].cell
         if (before.model, before.base) != (cell.model, cell.base) or experiment.name == "table2":
             continue
         title = f"{cell.model}, base {cell.base}: {cell.paradigm} of {cell.pairs} pairs over sptp"
@@ -200,10 +216,15 @@ def _relations(
 
 
 def _others(experiment: Experiment, test: PairSet) -> dict[str, dict[str, float]]:
-    """Score the trivial fusions and the folders of other methods, with a subfolder a test set or none."""
+    pairs = test.pairs(experiment.limit)
+    chosen = _candidates(experiment, test)
+    return {c.name: score_pairs(c.open(), pairs, experiment.protocol) for c in chosen}
+
+
+def _candidates(experiment: Experiment, test: PairSet) -> list[Candidate]:
+    """Return the trivial fusions and the folders of other methods, with a subfolder a test set or none."""
     candidates: list[Candidate] = [trivial(name) for name in TRIVIAL]
     for path in experiment.others:
         inner = path / test.name.replace("/", ".")
         candidates.append(replace(folder(inner if inner.is_dir() else path), name=path.name))
-    pairs = test.pairs(experiment.limit)
-    return {c.name: score_pairs(c.open(), pairs, experiment.protocol) for c in candidates}
+    return candidates
