@@ -27,8 +27,14 @@ def check_writable(path: Path) -> None:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from None
 
 
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+def replace_file(path: Path, write: Callable[[Path], object], *, durable: bool = False) -> None:
     """Let `write` fill a file beside `path`, then move it there in one step.
+
+    Args:
+        path: the final name.
+        write: fills the file that it is given.
+        durable: wait until the disk has it, so that a power cut leaves the old file or the new one; and
+            remove what processes that were killed left half-written.
 
     Raises:
         InputError: the folder is missing or read-only, or the disk is full.
@@ -38,8 +44,25 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write(partial)
+        if durable:
+            _sync(partial)
         os.replace(partial, path)
+        if durable:
+            _sync(path.parent)
+            for left in path.parent.glob(f".{path.name}.*.part"):
+                left.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Wait until the disk has a file's content, or a folder's names."""
+    if path.is_dir() and os.name == "nt":  # which cannot open folders
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

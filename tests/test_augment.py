@@ -52,6 +52,13 @@ def test_every_way_befalls_its_share():
         assert changed > 12, way.__name__
 
 
+def test_what_is_spoilt_does_not_depend_on_where_a_patch_was_cut_out():
+    # As `TrainingSet.patches` draws the places of a step's patches.
+    heights = [np.random.default_rng((0, step)).random() for step in range(300)]
+    spoilt = [not torch.equal(*(spoil(scene(1), 0.5, (0, step))[0], scene(1))) for step in range(300)]
+    assert abs(np.corrcoef(heights, spoilt)[0, 1]) < 0.2
+
+
 def test_what_is_random_follows_from_the_seed_and_the_place():
     patches = scene(12)
     whole = spoil(patches, 0.8, (5, 7))

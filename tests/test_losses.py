@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from edgefuse.errors import InputError
 from edgefuse.train.losses import (
+    GRADIENT_SCALES,
     LossConfig,
     fusion_losses,
     gradient,
@@ -73,6 +74,37 @@ def test_the_gradient_is_a_sobel_magnitude_over_each_image_from_0_to_1():
     assert faint.max() < 0.3  # an edge far below one grey level is not stretched to a full one
 
 
+def plain_sobel(x):
+    kernel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]], dtype=torch.float64)
+    padded = F.pad(x.double(), (1, 1, 1, 1), mode="replicate")
+    across, down = (F.conv2d(padded, k[None, None]) for k in (kernel, kernel.T))
+    return torch.sqrt(across**2 + down**2)
+
+
+@settings(max_examples=10)
+@given(SEEDS)
+def test_the_gradient_is_the_sobel_magnitude(seed):
+    x, _, _ = images(seed)
+    expected = plain_sobel(x)
+    torch.testing.assert_close(gradient(x, "none").double(), expected / 4, atol=1e-4, rtol=0)
+    low, high = expected.amin((2, 3), keepdim=True), expected.amax((2, 3), keepdim=True)
+    stretched = (expected - low) / (high - low)
+    torch.testing.assert_close(gradient(x, "image").double(), stretched, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("scale", GRADIENT_SCALES)
+@settings(max_examples=10)
+@given(seed=SEEDS)
+def test_the_gradient_loss_is_equation_5(scale, seed):
+    ir, vis, fused = images(seed)
+    g_ir, g_vis, g = (gradient(x, scale) for x in (ir, vis, fused))
+    of_ir = g_ir / (g_ir + g_vis)
+    weighted = (g - (of_ir * g_ir + (1 - of_ir) * g_vis)).abs().mean()
+    torch.testing.assert_close(gradient_loss(fused, ir, vis, scale), weighted, atol=1e-5, rtol=0)
+    larger = (g - torch.maximum(g_ir, g_vis)).abs().mean()
+    torch.testing.assert_close(gradient_loss(fused, ir, vis, scale, "larger"), larger)
+
+
 @pytest.mark.parametrize("loss", [intensity_loss, gradient_loss, ssim_loss])
 @given(seed=SEEDS)
 def test_losses_do_not_care_which_source_is_which(loss, seed):
@@ -104,18 +136,43 @@ FLAT = {
 }
 
 
+CHOICES = [
+    LossConfig(),
+    *(LossConfig(gradient_scale=scale) for scale in GRADIENT_SCALES if scale != "image"),
+    LossConfig(gradient_target="larger", intensity_power=2),
+    LossConfig(ssim_weights="batch"),
+]
+
+
+@pytest.mark.parametrize("config", CHOICES)
 @pytest.mark.parametrize("fused", FLAT)
 @pytest.mark.parametrize("ir", FLAT)
 @pytest.mark.parametrize("vis", FLAT)
-def test_gradients_are_finite_on_flat_and_identical_images(fused, ir, vis):
+def test_gradients_are_finite_on_flat_and_identical_images(fused, ir, vis, config):
     output = FLAT[fused].clone().requires_grad_()
-    total, terms = fusion_losses(output, FLAT[ir], FLAT[vis], LossConfig())
+    total, terms = fusion_losses(output, FLAT[ir], FLAT[vis], config)
     total.backward()
     assert torch.isfinite(total)
     assert all(torch.isfinite(term) for term in terms.values())
     assert output.grad is not None
     assert torch.isfinite(output.grad).all()
     assert output.grad.abs().max() < 10
+
+
+def test_scoring_first_does_not_keep_training_from_its_gradients():
+    a, b, _ = images(1, shape=(1, 1, 37, 41))  # sides that nothing else uses
+    with torch.inference_mode():
+        ssim(a, b)
+    a.requires_grad_()
+    ssim(a, b).sum().backward()
+    assert a.grad is not None
+    torch.testing.assert_close(ssim(a.double(), b.double()), plain_ssim(a, b), atol=1e-9, rtol=0)
+
+
+def test_images_too_small_for_the_window_are_refused():
+    a, b, _ = images(1, shape=(1, 1, 16, 5))
+    with pytest.raises(InputError, match="at least 6 pixels a side, one has 5"):
+        ssim(a, b)
 
 
 def test_the_total_is_the_weighted_sum_of_its_terms():

@@ -11,11 +11,12 @@ from safetensors.torch import save_file
 
 from edgefuse.errors import InputError, ModelError
 from edgefuse.images import read_image, write_image
+from edgefuse.train.adversary import Adversary
 from edgefuse.train.bank import ImageBank
 from edgefuse.train.checkpoint import load_checkpoint, restore_model, save_weights
 from edgefuse.train.config import TrainConfig
 from edgefuse.train.data import TrainingSet, training_set
-from edgefuse.train.learner import rate
+from edgefuse.train.learner import Learner, rate
 from edgefuse.train.loop import train
 from edgefuse.train.pairing import Pairing
 from edgefuse.train.parallel import Team
@@ -122,7 +123,7 @@ def test_training_can_begin_with_given_weights(finished, tmp_path):
     after = load_checkpoint(train(tuned, training_set(tuned), tmp_path / "tuned")).weights
     before = load_checkpoint(weights).weights
     assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
-    with pytest.raises(ModelError, match="holds 'nano' weights, and 'cnn'"):
+    with pytest.raises(ModelError, match="do not fit 'cnn'"):
         train(replace(tuned, model="cnn"), training_set(tuned), tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
@@ -143,8 +144,70 @@ def test_resuming_wants_the_same_run(finished, tmp_path):
     data = training_set(config)
     with pytest.raises(ModelError, match=r"batch = 2, this run has 4"):
         train(replace(config, batch=4), data, out, resume=True)
-    with pytest.raises(InputError, match="no checkpoint"):
-        train(config, data, tmp_path, resume=True)
+    other = replace(
+        data, ir=data.ir.subset([0, 1, 2]), pairing=Pairing("aptp", data.ir.keys[:3], data.vis.keys)
+    )
+    with pytest.raises(InputError, match="trained on other images"):
+        train(config, other, out, resume=True)
+
+
+def test_resuming_begins_where_there_is_nothing_to_resume(finished, tmp_path):
+    config, _, weights = finished
+    begun = train(config, training_set(config), tmp_path, resume=True)
+    assert begun.read_bytes() == weights.read_bytes()
+
+
+@pytest.mark.parametrize("minutes", [-1, float("nan")])
+def test_impossible_times_between_checkpoints_are_refused(finished, tmp_path, minutes):
+    with pytest.raises(InputError, match="checkpoint_minutes"):
+        train(finished[0], training_set(finished[0]), tmp_path, checkpoint_minutes=minutes)
+
+
+def test_an_infinite_gradient_spoils_no_checkpoint(folders, tmp_path, monkeypatch):
+    config = configured(folders, steps=3)
+
+    def root_of_nothing(fused, *_):
+        # Finite, with a slope that is not.
+        total = torch.sqrt((fused - fused.detach()).pow(2).sum())
+        return total, {"intensity": total, "gradient": total, "ssim": total}
+
+    monkeypatch.setattr("edgefuse.train.learner.fusion_losses", root_of_nothing)
+    with pytest.raises(InputError, match="gradient became infinite in step 1"):
+        train(config, training_set(config), tmp_path, checkpoint_minutes=0)
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_what_killed_runs_left_half_written_is_removed(folders, tmp_path):
+    (tmp_path / ".checkpoint.pt.4711.part").write_bytes(b"half")
+    config = configured(folders, steps=1)
+    train(config, training_set(config), tmp_path)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_partners_of_another_size_are_said_to_be_cropped_apart(tmp_path):
+    for side, size in (("ir", 40), ("vis", 48)):
+        (tmp_path / side).mkdir()
+        for k, extra in enumerate((0, 8 * (side == "ir"))):
+            write_image(tmp_path / side / f"{k}.png", np.zeros((size + extra, size + extra), np.uint8))
+    told = training_set(configured(tmp_path)).describe()
+    assert "1 of them aligned pairs" in told
+    assert "1 more have partners of another size" in told
+
+
+def test_unpaired_folders_without_equal_stems_say_that_it_is_the_same_as_arbitrary(folders, tmp_path):
+    (tmp_path / "vis").mkdir()
+    write_image(tmp_path / "vis" / "other.png", np.zeros((66, 70), np.uint8))
+    config = replace(configured(folders, paradigm="uptp"), vis=(str(tmp_path / "vis"),))
+    assert "uptp is the same as aptp" in training_set(config).describe()
+
+
+def test_a_base_does_not_hide_that_folders_are_not_strictly_paired(folders, tmp_path):
+    (tmp_path / "vis").mkdir()
+    for stem in ("0", "1", "stranger"):
+        write_image(tmp_path / "vis" / f"{stem}.png", np.zeros((66, 70), np.uint8))
+    config = replace(configured(folders, paradigm="sptp", base=2), vis=(str(tmp_path / "vis"),))
+    with pytest.raises(InputError, match=r"2|stranger"):
+        training_set(config)
 
 
 def banks(sizes):
@@ -305,6 +368,29 @@ def test_weights_of_another_network_are_refused(finished, tmp_path):
         restore_model(load_checkpoint(tmp_path / "x.safetensors"))
 
 
+@pytest.mark.parametrize("first", [0, 3])
+def test_infrared_and_visible_images_are_real_by_turns_through_all_steps(first):
+    adversary = Adversary(32)
+    asked = []
+    adversary.discriminator.register_forward_pre_hook(lambda _, given: asked.append(given[0]))
+    ir, vis, fused = (torch.full((3, 1, 32, 32), level) for level in (0.2, 0.6, 0.9))
+    adversary.loss(fused, ir, vis, first)
+    levels = asked[0][:, 0, 0, 0].tolist()
+    real = [0.2, 0.6, 0.2] if first % 2 == 0 else [0.6, 0.2, 0.6]
+    assert levels == pytest.approx([*real, 0.9, 0.9, 0.9])
+
+
+def test_the_discriminator_learns(folders):
+    config = configured(folders, model="gan", steps=1)
+    learner = Learner(config, Team())
+    assert learner.adversary is not None
+    before = [p.clone() for p in learner.adversary.parameters()]
+    learner.step(next(training_set(config).batches(0, 1)), 0)
+    after = learner.adversary.parameters()
+    moved = sum(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert moved > 0.9 * len(before)
+
+
 def test_a_gan_trains_both_players_and_resumes(folders, tmp_path, monkeypatch):
     monkeypatch.setattr("edgefuse.train.record.LOG_EVERY", 2)
     config = configured(folders, model="gan", steps=4)
@@ -318,7 +404,6 @@ def test_a_gan_trains_both_players_and_resumes(folders, tmp_path, monkeypatch):
     expected, answer = load_checkpoint(whole).weights, load_checkpoint(resumed).weights
     assert all(torch.equal(expected[name], answer[name]) for name in expected)
     last = rows_of(parts)[-1]
-    assert last["discriminator"] > 0
     assert last["total"] == pytest.approx(
         last["intensity"] + last["gradient"] + 0.2 * last["ssim"] - 0.01 * last["adversarial"], rel=1e-4
     )

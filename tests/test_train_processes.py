@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -67,6 +68,14 @@ def finish(process, output):
     assert process.exitcode == 0, output.read_text()
 
 
+def until(reached, alive, output=None):
+    deadline = time.monotonic() + 240
+    while not reached():
+        assert alive(), output and output.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def weights(run, model="nano"):
     return load_checkpoint(run / f"{model}.safetensors").weights
 
@@ -89,17 +98,21 @@ def alone(folders, out, model="nano", steps=12):
 
 def test_a_run_killed_at_any_moment_resumes_to_the_same_weights(folders, tmp_path):
     out, output = tmp_path / "run", tmp_path / "output.txt"
-    words = options(folders, out)
-    for wanted in (2, 7):  # a step is checkpointed after each; the kill falls anywhere in a later one
-        process = start([*words, *(["--resume"] if wanted > 2 else [])], output)
-        while not (out / "checkpoint.pt").exists() or load_checkpoint(out / "checkpoint.pt").step < wanted:
-            assert process.is_alive(), output.read_text()
-            time.sleep(0.01)
+    words = [*options(folders, out, steps=60), "--resume"]
+
+    def reached(step):
+        if step == 0:
+            return (out / "config.json").exists()
+        return (out / "checkpoint.pt").exists() and load_checkpoint(out / "checkpoint.pt").step >= step
+
+    for step in (0, 2, 7):  # there is a checkpoint after each; the kill falls anywhere in a later one
+        process = start(words, output)
+        until(lambda step=step: reached(step), process.is_alive, output)
         process.kill()
         process.join()
         assert not (out / "nano.safetensors").exists()
-    finish(start([*words, "--resume"], output), output)
-    expected, answer = weights(alone(folders, tmp_path / "whole")), weights(out)
+    finish(start(words, output), output)
+    expected, answer = weights(alone(folders, tmp_path / "whole", steps=60)), weights(out)
     assert all(torch.equal(expected[name], answer[name]) for name in expected)
 
 
@@ -134,11 +147,13 @@ def test_ctrl_c_under_torchrun_leaves_a_checkpoint(folders, tmp_path):
     words = [*launcher, "-m", "edgefuse", "train", *training]
     # In a group of its own, which a terminal would send the signal to.
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    while not (tmp_path / "run" / "checkpoint.pt").exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
-    told, _ = process.communicate(timeout=60)
+    try:
+        until((tmp_path / "run" / "checkpoint.pt").exists, lambda: process.poll() is None)
+        os.killpg(process.pid, signal.SIGINT)
+        told, _ = process.communicate(timeout=240)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert "Stopped; checkpoint in" in " ".join(told.split())
     assert "each process norms by its own patches" in " ".join(told.split())
     assert load_checkpoint(tmp_path / "run" / "checkpoint.pt").step < 100_000

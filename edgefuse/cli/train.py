@@ -79,7 +79,7 @@ def train(
     ),
     init: str | None = typer.Option(
         None,
-        help="Begin with these weights: a checkpoint or a shipped model.",
+        help="Begin with these weights, which must fit: a checkpoint or a shipped model.",
         show_default="random weights",
         rich_help_panel=METHOD,
     ),

@@ -37,13 +37,16 @@ class Adversary(nn.Module):
         """Return the scores `[B]` of `[B, 1, P, P]`, through which the generator learns."""
         return self.discriminator.eval()(fused)
 
-    def loss(self, fused: Tensor, ir: Tensor, vis: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self, fused: Tensor, ir: Tensor, vis: Tensor, first: int = 0
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the discriminator's own loss, and it by name with the mean scores of real and fused images.
 
-        All are `[B, 1, P, P]`; infrared images stand for the real ones in even rows, visible in odd ones.
+        All are `[B, 1, P, P]`. `first` is the position of their first row among all rows of all steps:
+        infrared images stand for the real ones at even positions, visible ones at odd ones.
         """
-        even = torch.arange(len(ir), device=ir.device).remainder(2).eq(0).view(-1, 1, 1, 1)
-        real = torch.where(even, ir, vis)
+        even = torch.arange(first, first + len(ir), device=ir.device).remainder(2).eq(0)
+        real = torch.where(even.view(-1, 1, 1, 1), ir, vis)
         scores = self.discriminator.train()(torch.cat((real, fused.detach())))
         of_real, of_fused = scores.chunk(2)
         loss = ((of_real - TARGET) ** 2).mean() / 2 + ((of_fused + TARGET) ** 2).mean() / 2

@@ -87,7 +87,8 @@ def spoil(patches: Tensor, share: float, seed: tuple[int, ...], first: int = 0) 
     seen, wanted = patches.clone(), patches.clone()
     shares, ways = zip(*WAYS, strict=True)
     for k, (row, target) in enumerate(zip(seen.numpy(), wanted.numpy(), strict=True)):
-        rng = np.random.default_rng((*seed, first + k))
+        # Never 0 at the end: numpy takes that for the shorter seed, where the patches' places come from.
+        rng = np.random.default_rng((*seed, 1 + first + k))
         if rng.random() < share:
             ways[rng.choice(len(ways), p=shares)](row, target, rng)
     return seen, wanted

@@ -42,14 +42,15 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "config": checkpoint.config,
         "training": checkpoint.training,
     }
-    replace_file(path, lambda partial: torch.save(values, partial))
+    replace_file(path, lambda partial: torch.save(values, partial), durable=True)
 
 
 def save_weights(path: Path, checkpoint: Checkpoint) -> None:
     """Write the weights alone as safetensors, with model, step and configuration as metadata."""
     facts = {"model": checkpoint.model, "step": checkpoint.step, "config": checkpoint.config}
     tensors = {k: v.detach().cpu().contiguous() for k, v in checkpoint.weights.items()}
-    replace_file(path, lambda partial: save_file(tensors, partial, metadata={"edgefuse": json.dumps(facts)}))
+    metadata = {"edgefuse": json.dumps(facts)}
+    replace_file(path, lambda partial: save_file(tensors, partial, metadata=metadata), durable=True)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

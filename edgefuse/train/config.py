@@ -1,7 +1,8 @@
 """What a training run is told, in one frozen dataclass."""
 
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from types import UnionType
+from typing import Any, get_args, get_type_hints
 
 from edgefuse.errors import InputError, ModelError, unknown_name
 from edgefuse.train.losses import LossConfig
@@ -96,15 +97,41 @@ class TrainConfig:
 
         Raises:
             ModelError: a key that this version does not know.
+            InputError: a value of another type or out of its range.
         """
-        known = {f.name for f in fields(cls)}
-        if unknown := values.keys() - known:
-            raise ModelError(
-                f"unknown training settings {', '.join(sorted(unknown))}: "
-                f"known are {', '.join(sorted(known))}"
-            )
-        values = dict(values)
-        values["losses"] = LossConfig(**values.get("losses", {}))
-        for name in ("ir", "vis", "val_ir", "val_vis"):
-            values[name] = tuple(values.get(name, ()))
-        return cls(**values)
+        losses = values.get("losses", {})
+        if not isinstance(losses, dict):
+            raise InputError(f"losses is {losses!r}, settings by name are needed")
+        plain = {name: value for name, value in values.items() if name != "losses"}
+        return cls(**_fitting(cls, plain), losses=LossConfig(**_fitting(LossConfig, losses)))
+
+
+def _fitting(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values, lists as tuples, if they are of the types that a dataclass's fields have.
+
+    Raises:
+        ModelError: a name that is not a field's.
+        InputError: a value of another type.
+    """
+    hints = get_type_hints(kind)
+    if unknown := values.keys() - hints.keys():
+        raise ModelError(
+            f"unknown training settings {', '.join(sorted(unknown))}: known are {', '.join(sorted(hints))}"
+        )
+    for name, value in values.items():
+        hint = hints[name]
+        if not any(
+            _fits(value, kind) for kind in (get_args(hint) if isinstance(hint, UnionType) else [hint])
+        ):
+            raise InputError(f"{name.replace('_', ' ')} is {value!r}, which is no setting of that kind")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def _fits(value: object, kind: Any) -> bool:
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind in (str, bool, type(None)):
+        return isinstance(value, kind)
+    return isinstance(value, list | tuple) and all(isinstance(part, str) for part in value)

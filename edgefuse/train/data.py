@@ -1,5 +1,6 @@
 """Training patches, cut out of the image banks. What step n sees is a pure function of (seed, n)."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ def training_set(config: TrainConfig) -> "TrainingSet":
     else:
         ir, vis = simulated_banks(config.seed)
     ir, vis, validation = _held_out(ir, vis, config)
+    Pairing(config.paradigm, ir.keys, vis.keys)  # refuses folders, of which a base could hide the reason
     if config.base is not None:
         ir_places, vis_places = limit_base(ir.keys, vis.keys, config.base, config.seed)
         ir, vis = ir.subset(ir_places), vis.subset(vis_places)
@@ -113,17 +115,25 @@ class TrainingSet:
                         "resize one of them, or train with aptp"
                     )
 
+    def fingerprint(self) -> str:
+        """Return a hash of the names and sizes of all images, by which another set is told from this one."""
+        facts = [[(key, bank.shape(k)) for k, key in enumerate(bank.keys)] for bank in (self.ir, self.vis)]
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
+
     def describe(self) -> str:
         """Say in one line what there is to train on."""
-        aligned = len(self.pairing.aligned())
+        partners = self.pairing.aligned()
+        aligned = sum(self._is_aligned(i, j) for i, j in partners)
         text = (
             f"{len(self.ir)} infrared and {len(self.vis)} visible images, {aligned} of them aligned pairs; "
-            f"{self.pairing.paradigm} has {len(self.pairing):,} pairs, {self.pairs:,} are drawn per epoch"
         )
+        if other := len(partners) - aligned:
+            text += f"{other} more have partners of another size and are cropped apart from them; "
+        text += f"{self.pairing.paradigm} has {len(self.pairing):,} pairs, {self.pairs:,} are drawn per epoch"
         if self.validation:
             text += f"; validated on {len(self.validation)} aligned pairs"
         return text + "; no equal stems, so uptp is the same as aptp" * (
-            not aligned and self.pairing.paradigm == "uptp"
+            not partners and self.pairing.paradigm == "uptp"
         )
 
     def move_to(self, device: torch.device) -> None:

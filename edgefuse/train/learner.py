@@ -2,11 +2,12 @@
 
 import copy
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from edgefuse.errors import InputError
 from edgefuse.train.adversary import Adversary
 from edgefuse.train.augment import spoil
 from edgefuse.train.config import TrainConfig
@@ -16,6 +17,7 @@ from edgefuse.train.parallel import Team
 
 __all__ = ["Learner", "rate"]
 
+Module = TypeVar("Module", bound=nn.Module)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -35,17 +37,14 @@ class Learner:
         network = build_model(config.model).to(team.device)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = copy.deepcopy(network).eval().requires_grad_(False)
-        if team.size > 1 and team.device.type == "cuda":
-            # There is none for CPUs: there each process norms by its own patches, and rank 0's are kept.
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-        self.network = network.train()
-        self.optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
+        self.network = _in_step(network, team).train()
+        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate)
         self.adversary: Adversary | None = None
         if config.model in ADVERSARIAL:
-            self.adversary = Adversary(config.patch).to(team.device)
+            self.adversary = _in_step(Adversary(config.patch).to(team.device), team)
             self.opponent = torch.optim.Adam(self.adversary.parameters(), lr=config.learning_rate)
         self.scaler = torch.amp.GradScaler(team.device.type, enabled=config.precision == "fp16")
-        self._forward = torch.compile(network) if config.compile else network
+        self._forward = torch.compile(self.network) if config.compile else self.network
 
     def step(self, patches: Tensor, step: int, stop: bool = False) -> tuple[dict[str, Tensor], bool]:
         """Do step number `step`.
@@ -90,8 +89,12 @@ class Learner:
         self, adversary: Adversary, fused: Tensor, ir: Tensor, vis: Tensor, step: int
     ) -> dict[str, Tensor]:
         adversary.requires_grad_(True)
-        loss, told = adversary.loss(fused, ir, vis)
-        self._descend(self.opponent, loss, [], step)
+        first = (step * self.team.size + self.team.rank) * self.config.batch
+        loss, told = adversary.loss(fused, ir, vis, first)
+        # Its running statistics decide what the network learns from it: all processes have the same.
+        statistics = [buffer for buffer in adversary.buffers() if buffer.is_floating_point()]
+        for mine, mean in zip(statistics, self._descend(self.opponent, loss, statistics, step), strict=True):
+            mine.copy_(mean)
         adversary.requires_grad_(False)
         return told
 
@@ -109,7 +112,9 @@ class Learner:
             parameter.grad = gradient
         # Unscaled after the exchange: an overflow anywhere makes every process skip the step.
         self.scaler.unscale_(optimiser)
-        nn.utils.clip_grad_norm_(parameters, self.config.clip)
+        norm = nn.utils.clip_grad_norm_(parameters, self.config.clip)
+        if not self.scaler.is_enabled() and not torch.isfinite(norm):  # the scaler skips such a step
+            raise InputError(f"a gradient became infinite in step {step + 1}: lower --lr or --clip")
         self.scaler.step(optimiser)
         self.scaler.update()
         return means[len(parameters) :]
@@ -147,6 +152,16 @@ class Learner:
         if self.adversary is not None:
             self.adversary.load_state_dict(state["adversary"])
             self.opponent.load_state_dict(state["opponent"])
+
+
+def _in_step(module: Module, team: Team) -> Module:
+    """Let batch norm see the patches of all processes, on GPUs.
+
+    There is none that does for CPUs: there each process norms by its own, and rank 0's statistics are kept.
+    """
+    if team.size > 1 and team.device.type == "cuda":
+        module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+    return module
 
 
 def rate(step: int, steps: int) -> float:

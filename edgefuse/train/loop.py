@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -24,7 +25,10 @@ from edgefuse.train.parallel import ALONE, Team
 from edgefuse.train.record import Progress, RunRecord, require_finite
 from edgefuse.weights import checkpoint_file
 
-__all__ = ["train"]
+__all__ = ["CHECKPOINT", "train"]
+
+CHECKPOINT = "checkpoint.pt"
+"""Its name in a run folder."""
 
 
 def train(
@@ -50,7 +54,7 @@ def train(
         config: what to train, how.
         data: the images, from `training_set(config)`.
         folder: the run folder; made if it does not exist.
-        resume: go on from the folder's checkpoint.
+        resume: go on from the folder's checkpoint; without one, begin.
         checkpoint_minutes: time between two checkpoints.
         sample_every: steps between two sets of sample fusions, and two validations.
         on_progress: called with the mean losses every few steps.
@@ -58,9 +62,12 @@ def train(
         stop: when set, the run writes a checkpoint after the step at hand and ends.
 
     Raises:
-        InputError: the folder holds another run or nothing to resume, or the loss became infinite.
+        InputError: the folder holds another run, its checkpoint is of other images, or the loss or a
+            gradient became infinite.
         ModelError: the checkpoint to begin with or to resume from is damaged or of another configuration.
     """
+    if not checkpoint_minutes >= 0:
+        raise InputError(f"checkpoint_minutes is {checkpoint_minutes}, it must be at least 0")
     if sample_every < 1:
         raise InputError(f"sample_every is {sample_every}, it must be at least 1")
     if team.size != config.processes:
@@ -69,9 +76,13 @@ def train(
     data.move_to(team.device)
     learner = Learner(config, team)
     writes = team.rank == 0
-    start = _resume(folder, config, learner) if resume else _begin(folder, config, learner, writes)
+    images = data.fingerprint()
+    if resume and (folder / CHECKPOINT).exists():
+        start = _resume(folder / CHECKPOINT, config, learner, images)
+    else:
+        start = _begin(folder, config, learner, writes)
     record = RunRecord(folder, config, data, start, sample_every, on_progress) if writes else None
-    checkpoint, saved = folder / "checkpoint.pt", time.monotonic()
+    checkpoint, saved = folder / CHECKPOINT, time.monotonic()
 
     for step, patches in enumerate(data.batches(start, config.steps, team), start):
         losses, stopped = learner.step(patches, step, stop is not None and stop.is_set())
@@ -81,19 +92,19 @@ def train(
             record.add(done, losses, learner.averaged)
             if stopped or done == config.steps or time.monotonic() - saved > checkpoint_minutes * 60:
                 require_finite(float(losses["total"]), done)
-                save_checkpoint(checkpoint, _checkpoint(config, learner, done))
+                save_checkpoint(checkpoint, _checkpoint(config, learner, done, images))
                 saved = time.monotonic()
         if stopped:
             return checkpoint
     weights = folder / f"{config.model}.safetensors"
     if writes:
-        save_weights(weights, _checkpoint(config, learner, config.steps))
+        save_weights(weights, _checkpoint(config, learner, config.steps, images))
     return weights
 
 
 def _begin(folder: Path, config: TrainConfig, learner: Learner, writes: bool) -> int:
     # Only a checkpoint makes a run: what was killed before its first one is begun anew.
-    if writes and (folder / "checkpoint.pt").exists():
+    if writes and (folder / CHECKPOINT).exists():
         raise InputError(f"{folder} already holds a run: give another --out, or --resume to go on with it")
     if config.init is not None:
         learner.begin_with(_initial_weights(checkpoint_file(config.init), config))
@@ -108,16 +119,11 @@ def _begin(folder: Path, config: TrainConfig, learner: Learner, writes: bool) ->
 
 
 def _initial_weights(path: Path, config: TrainConfig) -> dict[str, Tensor]:
-    checkpoint = load_checkpoint(path)
-    if checkpoint.model != config.model:
-        raise ModelError(f"{path} holds {checkpoint.model!r} weights, and {config.model!r} is to be trained")
-    return restore_model(checkpoint, path).state_dict()
+    # The name does not count: `gan` may begin with the weights of a `cnn`, which is its generator.
+    return restore_model(replace(load_checkpoint(path), model=config.model), path).state_dict()
 
 
-def _resume(folder: Path, config: TrainConfig, learner: Learner) -> int:
-    path = folder / "checkpoint.pt"
-    if not path.exists():
-        raise InputError(f"{folder} has no checkpoint.pt to resume from")
+def _resume(path: Path, config: TrainConfig, learner: Learner, images: str) -> int:
     checkpoint = load_checkpoint(path)
     before, now = TrainConfig.from_dict(checkpoint.config).to_dict(), config.to_dict()
     if changed := [name for name in now if before[name] != now[name]]:
@@ -125,10 +131,15 @@ def _resume(folder: Path, config: TrainConfig, learner: Learner) -> int:
         raise ModelError(f"{path} was trained with {name} = {before[name]}, this run has {now[name]}")
     if checkpoint.training is None:
         raise ModelError(f"{path} holds weights alone, nothing to resume from: begin with them by --init")
+    if checkpoint.training.get("images") != images:
+        raise InputError(
+            f"{path} was trained on other images: the names or sizes of those in the folders have changed"
+        )
     learner.restore(checkpoint.weights, checkpoint.training)
     return checkpoint.step
 
 
-def _checkpoint(config: TrainConfig, learner: Learner, step: int) -> Checkpoint:
+def _checkpoint(config: TrainConfig, learner: Learner, step: int, images: str) -> Checkpoint:
     weights = learner.averaged.state_dict()
-    return Checkpoint(config.model, weights, step, config.to_dict(), learner.state())
+    training = {**learner.state(), "images": images}
+    return Checkpoint(config.model, weights, step, config.to_dict(), training)

@@ -191,12 +191,19 @@ def fusion_losses(
 
 
 @lru_cache(maxsize=16)
-def _blur_matrix(size: int, device: torch.device) -> Tensor:
+def _blur_matrix(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Return the `[size, size]` matrix that blurs along one axis with reflected borders.
 
     As a matrix product the 11-tap filter of a 128-pixel patch takes a fraction of the time that a
     one-channel convolution does, forward and backward.
     """
+    if size < 6:
+        raise InputError(f"SSIM needs images of at least 6 pixels a side, one has {size}")
+    with torch.inference_mode(False):  # the cache serves training, too
+        return _blurring(size).to(device, dtype)
+
+
+def _blurring(size: int) -> Tensor:
     taps = torch.exp(-(torch.arange(-5, 6, dtype=torch.float64) ** 2) / (2 * 1.5**2))
     taps /= taps.sum()
     matrix = torch.zeros(size, size, dtype=torch.float64)
@@ -205,11 +212,11 @@ def _blur_matrix(size: int, device: torch.device) -> Tensor:
             column = abs(row + offset)
             column = min(column, 2 * (size - 1) - column)
             matrix[row, column] += tap
-    return matrix.float().to(device)
+    return matrix
 
 
 def _blur(x: Tensor) -> Tensor:
-    down, across = _blur_matrix(x.shape[-2], x.device), _blur_matrix(x.shape[-1], x.device)
+    down, across = (_blur_matrix(side, x.device, x.dtype) for side in x.shape[-2:])
     return down @ x @ across.T
 
 
