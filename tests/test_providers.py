@@ -5,6 +5,7 @@ What the GPU build answers on a machine without CUDA was taken down from onnxrun
 
 import ctypes
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +19,7 @@ from edgefuse.runtime.onnx_metadata import read_metadata
 from edgefuse.runtime.profiles import SizeRange
 from edgefuse.runtime.providers import PROVIDERS, open_session, provider_in_use, tensorrt_options
 from edgefuse.runtime.sidecar import BuildOptions
+from edgefuse.spec import ModelSpec
 from edgefuse.weights import model_file
 
 NANO = model_file("nano")
@@ -113,7 +115,7 @@ def test_a_gpu_that_was_asked_for_runs_alone(gpu_build, capsys):
     seen = gpu_build([CUDA, CPU])
     session = open_session(NANO, "cuda", Options())
     assert provider_in_use(session) == "cuda"
-    assert seen["providers"] == [CUDA]
+    assert seen["providers"] == [(CUDA, {"use_tf32": "0"})]
     assert seen["entries"] == {"session.disable_cpu_ep_fallback": "1"}
     assert seen["enable_fallback"] == 0
     assert seen["preloaded"]
@@ -125,7 +127,7 @@ def test_tensorrt_gets_its_options_and_cuda_for_the_rest(gpu_build):
     seen = gpu_build([TENSORRT, CUDA, CPU])
     assert provider_in_use(open_session(NANO, "tensorrt", Options())) == "tensorrt, then cuda"
     (name, options), rest = seen["providers"]
-    assert (name, rest) == (TENSORRT, CUDA)
+    assert (name, rest) == (TENSORRT, (CUDA, {"use_tf32": "0"}))
     assert options == tensorrt_options(NANO)
 
 
@@ -180,6 +182,17 @@ def test_tensorrts_cache_is_named_by_file_versions_and_options(monkeypatch, tmp_
     monkeypatch.setenv("EDGEFUSE_CACHE", str(tmp_path / "file"))
     with pytest.raises(InputError, match="cannot write the cache"):
         tensorrt_options(NANO)
+
+
+@pytest.mark.parametrize(
+    ("precision", "half", "int8"), [("fp32", "0", "0"), ("fp16", "1", "0"), ("int8", "0", "1")]
+)
+def test_tensorrt_may_use_the_files_precision_alone(monkeypatch, tmp_path, precision, half, int8):
+    monkeypatch.setenv("EDGEFUSE_CACHE", str(tmp_path))
+    spec = replace(ModelSpec.from_metadata(read_metadata(NANO)), precision=precision)
+    monkeypatch.setattr(providers, "read_metadata", lambda path: spec.to_metadata())
+    options = tensorrt_options(NANO)
+    assert (options["trt_fp16_enable"], options["trt_int8_enable"]) == (half, int8)
 
 
 def test_a_backend_says_where_it_runs_and_falls_back_aloud_alone(gpu_build, caplog):

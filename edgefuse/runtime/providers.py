@@ -42,6 +42,9 @@ PROVIDERS = {
     "tensorrt": Provider("TensorrtExecutionProvider", "onnxruntime_providers_tensorrt"),
 }
 
+CUDA_OPTIONS = {"use_tf32": "0"}
+"""float32 in the graph means float32: TF32, which is on by default, has half's ten bits."""
+
 MENDS = {
     r"libcuda\.": "install NVIDIA's driver, until nvidia-smi shows the GPU",
     r"libnv(infer|onnxparser)": "pip install 'tensorrt=={major}.*' of the same CUDA version",
@@ -75,12 +78,12 @@ def open_session(path: Path, provider: str, session_options: Any, options: Build
             "pip uninstall onnxruntime, then pip install 'edgefuse[gpu]' "
             "(on a Jetson NVIDIA's own build of onnxruntime-gpu)"
         )
-    providers: list[Any] = [wanted.name]
+    providers: list[Any] = [(wanted.name, CUDA_OPTIONS) if provider == "cuda" else wanted.name]
     if provider != "cpu":
         session_options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         _preload(ort, provider)
     if provider == "tensorrt":
-        providers = [(wanted.name, tensorrt_options(path, options)), PROVIDERS["cuda"].name]
+        providers = [(wanted.name, tensorrt_options(path, options)), (PROVIDERS["cuda"].name, CUDA_OPTIONS)]
     failure = None
     try:
         with _quiet(ort):
@@ -111,7 +114,8 @@ def tensorrt_options(path: Path, options: BuildOptions | None = None) -> dict[st
     Engines and timings are cached in a folder that is named by the versions, the file and the options,
     because the provider itself takes a cached engine for good when one of them changes. The precision
     is the file's own; unlike our own engines, the provider's networks are not strongly typed, so that in
-    an fp16 file it may choose half for layers that the graph keeps in float.
+    an fp16 file it may choose half for layers that the graph keeps in float. It has no option against TF32
+    (microsoft/onnxruntime issue 26029), only the variable `NVIDIA_TF32_OVERRIDE=0`.
 
     Raises:
         InputError: the cache cannot be written, or sizes that do not fit.
@@ -131,7 +135,7 @@ def tensorrt_options(path: Path, options: BuildOptions | None = None) -> dict[st
         "trt_engine_cache_path": cache,
         "trt_timing_cache_enable": "1",
         "trt_timing_cache_path": cache,
-        "trt_fp16_enable": str(int(spec.precision in ("fp16", "int8"))),
+        "trt_fp16_enable": str(int(spec.precision == "fp16")),
         "trt_int8_enable": str(int(spec.precision == "int8")),
         **provider_options(make_profiles(_inputs(spec), options.sizes, multiple)),
     }
