@@ -176,6 +176,7 @@ def go_wrong(onnx: Path, folder: Path, ours: Any, build: Any, backend: Any) -> d
         "build": (make, {"Builder.build_serialized_network": lambda network, config: None}),
         "inspect": (make, {"EngineInspector.get_engine_information": "{}"}),
         "timings": (make, {"IBuilderConfig.set_timing_cache": False}),
+        "damaged timings": (make, {"IBuilderConfig.create_timing_cache": None}),
     }
     said = {}
     for name, (step, answers) in troubles.items():

@@ -91,10 +91,12 @@ def fake_tensorrt(version: str = "10.3.0", **broken: Any) -> Any:
 
         def create_timing_cache(self, data):
             seen["timing_caches"].append(data)
-            return data
+            return None if data == b"damaged" else SimpleNamespace(data=data)
 
         def set_timing_cache(self, cache, ignore_mismatch):
-            return not (broken.get("timings") and cache)
+            if not isinstance(cache, SimpleNamespace):
+                raise TypeError("set_timing_cache(): incompatible function arguments")
+            return not (broken.get("timings") and cache.data)
 
         def get_timing_cache(self):
             return SimpleNamespace(serialize=lambda: b"timings")

@@ -86,7 +86,19 @@ def test_timings_are_kept_and_dropped_where_they_do_not_fit(install, tmp_path, c
     trt, _ = install(timings="mismatch")
     build_engine(NANO, tmp_path / "a.engine")
     assert trt.seen["timing_caches"] == [b"timings", b""]
-    assert "started anew" in caplog.text
+    assert "does not fit this GPU, or is damaged, and is started anew" in caplog.text
+    trt, _ = install()
+    file.write_bytes(b"damaged")
+    build_engine(NANO, tmp_path / "a.engine")
+    assert trt.seen["timing_caches"] == [b"damaged", b""]
+    assert file.read_bytes() == b"timings", "and the next build has it"
+    file.unlink()
+    file.mkdir()
+    trt, _ = install()
+    build_engine(NANO, tmp_path / "a.engine")
+    assert trt.seen["timing_caches"] == [b""]
+    assert "timing.cache cannot be read (Is a directory) and is started anew" in caplog.text
+    assert "the next build will take as long: cannot write" in caplog.text
 
 
 def test_progress_is_told_and_ctrl_c_ends_the_build(install, tmp_path):
@@ -284,6 +296,7 @@ def test_an_engine_is_held_to_every_gate_of_its_precision(install, export, tmp_p
     names = [gate["name"] for gate in spec.receipt["gates"]]
     assert names == ["PSNR", "PSNR at extremes", f"layers in {precision}", *more]
     assert all(gate["value"] is not None for gate in spec.receipt["gates"]), "each was measured"
+    assert (spec.receipt["kept"], spec.receipt["calibration"]) == (["conv"], "two pairs, mse"), "of the graph"
     strict = Gates(min_psnr=0, min_extreme_psnr=90, max_worse=9)
     failed = export(tmp_path / "strict.engine", onnx=tmp_path / "nano.onnx", gates=strict)
     assert [g["name"] for g in failed.receipt["gates"] if not g["passed"]] == ["PSNR at extremes"]
@@ -293,7 +306,8 @@ def relabelled(path, precision):
     """The shipped graph with another precision in its spec."""
     graph = onnx.load(NANO)
     spec = ModelSpec.from_metadata({p.key: p.value for p in graph.metadata_props})
-    onnx.helper.set_model_props(graph, replace(spec, precision=precision).to_metadata())
+    receipt = {**spec.receipt, "kept": ["conv"], "calibration": "two pairs, mse"}
+    onnx.helper.set_model_props(graph, replace(spec, precision=precision, receipt=receipt).to_metadata())
     onnx.save(graph, path)
     return path
 

@@ -111,7 +111,10 @@ def prove_engine(
     reference = TorchBackend(restore_model(loaded, checkpoint), loaded.model)
     backend = TensorRtBackend(engine, rebuild=False)
     try:
-        receipt = compare(backend, reference, pairs, compared_on, gates, layers=backend.sidecar.layers)
+        of_graph = backend.spec.receipt
+        facts = {name: of_graph[name] for name in ("kept", "calibration") if name in of_graph}
+        layers = backend.sidecar.layers
+        receipt = compare(backend, reference, pairs, compared_on, gates, layers=layers, **facts)
     finally:
         backend.close()
     spec = replace(backend.spec, receipt=receipt.to_dict())

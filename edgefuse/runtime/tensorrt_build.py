@@ -138,17 +138,34 @@ def _build(
 
 def _use_timings(config: Any, path: Path) -> None:
     """Give the build what earlier ones measured on this GPU with this TensorRT."""
-    known = path.read_bytes() if path.exists() else b""
-    if not config.set_timing_cache(config.create_timing_cache(known), False):
-        logger.warning("%s does not fit this GPU and is started anew", path)
-        config.set_timing_cache(config.create_timing_cache(b""), False)
+    cache = config.create_timing_cache(_read_timings(path))
+    # Of bytes that it did not write TensorRT makes nothing at all, or a cache that the build refuses.
+    if cache is None or not config.set_timing_cache(cache, False):
+        logger.warning("%s does not fit this GPU, or is damaged, and is started anew", path)
+        cache = config.create_timing_cache(b"")
+        if cache is not None:
+            config.set_timing_cache(cache, False)
+
+
+def _read_timings(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        logger.warning("%s cannot be read (%s) and is started anew", path, error.strerror or error)
+        return b""
 
 
 def _keep_timings(config: Any, path: Path) -> None:
     cache = config.get_timing_cache()
-    if cache is not None:
-        measured = bytes(cache.serialize())
+    if cache is None:
+        return
+    measured = bytes(cache.serialize())
+    try:
         replace_file(path, lambda partial: partial.write_bytes(measured))
+    except InputError as error:  # the engine is worth more
+        logger.warning("the next build will take as long: %s", error)
 
 
 def _monitor(trt: Any, progress: Progress | None) -> Any:
