@@ -1,6 +1,7 @@
 """Writing files so that a half-written one never has the final name."""
 
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def check_writable(path: Path) -> None:
         raise InputError(f"cannot write {path}: it is a folder, a file's name is needed")
     if not path.parent.is_dir():
         raise InputError(f"cannot write {path}: there is no folder {path.parent}")
-    probe = path.with_name(f".{path.name}.{os.getpid()}.part")
+    probe = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         probe.touch()
         probe.unlink()
@@ -41,7 +42,7 @@ def replace_file(path: Path, write: Callable[[Path], object], *, durable: bool =
     """
     if not path.parent.is_dir():
         raise InputError(f"cannot write {path}: there is no folder {path.parent}")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         write(partial)
         if durable:

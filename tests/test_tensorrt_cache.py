@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import logging
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import onnx
@@ -11,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefuse.errors import BackendError, InputError, ModelError
+from edgefuse.files import replace_file
 from edgefuse.runtime.engine_cache import cache_folder, cached_engine, usable_engine, writable_folder
 from edgefuse.runtime.onnx_metadata import parse_metadata, read_metadata
 from edgefuse.runtime.profiles import Profile, SizeRange, make_profiles, provider_options
@@ -123,6 +127,49 @@ def test_a_damaged_engine_in_the_cache_is_built_again(engine, tmp_path):
     sidecar_path(file).write_text("{")
     usable_engine(tmp_path / "model.onnx", ORIN, builder, cache=tmp_path / "cache")
     assert len(builder.built) == 3
+
+
+def test_only_one_of_two_builds_an_engine_and_the_other_has_it(engine, tmp_path, caplog):
+    began, may_end = threading.Event(), threading.Event()
+    builder = Builder()
+
+    def slow(*given):
+        began.set()
+        assert may_end.wait(60)
+        return builder(*given)
+
+    def find(build):
+        return usable_engine(tmp_path / "model.onnx", ORIN, build, cache=tmp_path / "cache")
+
+    class Waits(logging.Handler):
+        def emit(self, record):
+            if "waiting for it" in record.getMessage():
+                may_end.set()
+
+    logging.getLogger("edgefuse").addHandler(Waits())
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(find, slow)
+        assert began.wait(60)
+        second = threads.submit(find, builder)
+        assert first.result(60) == second.result(60)
+    assert len(builder.built) == 1
+    assert "another process builds" in caplog.text
+
+
+def test_two_threads_may_write_one_file_at_once(tmp_path):
+    both_wrote = threading.Barrier(2)
+
+    def write(text):
+        def fill(partial):
+            partial.write_text(text)
+            both_wrote.wait(60)
+
+        replace_file(tmp_path / "timing.cache", fill)
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(write, ("one", "two")))
+    assert (tmp_path / "timing.cache").read_text() in ("one", "two")
+    assert os.listdir(tmp_path) == ["timing.cache"]
 
 
 def test_without_its_graph_an_engine_is_served_from_the_cache_or_refused(engine, tmp_path):

@@ -4,11 +4,13 @@ A cached engine's name holds everything that it depends on, so that engines of s
 and options lie side by side and none is ever mistaken for another.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -71,8 +73,33 @@ def usable_engine(
             f"{path} cannot run here ({reason}) and {onnx} is not there to build it from: copy it there"
         )
     writable_folder(target.parent)
-    logger.warning("building a TensorRT engine for %s (%s) in %s", path, reason, target.parent)
-    return target, build(onnx, target, options)
+    with _locked(target):
+        kept = _valid(target, machine)  # built by another process meanwhile
+        if kept is not None:
+            return target, kept
+        logger.warning("building a TensorRT engine for %s (%s) in %s", path, reason, target.parent)
+        return target, build(onnx, target, options)
+
+
+@contextlib.contextmanager
+def _locked(engine: Path) -> Iterator[None]:
+    """Let one process or thread at a time build an engine: two builds would measure each other."""
+    if sys.platform == "win32":  # which has no such locks
+        yield
+        return
+    import fcntl
+
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(engine.with_name(f".{engine.stem}.lock").open("w"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                logger.warning("another process builds %s: waiting for it", engine)
+                fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:  # such as a network folder without locks: both build then, each whole
+            logger.warning("%s cannot be locked: %s", engine, error.strerror or error)
+        yield
 
 
 def _valid(engine: Path, machine: Machine) -> Sidecar | None:
@@ -109,7 +136,7 @@ def writable_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # by another thread of ours
     except OSError as error:
         raise InputError(
             f"cannot write the cache {folder} ({error.strerror or error}): "
