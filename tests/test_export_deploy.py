@@ -197,7 +197,9 @@ def test_an_int8_file_of_floats_fails(tmp_path):
     assert re.search(words, said)
 
 
-@pytest.mark.parametrize(("layers", "passed"), [({"fp32": 4}, False), ({"fp16": 1, "fp32": 3}, True)])
+@pytest.mark.parametrize(
+    ("layers", "passed"), [({"fp16": 2, "fp32": 4}, False), ({"fp16": 3, "fp32": 3}, True)]
+)
 def test_a_half_precision_file_of_floats_fails(build, checkpoint, model, layers, passed):
     file = OnnxRuntimeBackend(build("any"))
     file._spec = replace(file.spec, precision="fp16")

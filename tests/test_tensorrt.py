@@ -8,7 +8,6 @@ from types import ModuleType
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from typer.testing import CliRunner
 
@@ -18,7 +17,7 @@ from edgefuse.errors import BackendError, GateError, InputError, ModelError
 from edgefuse.export.gates import Gates
 from edgefuse.export.inspect import inspect_file
 from edgefuse.export.receipt import simulated_pairs
-from edgefuse.export.tensorrt import casts_outermost, export_engine
+from edgefuse.export.tensorrt import export_engine
 from edgefuse.images import write_image
 from edgefuse.runtime.backends import load_backend
 from edgefuse.runtime.precision import check_layers, layer_share
@@ -227,9 +226,10 @@ def test_an_onnx_file_is_built_into_the_cache_once(install, tmp_path, caplog):
 
 
 def test_missing_and_old_packages_are_one_sentence(install, engine, monkeypatch):
-    install(version="8.6.1")
-    with pytest.raises(BackendError, match=r"TensorRT 8\.6\.1 is too old"):
-        TensorRtBackend(engine)
+    for old in ("8.6.1", "10.0.1"):
+        install(version=old)
+        with pytest.raises(BackendError, match=rf"TensorRT {old} is too old: 10\.3 or later"):
+            TensorRtBackend(engine)
     install()
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
     with pytest.raises(BackendError, match=r"cuda-python is not installed: pip install"):
@@ -241,9 +241,12 @@ def test_missing_and_old_packages_are_one_sentence(install, engine, monkeypatch)
 
 def test_layers_that_are_not_in_the_precision_fail():
     check_layers("nano.engine", {"fp32": 9}, "fp32")
-    check_layers("nano.engine", {"fp16": 3, "fp32": 5, "other": 90}, "fp16")
+    check_layers("nano.engine", {"fp16": 5, "fp32": 5, "other": 90}, "fp16")
+    check_layers("nano.engine", {"int8": 3, "fp32": 9}, "int8")
+    with pytest.raises(GateError, match=r"int8 did not take in .*: 20% of .* at least 25% must"):
+        check_layers("nano.engine", {"int8": 2, "fp32": 8}, "int8")
     assert layer_share({"fp16": 3, "fp32": 5, "other": 90}, "fp16") == 3 / 8
-    for layers in ({"fp32": 9, "fp16": 1}, {"other": 4}, {}):
+    for layers in ({"fp32": 5, "fp16": 4}, {"other": 4}, {}):
         with pytest.raises(GateError, match=r"fp16 did not take in nano\.engine: \d+% of its layers"):
             check_layers("nano.engine", layers, "fp16")
 
@@ -414,26 +417,6 @@ def test_an_engine_can_be_inspected(engine, monkeypatch, tmp_path):
     assert isinstance(CliRunner().invoke(app, ["inspect", str(engine)]).exception, ModelError)
 
 
-def test_images_are_cast_at_the_ends_alone_and_come_out_the_same():
-    graph = onnx.parser.parse_model("""
-        <ir_version: 10, opset_import: ["" : 18]> g (uint8[N, H, W, 3] vis) => (uint8[N, H, W, 3] fused)
-        <float gain = {1.5}, float low = {0.0}, float high = {255.0}> {
-            planes = Transpose<perm=[0, 3, 1, 2]>(vis)
-            levels = Cast<to=1>(planes)
-            more = Mul(levels, gain)
-            round = Round(more)
-            clipped = Clip(round, low, high)
-            bytes = Cast<to=2>(clipped)
-            fused = Transpose<perm=[0, 2, 3, 1]>(bytes)
-        }""")
-    before = onnx.ModelProto.FromString(graph.SerializeToString())
-    casts_outermost(graph)
-    onnx.checker.check_model(graph, full_check=True)
-    images = {"vis": np.random.default_rng(3).integers(0, 256, (2, 12, 16, 3), np.uint8)}
-    assert_same_answers(before, graph, images)
-    assert_no_bytes_inside(graph)
-
-
 def test_a_deploy_graph_for_an_engine_elsewhere(tmp_path):
     out = tmp_path / "nano.onnx"
     wishes = ["--graph", "deploy", "--for-tensorrt", "--size", "61x47", "--out", str(out)]
@@ -442,13 +425,6 @@ def test_a_deploy_graph_for_an_engine_elsewhere(tmp_path):
     assert_no_bytes_inside(onnx.load(out))
     spec, _ = inspect_file(out)
     assert spec.receipt["passed"]
-
-
-def assert_same_answers(one, other, inputs):
-    cpu = ["CPUExecutionProvider"]
-    sessions = [onnxruntime.InferenceSession(g.SerializeToString(), providers=cpu) for g in (one, other)]
-    answers = [session.run(None, inputs) for session in sessions]
-    np.testing.assert_array_equal(answers[0][0], answers[1][0])
 
 
 def assert_no_bytes_inside(graph):

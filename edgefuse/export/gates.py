@@ -72,7 +72,7 @@ def judge(measured: list[Verdict], spec: ModelSpec, gates: Gates) -> list[dict[s
         limits = {"PSNR": default if gates.min_psnr is None else gates.min_psnr}
         limits["PSNR at extremes"] = gates.min_extreme_psnr
         # A file may be close to its checkpoint because nothing of it is in the precision asked for.
-        limits[f"layers in {spec.precision}"] = MIN_SHARE
+        limits[f"layers in {spec.precision}"] = MIN_SHARE[spec.precision]
         if spec.precision == "int8":
             limits |= dict.fromkeys(FIVE, -gates.max_worse)
     known = {verdict.name: verdict for verdict in measured}

@@ -131,10 +131,6 @@ def casts_outermost(graph: onnx.ModelProto) -> None:
     """
     round_in_floats(graph.graph)
     nodes, first, last = graph.graph.node, [], []
-    for node in nodes:
-        to = next((a for a in node.attribute if node.op_type == "Cast" and a.name == "to"), None)
-        if to is not None and to.i == TensorProto.UINT8:
-            to.i = TensorProto.FLOAT
     for value in graph.graph.input:
         if value.type.tensor_type.elem_type == TensorProto.UINT8:
             _rename(graph, value.name, f"{value.name}_float")

@@ -6,8 +6,9 @@ from edgefuse.errors import GateError
 
 __all__ = ["MIN_SHARE", "check_layers", "layer_share"]
 
-MIN_SHARE = 0.25
-"""Least share of computing layers in the precision that was asked for; sums and statistics stay in float."""
+MIN_SHARE = {"fp16": 0.5, "int8": 0.25}
+"""Least share of computing layers in the precision that was asked for: sums and statistics stay in float,
+and of an int8 file all but the convolutions."""
 
 
 def layer_share(layers: Mapping[str, int], precision: str) -> float:
@@ -30,9 +31,10 @@ def check_layers(engine: object, layers: Mapping[str, int], precision: str) -> N
         precision: that of the graph's spec; an fp32 graph may have any layers.
     """
     share = layer_share(layers, precision)
-    if precision != "fp32" and share < MIN_SHARE:
+    limit = MIN_SHARE.get(precision, 0.0)
+    if share < limit:
         counts = ", ".join(f"{count} {name}" for name, count in layers.items() if count) or "none"
         raise GateError(
             f"{precision} did not take in {engine}: {share:.0%} of its layers compute in it, at least "
-            f"{MIN_SHARE:.0%} must (layers: {counts}); see whether the GPU supports {precision}"
+            f"{limit:.0%} must (layers: {counts}); see whether the GPU supports {precision}"
         )

@@ -30,7 +30,7 @@ def import_tensorrt() -> ModuleType:
     """Return TensorRT's Python module.
 
     Raises:
-        BackendError: it is not installed, cannot load its libraries, or is older than 10.
+        BackendError: it is not installed, cannot load its libraries, or is older than 10.3.
     """
     try:
         import tensorrt
@@ -41,8 +41,8 @@ def import_tensorrt() -> ModuleType:
             "apt install python3-libnvinfer, and a virtual environment with --system-site-packages)"
         ) from None
     module: ModuleType = tensorrt
-    if int(module.__version__.split(".")[0]) < 10:
-        raise BackendError(f"TensorRT {module.__version__} is too old: 10.0 or later is needed")
+    if tuple(map(int, module.__version__.split(".")[:2])) < (10, 3):
+        raise BackendError(f"TensorRT {module.__version__} is too old: 10.3 or later is needed")
     return module
 
 
