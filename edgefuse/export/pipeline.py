@@ -12,6 +12,7 @@ from torch import nn
 
 from edgefuse.errors import InputError, ModelError
 from edgefuse.export.calibrate import METHODS
+from edgefuse.export.compact import store_phases_once
 from edgefuse.export.gates import Gates, failed_path
 from edgefuse.export.graph import OPSET, build_graph, make_spec, save_graph
 from edgefuse.export.layers import layer_precisions
@@ -19,7 +20,7 @@ from edgefuse.export.quantize import quantize
 from edgefuse.export.receipt import Pair, Receipt, compare, extreme_pairs
 from edgefuse.export.tensorrt import casts_outermost
 from edgefuse.files import check_writable
-from edgefuse.images import fit_size, luma
+from edgefuse.images import MIN_SIDE, fit_size, luma
 from edgefuse.runtime.backends import load_backend
 from edgefuse.runtime.fuser import network_input
 from edgefuse.spec import ModelSpec
@@ -30,6 +31,9 @@ __all__ = ["Calibration", "export"]
 
 MARGIN = 2.0
 """dB above the gate that the layers of an int8 file are chosen for: other pairs lose more than these."""
+
+LARGEST = 1024
+"""Longest side of a picture that ranges are measured on: more pixels take longer and hold no other values."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,8 @@ def export(
         "kept": kept,
         "calibration": f"{int8.source}, {int8.method}" if int8 else "",
     }
+    if not tensorrt and int8 is None:  # TensorRT and Q/DQ pairs want kernels as constants
+        store_phases_once(built)
     with tempfile.TemporaryDirectory() as scratch:  # nothing unproven ever has the final name
         save_graph(built, spec, trial := Path(scratch) / out.name)
         reference = TorchBackend(model, checkpoint.model)
@@ -145,10 +151,16 @@ def _build(
         extremes = extreme_pairs(spec.size or (64, 64))
         for pair in (*int8.pairs, *extremes):
             grey = luma(pair.vis)
-            size = spec.size or (min(grey.shape[1], 1024), min(grey.shape[0], 1024))
+            size = spec.size or _within(LARGEST, grey.shape[1], grey.shape[0])
             x = network_input(fit_size(pair.ir, size), fit_size(grey, size), spec.multiple)
             inputs.append(x * np.float32(peak))
         target = (40.0 if gates.min_psnr is None else gates.min_psnr) + MARGIN
         kept.extend(quantize(core, inputs, int8.method, target, peak, progress))
 
     return build_graph(model, spec, rework if int8 else None), kept
+
+
+def _within(largest: int, width: int, height: int) -> tuple[int, int]:
+    """Return a size of the same proportions whose sides are at most `largest`, and at least `MIN_SIDE`."""
+    factor = min(1.0, largest / max(width, height))
+    return max(MIN_SIDE, round(factor * width)), max(MIN_SIDE, round(factor * height))
