@@ -162,6 +162,19 @@ def int8(tmp_path_factory):
     return out, *export(checkpoint_file("nano"), out, scenes, "scenes", int8=calibration, graph="deploy")
 
 
+def test_calibration_keeps_the_proportions_of_pictures(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr("edgefuse.export.pipeline.LARGEST", 64)
+    monkeypatch.setattr(
+        "edgefuse.export.pipeline.quantize",
+        lambda core, inputs, *_: seen.extend(x.shape for x in inputs) or [],
+    )
+    pictures = [np.zeros(shape, np.uint8) for shape in ((48, 128), (40, 32), (16, 400))]
+    pairs = [Pair(f"{k}", picture, picture) for k, picture in enumerate(pictures)]
+    export(checkpoint_file("nano"), tmp_path / "nano.onnx", pairs[1:2], "x", int8=Calibration(pairs, "x"))
+    assert seen[:3] == [(1, 2, 24, 64), (1, 2, 40, 32), (1, 2, 16, 64)]
+
+
 def test_int8_is_in_the_graph_and_close(int8):
     out, spec, receipt = int8
     assert receipt.psnr > 45

@@ -12,7 +12,6 @@ from torch import nn
 
 from edgefuse.errors import InputError, ModelError
 from edgefuse.export.calibrate import METHODS
-from edgefuse.export.compact import store_phases_once
 from edgefuse.export.gates import Gates, failed_path
 from edgefuse.export.graph import OPSET, build_graph, make_spec, save_graph
 from edgefuse.export.layers import layer_precisions
@@ -33,7 +32,7 @@ MARGIN = 2.0
 """dB above the gate that the layers of an int8 file are chosen for: other pairs lose more than these."""
 
 LARGEST = 1024
-"""Longest side of a picture that ranges are measured on: more pixels take longer and hold no other values."""
+"""Longest side of a picture that ranges are measured on; larger ones are scaled down."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +120,6 @@ def export(
         "kept": kept,
         "calibration": f"{int8.source}, {int8.method}" if int8 else "",
     }
-    if not tensorrt and int8 is None:  # TensorRT and Q/DQ pairs want kernels as constants
-        store_phases_once(built)
     with tempfile.TemporaryDirectory() as scratch:  # nothing unproven ever has the final name
         save_graph(built, spec, trial := Path(scratch) / out.name)
         reference = TorchBackend(model, checkpoint.model)
