@@ -12,6 +12,7 @@ from torch import nn
 
 from edgefuse.errors import InputError, ModelError
 from edgefuse.export.calibrate import METHODS
+from edgefuse.export.compact import store_phases_once
 from edgefuse.export.gates import Gates, failed_path
 from edgefuse.export.graph import OPSET, build_graph, make_spec, save_graph
 from edgefuse.export.layers import layer_precisions
@@ -120,6 +121,8 @@ def export(
         "kept": kept,
         "calibration": f"{int8.source}, {int8.method}" if int8 else "",
     }
+    if not tensorrt and int8 is None:  # TensorRT and Q/DQ pairs want kernels as constants
+        store_phases_once(built)
     with tempfile.TemporaryDirectory() as scratch:  # nothing unproven ever has the final name
         save_graph(built, spec, trial := Path(scratch) / out.name)
         reference = TorchBackend(model, checkpoint.model)
