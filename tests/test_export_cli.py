@@ -85,7 +85,6 @@ REFUSED = [
     (("nano", "--opset", "0"), "opset 0 is not one of 18 to 21"),
     (("nano", "--graph", "depoly"), "unknown graph 'depoly' (did you mean 'deploy'?)"),
     (("nano", "--rgb"), "add --graph deploy"),
-    (("nano", "--for-tensorrt"), "--for-tensorrt is about deploy graphs"),
     (("nano", "--int8"), "--int8 needs real pairs to calibrate on"),
     (("nano", "--int8", "--calib-ir", "ir"), "--int8 needs real pairs to calibrate on"),
     (("nano", "--calib-ir", "ir"), "--calib-ir and --calib-vis are for --int8"),

@@ -48,7 +48,7 @@ def export(
         False, "--tensorrt", help="Also build a TensorRT engine for this machine's GPU, and prove it."
     ),
     for_tensorrt: bool = typer.Option(
-        False, "--for-tensorrt", help="Arrange a deploy graph for an engine that is built elsewhere."
+        False, "--for-tensorrt", help="Arrange the graph for an engine that is built elsewhere."
     ),
     tensorrt_sizes: str | None = typer.Option(
         None,
@@ -100,8 +100,6 @@ def export(
         raise InputError(unknown_name("calibration method", calib_method, METHODS))
     if rgb and graph != "deploy":
         raise InputError("--rgb is about the images of a deploy graph: add --graph deploy")
-    if for_tensorrt and graph != "deploy":
-        raise InputError("--for-tensorrt is about deploy graphs: a core graph fits TensorRT as it is")
     if dynamic and wanted:
         raise InputError("--dynamic and --size exclude each other: choose one")
     parts = [source.stem, *(["deploy"] if graph == "deploy" else []), *(["fp16"] if fp16 else [])]

@@ -85,7 +85,7 @@ def export(
         graph: `core` or `deploy`, see `ModelSpec`.
         colours: `bgr` or `rgb`, of a deploy graph's images.
         opset: ONNX operator set.
-        tensorrt: arrange a deploy graph as TensorRT needs it, see `casts_outermost`.
+        tensorrt: arrange the graph as TensorRT needs it: all kernels constants, and see `casts_outermost`.
         gates: how far the file may be from its checkpoint; None: the default limits.
         progress: called with what is being done.
 
