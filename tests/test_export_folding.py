@@ -103,4 +103,11 @@ def test_a_line_of_pixels_on_a_wider_map(channels, size):
     with torch.inference_mode():
         nn.init.uniform_(weights(mlp.linear1)[1], 1, 2)  # so that the MLP makes something of zeros
         x = torch.randn(2, channels, *size)
-        torch.testing.assert_close(FoldedGate(mlp)(x)[..., 1:-1], mlp(x), atol=1e-5, rtol=0)
+        folded = FoldedGate(mlp)
+        torch.testing.assert_close(folded(x)[..., 1:-1], mlp(x), atol=1e-5, rtol=0)
+        ones = folded.linear1(torch.ones(1, channels + folded.extra, 1, 1))
+    assert ones.max() < -7.9
+    assert not F.gelu(ones).any(), "exactly silent"
+    others, silent = folded.linear1.weight.detach().abs().split((channels, folded.extra), 1)
+    assert silent.max() < 24 / folded.extra, "an int8 kernel keeps steps for the others"
+    assert others.max() > 0.1

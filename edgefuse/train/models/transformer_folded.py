@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FoldedTransformer"]
 
-SILENCE = 1e4
-"""What GELU is given the negative of to answer zero; half precision can hold it."""
+SILENCE = 8.0
+"""Of its negative GELU makes 5e-15, and nothing at all in single precision, where erf is -1 long before."""
 
 
 class FoldedLayer(nn.Module):
@@ -112,8 +112,11 @@ class FoldedGate(nn.Module):
             weight, bias = _after(weight, inner), bias + weight.flatten(1) @ offset
         hidden, inputs = weight.shape[:2]
         self.extra = 1 if inputs < 16 else 16  # ONNX Runtime's kernels want few channels or a multiple of 16
+        # No more than silences a pixel of ones, and shared by all the channels there are: an int8 kernel has
+        # 127 steps from zero to the largest weight, and the others need some of them.
+        loudest = weight.flatten(1).sum(1) + bias
         weight = pad_channels(weight, hidden, inputs + self.extra)
-        weight[:, inputs] = -SILENCE
+        weight[:, inputs:] = -(loudest + SILENCE).clamp(min=0)[:, None, None, None] / self.extra
         self.linear1 = convolution(weight, bias)
         self.pool = nn.Conv2d(hidden, hidden, (1, 3), padding=(0, 1), groups=hidden, bias=False)
         self.pool.weight = nn.Parameter(torch.full_like(self.pool.weight, 1 / 3))
@@ -123,7 +126,7 @@ class FoldedGate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map `[B, C, H, W]` to `[B, C, H, W + 2]`, whose first and last column mean nothing."""
         # Before the first pixel and behind the last one lie zeros, not what the MLP makes of zeros: there,
-        # one more channel, which is zero elsewhere, silences it.
+        # more channels, which are zero elsewhere, silence a pixel of ones.
         marked = F.pad(x, (0, 0, 0, 0, 0, self.extra))
         left = F.pad(marked[..., -1:][:, :, :-1], (0, 0, 1, 0), value=1.0)
         right = F.pad(marked[..., :1][:, :, 1:], (0, 0, 0, 1), value=1.0)
