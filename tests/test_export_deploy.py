@@ -163,12 +163,14 @@ def int8(tmp_path_factory):
 
 
 def test_calibration_keeps_the_proportions_of_pictures(monkeypatch, tmp_path):
-    seen = []
+    seen: list[tuple[int, ...]] = []
+
+    def note(core, inputs, *rest):
+        seen.extend(x.shape for x in inputs)
+        return []
+
     monkeypatch.setattr("edgefuse.export.pipeline.LARGEST", 64)
-    monkeypatch.setattr(
-        "edgefuse.export.pipeline.quantize",
-        lambda core, inputs, *_: seen.extend(x.shape for x in inputs) or [],
-    )
+    monkeypatch.setattr("edgefuse.export.pipeline.quantize", note)
     pictures = [np.zeros(shape, np.uint8) for shape in ((48, 128), (40, 32), (16, 400))]
     pairs = [Pair(f"{k}", picture, picture) for k, picture in enumerate(pictures)]
     export(checkpoint_file("nano"), tmp_path / "nano.onnx", pairs[1:2], "x", int8=Calibration(pairs, "x"))
