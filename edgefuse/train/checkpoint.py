@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from edgefuse.errors import ModelError
@@ -49,8 +49,9 @@ def save_weights(path: Path, checkpoint: Checkpoint) -> None:
     """Write the weights alone as safetensors, with model, step and configuration as metadata."""
     facts = {"model": checkpoint.model, "step": checkpoint.step, "config": checkpoint.config}
     tensors = {k: v.detach().cpu().contiguous() for k, v in checkpoint.weights.items()}
-    metadata = {"edgefuse": json.dumps(facts)}
-    replace_file(path, lambda partial: save_file(tensors, partial, metadata=metadata), durable=True)
+    # Not by `save_file`, whose files only their owner can read.
+    content = save(tensors, metadata={"edgefuse": json.dumps(facts)})
+    replace_file(path, lambda partial: partial.write_bytes(content), durable=True)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
