@@ -76,13 +76,13 @@ def test_half_precision_is_in_the_graph(exported):
     half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
     kernels = {node.input[1] for node in graph.node if node.op_type == "Conv"}
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    inferred = onnx.shape_inference.infer_shapes(onnx.load(exported("gan", True, SIZE)[0])).graph.value_info
+    types |= {value.name: value.type.tensor_type.elem_type for value in inferred}
     assert {types[name] for name in kernels} == {half}
     assert [graph.input[0].type.tensor_type.elem_type, graph.output[0].type.tensor_type.elem_type] == [
         single
     ] * 2
     # Statistics over the frame stay in single precision.
-    inferred = onnx.shape_inference.infer_shapes(onnx.load(exported("gan", True, SIZE)[0])).graph.value_info
-    types |= {value.name: value.type.tensor_type.elem_type for value in inferred}
     means = [node for node in graph.node if node.op_type == "ReduceMean"]
     assert len(means) == 5  # of three channel gates, and the stem's means and squares
     assert {types[node.input[0]] for node in means} == {single}

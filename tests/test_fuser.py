@@ -81,7 +81,8 @@ def test_shipped_models_fuse_any_size(name, size):
     fused = Fuser(name)(ir, vis)
     assert fused.shape == vis.shape
     assert fused.dtype == np.uint8
-    np.testing.assert_array_equal(fused, Fuser(name, threads=1)(ir, vis))
+    # Statistics over the frame are summed in another order, which may tip the rounding.
+    np.testing.assert_allclose(fused, Fuser(name, threads=1)(ir, vis).astype(int), atol=1)
 
 
 @pytest.mark.parametrize("name", shipped())
