@@ -9,6 +9,7 @@ from edgefuse.errors import InputError
 from edgefuse.train.losses import (
     GRADIENT_SCALES,
     LossConfig,
+    distillation_losses,
     fusion_losses,
     gradient,
     gradient_loss,
@@ -232,3 +233,24 @@ def test_targets_beyond_the_papers():
     for changes in ({"gradient_target": "steepest"}, {"intensity_power": 0.0}):
         with pytest.raises(InputError, match=next(iter(changes)).replace("_", " ")):
             LossConfig(**changes)
+
+
+def test_a_teacher_is_matched_in_level_slope_and_structure():
+    a, b, vis = images(7)
+    config = LossConfig(intensity=1, gradient=0.5, ssim=0.25, fallback=0.125)
+    spoilt = torch.tensor([1.0, 0.0])
+    total, terms = distillation_losses(a, b, vis, spoilt, config)
+    expected = terms["intensity"] + 0.5 * terms["gradient"] + 0.25 * terms["ssim"] + 0.125 * terms["fallback"]
+    torch.testing.assert_close(total, expected)
+    torch.testing.assert_close(terms["intensity"], (a - b).abs().mean())
+    torch.testing.assert_close(terms["ssim"], 1 - ssim(a, b).mean())
+    torch.testing.assert_close(terms["fallback"], (1 - ssim(a, vis)[0]) / 2)
+    same, _ = distillation_losses(b, b, vis, torch.zeros(2), config)
+    assert abs(same) < 1e-6
+
+
+def test_slopes_of_the_wrong_sign_cost_although_their_size_is_right():
+    ramp = torch.linspace(0.2, 0.8, 32).expand(1, 1, 32, 32)
+    _, terms = distillation_losses(ramp.flip(3), ramp, ramp, torch.zeros(1), LossConfig())
+    assert terms["gradient"] > 0.03
+    assert gradient_loss(ramp.flip(3), ramp, ramp, "none") < 1e-6

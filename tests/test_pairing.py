@@ -39,6 +39,18 @@ def test_no_pair_comes_again_before_all_have_come(keys, count, seed):
     assert max(counts) - min(counts) <= 1
 
 
+@given(st.integers(1, 60), st.integers(0, 9), st.sampled_from([0.25, 0.5, 1.0]))
+def test_a_share_of_the_pairs_can_be_aligned(count, seed, aligned):
+    pairing = Pairing("aptp", list(range(30)), list(range(25, 40)))
+    drawn = pairing.draw(count, seed, aligned)
+    assert len(drawn) == count
+    assert sum(pairing.is_aligned(*pair) for pair in drawn) >= round(aligned * count)
+    assert drawn == pairing.draw(count, seed, aligned)
+    assert Pairing("aptp", [0, 1], [2, 3]).draw(4, seed, aligned) == Pairing("aptp", [0, 1], [2, 3]).draw(
+        4, seed
+    )
+
+
 def test_draws_are_a_function_of_the_seed():
     pairing = Pairing("aptp", range(150), range(150))
     assert pairing.draw(100, (0, 1)) == pairing.draw(100, (0, 1))

@@ -7,8 +7,10 @@ import pytest
 from typer.testing import CliRunner
 
 from edgefuse.cli import app
+from edgefuse.cli.settings import RECIPES
 from edgefuse.errors import InputError, ModelError
 from edgefuse.images import write_image
+from edgefuse.train.config import TrainConfig
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +51,19 @@ def test_a_file_of_settings_reproduces_a_run_and_options_come_before_it(folder):
     assert now["losses"] == before["losses"] | {"ssim": 0.3}
     rest = now.keys() - {"steps", "seed", "losses"}
     assert {name: now[name] for name in rest} == {name: before[name] for name in rest}
+
+
+def test_shipped_recipes_are_settings(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # where the images are not
+    names = sorted(path.stem for path in RECIPES.glob("*.json"))
+    assert names == ["nano", "nano-teacher"]
+    for name in names:
+        config = TrainConfig.from_dict(json.loads((RECIPES / f"{name}.json").read_text()))
+        assert config.to_dict() == TrainConfig.from_dict(config.to_dict()).to_dict()
+        result = train("--config", name)
+        assert "roadscene/train/ir" in str(result.exception)
+    result = train("--config", "nanno")
+    assert "unknown recipe 'nanno' (did you mean 'nano'?)" in str(result.exception)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from edgefuse.train.config import TrainConfig
 from edgefuse.train.data import TrainingSet, training_set
 from edgefuse.train.learner import Learner, rate
 from edgefuse.train.loop import train
+from edgefuse.train.losses import LossConfig
 from edgefuse.train.pairing import Pairing
 from edgefuse.train.parallel import Team
 from edgefuse.train.precision import resolve_precision
@@ -67,6 +68,33 @@ def test_a_run_leaves_everything_to_look_at(finished):
     assert read_image(out / "loss.png").shape[1] == 1000
     assert [row["step"] for row in rows_of(out)] == [20, 40, 45]
     assert not list(out.rglob("*.part"))
+
+
+def test_a_teacher_is_learned_from(folders, finished, tmp_path):
+    """Beginning with the teacher's own weights there is nothing to learn, but where it is spoilt."""
+    losses = LossConfig(fallback=0.5)
+    config = configured(
+        folders, teacher=str(finished[2]), init=str(finished[2]), losses=losses, steps=40, aligned=1.0
+    )
+    config = replace(config, learning_rate=1e-7)
+    train(config, training_set(config), tmp_path / "same")
+    assert rows_of(tmp_path / "same")[0]["total"] < 1e-4
+    assert rows_of(tmp_path / "same")[0]["fallback"] == 0
+    config = replace(config, spoil=1.0)
+    train(config, training_set(config), tmp_path / "spoilt")
+    first, _ = rows_of(tmp_path / "spoilt")
+    assert first["total"] == pytest.approx(
+        first["intensity"] + first["gradient"] + 0.2 * first["ssim"] + 0.5 * first["fallback"], rel=1e-5
+    )
+    assert min(first["fallback"], first["intensity"]) > 0.01
+
+
+def test_aligned_pairs_need_equal_stems(folders, tmp_path):
+    (tmp_path / "vis").mkdir()
+    for k in range(2):
+        write_image(tmp_path / "vis" / f"other{k}.png", np.zeros((66, 70), np.uint8))
+    with pytest.raises(InputError, match=r"--aligned is 0\.5"):
+        training_set(replace(configured(folders), vis=(str(tmp_path / "vis"),), aligned=0.5))
 
 
 def test_training_lowers_the_loss(finished):
@@ -306,6 +334,9 @@ def test_the_simulated_rig_trains_without_folders(monkeypatch):
         {"clip": 0},
         {"ema": 1.0},
         {"spoil": 1.5},
+        {"aligned": -0.1},
+        {"aligned": 0.5, "paradigm": "uptp"},
+        {"teacher": "cnn", "model": "gan"},
         {"hold_out": -1},
         {"processes": 0},
         {"precision": "int4"},

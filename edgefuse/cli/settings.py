@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from edgefuse.errors import InputError
+from edgefuse.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
     from edgefuse.train.config import TrainConfig
 
-__all__ = ["configured"]
+__all__ = ["RECIPES", "configured"]
+
+RECIPES = Path(__file__).parents[1] / "train" / "recipes"
+"""Settings that shipped weights were trained with, by name."""
 
 # Options that have another name than the setting.
 SETTINGS = {"lr": "learning_rate", "compile_": "compile"}
@@ -34,7 +37,7 @@ def configured(context: typer.Context, file: Path | None) -> "TrainConfig":
 
     Args:
         context: of the command, whose options have the names of settings.
-        file: JSON as in the `config.json` of a run folder.
+        file: JSON as in the `config.json` of a run folder, or the name of a shipped recipe.
 
     Raises:
         InputError: the file cannot be read, or a value is out of its range.
@@ -68,7 +71,12 @@ def configured(context: typer.Context, file: Path | None) -> "TrainConfig":
 
 def _read(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
-        raise InputError(f"no such file of settings: {path}")
+        shipped = {file.stem: file for file in RECIPES.glob("*.json")}
+        if str(path) not in shipped:
+            raise InputError(
+                f"no such file of settings: {path}; {unknown_name('recipe', str(path), shipped)}"
+            )
+        path = shipped[str(path)]
     try:
         values = json.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, ValueError) as error:

@@ -22,7 +22,8 @@ def train(
     config_file: Path | None = typer.Option(
         None,
         "--config",
-        help="Settings as in a run's config.json; options that are given as well come before them.",
+        help="Settings as in a run's config.json, or a recipe: nano, nano-teacher; options that are given as "
+        "well come before them.",
         rich_help_panel=RUN,
     ),
     paradigm: str = typer.Option(
@@ -50,6 +51,11 @@ def train(
         show_default="all possible, at most 15,000",
         rich_help_panel=DATA,
     ),
+    aligned: float = typer.Option(
+        0.0,
+        help="Share of the pairs drawn from those of equal file stems, which are few in aptp.",
+        rich_help_panel=DATA,
+    ),
     val_ir: list[Path] = typer.Option(
         [], help="Infrared folder to validate on, aligned with --val-vis by stem.", rich_help_panel=DATA
     ),
@@ -58,7 +64,7 @@ def train(
         0, help="Validate on so many aligned pairs of the training folders.", rich_help_panel=DATA
     ),
     model: str = typer.Option(
-        "nano", help="Network to train: nano, cnn, transformer or gan.", rich_help_panel=METHOD
+        "nano", help="Network to train: nano, nano-l, cnn, transformer or gan.", rich_help_panel=METHOD
     ),
     steps: int = typer.Option(6000, help="Training steps.", rich_help_panel=METHOD),
     batch: int = typer.Option(
@@ -75,6 +81,13 @@ def train(
     ema: float = typer.Option(
         0.999,
         help="Decay of the moving average of the weights, which is kept; 0: none.",
+        rich_help_panel=METHOD,
+    ),
+    teacher: str | None = typer.Option(
+        None,
+        help="Want what this model makes of the clean images, a checkpoint or a shipped model, instead of "
+        "what the losses of the paper ask for.",
+        show_default="none",
         rich_help_panel=METHOD,
     ),
     init: str | None = typer.Option(

@@ -111,7 +111,7 @@ def export(
     spec = make_spec(checkpoint, model, size, precision, graph=graph, colours=colours, opset=opset)
     gates = gates or Gates()
     progress("Tracing")
-    built, kept = _build(model, spec, int8, gates, progress)
+    built, kept = _build(model, spec, int8, gates, progress, tensorrt)
     if tensorrt and graph == "deploy":
         casts_outermost(built)
 
@@ -140,6 +140,7 @@ def _build(
     int8: Calibration | None,
     gates: Gates,
     progress: Callable[[str], None],
+    tensorrt: bool,
 ) -> tuple[onnx.ModelProto, list[str]]:
     """Return the graph and the names of layers that an int8 one keeps in float."""
     kept: list[str] = []
@@ -155,7 +156,7 @@ def _build(
             x = network_input(fit_size(pair.ir, size), fit_size(grey, size), spec.multiple)
             inputs.append(x * np.float32(peak))
         target = (40.0 if gates.min_psnr is None else gates.min_psnr) + MARGIN
-        kept.extend(quantize(core, inputs, int8.method, target, peak, progress))
+        kept.extend(quantize(core, inputs, int8.method, target, peak, progress, not tensorrt))
 
     return build_graph(model, spec, rework if int8 else None), kept
 

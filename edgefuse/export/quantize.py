@@ -13,8 +13,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from edgefuse.export.bytes import move_bytes
 from edgefuse.export.calibrate import find_scales, measure
 from edgefuse.export.initializers import drop_unread
+from edgefuse.export.layers import over_maps
 
 __all__ = ["choose_layers", "insert_pairs", "quantizable", "quantize"]
 
@@ -23,9 +25,10 @@ WORST = 4
 
 
 def quantizable(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Return the convolutions of a graph whose weights are constants."""
+    """Return the convolutions over maps of a graph whose weights are constants."""
     constants = {t.name for t in graph.graph.initializer}
-    return [n for n in graph.graph.node if n.op_type == "Conv" and n.input[1] in constants]
+    maps = over_maps(graph)
+    return [n for n in graph.graph.node if n.output[0] in maps and n.input[1] in constants]
 
 
 def quantize(
@@ -35,6 +38,7 @@ def quantize(
     target: float,
     peak: float = 1.0,
     progress: Callable[[str], None] = lambda _: None,
+    bytes_at_ends: bool = True,
 ) -> list[str]:
     """Turn a core graph into an int8 one, in place.
 
@@ -45,6 +49,7 @@ def quantize(
         target: PSNR to the fp32 graph, dB, that no input may fall below; layers stay in float until then.
         peak: what white is in the graph's input and answer.
         progress: called with what is being done.
+        bytes_at_ends: see `bytes.move_bytes`; TensorRT has no unsigned bytes.
 
     Returns:
         Names of the layers that stay in float, the most sensitive first.
@@ -52,6 +57,8 @@ def quantize(
     Raises:
         InputError: the method is unknown.
     """
+    if bytes_at_ends:
+        move_bytes(graph, peak)
     layers = quantizable(graph)
     progress("Calibrating")
     names = list(dict.fromkeys(layer.input[0] for layer in layers))
@@ -108,12 +115,13 @@ def choose_layers(
 def insert_pairs(graph: onnx.ModelProto, scales: Mapping[str, float], layers: set[str]) -> None:
     """Put Q/DQ pairs before some convolutions, in place; weights become int8 constants."""
     constants = {t.name: t for t in graph.graph.initializer}
+    int8 = {n.output[0] for n in graph.graph.node if n.op_type == "DequantizeLinear"}
     made: set[str] = set()
     nodes: list[onnx.NodeProto] = []
     for node in graph.graph.node:
         if node.name in layers:
             value, weight = node.input[:2]
-            if value not in made:
+            if value not in made and value not in int8:
                 made.add(value)
                 graph.graph.initializer.extend(_grid(value, np.float32(scales[value])))
                 q, s, z = f"{value}_int8", f"{value}_step", f"{value}_zero"
@@ -123,7 +131,7 @@ def insert_pairs(graph: onnx.ModelProto, scales: Mapping[str, float], layers: se
             if weight not in made:
                 made.add(weight)
                 nodes.append(_int8_weight(graph, constants[weight]))
-            node.input[:2] = [f"{value}_rounded", f"{weight}_rounded"]
+            node.input[:2] = [value if value in int8 else f"{value}_rounded", f"{weight}_rounded"]
         nodes.append(node)
     del graph.graph.node[:]
     graph.graph.node.extend(nodes)

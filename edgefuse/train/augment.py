@@ -62,11 +62,11 @@ def loss(seen: Image, wanted: Image, rng: Generator) -> None:
 
 
 WAYS: tuple[tuple[float, Callable[[Image, Image, Generator], None]], ...] = (
-    (0.55, noise),
-    (0.10, dusk),
-    (0.10, focus),
-    (0.15, misalignment),
-    (0.07, gain),
+    (0.40, noise),
+    (0.05, dusk),
+    (0.20, focus),
+    (0.20, misalignment),
+    (0.12, gain),
     (0.03, loss),
 )
 """Share of the spoilt patches that each befalls."""

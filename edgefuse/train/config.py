@@ -6,7 +6,7 @@ from typing import Any, get_args, get_type_hints
 
 from edgefuse.errors import InputError, ModelError, unknown_name
 from edgefuse.train.losses import LossConfig
-from edgefuse.train.models import MODELS
+from edgefuse.train.models import ADVERSARIAL, MODELS
 from edgefuse.train.pairing import PARADIGMS
 
 __all__ = ["PRECISIONS", "TrainConfig"]
@@ -27,6 +27,8 @@ class TrainConfig:
     """Images a side that pairs are drawn from; None: all."""
     pairs: int | None = None
     """Pairs per epoch; None: all pairs of the paradigm, at most 15,000 as in the paper."""
+    aligned: float = 0.0
+    """Share of the pairs that is drawn from the aligned ones, which are few among all combinations."""
     steps: int = 6000
     batch: int = 8
     """Patches per step of each process."""
@@ -53,6 +55,8 @@ class TrainConfig:
     hold_out: int = 0
     """Aligned pairs of the training folders to validate on instead; they are not trained on."""
     seed: int = 0
+    teacher: str | None = None
+    """Checkpoint or shipped model whose picture of the clean images is wanted; None: as `losses` say."""
     init: str | None = None
     """Checkpoint or shipped model whose weights to begin with; None: random ones."""
 
@@ -67,6 +71,10 @@ class TrainConfig:
             raise InputError("give both --ir and --vis, or neither to train on the simulated rig")
         if bool(self.val_ir) != bool(self.val_vis) or (self.val_ir and self.hold_out):
             raise InputError("validate on --val-ir and --val-vis, or on --hold-out training pairs")
+        if self.aligned and self.paradigm == "uptp":
+            raise InputError("uptp never draws aligned pairs: leave --aligned out, or train with aptp")
+        if self.teacher is not None and self.model in ADVERSARIAL:
+            raise InputError(f"{self.model} learns from its discriminator: leave --teacher out")
         if self.precision not in PRECISIONS:
             raise InputError(unknown_name("precision", self.precision, PRECISIONS))
         if self.hold_out < 0:
@@ -82,8 +90,9 @@ class TrainConfig:
             raise InputError(f"learning rate is {self.learning_rate}, it must be between 0 and 1")
         if not self.clip > 0:
             raise InputError(f"clip is {self.clip}, it must be above 0")
-        if not 0 <= self.spoil <= 1:
-            raise InputError(f"spoil is {self.spoil}, it must be from 0 to 1")
+        for name in ("spoil", "aligned"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is {getattr(self, name)}, it must be from 0 to 1")
         if not 0 <= self.ema < 1:
             raise InputError(f"ema is {self.ema}, it must be at least 0 and below 1")
 

@@ -39,7 +39,13 @@ def training_set(config: TrainConfig) -> "TrainingSet":
         ir, vis = ir.subset(ir_places), vis.subset(vis_places)
     pairing = Pairing(config.paradigm, ir.keys, vis.keys)
     pairs = config.pairs or min(len(pairing), MAX_PAIRS)
-    return TrainingSet(ir, vis, pairing, pairs, config.batch, config.patch, config.seed, validation)
+    if config.aligned and not pairing.aligned():
+        raise InputError(
+            f"--aligned is {config.aligned}, but no infrared and visible image have one stem: leave it out"
+        )
+    return TrainingSet(
+        ir, vis, pairing, pairs, config.batch, config.patch, config.seed, validation, config.aligned
+    )
 
 
 def _held_out(
@@ -83,6 +89,7 @@ class TrainingSet:
         patch: side of a patch, in pixels.
         seed: of pairs, places and flips.
         validation: aligned pairs (uint8 `[H, W]` each) that are not trained on.
+        aligned: share of the pairs that is drawn from the aligned ones.
 
     Raises:
         InputError: an image is smaller than a patch.
@@ -96,6 +103,7 @@ class TrainingSet:
     patch: int
     seed: int
     validation: tuple[tuple[Image, Image], ...] = ()
+    aligned: float = 0.0
 
     def __post_init__(self) -> None:
         self._drawn: tuple[int, list[tuple[int, int]]] = (-1, [])
@@ -160,7 +168,7 @@ class TrainingSet:
         """Return the pair at a position in the epochs' pairs, taken one after the other."""
         epoch, place = divmod(position, self.pairs)
         if self._drawn[0] != epoch:
-            self._drawn = epoch, self.pairing.draw(self.pairs, (self.seed, epoch))
+            self._drawn = epoch, self.pairing.draw(self.pairs, (self.seed, epoch), self.aligned)
         return self._drawn[1][place]
 
     def patches(self, pairs: Sequence[tuple[int, int]], step: int, first: int = 0) -> Tensor:

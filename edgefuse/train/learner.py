@@ -11,7 +11,7 @@ from edgefuse.errors import InputError
 from edgefuse.train.adversary import Adversary
 from edgefuse.train.augment import spoil
 from edgefuse.train.config import TrainConfig
-from edgefuse.train.losses import fusion_losses
+from edgefuse.train.losses import distillation_losses, fusion_losses
 from edgefuse.train.models import ADVERSARIAL, build_model
 from edgefuse.train.parallel import Team
 
@@ -29,9 +29,10 @@ class Learner:
     Args:
         config: what to train, how. The weights it begins with follow from the seed.
         team: the processes that take each step together.
+        teacher: the network whose pictures are wanted; None: what the losses ask for.
     """
 
-    def __init__(self, config: TrainConfig, team: Team) -> None:
+    def __init__(self, config: TrainConfig, team: Team, teacher: nn.Module | None = None) -> None:
         torch.manual_seed(config.seed)
         self.config, self.team = config, team
         network = build_model(config.model).to(team.device)
@@ -39,6 +40,7 @@ class Learner:
         self.averaged = copy.deepcopy(network).eval().requires_grad_(False)
         self.network = _in_step(network, team).train()
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate)
+        self.teacher = None if teacher is None else teacher.to(team.device).eval().requires_grad_(False)
         self.adversary: Adversary | None = None
         if config.model in ADVERSARIAL:
             self.adversary = _in_step(Adversary(config.patch).to(team.device), team)
@@ -69,7 +71,10 @@ class Learner:
         if self.adversary is not None:
             told = self._teach(self.adversary, fused, ir, vis, step)
             opinion = self.adversary.opinion(fused)
-        total, terms = fusion_losses(fused, ir, vis, self.config.losses, opinion)
+        if self.teacher is not None:
+            total, terms = self._lessons(self.teacher, fused, x, ir, vis)
+        else:
+            total, terms = fusion_losses(fused, ir, vis, self.config.losses, opinion)
         losses = {"total": total, **terms, **told}
         wish = torch.tensor(float(stop), device=x.device)
         *means, wished = self._descend(self.optimiser, total, [*losses.values(), wish], step)
@@ -84,6 +89,14 @@ class Learner:
             seen, wanted = spoil(patches.cpu(), self.config.spoil, (self.config.seed, step), first)
         x, sources = (part.to(self.team.device).float() / 255 for part in (seen, wanted))
         return x.contiguous(memory_format=torch.channels_last), sources[:, :1], sources[:, 1:]
+
+    def _lessons(
+        self, teacher: nn.Module, fused: Tensor, x: Tensor, ir: Tensor, vis: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        with torch.no_grad():
+            wanted = teacher(torch.cat((ir, vis), dim=1)).clamp(0, 1)
+            spoilt = (x[:, :1] != ir).flatten(1).any(1).float()
+        return distillation_losses(fused, wanted, vis, spoilt, self.config.losses)
 
     def _teach(
         self, adversary: Adversary, fused: Tensor, ir: Tensor, vis: Tensor, step: int

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgefuse.errors import InputError, ModelError
 from edgefuse.train.checkpoint import (
@@ -74,7 +74,7 @@ def train(
         raise InputError(f"the configuration is for {config.processes} processes, and {team.size} take part")
     keep_heap()
     data.move_to(team.device)
-    learner = Learner(config, team)
+    learner = Learner(config, team, None if config.teacher is None else _model_of(config.teacher))
     writes = team.rank == 0
     images = data.fingerprint()
     if resume and (folder / CHECKPOINT).exists():
@@ -121,6 +121,11 @@ def _begin(folder: Path, config: TrainConfig, learner: Learner, writes: bool) ->
 def _initial_weights(path: Path, config: TrainConfig) -> dict[str, Tensor]:
     # The name does not count: `gan` may begin with the weights of a `cnn`, which is its generator.
     return restore_model(replace(load_checkpoint(path), model=config.model), path).state_dict()
+
+
+def _model_of(teacher: str) -> nn.Module:
+    path = checkpoint_file(teacher)
+    return restore_model(load_checkpoint(path), path)
 
 
 def _resume(path: Path, config: TrainConfig, learner: Learner, images: str) -> int:

@@ -20,6 +20,7 @@ __all__ = [
     "GRADIENT_TARGETS",
     "SSIM_WEIGHTS",
     "LossConfig",
+    "distillation_losses",
     "fusion_losses",
     "gradient",
     "gradient_loss",
@@ -54,6 +55,9 @@ class LossConfig:
     gradient_target: str = "weighted"
     """Which gradient is wanted: the sources' `weighted` as in Eq. 5, or the `larger` one, which is not the
     paper's."""
+    fallback: float = 0.0
+    """Beside a teacher: weight of the SSIM with visible luma where infrared is spoilt. What noise has taken
+    from infrared cannot be had back, the visible image is the next best."""
     intensity_power: float = 1.0
     """Power that intensities are raised to before they weigh the sources; 1 is Eq. 3, and nothing else."""
     ssim_weights: str = "image"
@@ -61,7 +65,7 @@ class LossConfig:
     (the authors' code)."""
 
     def __post_init__(self) -> None:
-        for name in ("intensity", "gradient", "ssim", "adversarial"):
+        for name in ("intensity", "gradient", "ssim", "adversarial", "fallback"):
             value = getattr(self, name)
             if not 0 <= value < float("inf"):
                 raise InputError(f"loss weight {name} is {value}, it must be a finite number ≥ 0")
@@ -87,11 +91,7 @@ def gradient(x: Tensor, scale: str = "image") -> Tensor:
     one bright edge elsewhere in the batch does not change what an image is asked for. With `none` a step
     from 0 to 1 is 1; then the fused image must keep the height of edges, not only their pattern.
     """
-    p = F.pad(x, (1, 1, 1, 1), mode="replicate")
-    rows = p[..., :-2, :] + 2 * p[..., 1:-1, :] + p[..., 2:, :]
-    cols = p[..., :-2] + 2 * p[..., 1:-1] + p[..., 2:]
-    gx = rows[..., 2:] - rows[..., :-2]
-    gy = cols[..., 2:, :] - cols[..., :-2, :]
+    gx, gy = _slopes(x)
     # The constant keeps the root's slope finite on flat ground.
     magnitude = torch.sqrt(gx * gx + gy * gy + EPS)
     if scale == "none":
@@ -99,6 +99,14 @@ def gradient(x: Tensor, scale: str = "image") -> Tensor:
     over = (0, 1, 2, 3) if scale == "batch" else (2, 3)
     low, high = magnitude.amin(over, keepdim=True), magnitude.amax(over, keepdim=True)
     return (magnitude - low) / (high - low).clamp_min(FLATTEST)
+
+
+def _slopes(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the Sobel answers across and down."""
+    p = F.pad(x, (1, 1, 1, 1), mode="replicate")
+    rows = p[..., :-2, :] + 2 * p[..., 1:-1, :] + p[..., 2:, :]
+    cols = p[..., :-2] + 2 * p[..., 1:-1] + p[..., 2:]
+    return rows[..., 2:] - rows[..., :-2], cols[..., 2:, :] - cols[..., :-2, :]
 
 
 def intensity_loss(fused: Tensor, ir: Tensor, vis: Tensor, power: float = 1.0) -> Tensor:
@@ -188,6 +196,34 @@ def fusion_losses(
         terms["adversarial"] = opinion.float().mean()
         total = total - config.adversarial * terms["adversarial"]
     return total, terms
+
+
+def distillation_losses(
+    fused: Tensor, wanted: Tensor, vis: Tensor, spoilt: Tensor, config: LossConfig
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the loss against a picture that is wanted, weighted as the terms of Eq. 6, and these by name.
+
+    Gradients are compared with their directions here, unscaled: noise that is left over has the wrong ones,
+    while it helps towards a magnitude alone.
+
+    Args:
+        fused: the network's answer.
+        wanted: a teacher's.
+        vis: visible luma.
+        spoilt: `[B]`, 1 for images that the network saw with a spoilt infrared, 0 for others.
+        config: the weights.
+    """
+    fused, wanted, vis = fused.float(), wanted.float(), vis.float()
+    pairs = zip(_slopes(fused), _slopes(wanted), strict=True)
+    terms = {
+        "intensity": (fused - wanted).abs().mean(),
+        "gradient": sum(((a - b).abs().mean() for a, b in pairs), torch.zeros((), device=fused.device)) / 4,
+        "ssim": (1 - ssim(fused, wanted)).mean(),
+        "fallback": (spoilt * (1 - ssim(fused, vis))).mean(),
+    }
+    return sum(
+        (getattr(config, k) * v for k, v in terms.items()), torch.zeros((), device=fused.device)
+    ), terms
 
 
 @lru_cache(maxsize=16)

@@ -68,19 +68,26 @@ class Pairing:
         """Return the positions (i, j) of equal keys, whether or not the paradigm draws them."""
         return [divmod(flat, len(self.vis)) for flat in self._matched]
 
-    def draw(self, count: int, seed: object) -> list[tuple[int, int]]:
+    def draw(self, count: int, seed: object, aligned: float = 0.0) -> list[tuple[int, int]]:
         """Draw `count` pairs (i, j) of positions, a pure function of `seed`.
 
         No pair is repeated before every pair has had its turn. O(count) time and memory.
+
+        Args:
+            count: of pairs, at least 1.
+            seed: anything with a `repr`.
+            aligned: share of the pairs, 0..1, that is drawn from those of equal keys instead.
         """
         if count < 1:
             raise InputError(f"the number of pairs is {count}, it must be at least 1")
         generator = random.Random(repr(seed))
-        size = len(self)
-        picks: list[int] = []
-        while len(picks) < count:
-            picks += generator.sample(range(size), min(size, count - len(picks)))
-        return [self._pair(k) for k in picks]
+        matched = self.aligned() if aligned else []
+        together = round(aligned * count) if matched else 0
+        pairs = [matched[k] for k in _turns(generator, len(matched), together)]
+        pairs += [self._pair(k) for k in _turns(generator, len(self), count - together)]
+        if together:
+            generator.shuffle(pairs)
+        return pairs
 
     def is_aligned(self, i: int, j: int) -> bool:
         """Say whether positions i and j have the same key, so that both are cropped at one place."""
@@ -92,6 +99,13 @@ class Pairing:
         elif self.paradigm == "uptp":
             k += bisect_right(self._gaps, k)
         return divmod(k, len(self.vis))
+
+
+def _turns(generator: random.Random, size: int, count: int) -> list[int]:
+    picks: list[int] = []
+    while len(picks) < count:
+        picks += generator.sample(range(size), min(size, count - len(picks)))
+    return picks
 
 
 def limit_base(

@@ -79,6 +79,9 @@ class RunRecord:
         if config.model in ADVERSARIAL:
             self.panels += [("discriminator",), OPPONENTS[2:]]
             names += OPPONENTS
+        if config.teacher is not None:
+            self.panels.append(("fallback",))
+            names += ("fallback",)
         self.log = CsvLog(folder / "log.csv", ("step", *names, "pairs_per_second"), start)
         if self.held_out:
             self.validation = CsvLog(folder / "validation.csv", ("step", *FIVE), start)

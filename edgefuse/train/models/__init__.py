@@ -1,5 +1,7 @@
 """The networks, by name. Each maps `[B, 2, H, W]` (infrared, visible luma) to `[B, 1, H, W]`."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol, cast
 
 from torch import nn
@@ -22,7 +24,13 @@ __all__ = [
     "parameter_count",
 ]
 
-MODELS: dict[str, type[nn.Module]] = {"nano": Nano, "cnn": CNN, "transformer": Transformer, "gan": GAN}
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "nano": Nano,
+    "nano-l": partial(Nano, channels=48, depth=6),
+    "cnn": CNN,
+    "transformer": Transformer,
+    "gan": GAN,
+}
 ADVERSARIAL = frozenset({"gan"})
 """Those that train against a discriminator."""
 

@@ -1,9 +1,10 @@
 """`nano`: our small network for live fusion on modest hardware.
 
-All convolutions run at a quarter of the resolution (PixelUnshuffle(4), Shi et al., CVPR 2016, turned
-around), where 32 channels cost 1/16 of what they cost at full size. The answer is not the fused image
-but how to make it, per pixel: a blend weight between the two sources and a small residual. So fine
-texture never passes through the network, and an untrained network already gives a sensible picture.
+Everything happens at a quarter of the width and height, where the 4×4 pixels of a block are channels
+(PixelUnshuffle, Shi et al., CVPR 2016, turned around), so that 32 channels cost 1/16 of what they cost at
+full size. The answer is not the fused image but how to make it, per pixel: a blend weight between the two
+sources, restored, and a small residual. So fine texture need not pass through the layers, and an untrained
+network already gives a sensible picture.
 """
 
 import copy
@@ -13,13 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgefuse.train.models.folding import convolution, from_phases
+from edgefuse.train.models.restoration import PHASES, Restoration
 
 __all__ = ["Nano"]
 
+MIDDLE = 128 / 255
+"""Becomes 0 inside. A grey level, so that 8-bit sources are whole steps of 1/255 from it."""
+
 
 class Nano(nn.Module):
-    """Blend weight and residual, predicted at a quarter of the resolution.
+    """Restored sources, blend weight and residual, all at a quarter of the resolution.
 
     Args:
         channels: width of the hidden layers.
@@ -29,39 +33,56 @@ class Nano(nn.Module):
     multiple = 4
     """Height and width must be multiples of this."""
 
-    def __init__(self, channels: int = 32, depth: int = 5) -> None:
+    def __init__(self, channels: int = 32, depth: int = 3) -> None:
         super().__init__()
-        s2 = self.multiple**2
-        widths = [2 * s2, *[channels] * depth]
+        widths = [2 * PHASES, *[channels] * depth]
+        self.restoration = Restoration(channels)
         self.body = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
-        self.head = nn.Conv2d(channels, 2 * s2, 3, padding=1)
-        self.stem: nn.Conv2d | None = None
-        """Unshuffling and first convolution in one, in a folded copy."""
+        # Two layers, as engines take longer to cut one's answer in two than to compute a second one.
+        self.weight = nn.Conv2d(channels, PHASES, 1)
+        self.residual = nn.Conv2d(channels, PHASES, 1)
         self.peak = 1.0
-        """What white is; 255 in a folded copy that takes and gives grey levels."""
+        """What white is; 255 in a copy that takes and gives grey levels."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Fuse `[B, 2, H, W]` (infrared, visible luma) in [0, 1] into `[B, 1, H, W]`, about [0, 1]."""
-        ir, vis = x[:, :1], x[:, 1:2]
-        centred = x - 0.5 * self.peak
-        f = F.pixel_unshuffle(centred, self.multiple) if self.stem is None else F.relu(self.stem(centred))
-        for conv in self.body:
+        middle = MIDDLE * self.peak
+        sources, trust = self.restoration(_into_phases(x - middle))
+        f = sources
+        for k, conv in enumerate(self.body):
             f = F.relu(conv(f))
-        weight, residual = F.pixel_shuffle(self.head(f), self.multiple).chunk(2, dim=1)
-        return vis + torch.sigmoid(weight) * (ir - vis) + 0.5 * self.peak * torch.tanh(residual)
+            f = f * trust if k == 0 else f
+        ir, vis = sources[:, :PHASES], sources[:, PHASES:]
+        residual = 0.5 * self.peak * torch.tanh(self.residual(f)) + middle
+        return _from_phases(vis + torch.sigmoid(self.weight(f)) * (ir - vis) + residual)
 
     def fuse(self, peak: float = 1.0) -> "Nano":
-        """Return a copy for deployment that answers the same, with fewer and faster operators.
+        """Return a copy for deployment that answers the same.
 
         Args:
             peak: what white is in the copy's input and answer, 1 or 255; 255 saves two passes over the image.
-
-        Unshuffling by s and a 3×3 convolution are one 3s×3s convolution of stride s, which engines run in
-        half the time: no engine has a fast pixel unshuffle.
         """
-        folded = copy.deepcopy(self)
-        first, s = folded.body[0], self.multiple
-        assert isinstance(first, nn.Conv2d)
-        stem = convolution(from_phases(first.weight / peak, s), first.bias, stride=s, padding=s)
-        folded.stem, folded.body, folded.peak = stem, folded.body[1:], peak
-        return folded.train(self.training)
+        copied = copy.deepcopy(self)
+        copied.peak = peak
+        copied.restoration.deploy(peak)
+        with torch.no_grad():
+            next(iter(copied.body[0].parameters())).div_(peak)
+        return copied.train(self.training)
+
+
+# Both are written out because engines shuffle five axes faster than six.
+
+
+def _into_phases(x: Tensor) -> Tensor:
+    """Return what `torch.nn.PixelUnshuffle(4)` does."""
+    batch, channels, height, width = x.shape
+    blocks = x.reshape(batch * channels, height // 4, 4, width // 4, 4).permute(0, 2, 4, 1, 3)
+    return blocks.reshape(batch, channels * PHASES, height // 4, width // 4)
+
+
+def _from_phases(p: Tensor) -> Tensor:
+    """Return what `torch.nn.PixelShuffle(4)` does to 16 channels."""
+    batch, _, height, width = p.shape
+    return (
+        p.reshape(batch, 4, 4, height, width).permute(0, 3, 1, 4, 2).reshape(batch, 1, 4 * height, 4 * width)
+    )
