@@ -56,7 +56,7 @@ def test_a_file_of_settings_reproduces_a_run_and_options_come_before_it(folder):
 def test_shipped_recipes_are_settings(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)  # where the images are not
     names = sorted(path.stem for path in RECIPES.glob("*.json"))
-    assert names == ["nano", "nano-teacher"]
+    assert names == ["nano", "nano-l"]
     for name in names:
         config = TrainConfig.from_dict(json.loads((RECIPES / f"{name}.json").read_text()))
         assert config.to_dict() == TrainConfig.from_dict(config.to_dict()).to_dict()

@@ -19,6 +19,8 @@ def models() -> None:
         table.add_row(
             "size", f"{card.parameters:,} weights, {card.onnx.stat().st_size / 1000:.0f} kB as ONNX"
         )
+        if card.int8 is not None:
+            table.add_row("int8", f"{card.name}-int8, {card.int8.stat().st_size / 1000:.0f} kB, for OpenVINO")
         table.add_row("training", card.training["summary"])
         table.add_row("licence", card.licence)
         for data, quality in card.quality.items():

@@ -22,7 +22,7 @@ def train(
     config_file: Path | None = typer.Option(
         None,
         "--config",
-        help="Settings as in a run's config.json, or a recipe: nano, nano-teacher; options that are given as "
+        help="Settings as in a run's config.json, or a recipe: nano, nano-l; options that are given as "
         "well come before them.",
         rich_help_panel=RUN,
     ),

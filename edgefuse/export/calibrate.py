@@ -26,6 +26,8 @@ class Values:
     top: float
     """Upper end of the last bin."""
     counts: NDArray[np.float64]
+    negative: bool = False
+    """Whether any was below 0."""
 
 
 def measure(
@@ -50,6 +52,7 @@ def measure(
     seen = {name: Values(top, np.zeros(BINS)) for name, top in tops.items()}
     for x in inputs:
         for name, value in zip(tensors, session.run(None, {"sources": x}), strict=True):
+            seen[name].negative |= bool(value.min() < 0)
             seen[name].counts += np.histogram(np.abs(value), BINS, (0, seen[name].top))[0]
     return seen
 

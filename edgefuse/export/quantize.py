@@ -1,7 +1,7 @@
 """int8 by static Q/DQ pairs, as TensorRT, OpenVINO and ONNX Runtime read them.
 
-Symmetric with zero point 0, weights per output channel, biases in float. A pair stands before the layer
-that reads the value, so behind the activation of the one that made it, where TensorRT can fuse both.
+Zero point 0, weights per output channel and symmetric, biases in float. A pair stands before the layer that
+reads the value, so behind the activation of the one that made it, where TensorRT can fuse both.
 Layers that lose too much are found by measuring and stay in float.
 """
 
@@ -24,6 +24,10 @@ WORST = 4
 """How many inputs a layer alone is measured on."""
 
 
+class Unsigned(float):
+    """A step between levels 0 to 255, in place of -127 to 127."""
+
+
 def quantizable(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
     """Return the convolutions over maps of a graph whose weights are constants."""
     constants = {t.name for t in graph.graph.initializer}
@@ -38,7 +42,9 @@ def quantize(
     target: float,
     peak: float = 1.0,
     progress: Callable[[str], None] = lambda _: None,
-    bytes_at_ends: bool = True,
+    unsigned: bool = True,
+    more: int = 0,
+    ordinary: Sequence[NDArray[np.float32]] = (),
 ) -> list[str]:
     """Turn a core graph into an int8 one, in place.
 
@@ -49,7 +55,11 @@ def quantize(
         target: PSNR to the fp32 graph, dB, that no input may fall below; layers stay in float until then.
         peak: what white is in the graph's input and answer.
         progress: called with what is being done.
-        bytes_at_ends: see `bytes.move_bytes`; TensorRT has no unsigned bytes.
+        unsigned: use unsigned bytes for what is never negative, which have twice the levels for it, and at
+            both ends (`bytes.move_bytes`). TensorRT has none.
+        more: how many more layers stay in float than the target asks for: each time the one that leaves the
+            fewest pixels of `ordinary` on another grey level.
+        ordinary: inputs for that.
 
     Returns:
         Names of the layers that stay in float, the most sensitive first.
@@ -57,13 +67,20 @@ def quantize(
     Raises:
         InputError: the method is unknown.
     """
-    if bytes_at_ends:
+    if unsigned:
         move_bytes(graph, peak)
     layers = quantizable(graph)
     progress("Calibrating")
     names = list(dict.fromkeys(layer.input[0] for layer in layers))
-    scales = find_scales(measure(graph, names, inputs), method)
+    values = measure(graph, names, inputs)
+    scales = find_scales(values, method)
+    if unsigned:
+        scales |= {name: Unsigned(scales[name] * 127 / 255) for name in names if not values[name].negative}
     kept = choose_layers(graph, scales, inputs, target - 20 * math.log10(peak), progress)
+    for _ in range(more):
+        kept.append(
+            _next_to_keep(graph, scales, {layer.name for layer in layers} - set(kept), ordinary, peak)
+        )
     insert_pairs(graph, scales, {layer.name for layer in layers} - set(kept))
     return kept
 
@@ -112,6 +129,27 @@ def choose_layers(
     return order[:low]
 
 
+def _next_to_keep(
+    graph: onnx.ModelProto,
+    scales: Mapping[str, float],
+    layers: set[str],
+    inputs: Sequence[NDArray[np.float32]],
+    peak: float,
+) -> str:
+    exact = [np.rint(answer * (255 / peak)) for answer in _answers(graph, inputs)]
+
+    def changed(layer: str) -> float:
+        trial = onnx.ModelProto()
+        trial.CopyFrom(graph)
+        insert_pairs(trial, scales, layers - {layer})
+        answers = _answers(trial, inputs)
+        return sum(
+            float(np.mean(np.rint(a * (255 / peak)) != e)) for a, e in zip(answers, exact, strict=True)
+        )
+
+    return min(sorted(layers), key=changed)
+
+
 def insert_pairs(graph: onnx.ModelProto, scales: Mapping[str, float], layers: set[str]) -> None:
     """Put Q/DQ pairs before some convolutions, in place; weights become int8 constants."""
     constants = {t.name: t for t in graph.graph.initializer}
@@ -123,7 +161,8 @@ def insert_pairs(graph: onnx.ModelProto, scales: Mapping[str, float], layers: se
             value, weight = node.input[:2]
             if value not in made and value not in int8:
                 made.add(value)
-                graph.graph.initializer.extend(_grid(value, np.float32(scales[value])))
+                kind = np.uint8 if isinstance(scales[value], Unsigned) else np.int8
+                graph.graph.initializer.extend(_grid(value, np.float32(scales[value]), kind))
                 q, s, z = f"{value}_int8", f"{value}_step", f"{value}_zero"
                 nodes.append(helper.make_node("QuantizeLinear", [value, s, z], [q], f"{value}/quantize"))
                 outputs = [f"{value}_rounded"]
@@ -138,12 +177,43 @@ def insert_pairs(graph: onnx.ModelProto, scales: Mapping[str, float], layers: se
     drop_unread(graph.graph)
 
 
+def round_weights(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Return the int8 levels of a kernel `[O, I, k, k]` and the steps `[O]` between them.
+
+    Where all weights of a channel are whole multiples of its smallest, that is the step, and nothing is lost.
+    Else rounding keeps the sums over kernels and along each channel within half a level, which plain rounding
+    gets wrong by several: an even ground, which most of a picture is, would change its level. Channels alike
+    in a picture are next to each other; of 1×1 kernels nothing is known, they are plainly rounded.
+    """
+    flat = weight.reshape(len(weight), -1).astype(np.float64)
+    sizes = np.abs(flat)
+    steps = np.maximum(sizes.max(1), 1e-12) / 127
+    smallest = np.where(sizes > 1e-6 * sizes.max(1, keepdims=True), sizes, np.inf).min(1)
+    with np.errstate(invalid="ignore"):
+        exact = np.abs(flat / smallest[:, None] - np.rint(flat / smallest[:, None])).max(1) < 1e-4
+    steps = np.where(exact & (smallest > steps), smallest, steps)
+    exactly = flat / steps[:, None]
+    levels = np.rint(exactly)
+    side = weight.shape[2] * weight.shape[3]
+    if side == 1:
+        return levels.astype(np.int8).reshape(weight.shape), steps.astype(np.float32)
+    # Sums over whole kernels, as they should be, and what the rounded ones lack of them.
+    wanted = np.diff(
+        np.rint(np.cumsum(exactly.reshape(len(flat), -1, side).sum(2), axis=1)), axis=1, prepend=0
+    )
+    lack = (wanted - levels.reshape(len(flat), -1, side).sum(2)).astype(int)
+    for channel, kernel in zip(*np.nonzero(lack), strict=True):
+        taps = slice(kernel * side, (kernel + 1) * side)
+        missing = lack[channel, kernel]
+        error = np.sign(missing) * (exactly[channel, taps] - levels[channel, taps])
+        chosen = np.argsort(-error)[: abs(missing)]  # those that were rounded the wrong way the furthest
+        levels[channel, taps.start + chosen] += np.sign(missing)
+    return levels.clip(-127, 127).astype(np.int8).reshape(weight.shape), steps.astype(np.float32)
+
+
 def _int8_weight(graph: onnx.ModelProto, tensor: TensorProto) -> onnx.NodeProto:
     """Add a weight's int8 values and steps, and return the node that makes floats of them."""
-    weight = numpy_helper.to_array(tensor)
-    largest = np.abs(weight).max(tuple(range(1, weight.ndim)))
-    steps = np.maximum(largest, 1e-12).astype(np.float32) / np.float32(127)
-    levels = np.rint(weight / steps.reshape(-1, *[1] * (weight.ndim - 1))).clip(-127, 127).astype(np.int8)
+    levels, steps = round_weights(numpy_helper.to_array(tensor))
     name = tensor.name
     graph.graph.initializer.append(numpy_helper.from_array(levels, f"{name}_int8"))
     graph.graph.initializer.extend(_grid(name, steps))
@@ -151,9 +221,11 @@ def _int8_weight(graph: onnx.ModelProto, tensor: TensorProto) -> onnx.NodeProto:
     return helper.make_node("DequantizeLinear", inputs, [f"{name}_rounded"], f"{name}/dequantize", axis=0)
 
 
-def _grid(name: str, steps: NDArray[np.float32] | np.float32) -> list[TensorProto]:
+def _grid(
+    name: str, steps: NDArray[np.float32] | np.float32, kind: type[np.int8] | type[np.uint8] = np.int8
+) -> list[TensorProto]:
     steps = np.asarray(steps, np.float32)
-    zeros = np.zeros(steps.shape, np.int8)
+    zeros = np.zeros(steps.shape, kind)
     return [numpy_helper.from_array(steps, f"{name}_step"), numpy_helper.from_array(zeros, f"{name}_zero")]
 
 

@@ -1,6 +1,7 @@
 """The shipped models. Each has three files here, named after it:
 
-`.onnx` to run, `.safetensors` to fine-tune and export again, `.json` with what is known about it.
+`.onnx` to run, `.safetensors` to fine-tune and export again, `.json` with what is known about it; and some
+have a fourth, `-int8.onnx`, for engines that compute in 8 bits.
 """
 
 import json
@@ -14,6 +15,7 @@ __all__ = ["DEFAULT_MODEL", "Card", "checkpoint_file", "model_file", "shipped"]
 
 DEFAULT_MODEL = "nano"
 FOLDER = Path(__file__).parent
+INT8 = "-int8"
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,12 @@ class Card:
         return FOLDER / f"{self.name}.onnx"
 
     @property
+    def int8(self) -> Path | None:
+        """The same in 8 bits, `NAME-int8` by name; None: there is none."""
+        path = FOLDER / f"{self.name}{INT8}.onnx"
+        return path if path.exists() else None
+
+    @property
     def safetensors(self) -> Path:
         """The weights, to fine-tune or export."""
         return FOLDER / f"{self.name}.safetensors"
@@ -47,12 +55,14 @@ def shipped() -> dict[str, Card]:
 
 
 def model_file(model: str | Path) -> Path:
-    """Return the ONNX file of a shipped model's name, or the given file itself.
+    """Return the ONNX file of a shipped model's name, `nano` or `nano-int8`, or the given file itself.
 
     Raises:
         ModelError: neither a shipped model nor an existing file.
     """
-    return _resolve(model, "onnx")
+    files = {name: card.onnx for name, card in shipped().items()}
+    files |= {f"{name}{INT8}": card.int8 for name, card in shipped().items() if card.int8 is not None}
+    return _resolve(model, files, "model file")
 
 
 def checkpoint_file(model: str | Path) -> Path:
@@ -61,18 +71,17 @@ def checkpoint_file(model: str | Path) -> Path:
     Raises:
         ModelError: neither a shipped model nor an existing file.
     """
-    return _resolve(model, "safetensors")
+    return _resolve(model, {name: card.safetensors for name, card in shipped().items()}, "checkpoint")
 
 
-def _resolve(model: str | Path, kind: str) -> Path:
-    cards = shipped()
-    if isinstance(model, str) and model in cards:
-        return cards[model].onnx if kind == "onnx" else cards[model].safetensors
+def _resolve(model: str | Path, files: dict[str, Path], kind: str) -> Path:
+    if isinstance(model, str) and model in files:
+        return files[model]
     path = Path(model)
     if path.is_dir():
-        raise ModelError(f"{path} is a folder, a model file or one of {', '.join(cards)} is needed")
+        raise ModelError(f"{path} is a folder, a model file or one of {', '.join(files)} is needed")
     if path.is_file():
         return path
     if path.suffix or len(path.parts) > 1:
-        raise ModelError(f"no such {'model file' if kind == 'onnx' else 'checkpoint'}: {path}")
-    raise ModelError(unknown_name("model", str(model), cards))
+        raise ModelError(f"no such {kind}: {path}")
+    raise ModelError(unknown_name("model", str(model), files))

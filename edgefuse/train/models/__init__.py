@@ -26,7 +26,7 @@ __all__ = [
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "nano": Nano,
-    "nano-l": partial(Nano, channels=48, depth=6),
+    "nano-l": partial(Nano, channels=48, depth=7, restores=False),
     "cnn": CNN,
     "transformer": Transformer,
     "gan": GAN,

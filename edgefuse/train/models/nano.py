@@ -28,15 +28,18 @@ class Nano(nn.Module):
     Args:
         channels: width of the hidden layers.
         depth: number of hidden 3×3 convolutions.
+        restores: judge and restore the sources first. A network that is to learn what the losses of the paper
+            ask for does better without: as they favour the source that the answer resembles, it would use
+            its judgement of the picture to choose one source for all of it.
     """
 
     multiple = 4
     """Height and width must be multiples of this."""
 
-    def __init__(self, channels: int = 32, depth: int = 3) -> None:
+    def __init__(self, channels: int = 32, depth: int = 3, *, restores: bool = True) -> None:
         super().__init__()
         widths = [2 * PHASES, *[channels] * depth]
-        self.restoration = Restoration(channels)
+        self.restoration = Restoration(channels) if restores else None
         self.body = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
         # Two layers, as engines take longer to cut one's answer in two than to compute a second one.
         self.weight = nn.Conv2d(channels, PHASES, 1)
@@ -47,11 +50,14 @@ class Nano(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Fuse `[B, 2, H, W]` (infrared, visible luma) in [0, 1] into `[B, 1, H, W]`, about [0, 1]."""
         middle = MIDDLE * self.peak
-        sources, trust = self.restoration(_into_phases(x - middle))
+        sources, trust = _into_phases(x - middle), None
+        if self.restoration is not None:
+            sources, trust = self.restoration(sources)
         f = sources
-        for k, conv in enumerate(self.body):
+        for conv in self.body:
             f = F.relu(conv(f))
-            f = f * trust if k == 0 else f
+            if trust is not None:
+                f, trust = f * trust, None
         ir, vis = sources[:, :PHASES], sources[:, PHASES:]
         residual = 0.5 * self.peak * torch.tanh(self.residual(f)) + middle
         return _from_phases(vis + torch.sigmoid(self.weight(f)) * (ir - vis) + residual)
@@ -64,7 +70,8 @@ class Nano(nn.Module):
         """
         copied = copy.deepcopy(self)
         copied.peak = peak
-        copied.restoration.deploy(peak)
+        if copied.restoration is not None:
+            copied.restoration.deploy(peak)
         with torch.no_grad():
             next(iter(copied.body[0].parameters())).div_(peak)
         return copied.train(self.training)
