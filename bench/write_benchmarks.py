@@ -76,7 +76,8 @@ def _models(rows: list[Row]) -> list[str]:
     lines = [
         "## The networks alone",
         "",
-        "In the int8 files every convolution is in int8; `edgefuse export --int8` may keep some in float.",
+        "The int8 file of `nano` is the shipped one with its size fixed. In those of the others every",
+        "convolution is in int8; `edgefuse export --int8` may keep some in float.",
         "",
         f"| | {title} |",
         "|---|" + "---|" * len(columns),

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgefuse.train.augment import WAYS, spoil
+from edgefuse.train.augment import WAYS, noise, spoil
 
 
 def scene(count=400, side=24):
@@ -19,17 +19,25 @@ def test_shares_add_up():
 def test_the_share_is_kept_and_clean_patches_are_what_they_were():
     patches = scene()
     before = patches.clone()
-    seen, _ = spoil(patches, 0.6, (0, 1))
+    seen, _, noisy = spoil(patches, 0.6, (0, 1))
     assert torch.equal(patches, before)
     changed = (seen != patches).flatten(1).any(1).float().mean()
     assert 0.5 < changed < 0.65  # some shifts and gains change nothing
-    none, _ = spoil(patches, 0.0, (0, 1))
+    share = next(share for share, way in WAYS if way is noise)
+    assert 0.8 * 0.6 * share < noisy.float().mean() < 1.2 * 0.6 * share
+    # Noise leaves hardly two neighbours alike, and nothing else does that to a ramp's rows.
+    steps = seen[noisy, 0].float().diff(dim=2).diff(dim=2).abs().mean((1, 2))
+    assert steps.median() > 5 * (
+        seen[~noisy, 0].float().diff(dim=2).diff(dim=2).abs().mean((1, 2)).median() + 1
+    )
+    none, _, noisy = spoil(patches, 0.0, (0, 1))
     assert torch.equal(none, patches)
+    assert not noisy.any()
 
 
 def test_only_a_dead_camera_changes_what_is_wanted():
     patches = scene()
-    seen, wanted = spoil(patches, 1.0, (3,))
+    seen, wanted, _ = spoil(patches, 1.0, (3,))
     other = (wanted != patches).flatten(1).any(1)
     assert 0.01 < other.float().mean() < 0.06
     for given, target, clean in zip(seen[other], wanted[other], patches[other], strict=True):

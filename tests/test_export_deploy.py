@@ -5,8 +5,11 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgefuse import Fuser
 from edgefuse.errors import BackendError, InputError, ModelError
@@ -180,7 +183,7 @@ def test_calibration_keeps_the_proportions_of_pictures(monkeypatch, tmp_path):
 def test_int8_is_in_the_graph_and_close(int8):
     out, spec, receipt = int8
     assert receipt.psnr > 45
-    assert receipt.layers["int8"] + len(receipt.kept) == 6
+    assert receipt.layers["int8"] + len(receipt.kept) == 7
     assert spec.receipt["calibration"] == "two scenes, mse"
     names = [gate["name"] for gate in receipt.gates]
     assert names == ["PSNR", "PSNR at extremes", "layers in int8", "EN", "MI", "VIF", "Qabf", "SSIM"]
@@ -188,13 +191,17 @@ def test_int8_is_in_the_graph_and_close(int8):
     constants = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
     quantizers = [n for n in graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
     pairs = [n for n in quantizers if not n.name.startswith("deploy/")]
-    assert len(pairs) == 3 * receipt.layers["int8"]
+    weights = [node for node in pairs if node.input[0] in constants]
+    assert len(weights) == receipt.layers["int8"]
     for node in pairs:
         zero, steps = constants[node.input[2]], constants[node.input[1]]
-        assert zero.dtype == np.int8
-        assert not zero.any()
-        if node.input[0] in constants:  # a weight
+        if node in weights:
+            assert zero.dtype == np.int8
+            assert not zero.any()
             assert steps.shape == (constants[node.input[0]].shape[0],)
+        else:
+            assert zero.size == 1
+            assert int(zero) in (0, 128) if zero.dtype == np.uint8 else int(zero) == 0
 
 
 def test_an_int8_file_of_floats_fails(tmp_path):
@@ -230,8 +237,79 @@ def test_sensitive_layers_stay_in_float(checkpoint, model, int8):
     graph = build_graph(model, spec)
     x = np.random.default_rng(6).random((1, 2, 48, 64), np.float32)
     kept = quantize(graph, [x], "minmax", 60.0)
-    assert 0 < len(kept) < 6
-    assert sum(node.op_type == "QuantizeLinear" for node in graph.graph.node) == 6 - len(kept)
+    assert 0 < len(kept) < 7
+    constants = {tensor.name for tensor in graph.graph.initializer}
+    rounded = [n for n in graph.graph.node if n.op_type == "DequantizeLinear" and n.input[0] in constants]
+    assert len(rounded) == 7 - len(kept)
+
+
+def test_one_more_layer_stays_in_float_where_that_changes_the_fewest_levels(checkpoint, model):
+    from edgefuse.export.quantize import quantize
+
+    spec = make_spec(checkpoint, model, (64, 48), "int8")
+    x = np.random.default_rng(6).integers(0, 256, (1, 2, 48, 64)).astype(np.float32) / np.float32(255)
+    graphs = [build_graph(model, spec) for _ in range(3)]
+    kept = [
+        quantize(graph, [x], "minmax", 20.0, more=more, ordinary=[x]) for more, graph in enumerate(graphs)
+    ]
+    assert [len(names) for names in kept] == [0, 1, 2]
+    assert kept[2][:1] == kept[1]
+    exact = np.rint(255 * run(build_graph(model, spec), x))
+    changed = [np.mean(np.rint(255 * run(graph, x)) != exact) for graph in graphs]
+    assert changed[2] <= changed[1] <= changed[0]
+
+
+def test_signed_bytes_alone_where_an_engine_has_no_others(checkpoint, model):
+    from edgefuse.export.quantize import quantize
+
+    graph = build_graph(model, make_spec(checkpoint, model, (64, 48), "int8"))
+    x = np.random.default_rng(6).random((1, 2, 48, 64), np.float32)
+    quantize(graph, [x], "minmax", 20.0, unsigned=False)
+    constants = {t.name: onnx.numpy_helper.to_array(t) for t in graph.graph.initializer}
+    quantizers = [n for n in graph.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert quantizers
+    assert {constants[n.input[2]].dtype for n in quantizers} == {np.dtype(np.int8)}
+    assert not any(constants[n.input[2]].any() for n in quantizers)
+
+
+def run(graph, x):
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"sources": x})[0]
+
+
+@given(st.integers(0, 2**31), st.sampled_from([(4, 3, 3, 3), (2, 32, 3, 3), (3, 5, 1, 1)]))
+def test_rounded_weights_are_close_and_keep_their_sums(seed, shape):
+    from edgefuse.export.quantize import round_weights
+
+    weight = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+    levels, steps = round_weights(weight)
+    exactly = weight / steps.reshape(-1, 1, 1, 1)
+    assert np.abs(levels).max() <= 127
+    if shape[2] == 1:
+        assert np.abs(levels - exactly).max() <= 0.5001
+        return
+    assert np.abs(levels - exactly).max() <= 2.01
+    prefix = np.cumsum((levels - exactly).sum((2, 3)), axis=1)
+    assert np.abs(prefix).max() <= 0.51 + 0.5 * (np.abs(levels) == 127).sum()  # the largest cannot give way
+
+
+def test_a_channel_without_weights_stays_silent():
+    from edgefuse.export.quantize import round_weights
+
+    weight = np.random.default_rng(8).standard_normal((3, 2, 3, 3)).astype(np.float32)
+    weight[1] = 0
+    levels, steps = round_weights(weight)
+    assert np.isfinite(steps).all()
+    assert not levels[1].any()
+
+
+def test_whole_multiples_are_kept_exactly():
+    from edgefuse.export.quantize import round_weights
+
+    weight = (np.arange(-9, 9).reshape(2, 1, 3, 3) / 6).astype(np.float32)
+    levels, steps = round_weights(weight)
+    np.testing.assert_allclose(levels * steps.reshape(-1, 1, 1, 1), weight, atol=1e-6)
+    np.testing.assert_allclose(steps, 1 / 6, rtol=1e-5)
 
 
 def test_inspecting(int8, tmp_path):

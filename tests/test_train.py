@@ -13,12 +13,13 @@ from edgefuse.errors import InputError, ModelError
 from edgefuse.images import read_image, write_image
 from edgefuse.train.adversary import Adversary
 from edgefuse.train.bank import ImageBank
-from edgefuse.train.checkpoint import load_checkpoint, restore_model, save_weights
+from edgefuse.train.checkpoint import Checkpoint, load_checkpoint, restore_model, save_weights
 from edgefuse.train.config import TrainConfig
 from edgefuse.train.data import TrainingSet, training_set
 from edgefuse.train.learner import Learner, rate
 from edgefuse.train.loop import train
 from edgefuse.train.losses import LossConfig
+from edgefuse.train.models import build_model
 from edgefuse.train.pairing import Pairing
 from edgefuse.train.parallel import Team
 from edgefuse.train.precision import resolve_precision
@@ -72,15 +73,13 @@ def test_a_run_leaves_everything_to_look_at(finished):
 
 def test_a_teacher_is_learned_from(folders, finished, tmp_path):
     """Beginning with the teacher's own weights there is nothing to learn, but where it is spoilt."""
-    losses = LossConfig(fallback=0.5)
     config = configured(
-        folders, teacher=str(finished[2]), init=str(finished[2]), losses=losses, steps=40, aligned=1.0
+        folders, teacher=str(finished[2]), init=str(finished[2]), steps=40, aligned=1.0, learning_rate=1e-7
     )
-    config = replace(config, learning_rate=1e-7)
     train(config, training_set(config), tmp_path / "same")
     assert rows_of(tmp_path / "same")[0]["total"] < 2e-3  # the teacher's picture is clamped
     assert rows_of(tmp_path / "same")[0]["fallback"] == 0
-    config = replace(config, spoil=1.0)
+    config = replace(config, spoil=1.0, losses=LossConfig(fallback=0.5))
     train(config, training_set(config), tmp_path / "spoilt")
     first, _ = rows_of(tmp_path / "spoilt")
     assert first["total"] == pytest.approx(
@@ -95,6 +94,21 @@ def test_aligned_pairs_need_equal_stems(folders, tmp_path):
         write_image(tmp_path / "vis" / f"other{k}.png", np.zeros((66, 70), np.uint8))
     with pytest.raises(InputError, match=r"--aligned is 0\.5"):
         training_set(replace(configured(folders), vis=(str(tmp_path / "vis"),), aligned=0.5))
+    for k in range(2):  # of one stem, but of another size
+        write_image(tmp_path / "vis" / f"{k}.png", np.zeros((70, 66), np.uint8))
+    with pytest.raises(InputError, match=r"--aligned is 0\.5"):
+        training_set(replace(configured(folders), vis=(str(tmp_path / "vis"),), aligned=0.5))
+
+
+def test_a_run_does_not_go_on_with_another_teacher(folders, finished, tmp_path):
+    teacher = tmp_path / "teacher.safetensors"
+    teacher.write_bytes(finished[2].read_bytes())
+    config = configured(folders, teacher=str(teacher), steps=4)
+    train(config, training_set(config), tmp_path / "run")
+    torch.manual_seed(0)
+    save_weights(teacher, Checkpoint("nano", build_model("nano").state_dict(), 1, {}))
+    with pytest.raises(InputError, match="with another teacher"):
+        train(config, training_set(config), tmp_path / "run", resume=True)
 
 
 def test_training_lowers_the_loss(finished):
@@ -350,6 +364,12 @@ def test_impossible_settings_are_named(folders, changes):
     name = next(iter(changes))
     with pytest.raises(InputError, match=name.replace("_", " ")):
         replace(configured(folders), **changes)
+
+
+def test_a_fallback_needs_a_teacher_and_spoilt_patches(folders):
+    for changes in ({"spoil": 0.5}, {"teacher": "nano"}):
+        with pytest.raises(InputError, match="give --teacher and --spoil"):
+            configured(folders, losses=LossConfig(fallback=0.1), **changes)
 
 
 def test_unknown_settings_are_named():

@@ -29,6 +29,7 @@ LOSSES = {
     "gradient_target": "gradient_target",
     "intensity_power": "intensity_power",
     "ssim_weights": "ssim_weights",
+    "fallback": "fallback",
 }
 
 

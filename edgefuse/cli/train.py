@@ -122,6 +122,11 @@ def train(
         help="What the sources' weights in the SSIM loss come from: each image, or the means over the batch.",
         rich_help_panel=LOSSES,
     ),
+    fallback: float = typer.Option(
+        0.0,
+        help="Beside a teacher: weight of the SSIM with visible where infrared is noisy.",
+        rich_help_panel=LOSSES,
+    ),
     precision: str = typer.Option(
         "auto",
         help="fp32, bf16, fp16 (GPU only), or auto: bf16 where the processor computes in it.",

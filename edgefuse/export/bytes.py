@@ -5,6 +5,8 @@ as whole numbers without losing anything, and round the answer; what only moves 
 shuffles above all, then moves a quarter of the memory.
 """
 
+import math
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -54,14 +56,18 @@ def _answer(graph: onnx.GraphProto, step: np.float32) -> None:
     makers = {name: node for node in graph.node for name in node.output}
     constants = _constants(graph)
     clamp = makers["fused"]
-    if clamp.op_type != "Clip":
-        return
-    if [float(constants[name]) for name in clamp.input[1:]] != [0, float(255 * step)]:
+    bounds = [float(constants[name]) for name in clamp.input[1:] if name in constants]
+    if (
+        clamp.op_type != "Clip"
+        or len(bounds) != 2
+        or bounds[0] != 0
+        or not math.isclose(bounds[1], 255 * step, rel_tol=1e-6)
+    ):
         return
     last = moved = clamp.input[0]
-    while makers[moved].op_type in MOVES and len(_readers(graph, moved)) == 1:
+    while moved in makers and makers[moved].op_type in MOVES and len(_readers(graph, moved)) == 1:
         moved = makers[moved].input[0]
-    if moved == last:
+    if moved == last or len(_readers(graph, moved)) != 1:
         return
     graph.node.remove(clamp)  # bytes saturate
     _through_bytes(graph, moved, last, step, zero=0)
@@ -73,7 +79,8 @@ def _through_bytes(graph: onnx.GraphProto, first: str, last: str, step: np.float
 
     The bytes are from 0 to 255, of which `zero` becomes 0 in the end.
     """
-    into, out = [f"{first}_step", f"{first}_black"], [f"{first}_step", f"{first}_zero"]
+    into = [f"{first}_bytes_step", f"{first}_bytes_black"]
+    out = [into[0], f"{first}_bytes_zero"]
     for name, value in ((into[0], step), (into[1], np.uint8(0)), (out[1], np.uint8(zero))):
         graph.initializer.append(numpy_helper.from_array(np.array(value), name))
     bytes_in, floats_out = f"{first}_bytes", f"{last}_floats"

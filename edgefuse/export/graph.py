@@ -27,6 +27,10 @@ OPSET = 20
 """The first with an operator for GELU, which older ones spell out in five passes over the data."""
 OPSETS = range(18, 22)
 
+DATA = ("paradigm", "ir", "vis", "base", "pairs", "aligned", "batch", "patch", "spoil")
+KEPT = (*DATA, "learning_rate", "losses", "teacher", "init", "seed")
+"""Settings of a training that a file's metadata tells."""
+
 
 class _Core(nn.Module):
     """The network as deployed: folded where it can be, in its precision, its answer clamped to 0..peak."""
@@ -76,8 +80,7 @@ def make_spec(
         )
     if opset not in OPSETS:
         raise InputError(f"opset {opset} is not one of {OPSETS[0]} to {OPSETS[-1]}")
-    kept = ("paradigm", "ir", "vis", "base", "pairs", "batch", "patch", "learning_rate", "losses", "seed")
-    training = {name: checkpoint.config[name] for name in kept if name in checkpoint.config}
+    training = {name: checkpoint.config[name] for name in KEPT if name in checkpoint.config}
     return ModelSpec(
         model=checkpoint.model,
         multiple=multiple,

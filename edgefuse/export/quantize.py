@@ -1,6 +1,7 @@
 """int8 by static Q/DQ pairs, as TensorRT, OpenVINO and ONNX Runtime read them.
 
-Zero point 0, weights per output channel and symmetric, biases in float. A pair stands before the layer that
+Zero point 0 (128 for sources that come as bytes), weights per output channel and symmetric, biases in
+float. A pair stands before the layer that
 reads the value, so behind the activation of the one that made it, where TensorRT can fuse both.
 Layers that lose too much are found by measuring and stay in float.
 """
@@ -14,18 +15,16 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgefuse.export.bytes import move_bytes
-from edgefuse.export.calibrate import find_scales, measure
+from edgefuse.export.calibrate import Unsigned, find_scales, measure
 from edgefuse.export.initializers import drop_unread
 from edgefuse.export.layers import over_maps
 
 __all__ = ["choose_layers", "insert_pairs", "quantizable", "quantize"]
 
+NEVER_NEGATIVE = frozenset({"Relu", "Sigmoid"})
+
 WORST = 4
 """How many inputs a layer alone is measured on."""
-
-
-class Unsigned(float):
-    """A step between levels 0 to 255, in place of -127 to 127."""
 
 
 def quantizable(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
@@ -72,10 +71,9 @@ def quantize(
     layers = quantizable(graph)
     progress("Calibrating")
     names = list(dict.fromkeys(layer.input[0] for layer in layers))
-    values = measure(graph, names, inputs)
-    scales = find_scales(values, method)
-    if unsigned:
-        scales |= {name: Unsigned(scales[name] * 127 / 255) for name in names if not values[name].negative}
+    makers = {name: node.op_type for node in graph.graph.node for name in node.output}
+    positive = {name for name in names if unsigned and makers.get(name) in NEVER_NEGATIVE}
+    scales = find_scales(measure(graph, names, inputs), method, positive)
     kept = choose_layers(graph, scales, inputs, target - 20 * math.log10(peak), progress)
     for _ in range(more):
         kept.append(
@@ -181,9 +179,10 @@ def round_weights(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArra
     """Return the int8 levels of a kernel `[O, I, k, k]` and the steps `[O]` between them.
 
     Where all weights of a channel are whole multiples of its smallest, that is the step, and nothing is lost.
-    Else rounding keeps the sums over kernels and along each channel within half a level, which plain rounding
-    gets wrong by several: an even ground, which most of a picture is, would change its level. Channels alike
-    in a picture are next to each other; of 1×1 kernels nothing is known, they are plainly rounded.
+    Else rounding keeps the sums over kernels and along each channel within half a level, but where a level of
+    ±127 cannot give way; plain rounding gets them wrong by several, and an even ground, which most of a
+    picture is, would change its level. Channels alike in a picture are next to each other; of 1×1 kernels
+    nothing is known, they are plainly rounded.
     """
     flat = weight.reshape(len(weight), -1).astype(np.float64)
     sizes = np.abs(flat)
@@ -191,7 +190,7 @@ def round_weights(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArra
     smallest = np.where(sizes > 1e-6 * sizes.max(1, keepdims=True), sizes, np.inf).min(1)
     with np.errstate(invalid="ignore"):
         exact = np.abs(flat / smallest[:, None] - np.rint(flat / smallest[:, None])).max(1) < 1e-4
-    steps = np.where(exact & (smallest > steps), smallest, steps)
+    steps = np.where(exact & np.isfinite(smallest) & (smallest > steps), smallest, steps)
     exactly = flat / steps[:, None]
     levels = np.rint(exactly)
     side = weight.shape[2] * weight.shape[3]
@@ -239,4 +238,5 @@ def _answers(graph: onnx.ModelProto, inputs: Sequence[NDArray[np.float32]]) -> l
 
 
 def _psnr(answer: NDArray[np.float32], exact: NDArray[np.float32]) -> float:
-    return -10 * math.log10(max(float(np.mean((answer - exact) ** 2, dtype=np.float64)), 1e-20))
+    difference = float(np.mean((answer - exact) ** 2, dtype=np.float64))
+    return -10 * math.log10(max(difference, 1e-20)) if math.isfinite(difference) else -math.inf

@@ -7,6 +7,7 @@ that sees such inputs, and is asked for the fusion of the clean ones, learns wha
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from edgefuse.degrade import agc, blur, exposure, sensor_noise, shift, tone
@@ -72,7 +73,9 @@ WAYS: tuple[tuple[float, Callable[[Image, Image, Generator], None]], ...] = (
 """Share of the spoilt patches that each befalls."""
 
 
-def spoil(patches: Tensor, share: float, seed: tuple[int, ...], first: int = 0) -> tuple[Tensor, Tensor]:
+def spoil(
+    patches: Tensor, share: float, seed: tuple[int, ...], first: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
     """Spoil a share of the patches, each in one of the ways; what is random follows from the seed.
 
     Args:
@@ -82,13 +85,17 @@ def spoil(patches: Tensor, share: float, seed: tuple[int, ...], first: int = 0) 
         first: position of the first patch in its step, which other processes may have a share in.
 
     Returns:
-        What the network sees and what its losses look at, both uint8 `[B, 2, P, P]`.
+        What the network sees and what its losses look at, both uint8 `[B, 2, P, P]`, and which of the patches
+        have noise in infrared, bool `[B]`.
     """
     seen, wanted = patches.clone(), patches.clone()
+    noisy = torch.zeros(len(patches), dtype=torch.bool)
     shares, ways = zip(*WAYS, strict=True)
     for k, (row, target) in enumerate(zip(seen.numpy(), wanted.numpy(), strict=True)):
         # Never 0 at the end: numpy takes that for the shorter seed, where the patches' places come from.
         rng = np.random.default_rng((*seed, 1 + first + k))
         if rng.random() < share:
-            ways[rng.choice(len(ways), p=shares)](row, target, rng)
-    return seen, wanted
+            way = ways[rng.choice(len(ways), p=shares)]
+            way(row, target, rng)
+            noisy[k] = way is noise
+    return seen, wanted, noisy

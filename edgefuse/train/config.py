@@ -75,6 +75,10 @@ class TrainConfig:
             raise InputError("uptp never draws aligned pairs: leave --aligned out, or train with aptp")
         if self.teacher is not None and self.model in ADVERSARIAL:
             raise InputError(f"{self.model} learns from its discriminator: leave --teacher out")
+        if self.losses.fallback and (self.teacher is None or not self.spoil):
+            raise InputError(
+                "--fallback counts beside a teacher on spoilt patches: give --teacher and --spoil"
+            )
         if self.precision not in PRECISIONS:
             raise InputError(unknown_name("precision", self.precision, PRECISIONS))
         if self.hold_out < 0:

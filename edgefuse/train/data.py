@@ -39,9 +39,9 @@ def training_set(config: TrainConfig) -> "TrainingSet":
         ir, vis = ir.subset(ir_places), vis.subset(vis_places)
     pairing = Pairing(config.paradigm, ir.keys, vis.keys)
     pairs = config.pairs or min(len(pairing), MAX_PAIRS)
-    if config.aligned and not pairing.aligned():
+    if config.aligned and not _aligned(ir, vis):
         raise InputError(
-            f"--aligned is {config.aligned}, but no infrared and visible image have one stem: leave it out"
+            f"--aligned is {config.aligned}, but no two images have one stem and size: leave it out"
         )
     return TrainingSet(
         ir, vis, pairing, pairs, config.batch, config.patch, config.seed, validation, config.aligned

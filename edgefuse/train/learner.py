@@ -1,6 +1,7 @@
 """A network in training: one step after the other, and the state to go on from."""
 
 import copy
+import hashlib
 import math
 from typing import Any, TypeVar
 
@@ -59,7 +60,7 @@ class Learner:
         Returns:
             The losses by name, and whether any process wants to stop; both equal in all processes.
         """
-        x, ir, vis = self._inputs(patches, step)
+        x, ir, vis, noisy = self._inputs(patches, step)
         with torch.autocast(
             x.device.type, DTYPES[self.config.precision], enabled=self.config.precision != "fp32"
         ):
@@ -72,7 +73,7 @@ class Learner:
             told = self._teach(self.adversary, fused, ir, vis, step)
             opinion = self.adversary.opinion(fused)
         if self.teacher is not None:
-            total, terms = self._lessons(self.teacher, fused, x, ir, vis)
+            total, terms = self._lessons(self.teacher, fused, ir, vis, noisy)
         else:
             total, terms = fusion_losses(fused, ir, vis, self.config.losses, opinion)
         losses = {"total": total, **terms, **told}
@@ -81,22 +82,24 @@ class Learner:
         self._average(step)
         return dict(zip(losses, means, strict=True)), bool(wished > 0)
 
-    def _inputs(self, patches: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what the network sees, and infrared and visible luma as the losses see them, in [0, 1]."""
+    def _inputs(self, patches: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return what the network sees, infrared and visible luma as the losses see them, in [0, 1], and
+        which of the images `[B]` it sees with a noisy infrared."""
         seen = wanted = patches
+        noisy = torch.zeros(len(patches), dtype=torch.bool)
         if self.config.spoil:
             first = self.team.rank * self.config.batch
-            seen, wanted = spoil(patches.cpu(), self.config.spoil, (self.config.seed, step), first)
+            seen, wanted, noisy = spoil(patches.cpu(), self.config.spoil, (self.config.seed, step), first)
         x, sources = (part.to(self.team.device).float() / 255 for part in (seen, wanted))
-        return x.contiguous(memory_format=torch.channels_last), sources[:, :1], sources[:, 1:]
+        x = x.contiguous(memory_format=torch.channels_last)
+        return x, sources[:, :1], sources[:, 1:], noisy.to(x.device)
 
     def _lessons(
-        self, teacher: nn.Module, fused: Tensor, x: Tensor, ir: Tensor, vis: Tensor
+        self, teacher: nn.Module, fused: Tensor, ir: Tensor, vis: Tensor, noisy: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad():
             wanted = teacher(torch.cat((ir, vis), dim=1)).clamp(0, 1)
-            spoilt = (x[:, :1] != ir).flatten(1).any(1).float()
-        return distillation_losses(fused, wanted, vis, spoilt, self.config.losses)
+        return distillation_losses(fused, wanted, vis, noisy.float(), self.config.losses)
 
     def _teach(
         self, adversary: Adversary, fused: Tensor, ir: Tensor, vis: Tensor, step: int
@@ -144,6 +147,13 @@ class Learner:
         """Take over a network's weights."""
         self.network.load_state_dict(weights)
         self.averaged.load_state_dict(weights)
+
+    def fingerprint(self) -> str:
+        """Return a hash of the teacher's weights; without one, nothing."""
+        if self.teacher is None:
+            return ""
+        weights = self.teacher.state_dict().values()
+        return hashlib.sha256(b"".join(w.cpu().numpy().tobytes() for w in weights)).hexdigest()
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs beside the averaged weights, as tensors and plain values."""

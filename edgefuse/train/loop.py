@@ -76,7 +76,7 @@ def train(
     data.move_to(team.device)
     learner = Learner(config, team, None if config.teacher is None else _model_of(config.teacher))
     writes = team.rank == 0
-    images = data.fingerprint()
+    images = data.fingerprint() + learner.fingerprint()
     if resume and (folder / CHECKPOINT).exists():
         start = _resume(folder / CHECKPOINT, config, learner, images)
     else:
@@ -138,7 +138,7 @@ def _resume(path: Path, config: TrainConfig, learner: Learner, images: str) -> i
         raise ModelError(f"{path} holds weights alone, nothing to resume from: begin with them by --init")
     if checkpoint.training.get("images") != images:
         raise InputError(
-            f"{path} was trained on other images: the names or sizes of those in the folders have changed"
+            f"{path} was trained on other images, whose names or sizes have changed, or with another teacher"
         )
     learner.restore(checkpoint.weights, checkpoint.training)
     return checkpoint.step

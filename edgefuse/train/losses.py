@@ -56,7 +56,7 @@ class LossConfig:
     """Which gradient is wanted: the sources' `weighted` as in Eq. 5, or the `larger` one, which is not the
     paper's."""
     fallback: float = 0.0
-    """Beside a teacher: weight of the SSIM with visible luma where infrared is spoilt. What noise has taken
+    """Beside a teacher: weight of the SSIM with visible luma where infrared is noisy. What noise has taken
     from infrared cannot be had back, the visible image is the next best."""
     intensity_power: float = 1.0
     """Power that intensities are raised to before they weigh the sources; 1 is Eq. 3, and nothing else."""
@@ -199,7 +199,7 @@ def fusion_losses(
 
 
 def distillation_losses(
-    fused: Tensor, wanted: Tensor, vis: Tensor, spoilt: Tensor, config: LossConfig
+    fused: Tensor, wanted: Tensor, vis: Tensor, noisy: Tensor, config: LossConfig
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss against a picture that is wanted, weighted as the terms of Eq. 6, and these by name.
 
@@ -210,7 +210,7 @@ def distillation_losses(
         fused: the network's answer.
         wanted: a teacher's.
         vis: visible luma.
-        spoilt: `[B]`, 1 for images that the network saw with a spoilt infrared, 0 for others.
+        noisy: `[B]`, 1 for images that the network saw with a noisy infrared, 0 for others.
         config: the weights.
     """
     fused, wanted, vis = fused.float(), wanted.float(), vis.float()
@@ -219,7 +219,7 @@ def distillation_losses(
         "intensity": (fused - wanted).abs().mean(),
         "gradient": sum(((a - b).abs().mean() for a, b in pairs), torch.zeros((), device=fused.device)) / 4,
         "ssim": (1 - ssim(fused, wanted)).mean(),
-        "fallback": (spoilt * (1 - ssim(fused, vis))).mean(),
+        "fallback": (noisy * (1 - ssim(fused, vis))).mean(),
     }
     return sum(
         (getattr(config, k) * v for k, v in terms.items()), torch.zeros((), device=fused.device)

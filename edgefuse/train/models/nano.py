@@ -69,11 +69,11 @@ class Nano(nn.Module):
             peak: what white is in the copy's input and answer, 1 or 255; 255 saves two passes over the image.
         """
         copied = copy.deepcopy(self)
-        copied.peak = peak
+        copied.peak, factor = peak, peak / self.peak
         if copied.restoration is not None:
-            copied.restoration.deploy(peak)
+            copied.restoration.deploy(factor)
         with torch.no_grad():
-            next(iter(copied.body[0].parameters())).div_(peak)
+            copied.body[0].weight.div_(factor)  # type: ignore[operator]
         return copied.train(self.training)
 
 

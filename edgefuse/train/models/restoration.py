@@ -69,9 +69,9 @@ class Restoration(nn.Module):
         stripes = self.columns(p.float().mean(2, keepdim=True).to(p.dtype))
         return p + filtered * self.filter(p) + striped * stripes, 1 + trust
 
-    def deploy(self, peak: float) -> None:
-        """Take phases on a scale where white is `peak`, and arrange all for engines, in place."""
-        self.bands /= peak
+    def deploy(self, factor: float) -> None:
+        """Take phases `factor` times as large, and arrange all for engines, in place."""
+        self.bands /= factor
         weights, biases = (torch.split(value.detach(), self._parts()) for value in self.gains.parameters())
         self.apart = nn.ModuleList(convolution(w, b) for w, b in zip(weights, biases, strict=True))
 

@@ -1,0 +1,58 @@
+"""What the default model does, held fast: on simulated frames, with a dead camera, in 8 bits, in noise."""
+
+import numpy as np
+import pytest
+
+from edgefuse import Fuser
+from edgefuse.degrade import sensor_noise
+from edgefuse.evaluate.trivial import maximum
+from edgefuse.images import luma
+from edgefuse.metrics import FIVE, score
+from edgefuse.sim import Rig, RigConfig
+from edgefuse.weights import model_file, shipped
+
+QUALITY = {"EN": 0.0, "MI": 0.0, "VIF": 0.0, "Qabf": 0.0, "SSIM": 0.0}
+"""Means over `frames`."""
+
+
+@pytest.fixture(scope="module")
+def frames():
+    rig = Rig(RigConfig(size=(320, 240)))
+    return [(rig.frame("ir", n), luma(rig.frame("vis", n))) for n in (0, 40, 80)]
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("nano", 0.003), ("nano-int8", 0.02)])
+def test_quality_on_simulated_frames_stays(frames, name, tolerance):
+    fuser = Fuser(name, provider="cpu")
+    scores = [score(fuser(ir, vis), ir, vis, metrics=FIVE) for ir, vis in frames]
+    assert {m: np.mean([s[m] for s in scores]) for m in FIVE} == pytest.approx(QUALITY, abs=tolerance)
+
+
+def test_the_file_in_8_bits_is_what_it_says():
+    card = shipped()["nano"]
+    assert card.int8 == model_file("nano-int8")
+    assert card.int8.stat().st_size < 250_000
+    spec = Fuser("nano-int8").spec
+    assert (spec.model, spec.precision, spec.size) == ("nano", "int8", None)
+    assert spec.receipt["passed"] is True
+    assert spec.receipt["layers"]["int8"] >= 5
+    assert shipped()["cnn"].int8 is None
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_with_a_dead_camera_the_other_picture_comes_back(frames, level):
+    fuser = Fuser(provider="cpu")
+    for ir, vis in frames:
+        dead = np.full_like(ir, level)
+        for fused, alive in ((fuser(dead, vis), vis), (fuser(ir, dead), ir)):
+            assert np.corrcoef(fused.ravel(), alive.ravel())[0, 1] > 0.9
+
+
+def test_noise_in_infrared_is_kept_out(frames):
+    fuser = Fuser(provider="cpu")
+    for k, (ir, vis) in enumerate(frames):
+        noisy = sensor_noise(ir, seed=k)
+        ours, theirs = (
+            np.abs(fuse(noisy, vis).astype(float) - fuse(ir, vis)).mean() for fuse in (fuser, maximum)
+        )
+        assert ours < 0.5 * theirs
