@@ -59,7 +59,8 @@ def test_images_in_image_out(build, model, pair):
     assert [(v.name, v.type.tensor_type.elem_type) for v in (*ends.input, *ends.output)] == [
         (name, onnx.TensorProto.UINT8) for name in ("ir", "vis", "fused")
     ]
-    assert sum("sources" in node.input for node in ends.node) == 1  # the planes are not split again
+    readers = [node for node in ends.node if "sources" in node.input and node.op_type != "Shape"]
+    assert len(readers) == 1
     assert_all_is_read(ends)
     ir, vis = pair
     file, reference = Fuser(out), Fuser(TorchBackend(model, "nano"))
@@ -168,7 +169,7 @@ def int8(tmp_path_factory):
 def test_calibration_keeps_the_proportions_of_pictures(monkeypatch, tmp_path):
     seen: list[tuple[int, ...]] = []
 
-    def note(core, inputs, *rest):
+    def note(core, inputs, *rest, **options):
         seen.extend(x.shape for x in inputs)
         return []
 
@@ -204,7 +205,10 @@ def test_int8_is_in_the_graph_and_close(int8):
             assert int(zero) in (0, 128) if zero.dtype == np.uint8 else int(zero) == 0
 
 
-def test_an_int8_file_of_floats_fails(tmp_path):
+def test_an_int8_file_of_floats_fails(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "edgefuse.export.quantize.move_bytes", lambda *_: None
+    )  # rounding to levels costs more
     _, pairs = simulated_pairs((64, 48), 1)
     out = tmp_path / "nano.onnx"
     gates = Gates(min_psnr=90)  # which no layer in int8 allows
@@ -277,19 +281,19 @@ def run(graph, x):
     return session.run(None, {"sources": x})[0]
 
 
-@given(st.integers(0, 2**31), st.sampled_from([(4, 3, 3, 3), (2, 32, 3, 3), (3, 5, 1, 1)]))
+@given(st.integers(0, 2**31), st.sampled_from([(4, 3, 3, 3), (2, 32, 3, 3), (3, 5, 1, 1), (1, 1, 3)]))
 def test_rounded_weights_are_close_and_keep_their_sums(seed, shape):
     from edgefuse.export.quantize import round_weights
 
     weight = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
     levels, steps = round_weights(weight)
-    exactly = weight / steps.reshape(-1, 1, 1, 1)
+    exactly = weight / steps.reshape(-1, *[1] * (weight.ndim - 1))
     assert np.abs(levels).max() <= 127
     if shape[2] == 1:
         assert np.abs(levels - exactly).max() <= 0.5001
         return
     assert np.abs(levels - exactly).max() <= 2.01
-    prefix = np.cumsum((levels - exactly).sum((2, 3)), axis=1)
+    prefix = np.cumsum((levels - exactly).reshape(*shape[:2], -1).sum(2), axis=1)
     assert np.abs(prefix).max() <= 0.51 + 0.5 * (np.abs(levels) == 127).sum()  # the largest cannot give way
 
 

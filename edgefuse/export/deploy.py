@@ -12,7 +12,7 @@ rearranges a graph for it (`--tensorrt`), with `round_in_floats`.
 """
 
 import onnx
-from onnx import TensorProto, helper, numpy_helper, parser
+from onnx import TensorProto, helper, parser
 
 from edgefuse.export.initializers import drop_unread
 from edgefuse.spec import ModelSpec
@@ -73,8 +73,6 @@ def wrap(core: onnx.ModelProto, spec: ModelSpec, peak: int) -> None:
     for node in graph.node:  # so that the image can be called what the core graph's answer is called
         node.input[:] = ["core_fused" if name == "fused" else name for name in node.input]
         node.output[:] = ["core_fused" if name == "fused" else name for name in node.output]
-    if peak != 1:
-        _take_planes(graph)
     for node in shell.node:
         node.output[:] = ["fused" if name == "image" else name for name in node.output]
         node.name = f"deploy/{node.output[0]}"
@@ -106,19 +104,6 @@ def round_in_floats(graph: onnx.GraphProto) -> None:
     drop_unread(graph)
 
 
-def _take_planes(graph: onnx.GraphProto) -> None:
-    """Let a core graph that picks single channels of its input have the planes that it was joined from."""
-    constants = {t.name: numpy_helper.to_array(t).tolist() for t in graph.initializer}
-    for node in graph.node:
-        if node.op_type != "Slice" or node.input[0] != "sources":
-            continue
-        starts, ends, axes = (constants[name] for name in node.input[1:4])
-        picked = range(2)[starts[0] : ends[0]]
-        if axes == [1] and len(picked) == 1:
-            node.op_type = "Identity"
-            node.input[:] = [("warm_plane", "grey_plane")[picked[0]]]
-
-
 def _steps(spec: ModelSpec, peak: int) -> tuple[str, list[TensorProto]]:
     """Return the operators around the core graph, and their constants."""
     floats = {"one_level": 1.0}
@@ -128,12 +113,12 @@ def _steps(spec: ModelSpec, peak: int) -> tuple[str, list[TensorProto]]:
     if spec.size is None:
         begin += MEASURE
         integers |= {"multiple": [multiple], "almost": [multiple - 1], "no_pads": [0] * 6}
-        integers |= {"one_map": [0, 1], "two_maps": [0, 2], "three_maps": [0, 3]}
+        integers |= {"two_maps": [0, 2], "three_maps": [0, 3]}
         padded = True
     else:
         width, height = spec.size
         right, low = -width % multiple, -height % multiple
-        for name, maps in (("plane_shape", 1), ("grey_shape", 2), ("colour_shape", 3)):
+        for name, maps in (("grey_shape", 2), ("colour_shape", 3)):
             integers |= {name: [1, maps, height + low, width + right]}
         padded = bool(right or low)
         if padded:
@@ -158,12 +143,7 @@ def _steps(spec: ModelSpec, peak: int) -> tuple[str, list[TensorProto]]:
         into = "levels = Reshape(both, grey_shape)\n sources = Mul(levels, unit)\n"
         out = "answer_levels = Mul(core_fused, white)\n"
     else:
-        shape = "plane_shape = Concat<axis=0>(one_map, wanted)" if spec.size is None else ""
-        into = f"""{shape}
-            sources = Reshape(both, grey_shape)
-            warm_plane = Reshape(warm, plane_shape)
-            grey_plane = Reshape(grey, plane_shape)
-            """
+        into = "sources = Reshape(both, grey_shape)\n"
         out = "answer_levels = Identity(core_fused)\n"
     constants = [helper.make_tensor(k, TensorProto.FLOAT, [], [v]) for k, v in floats.items()]
     constants.append(helper.make_tensor("luma", TensorProto.FLOAT, [1, 3], LUMA[spec.colours]))

@@ -176,7 +176,7 @@ def insert_pairs(graph: onnx.ModelProto, scales: Mapping[str, float], layers: se
 
 
 def round_weights(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Return the int8 levels of a kernel `[O, I, k, k]` and the steps `[O]` between them.
+    """Return the int8 levels of a kernel `[O, I, k, k]` or `[O, I, k]` and the steps `[O]` between them.
 
     Where all weights of a channel are whole multiples of its smallest, that is the step, and nothing is lost.
     Else rounding keeps the sums over kernels and along each channel within half a level, but where a level of
@@ -193,7 +193,7 @@ def round_weights(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArra
     steps = np.where(exact & np.isfinite(smallest) & (smallest > steps), smallest, steps)
     exactly = flat / steps[:, None]
     levels = np.rint(exactly)
-    side = weight.shape[2] * weight.shape[3]
+    side = math.prod(weight.shape[2:])
     if side == 1:
         return levels.astype(np.int8).reshape(weight.shape), steps.astype(np.float32)
     # Sums over whole kernels, as they should be, and what the rounded ones lack of them.

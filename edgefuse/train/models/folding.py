@@ -12,7 +12,7 @@ kernels that are centred, and work in the weights' own precision.
 import torch
 from torch import Tensor, nn
 
-__all__ = ["convolution", "from_phases", "into_phases", "pad_channels", "shuffle", "weights"]
+__all__ = ["convolution", "into_phases", "pad_channels", "shuffle", "weights"]
 
 
 def into_phases(weight: Tensor, s: int) -> Tensor:
@@ -31,21 +31,6 @@ def into_phases(weight: Tensor, s: int) -> Tensor:
         for column in range(s):
             result[:, row, column, :, row : row + k, column : column + k] = weight
     return result.flatten(0, 2)
-
-
-def from_phases(weight: Tensor, s: int) -> Tensor:
-    """Return the kernel that reads from a map what `weight` reads from its phases.
-
-    Args:
-        weight: `[O, I·s², k, k]`, stride 1, padding k // 2.
-        s: size of a phase grid.
-
-    Returns:
-        `[O, I, k·s, k·s]`, to be used with stride s and padding (k // 2)·s.
-    """
-    o, i, k, _ = weight.shape
-    taps = weight.reshape(o, i // s**2, s, s, k, k).permute(0, 1, 4, 2, 5, 3)
-    return taps.reshape(o, i // s**2, k * s, k * s).contiguous()
 
 
 def shuffle(x: Tensor) -> Tensor:
