@@ -89,7 +89,8 @@ def test_tone_keeps_black_white_and_order(image, exponent):
     assert np.array_equal(tone(image, 1), image)
 
 
-@pytest.mark.parametrize("name", ["maximum", "average", "laplacian", "nano"])
+# Not `nano`, which was trained on this very noise.
+@pytest.mark.parametrize("name", ["maximum", "average", "laplacian"])
 def test_noise_costs_what_real_sensor_noise_does(name, shared):
     """Mean loss over frames of the one recording that there is with and without noise."""
     folder = shared / "data" / "m3svd" / "0111_1753"
