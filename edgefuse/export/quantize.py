@@ -1,8 +1,8 @@
 """int8 by static Q/DQ pairs, as TensorRT, OpenVINO and ONNX Runtime read them.
 
 Zero point 0 (128 for sources that come as bytes), weights per output channel and symmetric, biases in
-float. A pair stands before the layer that
-reads the value, so behind the activation of the one that made it, where TensorRT can fuse both.
+float. A pair stands before the layer that reads the value, so behind the activation of the one that made it,
+where TensorRT can fuse both.
 Layers that lose too much are found by measuring and stay in float.
 """
 
