@@ -15,6 +15,7 @@ check: .venv/dev.stamp
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/vermin -q --no-tips --violations --eval-annotations -t=3.10- edgefuse bench tests
 
 bench: .venv/dev.stamp
 	$(BIN)/python -m pytest bench -o python_files='bench_*.py' --benchmark-enable --benchmark-only --benchmark-json=bench.json

@@ -16,11 +16,14 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import cv2
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Process: TypeAlias = "subprocess.Popen[bytes]"
 
@@ -50,7 +53,7 @@ class Servers:
         self.port = free_port()
         self._running: list[Process] = []
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(
@@ -117,13 +120,10 @@ def together(scenario: Callable[[str], None], *cases: str) -> None:
     """Run a scenario for several cases side by side: servers and clients mostly wait."""
     with ThreadPoolExecutor(len(cases)) as pool:
         futures = {case: pool.submit(scenario, case) for case in cases}
-    failed: BaseException | None = None
     for case, future in futures.items():
         if error := future.exception():
-            error.add_note(f"in the case {case!r}")
-            failed = failed or error
-    if failed:
-        raise failed
+            print(f"in the case {case!r}")  # pytest shows it beside the failure
+            raise error
 
 
 class Watch:

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections import deque
-from enum import StrEnum
+from enum import Enum
 
 from edgefuse.runtime.sources.base import NAMES, Role
 from edgefuse.runtime.thermal import CALIBRATION_SECONDS, Look
@@ -17,8 +17,10 @@ QUIET_SECONDS = 10.0  # a camera that comes and goes is not logged more often
 REASONS = 8  # of one loss that are remembered, so that each is told once
 
 
-class State(StrEnum):
+class State(str, Enum):
     """How a camera is."""
+
+    __str__ = str.__str__  # as StrEnum, which Python 3.10 lacks
 
     WAITING = "waiting"
     """Has not given a frame yet."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 from edgefuse.errors import SourceError
 from edgefuse.images import Image
@@ -18,6 +18,9 @@ from edgefuse.runtime.sinks.base import FusedFrame
 from edgefuse.runtime.sources import Role, Source, front_end
 from edgefuse.runtime.supervise import Connection
 from edgefuse.weights import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Live", "live"]
 
@@ -45,7 +48,7 @@ class Live:
                 raise SourceError(self._session.error) from None
             raise
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 from edgefuse.errors import InputError
@@ -61,7 +61,7 @@ def record(
     folder, stop = _prepared(Path(folder)), stop or Stop()
     live = any(isinstance(c, Connection) or c.live for c in cameras.values())
     started = time.monotonic()
-    tags = {STARTED_TAG: datetime.now(UTC).isoformat(timespec="microseconds")}
+    tags = {STARTED_TAG: datetime.now(timezone.utc).isoformat(timespec="microseconds")}
     shelf = Shelf(folder, segment, Budget(str(folder), max_size, segment is not None), tags)
     if live:
         cameras = {role: _as_live(camera) for role, camera in cameras.items()}

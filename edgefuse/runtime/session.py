@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING
 
 import cv2
 
@@ -27,6 +27,9 @@ from edgefuse.runtime.sources.paced import RealTime
 from edgefuse.runtime.supervise import Connection
 from edgefuse.runtime.tally import Tally
 from edgefuse.runtime.timing import StageTimes
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Session"]
 
@@ -94,7 +97,7 @@ class Session:
         self._told: str | None = None
         self._ended: Role | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(

@@ -6,13 +6,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING
 
 from edgefuse.errors import LostError, SourceError
 from edgefuse.runtime.arenas import return_memory
 from edgefuse.runtime.health import Health, State
 from edgefuse.runtime.sources.base import NAMES, Frame, Role, Source
 from edgefuse.runtime.thermal import Look
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Connection", "Supervisor"]
 
@@ -36,7 +39,7 @@ class Connection:
     open: Callable[[], Source]
     """Called in a thread. Raises `LostError` while the source is not there."""
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(

@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Literal, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from edgefuse.errors import EdgefuseError
 from edgefuse.images import Image
 from edgefuse.runtime.sources.base import Role
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["FrameState", "FrameStats", "FusedFrame", "Sink", "SinkFullError"]
 
@@ -80,7 +83,7 @@ class Sink(Protocol):
     def close(self) -> None:
         """Finish what was begun. Raises as `write`. Can be called twice."""
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(

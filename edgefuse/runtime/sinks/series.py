@@ -5,7 +5,7 @@ import os
 import re
 import time
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
@@ -55,7 +55,7 @@ class Series:
 
     def begin(self) -> Path:
         """Return the name of the next file, which does not exist."""
-        stem = f"{self._path.stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        stem = f"{self._path.stem}-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}"
         self._stem, number = stem, 1
         while self._partial.exists() or self._named(self._stem).exists():  # a clock may have been set back
             number += 1

@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from numpy.typing import NDArray
 
 from edgefuse.runtime.thermal import CALIBRATION_SECONDS
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["NAMES", "READ_SECONDS", "ROLES", "Frame", "Role", "Source"]
 
@@ -74,7 +77,7 @@ class Source(Protocol):
     def close(self) -> None:
         """Give the device or file back. Can be called twice."""
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(
