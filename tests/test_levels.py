@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+
+from edgefuse.images import luma
+from edgefuse.levels import measure_levels
+
+
+def expected(image):
+    values = np.sort(image.ravel()).astype(float)
+    median = values[(len(values) - 1) // 2]
+    return [median / 255, np.abs(values - median).mean() / 255]
+
+
+def test_levels_are_median_and_mean_deviation_of_each_picture(pair):
+    ir, vis = pair
+    levels = measure_levels(ir, vis)
+    assert levels.shape == (4,)
+    assert levels.dtype == np.float32
+    np.testing.assert_allclose(levels, [*expected(ir), *expected(luma(vis))], atol=1e-6)
+
+
+def test_only_valid_pixels_count_in_both_pictures(pair):
+    ir, vis = pair[0], luma(pair[1])
+    valid = np.zeros_like(ir)
+    valid[:, :40] = 255
+    valid[:, 40:60] = 127  # the soft edge, less than half
+    np.testing.assert_array_equal(measure_levels(ir, vis, valid), measure_levels(ir[:, :40], vis[:, :40]))
+
+
+def test_where_nothing_is_valid_everything_counts(pair):
+    ir, vis = pair
+    np.testing.assert_array_equal(measure_levels(ir, vis, np.zeros_like(ir)), measure_levels(ir, vis))
+
+
+@pytest.mark.parametrize("grey", [0, 7, 255])
+def test_a_flat_picture_has_no_spread(grey):
+    flat = np.full((16, 16), grey, np.uint8)
+    np.testing.assert_allclose(measure_levels(flat, flat), [grey / 255, 0] * 2, atol=1e-7)
