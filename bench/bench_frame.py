@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from edgefuse import Fuser
-from edgefuse.images import Image, as_infrared, fit_infrared, luma, replace_luma
+from edgefuse.align import Resize
+from edgefuse.images import Image, as_infrared, luma, replace_luma
 from edgefuse.runtime.backends import OnnxRuntimeBackend
 from edgefuse.runtime.compose import side_by_side
 from edgefuse.runtime.fuser import network_input
@@ -40,7 +41,8 @@ def test_pre_processing_16_bit(measure: Measure, pair: tuple[Image, Image]) -> N
 def test_pre_processing_resize(measure: Measure, pair: tuple[Image, Image]) -> None:
     """A 320x256 infrared frame brought to the visible one's size."""
     small, vis = cv2.resize(pair[0], (320, 256)).astype(np.uint8), pair[1]
-    measure(lambda: fit_infrared(small, vis))
+    align = Resize()
+    measure(lambda: align(small, vis.shape[:2]))
 
 
 def test_post_processing(measure: Measure, pair: tuple[Image, Image]) -> None:

@@ -22,7 +22,6 @@ __all__ = [
     "as_infrared",
     "as_visible",
     "check_image",
-    "fit_infrared",
     "fit_size",
     "infrared_to_uint8",
     "luma",
@@ -160,11 +159,6 @@ def replace_luma(vis: Image, grey: Image, fused: Image) -> Image:
     brighter = cv2.cvtColor(cv2.subtract(fused, grey), cv2.COLOR_GRAY2BGR)
     darker = cv2.cvtColor(cv2.subtract(grey, fused), cv2.COLOR_GRAY2BGR)
     return cv2.subtract(cv2.add(vis, brighter, dst=brighter), darker, dst=darker)
-
-
-def fit_infrared(ir: Image, vis: Image) -> Image:
-    """Resize the infrared image to the visible one's size, see `fit_size`."""
-    return fit_size(ir, (vis.shape[1], vis.shape[0]))
 
 
 def fit_size(image: Image, size: tuple[int, int]) -> Image:

@@ -9,7 +9,6 @@ from edgefuse.errors import InputError
 from edgefuse.images import (
     as_visible,
     check_image,
-    fit_infrared,
     infrared_to_uint8,
     luma,
     parse_size,
@@ -76,12 +75,6 @@ def test_16_bit_visible_keeps_its_scale():
 def test_alpha_is_dropped(tmp_path, pair):
     cv2.imwrite(str(tmp_path / "a.png"), cv2.cvtColor(pair[1], cv2.COLOR_BGR2BGRA))
     np.testing.assert_array_equal(read_visible(tmp_path / "a.png"), pair[1])
-
-
-def test_infrared_is_resized_to_the_visible_image(pair):
-    _, vis = pair
-    assert fit_infrared(np.zeros((40, 50), np.uint8), vis).shape == vis.shape[:2]
-    assert fit_infrared(np.zeros((400, 500), np.uint8), vis).shape == vis.shape[:2]
 
 
 @pytest.mark.parametrize(("text", "size"), [("640x480", (640, 480)), (" 1280X1024 ", (1280, 1024))])

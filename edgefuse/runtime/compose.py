@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from edgefuse.images import Image, fit_infrared
+from edgefuse.images import Image
 
 __all__ = ["letterbox", "side_by_side", "with_label"]
 
@@ -14,13 +14,13 @@ def side_by_side(ir: Image, vis: Image, fused: Image) -> Image:
     """Return infrared | visible | fused as one BGR image `[H, 3 W, 3]`, each labelled in its corner.
 
     Args:
-        ir: uint8 `[H', W']`; it is resized to the visible image.
+        ir: uint8 `[H, W]`.
         vis: uint8 `[H, W]` or `[H, W, 3]` BGR.
         fused: as `vis`.
     """
     height, width = vis.shape[:2]
     canvas = np.empty((height, 3 * width, 3), np.uint8)
-    for column, (label, image) in enumerate(zip(LABELS, (fit_infrared(ir, vis), vis, fused), strict=True)):
+    for column, (label, image) in enumerate(zip(LABELS, (ir, vis, fused), strict=True)):
         panel = canvas[:, column * width : (column + 1) * width]
         panel[:] = image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
         _label(panel, label)

@@ -5,8 +5,9 @@ from typing import Literal, TypeAlias, get_args
 import cv2
 import numpy as np
 
+from edgefuse.align import Align
 from edgefuse.errors import InputError, unknown_name
-from edgefuse.images import Image, fit_infrared
+from edgefuse.images import Image
 from edgefuse.runtime.compose import with_label
 from edgefuse.runtime.pairing import Pair
 from edgefuse.runtime.sinks.base import FrameState, FusedFrame
@@ -25,8 +26,8 @@ def check_on_loss(value: str) -> None:
 class Fallback:
     """Makes pictures for frames without a partner, of the size and colours of the fused ones before."""
 
-    def __init__(self, on_loss: OnLoss) -> None:
-        self._on_loss = on_loss
+    def __init__(self, on_loss: OnLoss, align: Align) -> None:
+        self._on_loss, self._align = on_loss, align
         self._last: FusedFrame | None = None
 
     def remember(self, frame: FusedFrame) -> None:
@@ -58,14 +59,14 @@ class Fallback:
             assert pair.vis is not None
             vis = pair.vis.image
             return np.zeros(vis.shape[:2], np.uint8), vis
-        ir = pair.ir.image
-        return ir, np.zeros_like(self._last.vis if self._last is not None else ir)
+        if self._last is None:  # nothing to align it with yet
+            return pair.ir.image, np.zeros_like(pair.ir.image)
+        vis = self._last.vis
+        return self._align(pair.ir.image, vis.shape[:2]).image, np.zeros_like(vis)
 
     def _as_visible(self, ir: Image) -> Image:
-        if self._last is None:
-            return ir
-        ir = fit_infrared(ir, self._last.vis)
-        return ir if self._last.vis.ndim == 2 else cv2.cvtColor(ir, cv2.COLOR_GRAY2BGR)
+        grey = self._last is None or self._last.vis.ndim == 2
+        return ir if grey else cv2.cvtColor(ir, cv2.COLOR_GRAY2BGR)
 
     def _stand_in(self, like: Image, label: str) -> tuple[Image, FrameState]:
         """Return the held picture, or a black one if none is to be held or was there yet."""

@@ -1,21 +1,19 @@
 """Fuser: two uint8 images in, one out. What happens around the network stands here, once."""
 
-import logging
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edgefuse.align import Align, Resize, show_visible_outside
 from edgefuse.errors import BackendError, InputError
-from edgefuse.images import Image, check_image, fit_infrared, luma, replace_luma, size_of
+from edgefuse.images import Image, check_image, luma, replace_luma, size_of
 from edgefuse.runtime.backends import Backend, DeployBackend, check_threads, load_backend
 from edgefuse.spec import ModelSpec
 from edgefuse.weights import DEFAULT_MODEL, model_file
 
 __all__ = ["Fuser", "network_input"]
-
-logger = logging.getLogger(__name__)
 
 
 class Fuser:
@@ -28,6 +26,7 @@ class Fuser:
         threads: CPU threads for one frame; None: all cores.
         engine: `onnxruntime`, `openvino` or `tensorrt`; None: the first of them that is installed.
         provider: of ONNX Runtime, `cpu`, `cuda` or `tensorrt`; None: the GPU if it can be used.
+        align: brings infrared onto the visible image; None: it is resized. A `Session` aligns by itself.
         rebuild: False: TensorRT raises rather than build an engine that fits this machine.
 
     Raises:
@@ -43,6 +42,7 @@ class Fuser:
         *,
         provider: str | None = None,
         rebuild: bool = True,
+        align: Align | None = None,
     ) -> None:
         check_threads(threads)
         self.backend: Backend = (
@@ -51,7 +51,7 @@ class Fuser:
             else model
         )
         self._buffer: NDArray[np.float32] | None = None
-        self._said_resized = False
+        self._align = align or Resize()
 
     @property
     def spec(self) -> ModelSpec:
@@ -62,8 +62,7 @@ class Fuser:
         """Fuse one pair.
 
         Args:
-            ir: infrared, uint8 `[H, W]` or `[H, W, 3]` (its luma is taken), white = hot. Of another size
-                than the visible image it is resized to it, which is logged once.
+            ir: infrared, uint8 `[H, W]` or `[H, W, 3]` (its luma is taken), white = hot, of any size.
             vis: visible, uint8 `[H, W]` or `[H, W, 3]` BGR, at least 16×16, odd sizes too.
 
         Returns:
@@ -74,13 +73,13 @@ class Fuser:
         """
         check_image("infrared", ir)
         check_image("visible", vis)
-        if ir.shape[:2] != vis.shape[:2]:
-            self._say_resized(ir, vis)
-            ir = fit_infrared(ir, vis)
+        aligned = self._align(luma(ir), vis.shape[:2])
         if self.spec.graph == "deploy":
-            return self._fuse_images(luma(ir), vis)
-        grey = luma(vis)
-        return replace_luma(vis, grey, self.fuse_luma(luma(ir), grey))
+            fused = self._fuse_images(aligned.image, vis)
+        else:
+            grey = luma(vis)
+            fused = replace_luma(vis, grey, self.fuse_luma(aligned.image, grey))
+        return show_visible_outside(fused, vis, aligned.valid)
 
     def fuse_luma(self, ir: Image, vis: Image) -> Image:
         """Fuse two grey images uint8 `[H, W]` of equal size into one."""
@@ -126,13 +125,6 @@ class Fuser:
             raise InputError(
                 f"the model file is fixed to {size[0]}x{size[1]} and the image is {size_of(vis)}: "
                 f"export it with --size {size_of(vis)}, or without --size for any size"
-            )
-
-    def _say_resized(self, ir: Image, vis: Image) -> None:
-        if not self._said_resized:
-            self._said_resized = True
-            logger.warning(
-                "infrared is resized from %s to the visible camera's %s", size_of(ir), size_of(vis)
             )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from edgefuse.align import Align
 from edgefuse.errors import SourceError
 from edgefuse.images import Image
 from edgefuse.runtime.capture import ROLES, Prepare
@@ -84,6 +85,7 @@ def live(
     *,
     threads: int | None = None,
     realtime: bool = False,
+    align: Align | None = None,
     **config: Any,
 ) -> Live:
     """Fuse two cameras or recordings, and yield each result.
@@ -99,6 +101,7 @@ def live(
         model: name or file of a model, or a function (infrared, visible) → fused.
         threads: CPU threads for the network; None: all cores.
         realtime: play recordings at their own rate.
+        align: brings infrared onto the visible image; None: it is resized.
         config: fields of `LiveConfig`, such as `duration=60` or `on_loss="hold"`.
 
     Returns:
@@ -119,5 +122,5 @@ def live(
             stack.enter_context(camera)
             cameras.append(camera)
         prepare: dict[Role, Prepare] = {"ir": front_end(ir)} if isinstance(ir, str) else {}
-        session = Session(cameras[0], cameras[1], fuse, settings, stop=Stop(), prepare=prepare)
+        session = Session(cameras[0], cameras[1], fuse, settings, stop=Stop(), prepare=prepare, align=align)
         return Live(session, stack.pop_all())

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from edgefuse.align import Align
 from edgefuse.images import Image
 from edgefuse.runtime.capture import Prepare
 from edgefuse.runtime.clocks import ClockReport
@@ -68,6 +69,7 @@ def run(
     stop: Stop | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
     prepare: Mapping[Role, Prepare] | None = None,
+    align: Align | None = None,
 ) -> Report:
     """Fuse until a source ends, the duration is over or `stop` is called. The sinks are closed here.
 
@@ -85,7 +87,7 @@ def run(
             sink.idle()
         progress(now)
 
-    session = Session(ir, vis, fuse, config, stop=stop, progress=tell, prepare=prepare)
+    session = Session(ir, vis, fuse, config, stop=stop, progress=tell, prepare=prepare, align=align)
     alone = len(sinks) == 1
     writers = [SinkWriter(sink, session.times, session.waits_for_sinks, alone) for sink in sinks]
     hurried = time.monotonic()

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgefuse.align import overlap
 from edgefuse.errors import EdgefuseError, InputError
-from edgefuse.images import fit_infrared
 from edgefuse.metrics import FIVE, score
 from edgefuse.metrics.scorer import named_metrics
 
@@ -97,8 +97,8 @@ class Quality:
         while (frame := self._queue.get()) is not None:
             start, used = time.monotonic(), time.thread_time()
             try:
-                ir = fit_infrared(frame.ir, frame.vis)
-                scores = score(frame.fused, ir, frame.vis, PROTOCOL, self._metrics)
+                area = overlap(frame.valid)
+                scores = score(frame.fused[area], frame.ir[area], frame.vis[area], PROTOCOL, self._metrics)
             except Exception as error:  # whatever a metric raises, the next frame is scored
                 self._count_failure(error)
             else:

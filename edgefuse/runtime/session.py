@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 
+from edgefuse.align import Align, Resize, show_visible_outside
 from edgefuse.errors import EdgefuseError, SourceError
 from edgefuse.images import Image
 from edgefuse.runtime.capture import NAMES, ROLES, Capture, Prepare
@@ -59,6 +60,7 @@ class Session:
         stop: call it with a reason to end the run.
         progress: called in the iterating thread about four times a second.
         prepare: what to use to make 8-bit pictures, see `Capture`.
+        align: brings infrared onto the visible image; None: it is resized.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Session:
         stop: Stop | None = None,
         progress: Callable[[Progress], None] = lambda _: None,
         prepare: Mapping[Role, Prepare] | None = None,
+        align: Align | None = None,
     ) -> None:
         cameras: dict[Role, Source | Connection] = {"ir": ir, "vis": vis}
         live = [isinstance(camera, Connection) or camera.live for camera in cameras.values()]
@@ -85,7 +88,8 @@ class Session:
         self._opened: dict[Role, int] = dict.fromkeys(ROLES, 0)
         self.by_number = False
         self.pairer = self._pairer()
-        self.fallback = Fallback(self.config.on_loss)
+        self.align = align or Resize()
+        self.fallback = Fallback(self.config.on_loss, self.align)
         self.quality = Quality(self.config.quality) if self.config.quality is not None else None
         self.tally = Tally()
         self.error: str | None = None
@@ -174,8 +178,11 @@ class Session:
         ages: dict[Role, float] = {"ir": now - pair.ir.captured, "vis": now - pair.vis.captured}
         self.times.record("pair", now - pair.captured)
         try:
+            vis = pair.vis.image
+            with self.times.measure("align"):
+                aligned = self.align(pair.ir.image, vis.shape[:2])
             with self.times.measure("fuse"):
-                fused = self.fuse(pair.ir.image, pair.vis.image)
+                fused = show_visible_outside(self.fuse(aligned.image, vis), vis, aligned.valid)
         except (EdgefuseError, cv2.error) as error:
             self._refuse(pair, error)
             return None
@@ -185,9 +192,15 @@ class Session:
         skew = abs(pair.ir.timestamp - pair.vis.timestamp) if self.by_number else pair.skew
         self.tally.fuse(pair, skew, ages)
         timestamp = pair.time if self.capture.live else pair.vis.timestamp
-        stats = FrameStats(latency, skew, ages)
         frame = FusedFrame(
-            pair.ir.image, pair.vis.image, fused, self._index, timestamp, "fused", pair.captured, stats
+            aligned.image,
+            vis,
+            fused,
+            self._index,
+            timestamp,
+            captured=pair.captured,
+            stats=FrameStats(latency, skew, ages),
+            valid=aligned.valid,
         )
         self.fallback.remember(frame)
         if self.quality is not None:

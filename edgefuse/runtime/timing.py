@@ -18,7 +18,8 @@ __all__ = ["EDGES", "STAGES", "Histogram", "StageStats", "StageTimes", "percenti
 STAGES = {
     "capture_ir": "wait for the infrared frame, decode and convert it",
     "capture_vis": "wait for the visible frame and decode it",
-    "pair": "from the capture of a pair's newer frame to the start of its fusion",
+    "pair": "from the capture of a pair's newer frame to the start of its alignment",
+    "align": "bring the infrared frame onto the visible one's pixels",
     "fuse": "pre-processing, network, post-processing",
     "sink": "one output writes one frame",
     "total": "from the capture of a pair's newer frame to the hand-over of the fused one to the outputs",

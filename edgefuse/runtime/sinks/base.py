@@ -38,7 +38,7 @@ class FusedFrame:
     """One result with what it was made of."""
 
     ir: Image
-    """uint8 `[H', W']`; black if there is none."""
+    """uint8 `[H, W]`, aligned with the visible image; black if there is none."""
     vis: Image
     """uint8 `[H, W]` or `[H, W, 3]` BGR; black if there is none."""
     fused: Image
@@ -51,6 +51,8 @@ class FusedFrame:
     captured: float = 0.0
     """`time.monotonic()` of the arrival of its newer frame."""
     stats: FrameStats = FrameStats()
+    valid: Image | None = None
+    """Where infrared covers the visible image, see `Aligned`; None: everywhere."""
 
 
 class Sink(Protocol):

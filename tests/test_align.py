@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+
+from edgefuse import Fuser
+from edgefuse.align import Aligned, Resize, overlap, show_visible_outside
+from edgefuse.images import Image
+from edgefuse.runtime.compose import side_by_side
+from edgefuse.runtime.live import LiveConfig, run
+from edgefuse.runtime.sinks import Callback, FusedFrame
+from tests.test_live import FakeSource
+
+
+def left_half(ir: Image, vis_shape: tuple[int, int]) -> Aligned:
+    """Infrared that covers the left half only, with one soft column."""
+    valid = np.zeros(vis_shape, np.uint8)
+    valid[:, : vis_shape[1] // 2] = 255
+    valid[:, vis_shape[1] // 2] = 51
+    return Aligned(Resize()(ir, vis_shape).image, valid)
+
+
+def test_an_image_that_has_the_size_is_not_copied(pair):
+    ir, vis = pair
+    aligned = Resize()(ir, vis.shape[:2])
+    assert aligned.image is ir
+    assert aligned.valid is None
+    assert show_visible_outside(vis, ir, None) is vis
+
+
+@pytest.mark.parametrize("shape", [(40, 50), (400, 500)])
+def test_an_image_of_another_size_is_resized(pair, shape):
+    aligned = Resize()(np.full(shape, 7, np.uint8), pair[1].shape[:2])
+    assert aligned.image.shape == pair[1].shape[:2]
+    assert (aligned.image == 7).all()
+
+
+@pytest.mark.parametrize(("size", "stretched"), [((40, 30), False), ((50, 30), True), ((101, 76), False)])
+def test_a_resize_is_logged_once_and_a_stretch_as_what_it_is(size, stretched, caplog):
+    resize = Resize()
+    for _ in range(2):
+        resize(np.zeros(size[::-1], np.uint8), (60, 80))
+    (message,) = caplog.messages
+    assert message.startswith(f"infrared is resized from {size[0]}x{size[1]} to the visible camera's 80x60")
+    assert ("the proportions differ" in message) is stretched
+
+
+@pytest.mark.parametrize("shape", [(20, 30), (20, 30, 3)])
+def test_outside_of_infrared_the_visible_image_shows(shape):
+    fused, vis = np.full(shape, 200, np.uint8), np.full(shape, 100, np.uint8)
+    shown = show_visible_outside(fused, vis, left_half(np.zeros((20, 30), np.uint8), (20, 30)).valid)
+    assert (shown[:, :15] == 200).all()
+    assert (shown[:, 15] == 120).all(), "51 of 255 is a fifth of the way"
+    assert (shown[:, 16:] == 100).all()
+    rows, columns = overlap(left_half(np.zeros((20, 30), np.uint8), (20, 30)).valid)
+    assert (rows, columns) == (slice(0, 20), slice(0, 15))
+
+
+def test_a_fuser_aligns_images(pair):
+    ir, vis = pair
+    fused = Fuser(align=left_half)(ir, vis)
+    half = vis.shape[1] // 2
+    np.testing.assert_array_equal(fused[:, half + 1 :], vis[:, half + 1 :])
+    assert not np.array_equal(fused[:, :half], vis[:, :half])
+
+
+def test_a_session_aligns_what_it_fuses_scores_and_shows():
+    frames: list[FusedFrame] = []
+    report = run(
+        FakeSource(6),
+        FakeSource(6),
+        lambda ir, vis: np.maximum(ir, 100),
+        [Callback(frames.append)],
+        LiveConfig(),
+        align=left_half,
+    )
+    assert report.stages["align"].count == 6
+    for frame in frames:
+        assert frame.ir.shape == frame.vis.shape[:2]
+        assert (frame.fused[:, :12] == 100).all()
+        assert (frame.fused[:, 13:] == frame.vis[:, 13:]).all()
+        assert side_by_side(frame.ir, frame.vis, frame.fused).shape == (16, 72, 3)
+    assert [int(frame.ir[0, 0]) for frame in frames] == list(range(6))
