@@ -243,9 +243,9 @@ def test_a_bad_still_gets_one_sentence(tmp_path: Path, name: str, sentence: str)
         Still(tmp_path / name)
 
 
-def test_side_by_side_resizes_infrared_and_labels() -> None:
+def test_side_by_side_labels_three_pictures() -> None:
     vis = np.full((480, 640, 3), 60, np.uint8)
-    image = side_by_side(np.full((240, 320), 60, np.uint8), vis, vis)
+    image = side_by_side(vis[:, :, 0], vis, vis)
     assert image.shape == (480, 1920, 3)
     assert (image[:400] == 60).all()
     for column in range(3):
