@@ -18,7 +18,7 @@ import pytest
 
 from bench.plain_metrics import five_metrics
 from edgefuse.images import Image
-from edgefuse.metrics import FIVE, METRICS, FusionScorer, grey, score
+from edgefuse.metrics import CORE_METRICS, METRICS, FusionScorer, grey, score
 from edgefuse.sim import Rig, RigConfig
 
 Measure: TypeAlias = Callable[[Callable[[], Any]], None]
@@ -45,7 +45,7 @@ def test_metric(measure: Measure, triple: Triple, name: str) -> None:
 
 
 def test_metrics_five(measure: Measure, triple: Triple) -> None:
-    measure(lambda: score(*triple, metrics=FIVE))
+    measure(lambda: score(*triple, metrics=CORE_METRICS))
 
 
 def test_metrics_all(measure: Measure, triple: Triple) -> None:
@@ -56,12 +56,12 @@ def test_metrics_five_of_one_more_candidate(measure: Measure, triple: Triple) ->
     """What a further fused image of the same pair costs."""
     fused, ir, vis = triple
     scorer = FusionScorer(ir, vis)
-    measure(lambda: scorer.score(fused, FIVE))
+    measure(lambda: scorer.score(fused, CORE_METRICS))
 
 
 def test_metrics_five_plain_scipy(measure: Measure, triple: Triple) -> None:
     """The yardstick; both must agree."""
-    assert five_metrics(*triple) == pytest.approx(score(*triple, metrics=FIVE), abs=1e-4)
+    assert five_metrics(*triple) == pytest.approx(score(*triple, metrics=CORE_METRICS), abs=1e-4)
     measure(lambda: five_metrics(*triple))
 
 
@@ -110,12 +110,12 @@ def main() -> None:
     fused, ir, vis = triple = _triple(rig.frame("ir", 100), rig.frame("vis", 100))
     before = _peak_kilobytes(forget=True)
     for _ in range(20):
-        score(*triple, metrics=FIVE)
+        score(*triple, metrics=CORE_METRICS)
     grown = _peak_kilobytes() - before
     scorer = FusionScorer(ir, vis)
     cases: dict[str, tuple[Callable[[], Any], int]] = {
-        "five metrics": (lambda: score(*triple, metrics=FIVE), 15),
-        "five metrics, one more candidate": (lambda: scorer.score(fused, FIVE), 15),
+        "five metrics": (lambda: score(*triple, metrics=CORE_METRICS), 15),
+        "five metrics, one more candidate": (lambda: scorer.score(fused, CORE_METRICS), 15),
         "all metrics": (lambda: score(*triple), 5),
         "five metrics, plain scipy": (lambda: five_metrics(*triple), 1),
     }

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edgefuse.evaluate.candidates import read_grey
-from edgefuse.evaluate.trivial import TRIVIAL, average
+from edgefuse.evaluate.trivial import BASELINES, average
 from edgefuse.images import Image
 from edgefuse.metrics import METRICS, FusionScorer
 from edgefuse.metrics.scorer import stretch
@@ -49,13 +49,13 @@ SPOILT: dict[str, Callable[[Image], Image]] = {
 def main(ir: Path = typer.Option(...), vis: Path = typer.Option(...), protocol: str = "field") -> None:
     """Score the plain average as it is and spoilt, and the fusions without a network."""
     pairs = pair_folders(ir, vis).pairs
-    names = [*SPOILT, *(name for name in TRIVIAL if name != "average")]
+    names = [*SPOILT, *(name for name in BASELINES if name != "average")]
     sums = {name: np.zeros(len(METRICS)) for name in names}
     for _, ir_file, vis_file in pairs:
         sources = read_grey(ir_file, infrared=True), read_grey(vis_file)
         scorer = FusionScorer(*sources, protocol)
         for name in names:
-            fused = SPOILT[name](average(*sources)) if name in SPOILT else TRIVIAL[name](*sources)
+            fused = SPOILT[name](average(*sources)) if name in SPOILT else BASELINES[name](*sources)
             sums[name] += list(scorer.score(fused).values())
     table = Table(box=None)
     for head in ("", *METRICS):

@@ -14,7 +14,7 @@ import pytest
 from edgefuse.degrade import DEGRADATIONS
 from edgefuse.errors import InputError, ModelError
 from edgefuse.evaluate import (
-    TRIVIAL,
+    BASELINES,
     Candidate,
     Problem,
     Settings,
@@ -52,7 +52,7 @@ def folders(tmp_path, pair):
         noisy = np.clip(ir + rng.normal(0, 5, ir.shape), 0, 255).astype(np.uint8)
         write_image(tmp_path / "ir" / f"{stem}.png", noisy)
         write_image(tmp_path / "vis" / f"{stem}.png", vis)
-        write_image(tmp_path / "fused" / f"{stem}.png", TRIVIAL["maximum"](noisy, vis))
+        write_image(tmp_path / "fused" / f"{stem}.png", BASELINES["maximum"](noisy, vis))
     return tmp_path
 
 
@@ -63,21 +63,21 @@ def run(path, names=("maximum", "average"), settings=None, **options):
 
 def test_the_fusions_by_hand():
     ir, vis = np.array([[200, 0, 10]], np.uint8), np.array([[101, 0, 30]], np.uint8)
-    assert TRIVIAL["average"](ir, vis).tolist() == [[150, 0, 20]]
-    assert TRIVIAL["maximum"](ir, vis).tolist() == [[200, 0, 30]]
-    assert TRIVIAL["ratio"](ir, vis).tolist() == [[167, 0, 25]]
-    assert TRIVIAL["copy-ir"](ir, vis) is ir
-    assert TRIVIAL["copy-vis"](ir, vis) is vis
+    assert BASELINES["average"](ir, vis).tolist() == [[150, 0, 20]]
+    assert BASELINES["maximum"](ir, vis).tolist() == [[200, 0, 30]]
+    assert BASELINES["ratio"](ir, vis).tolist() == [[167, 0, 25]]
+    assert BASELINES["copy-ir"](ir, vis) is ir
+    assert BASELINES["copy-vis"](ir, vis) is vis
 
 
-@pytest.mark.parametrize("name", TRIVIAL)
+@pytest.mark.parametrize("name", BASELINES)
 @pytest.mark.parametrize("shape", [(16, 16), (17, 33)])
 def test_fusing_an_image_with_itself_gives_it_back(name, shape):
     image = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
-    assert np.array_equal(TRIVIAL[name](image, image), image)
+    assert np.array_equal(BASELINES[name](image, image), image)
 
 
-@pytest.mark.parametrize("name", [*TRIVIAL, "nano"])
+@pytest.mark.parametrize("name", [*BASELINES, "nano"])
 def test_unrounded_fusions_are_the_rounded_ones_in_finer_steps(name, pair):
     ir, vis = pair[0], np.ascontiguousarray(pair[1][:, :, 1])
     rounded, exact = (named(name).open(unrounded)("", ir, vis) for unrounded in (False, True))
@@ -102,12 +102,12 @@ def test_means_are_those_of_score(folders):
     scores = []
     for stem in STEMS:
         ir, vis = (read_grey(folders / side / f"{stem}.png") for side in ("ir", "vis"))
-        scores.append(score(TRIVIAL["average"](ir, vis), ir, vis, "strict"))
+        scores.append(score(BASELINES["average"](ir, vis), ir, vis, "strict"))
     assert list(found) == ["EN", "VIF", "Target"]
     for name in ("EN", "VIF"):
         assert found[name].total == pytest.approx(np.mean([s[name] for s in scores]))
-    assert found["VIF"].weaker <= min(found["VIF"].ir, found["VIF"].vis)
-    assert math.isnan(found["EN"].weaker)
+    assert found["VIF"].worst_source <= min(found["VIF"].ir, found["VIF"].vis)
+    assert math.isnan(found["EN"].worst_source)
 
 
 def test_processes_give_the_same_scores(folders):
@@ -251,7 +251,7 @@ def test_frames_of_one_number_are_refused(folders):
 
 @pytest.mark.parametrize("error", [MemoryError(), cv2.error("a size that is too large")])
 def test_a_pair_that_is_too_much_is_a_problem_of_that_pair(folders, monkeypatch, error):
-    average = TRIVIAL["average"]
+    average = BASELINES["average"]
     calls = iter([average, None, average])
 
     def fuse(ir, vis):
@@ -259,7 +259,7 @@ def test_a_pair_that_is_too_much_is_a_problem_of_that_pair(folders, monkeypatch,
             raise error
         return function(ir, vis)
 
-    monkeypatch.setitem(TRIVIAL, "average", fuse)
+    monkeypatch.setitem(BASELINES, "average", fuse)
     result = run(folders, ("average",))
     assert [pair.stem for pair in result.pairs] == ["f1", "f3"]
     assert [problem.stem for problem in result.problems] == ["f2"]
@@ -283,7 +283,7 @@ def test_degraded_sources_are_scored_against_the_clean_ones(folders):
     assert "fused" not in means["noise"]
     assert means["noise"]["maximum"]["VIF"].total < clean["maximum"]["VIF"].total
     assert means["noise"]["copy-vis"]["VIF"] == pytest.approx(clean["copy-vis"]["VIF"])
-    assert means["noise"]["maximum"]["VIF"].weaker <= means["noise"]["maximum"]["VIF"].ir
+    assert means["noise"]["maximum"]["VIF"].worst_source <= means["noise"]["maximum"]["VIF"].ir
     assert "EN" not in means["noise"]["maximum"]
     assert summarise_degraded(run(folders)) == {}
 
@@ -405,7 +405,7 @@ def test_json_and_csv_hold_every_score(folders):
     write_csv(folders / "e.csv", result)
     data = json.loads((folders / "e.json").read_text())
     assert data["protocol"]["name"] == "paper"
-    assert data["candidates"][0]["mean"]["EN"]["weaker"] is None
+    assert data["candidates"][0]["mean"]["EN"]["worst_source"] is None
     assert (data["compare"]["a"], data["compare"]["b"]) == ("maximum", "average")
     assert data["compare"]["columns"]["VIF"]["pairs"] == 3
     rows = list(csv.DictReader((folders / "e.csv").read_text().splitlines()))
@@ -413,13 +413,13 @@ def test_json_and_csv_hold_every_score(folders):
     first = data["pairs"][0]
     for sources, scores in (("clean", first["scores"]), ("noise", first["degraded"]["noise"])):
         row = next(r for r in rows if (r["stem"], r["candidate"], r["sources"]) == ("f1", "maximum", sources))
-        for part in ("ir", "vis", "weaker"):
+        for part in ("ir", "vis", "worst_source"):
             assert float(row[f"VIF_{part}"]) == scores["maximum"]["VIF"][part]
-        assert row["VIF_weaker"] == min(row["VIF_ir"], row["VIF_vis"])
-        assert "EN_weaker" not in row
+        assert row["VIF_worst_source"] == min(row["VIF_ir"], row["VIF_vis"])
+        assert "EN_worst_source" not in row
     assert rows[0]["Flicker"] == ""
     for means in (data["candidates"][0]["mean"], data["degraded"]["noise"]["maximum"]):
-        assert 0 < means["VIF"]["weaker"] <= min(means["VIF"]["ir"], means["VIF"]["vis"])
+        assert 0 < means["VIF"]["worst_source"] <= min(means["VIF"]["ir"], means["VIF"]["vis"])
     with pytest.raises(InputError, match="there is no folder"):
         write_csv(folders / "absent" / "e.csv", result)
 

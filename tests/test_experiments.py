@@ -6,13 +6,13 @@ import pytest
 
 from edgefuse.errors import InputError
 from edgefuse.images import read_image, write_image
+from edgefuse.metrics import CORE_METRICS
 from edgefuse.train.config import TrainConfig
 from edgefuse.train.experiments.cells import Cell, pair_set
 from edgefuse.train.experiments.grids import GRIDS
 from edgefuse.train.experiments.published import published
 from edgefuse.train.experiments.run import Experiment, reproduce
 from edgefuse.train.experiments.tables import improvement
-from edgefuse.train.record import FIVE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -144,4 +144,4 @@ def test_what_cannot_be_run_is_named(sets, tmp_path):
 def test_cells_keep_their_runs_apart(sets):
     cells = [Cell("nano", "sptp", sets[0], sets[0], 2, 2), Cell("nano", "uptp", sets[0], sets[1], 2, 2)]
     assert len({cell.folder(seed) for cell in cells for seed in (0, 1)}) == 4
-    assert set(FIVE) == set(published("table2")[0].scores)
+    assert set(CORE_METRICS) == set(published("table2")[0].scores)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edgefuse.images import Image
-from edgefuse.metrics import PROTOCOLS, FusionScorer, SourceChange, flicker, target_contrast
+from edgefuse.metrics import PROTOCOLS, SourceChange, flicker, score, target_contrast
 from edgefuse.metrics.targets import RING, find_targets
 
 
@@ -50,14 +50,43 @@ def test_no_target_is_said_and_not_scored() -> None:
     flat = np.full((64, 64), 90, np.uint8)
     assert find_targets(flat) == []
     assert target_contrast(flat, flat) is None
-    assert FusionScorer(flat, flat).target(flat) is None
+    assert "Target" not in score(flat, flat, flat)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_no_stretch_gives_targets_contrast(protocol: str) -> None:
     ir, vis = scene()
     half = cv2.addWeighted(ir, 0.5, vis, 0.5, 0)
-    assert FusionScorer(ir, vis, protocol).target(half) == target_contrast(half, ir)
+    assert score(half, ir, vis, protocol)["Target"] == target_contrast(half, ir)
+
+
+def test_detail_is_measured_where_the_other_source_is_brighter() -> None:
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(0, 160, 320).astype(np.uint8)
+    ir, vis = (rng.integers(0, 40, (120, 320), dtype=np.uint8) for _ in range(2))
+    ir, vis = ir + ramp, vis + ramp[::-1]
+    half = (ir // 2 + vis // 2).astype(np.uint8)
+    kept = {
+        name: score(fused, ir, vis) for name, fused in {"maximum": cv2.max(ir, vis), "half": half}.items()
+    }
+    assert kept["maximum"]["Detail_vis"] == pytest.approx(0, abs=0.05)
+    assert kept["maximum"]["Detail_vis_rest"] == pytest.approx(0.95, abs=0.05)
+    assert kept["maximum"]["Detail_ir"] == pytest.approx(0, abs=0.05)
+    assert kept["maximum"]["Detail_ir_rest"] == pytest.approx(0.95, abs=0.05)
+    assert kept["half"]["Detail_vis"] == pytest.approx(0.5, abs=0.05)
+    assert kept["half"]["Detail_ir"] == pytest.approx(0.5, abs=0.05)
+    assert kept["half"]["Area_ir"] == pytest.approx(0.5, abs=0.05)
+    assert kept["half"]["Area_vis"] == pytest.approx(0.5, abs=0.05)
+    assert score(255 - vis, ir, vis)["Detail_vis"] == pytest.approx(-1, abs=0.05)
+
+
+def test_detail_of_a_flat_source_is_undefined() -> None:
+    flat, vis = np.full((64, 64), 10, np.uint8), np.full((64, 64), 200, np.uint8)
+    vis[::2] = 220
+    found = score(vis, flat, vis)
+    assert found["Area_ir"] == 1
+    assert found["Detail_vis_rest"] == pytest.approx(1)
+    assert not found.keys() & {"Detail_ir", "Detail_ir_rest", "Detail_vis"}
 
 
 def test_neighbouring_targets_are_not_each_others_surroundings() -> None:

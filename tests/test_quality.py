@@ -9,7 +9,7 @@ import pytest
 
 from edgefuse.errors import InputError
 from edgefuse.evaluate.trivial import maximum
-from edgefuse.metrics import FIVE, score
+from edgefuse.metrics import CORE_METRICS, score
 from edgefuse.runtime import quality as module
 from edgefuse.runtime.quality import Quality
 from edgefuse.runtime.sinks.base import FusedFrame
@@ -42,8 +42,8 @@ def test_every_kth_frame_is_scored() -> None:
         quality.offer(each)
     report = finish(quality)
     assert (report.scored, report.skipped, report.protocol) == (3, 0, "field")
-    scores = [score(f.fused, f.ir, f.vis, metrics=FIVE) for f in frames[::3]]
-    assert report.means == pytest.approx({name: np.mean([s[name] for s in scores]) for name in FIVE})
+    scores = [score(f.fused, f.ir, f.vis, metrics=CORE_METRICS) for f in frames[::3]]
+    assert report.means == pytest.approx({name: np.mean([s[name] for s in scores]) for name in CORE_METRICS})
 
 
 def test_only_the_metrics_that_are_wanted() -> None:

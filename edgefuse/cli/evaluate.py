@@ -144,7 +144,7 @@ def _candidates(
     models: list[str], folders: list[Path], with_trivial: bool, compare: tuple[str, str] | None
 ) -> "tuple[list[Candidate], tuple[str, str] | None]":
     """Return what is scored, and the names of what is compared."""
-    from edgefuse.evaluate import TRIVIAL, folder, model, named, trivial
+    from edgefuse.evaluate import BASELINES, folder, model, named, trivial
     from edgefuse.evaluate.candidates import unique
     from edgefuse.weights import DEFAULT_MODEL
 
@@ -154,10 +154,10 @@ def _candidates(
             f"--compare has {compare[0] if compare else ''!r} twice, it needs two different ones"
         )
     # Named by its option and not by what is there: a folder called nano is not the model.
-    chosen = compared + [trivial(name) if name in TRIVIAL else model(name) for name in models]
+    chosen = compared + [trivial(name) if name in BASELINES else model(name) for name in models]
     chosen = chosen + [folder(path) for path in folders] or [model(DEFAULT_MODEL)]
     if with_trivial:
-        chosen += [trivial(name) for name in TRIVIAL]
+        chosen += [trivial(name) for name in BASELINES]
     chosen = unique(chosen)
     return chosen, (chosen[0].name, chosen[1].name) if compared else None
 

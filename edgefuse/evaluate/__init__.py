@@ -12,10 +12,10 @@ from edgefuse.evaluate.pair import PairScores, Settings
 from edgefuse.evaluate.report import write_html
 from edgefuse.evaluate.run import Evaluation, Problem, evaluate
 from edgefuse.evaluate.summary import Mean, best, summarise, summarise_degraded
-from edgefuse.evaluate.trivial import TRIVIAL
+from edgefuse.evaluate.trivial import BASELINES
 
 __all__ = [
-    "TRIVIAL",
+    "BASELINES",
     "Candidate",
     "Comparison",
     "Difference",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse.errors import InputError
-from edgefuse.evaluate.trivial import TRIVIAL, UNROUNDED
+from edgefuse.evaluate.trivial import BASELINES, UNROUNDED
 from edgefuse.images import Image, as_visible, infrared_to_uint8, read_image
 from edgefuse.metrics import grey
 from edgefuse.pairs import images_by_stem
@@ -47,7 +47,7 @@ class Candidate:
             BackendError: no inference engine is installed.
         """
         if self.kind == "trivial":
-            fuse = (TRIVIAL | UNROUNDED if unrounded else TRIVIAL)[self.name]
+            fuse = (BASELINES | UNROUNDED if unrounded else BASELINES)[self.name]
             return lambda _stem, ir, vis: fuse(ir, vis)
         if self.kind == "model":
             from edgefuse.runtime.fuser import Fuser
@@ -108,7 +108,7 @@ def folder(path: str | Path) -> Candidate:
 
 def named(text: str) -> Candidate:
     """Return what a text means: a trivial fusion, else a shipped model, else a folder, else a model file."""
-    if text in TRIVIAL:
+    if text in BASELINES:
         return trivial(text)
     return folder(text) if text not in shipped() and Path(text).is_dir() else model(text)
 

@@ -15,7 +15,7 @@ from edgefuse.metrics import MEASURES, PROTOCOLS, Parts
 
 __all__ = ["as_dict", "write_csv", "write_json"]
 
-PARTS = ("ir", "vis", "weaker")
+PARTS = ("ir", "vis", "worst_source")
 
 
 def as_dict(evaluation: Evaluation, comparison: Comparison | None = None) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def write_csv(path: Path, evaluation: Evaluation) -> None:
     """Write one row a pair and candidate; `InputError` if it cannot be written.
 
     Columns: protocol, stem, candidate, sources (`clean` or the name of a degradation), then each measure,
-    followed by NAME_ir, NAME_vis and NAME_weaker if it is by source. What is undefined is empty.
+    followed by NAME_ir, NAME_vis and NAME_worst_source if it is by source. What is undefined is empty.
     """
     columns = evaluation.settings.columns
     header = ["protocol", "stem", "candidate", "sources"]
@@ -104,7 +104,7 @@ def _compared(comparison: Comparison) -> dict[str, Any]:
 
 
 def _rows(row: Mapping[str, Parts | Mean]) -> dict[str, dict[str, Any]]:
-    return {column: {**parts._asdict(), "weaker": parts.weaker} for column, parts in row.items()}
+    return {column: parts._asdict() for column, parts in row.items()}
 
 
 def _flat(row: dict[str, Parts]) -> dict[str, float | None]:

@@ -9,7 +9,7 @@ from edgefuse.metrics import MEASURES
 
 __all__ = ["cell", "heading", "number", "page", "table", "unit"]
 
-WIDE = 10  # columns, beyond which the weaker source's number goes below the total
+WIDE = 10  # columns, beyond which the worst-served source's number goes below the total
 
 STYLE = """
 :root { --ink: #1b1f24; --soft: #667; --line: #d9dde3; --paper: #fff;
@@ -23,14 +23,14 @@ h1 { font-size: 1.5rem; margin: 0; }
 h2 { font-size: 1.15rem; margin: 2.2rem 0 .5rem; }
 h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
 p { margin: .3rem 0 .6rem; }
-p, figcaption, .weaker, .arrow { color: var(--soft); }
+p, figcaption, .worst_source, .arrow { color: var(--soft); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .28rem .7rem; text-align: right; white-space: nowrap; }
 tr { border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
-.weaker { font-size: .82em; margin-left: .45em; }
-.wide .weaker { display: block; margin: 0; line-height: 1.1; }
+.worst_source { font-size: .82em; margin-left: .45em; }
+.wide .worst_source { display: block; margin: 0; line-height: 1.1; }
 .best, .better { color: var(--best); font-weight: 650; }
 .worse { color: var(--ir); font-weight: 650; }
 .tables { display: flex; flex-wrap: wrap; gap: 0 1.5rem; }
@@ -79,11 +79,11 @@ def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     )
 
 
-def cell(mean: Mean, column: str, wins: bool = False, weaker_wins: bool = False) -> str:
-    """Return a mean, with that of the weaker source in small; what wins is marked."""
+def cell(mean: Mean, column: str, wins: bool = False, worst_wins: bool = False) -> str:
+    """Return a mean, with that of the source that is served worse in small; what wins is marked."""
     text = f'<span class="{"best" * wins}">{number(mean.total, column)}</span>'
-    if not math.isnan(mean.weaker):
-        text += f'<span class="weaker {"best" * weaker_wins}">{number(mean.weaker, column)}</span>'
+    if not math.isnan(mean.worst_source):
+        text += f'<span class="worst_source {"best" * worst_wins}">{number(mean.worst_source, column)}</span>'
     return text
 
 

@@ -12,7 +12,7 @@ from edgefuse.degrade import DEGRADATIONS
 from edgefuse.errors import EdgefuseError, InputError
 from edgefuse.evaluate.candidates import Candidate, FuseFunction, read_grey
 from edgefuse.images import Image, size_of
-from edgefuse.metrics import FIVE, FLICKER, PROTOCOLS, TARGET, FusionScorer, Parts, SourceChange
+from edgefuse.metrics import CORE_METRICS, FLICKER, PROTOCOLS, FusionScorer, Parts, SourceChange
 from edgefuse.metrics.scorer import Fused, named_metrics, named_protocol
 
 __all__ = ["PairScorer", "PairScores", "PairTask", "Settings"]
@@ -35,7 +35,7 @@ class Settings:
     """
 
     protocol: str = "field"
-    metrics: tuple[str, ...] = FIVE
+    metrics: tuple[str, ...] = CORE_METRICS
     """Target stands beside them in any case, and Flicker if it is a video."""
     video: bool = False
     """The pairs are consecutive frames: also measure flicker."""
@@ -44,16 +44,17 @@ class Settings:
 
     def __post_init__(self) -> None:
         named_protocol(self.protocol)
-        extra = {name for name in self.metrics if name.lower() in (TARGET.name.lower(), FLICKER.name.lower())}
-        if not self.video and FLICKER.name.lower() in map(str.lower, extra):
+        flicker = [name for name in self.metrics if name.lower() == FLICKER.name.lower()]
+        if flicker and not self.video:
             raise InputError(f"{FLICKER.name} is measured between the frames of a video: add --video")
-        metrics = [name for name in self.metrics if name not in extra]
-        object.__setattr__(self, "metrics", tuple(named_metrics(metrics)) if metrics or not extra else ())
+        metrics = [name for name in self.metrics if name not in flicker]
+        named = [] if flicker and not metrics else named_metrics(metrics)
+        object.__setattr__(self, "metrics", tuple(dict.fromkeys([*named, "Target"])))
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The names of what each pair is scored by."""
-        return (*self.metrics, TARGET.name, *((FLICKER.name,) if self.video else ()))
+        return (*self.metrics, *((FLICKER.name,) if self.video else ()))
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class PairScorer:
         earlier = self._earlier(before) if before is not None and self.settings.video else None
         frame = self._frame(task)
         scorer = FusionScorer(frame.ir, frame.vis, self.settings.protocol)
-        scores = {name: self._columns(scorer, fused) for name, fused in frame.fused.items()}
+        scores = {name: scorer.parts(fused, self.settings.metrics) for name, fused in frame.fused.items()}
         if earlier is not None and earlier.vis.shape == frame.vis.shape:
             change = SourceChange((earlier.ir, frame.ir), (earlier.vis, frame.vis))
             for name, fused in frame.fused.items():
@@ -118,12 +119,6 @@ class PairScorer:
             task.stem, task.ir, task.vis, scores, degraded, before.stem if before is not None else None
         )
 
-    def _columns(self, scorer: FusionScorer, fused: Fused) -> dict[str, Parts]:
-        metrics = self.settings.metrics
-        columns = scorer.parts(fused, metrics) if metrics else {}
-        kept = scorer.target(fused)
-        return columns if kept is None else {**columns, TARGET.name: Parts(kept)}
-
     def _degraded(
         self, stem: str, frame: _Frame, scorer: FusionScorer
     ) -> dict[str, dict[str, dict[str, Parts]]]:
@@ -132,7 +127,8 @@ class PairScorer:
         for degradation in DEGRADATIONS.values():
             ir, vis = degradation.apply(frame.ir, frame.vis, seed)
             scores[degradation.name] = {
-                name: self._columns(scorer, self._fuse[name](stem, ir, vis)) for name in self._fusing
+                name: scorer.parts(self._fuse[name](stem, ir, vis), self.settings.metrics)
+                for name in self._fusing
             }
         return scores
 

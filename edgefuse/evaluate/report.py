@@ -53,7 +53,7 @@ def write_html(path: Path, evaluation: Evaluation, comparison: Comparison | None
 
 def _summary(evaluation: Evaluation) -> str:
     columns, summary = evaluation.settings.columns, summarise(evaluation)
-    winners = {column: (best(summary, column), best(summary, column, "weaker")) for column in columns}
+    winners = {column: (best(summary, column), best(summary, column, "worst_source")) for column in columns}
     rows = []
     for candidate in evaluation.candidates:
         name = candidate.name

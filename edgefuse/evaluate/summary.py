@@ -8,7 +8,7 @@ import numpy as np
 
 from edgefuse.degrade import DEGRADATIONS
 from edgefuse.evaluate.run import Evaluation
-from edgefuse.metrics import MEASURES, TARGET, Parts
+from edgefuse.metrics import MEASURES, Parts
 
 __all__ = ["Mean", "best", "judging", "places", "summarise", "summarise_degraded"]
 
@@ -19,7 +19,7 @@ class Mean(NamedTuple):
     total: float
     ir: float
     vis: float
-    weaker: float
+    worst_source: float
     """Mean of what the worse served source of each pair has."""
     pairs: int
     """How many pairs have it."""
@@ -47,7 +47,7 @@ def summarise_degraded(evaluation: Evaluation) -> dict[str, dict[str, dict[str, 
 def judging(evaluation: Evaluation) -> list[str]:
     """Return the columns that compare with the clean sources; others, such as entropy, reward noise."""
     columns = evaluation.settings.columns
-    return [c for c in columns if MEASURES[c].by_source or c == TARGET.name]
+    return [c for c in columns if MEASURES[c].compares]
 
 
 def best(summary: dict[str, dict[str, Mean]], column: str, part: str = "total") -> set[str]:
@@ -56,7 +56,7 @@ def best(summary: dict[str, dict[str, Mean]], column: str, part: str = "total") 
     Args:
         summary: from `summarise`.
         column: one of its columns.
-        part: `total`, `ir`, `vis` or `weaker`.
+        part: `total`, `ir`, `vis` or `worst_source`.
     """
     digits = places(column)
     means = {name: round(getattr(row[column], part), digits) for name, row in summary.items()}
@@ -84,6 +84,6 @@ def _means(
 def _mean(parts: list[Parts]) -> Mean:
     if not parts:
         return Mean(math.nan, math.nan, math.nan, math.nan, 0)
-    values = np.array([(p.total, p.ir, p.vis, p.weaker) for p in parts], np.float64)  # None becomes NaN
-    total, ir, vis, weaker = values.mean(axis=0).tolist()
-    return Mean(total, ir, vis, weaker, len(parts))
+    values = np.array([(p.total, p.ir, p.vis, p.worst_source) for p in parts], np.float64)  # None becomes NaN
+    total, ir, vis, worst_source = values.mean(axis=0).tolist()
+    return Mean(total, ir, vis, worst_source, len(parts))

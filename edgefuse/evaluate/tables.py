@@ -10,7 +10,7 @@ from edgefuse.degrade import DEGRADATIONS
 from edgefuse.evaluate.compare import FEWEST, Comparison
 from edgefuse.evaluate.run import Evaluation
 from edgefuse.evaluate.summary import Mean, best, judging, places, summarise, summarise_degraded
-from edgefuse.metrics import FLICKER, MEASURES, PROTOCOLS, TARGET
+from edgefuse.metrics import FLICKER, MEASURES, PROTOCOLS
 
 __all__ = [
     "Titled",
@@ -33,14 +33,14 @@ class Titled(NamedTuple):
 
 
 def summary_table(evaluation: Evaluation, stacked: bool = False) -> Titled:
-    """Return the means of every candidate, the best of each column and the best weaker source marked.
+    """Return the means of every candidate, the best of each column and the best worst-served source marked.
 
     Args:
         evaluation: the scores.
-        stacked: put the weaker source's mean below the total and not beside it, for narrow terminals.
+        stacked: put the worst-served source's mean below the total and not beside it, for narrow terminals.
     """
     settings, summary = evaluation.settings, summarise(evaluation)
-    winners = {c: (best(summary, c), best(summary, c, "weaker")) for c in settings.columns}
+    winners = {c: (best(summary, c), best(summary, c, "worst_source")) for c in settings.columns}
     table = _table()
     for column in settings.columns:
         arrow = "↑" if MEASURES[column].higher_is_better else "↓"
@@ -54,7 +54,7 @@ def summary_table(evaluation: Evaluation, stacked: bool = False) -> Titled:
         f"protocol [bold]{settings.protocol}[/]",
         table,
         f"{PROTOCOLS[settings.protocol].summary}. Means over the pairs; "
-        + " ".join(["the second number is that of the weaker source.", *notes(evaluation)]),
+        + " ".join(["the second number is that of the source that is served worse.", *notes(evaluation)]),
     )
 
 
@@ -67,8 +67,8 @@ def notes(evaluation: Evaluation) -> list[str]:
     """Return sentences on what a table of the means does not show: empty columns and what was passed over."""
     found = []
     defined = {c for pair in evaluation.pairs for row in pair.scores.values() for c in row}
-    if TARGET.name not in defined:
-        found.append(f"{TARGET.name} is – because no infrared image has a thermal target.")
+    if "Target" not in defined:
+        found.append("Target is – because no infrared image has a thermal target.")
     if evaluation.settings.video and FLICKER.name not in defined:
         scored = {pair.stem for pair in evaluation.pairs}
         follows = any(pair.before in scored for pair in evaluation.pairs)
@@ -105,8 +105,8 @@ def robust_tables(evaluation: Evaluation, stacked: bool = False) -> list[Titled]
             f"{column} against the clean sources, {counted(evaluation)}, "
             f"protocol [bold]{evaluation.settings.protocol}[/]"
         )
-        weaker = "The second number is that of the weaker source." if MEASURES[column].by_source else ""
-        tables.append(Titled(title, table, weaker))
+        note = "The second number is that of the source that is served worse."
+        tables.append(Titled(title, table, note if MEASURES[column].by_source else ""))
     return tables
 
 
@@ -159,13 +159,13 @@ def _table() -> Table:
     return table
 
 
-def _cell(mean: Mean, column: str, stacked: bool, wins: bool = False, weaker_wins: bool = False) -> str:
-    total, weaker = _number(mean.total, column), ""
-    if not math.isnan(mean.weaker):
-        style = "green" if weaker_wins else "dim"
-        weaker = f"[{style}]{_number(mean.weaker, column)}[/]"
-    between = "\n" if weaker and stacked else " " * bool(weaker)
-    return (f"[bold green]{total}[/]" if wins else total) + between + weaker
+def _cell(mean: Mean, column: str, stacked: bool, wins: bool = False, worst_wins: bool = False) -> str:
+    total, worst_source = _number(mean.total, column), ""
+    if not math.isnan(mean.worst_source):
+        style = "green" if worst_wins else "dim"
+        worst_source = f"[{style}]{_number(mean.worst_source, column)}[/]"
+    between = "\n" if worst_source and stacked else " " * bool(worst_source)
+    return (f"[bold green]{total}[/]" if wins else total) + between + worst_source
 
 
 def _number(value: float, column: str) -> str:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edgefuse.images import Image
 
-__all__ = ["TRIVIAL", "UNROUNDED", "average", "copy_ir", "copy_vis", "laplacian", "maximum", "ratio"]
+__all__ = ["BASELINES", "UNROUNDED", "average", "copy_ir", "copy_vis", "laplacian", "maximum", "ratio"]
 
 LEVELS = 4
 
@@ -81,7 +81,7 @@ def _enlarge(image: NDArray[np.float32], like: Floats) -> Floats:
     return cv2.pyrUp(image, dstsize=(like.shape[1], like.shape[0]))
 
 
-TRIVIAL: dict[str, Callable[[Image, Image], Image]] = {
+BASELINES: dict[str, Callable[[Image, Image], Image]] = {
     "average": average,
     "maximum": maximum,
     "ratio": ratio,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edgefuse.errors import InputError
-from edgefuse.metrics import FIVE
+from edgefuse.metrics import CORE_METRICS
 from edgefuse.runtime.precision import MIN_SHARE
 from edgefuse.spec import ModelSpec
 
@@ -74,7 +74,7 @@ def judge(measured: list[Verdict], spec: ModelSpec, gates: Gates) -> list[dict[s
         # A file may be close to its checkpoint because nothing of it is in the precision asked for.
         limits[f"layers in {spec.precision}"] = MIN_SHARE[spec.precision]
         if spec.precision == "int8":
-            limits |= dict.fromkeys(FIVE, -gates.max_worse)
+            limits |= dict.fromkeys(CORE_METRICS, -gates.max_worse)
     known = {verdict.name: verdict for verdict in measured}
     verdicts = []
     for name, limit in limits.items():

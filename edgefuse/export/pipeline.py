@@ -21,7 +21,7 @@ from edgefuse.export.receipt import Pair, Receipt, compare, extreme_pairs
 from edgefuse.export.tensorrt import casts_outermost
 from edgefuse.files import check_writable
 from edgefuse.images import MIN_SIDE, fit_size, luma
-from edgefuse.metrics import FIVE
+from edgefuse.metrics import CORE_METRICS
 from edgefuse.runtime.backends import load_backend
 from edgefuse.runtime.fuser import network_input
 from edgefuse.spec import ModelSpec
@@ -134,7 +134,7 @@ def export(
             receipt = compare(proven, reference, pairs, compared_on, gates, **facts)
         failed = {gate["name"] for gate in receipt.gates if not gate["passed"]}
         # A metric can lose although the levels are close: MI does where equal levels become unequal ones.
-        if not failed or not failed <= set(FIVE):
+        if not failed or not failed <= set(CORE_METRICS):
             break
     spec = replace(spec, receipt=receipt.to_dict())
     save_graph(built, spec, out if receipt.passed else failed_path(out))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgefuse.errors import InputError
 from edgefuse.export.gates import Gates, Verdict, judge
 from edgefuse.images import MIN_SIDE, Image, fit_size, luma, read_infrared, read_visible
-from edgefuse.metrics import FIVE, score
+from edgefuse.metrics import CORE_METRICS, score
 from edgefuse.metrics.structure import ssim
 from edgefuse.pairs import pair_folders
 from edgefuse.runtime.backends import Backend
@@ -135,7 +135,9 @@ def compare(
     extremes = [d for d in seen if not d.metrics]
     judged = real or extremes
     worst = min(judged, key=lambda d: d.psnr)
-    metrics = {name: float(np.mean([d.metrics[name] for d in real])) for name in (FIVE if real else ())}
+    metrics = {
+        name: float(np.mean([d.metrics[name] for d in real])) for name in (CORE_METRICS if real else ())
+    }
     largest = max(judged, key=lambda d: d.largest)
     verdicts = [
         Verdict("max difference", largest.largest, largest.name),
@@ -177,8 +179,8 @@ def _differ(file: Backend, checkpoint: Backend, pair: Pair) -> _Difference:
     error = float((difference**2).mean())
     metrics = {}
     if not pair.extreme:
-        after, before = (score(fused, ir, vis, metrics=FIVE) for fused in (ours, reference))
-        metrics = {name: after[name] - before[name] for name in FIVE}
+        after, before = (score(fused, ir, vis, metrics=CORE_METRICS) for fused in (ours, reference))
+        metrics = {name: after[name] - before[name] for name in CORE_METRICS}
     return _Difference(
         pair.name,
         float(difference.max()),

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from edgefuse.export.gates import failed_path, sentence
-from edgefuse.metrics import FIVE
+from edgefuse.metrics import CORE_METRICS
 from edgefuse.runtime.sidecar import Sidecar, read_sidecar
 from edgefuse.spec import ModelSpec
 
@@ -109,7 +109,7 @@ def _receipt_rows(spec: ModelSpec, layers: dict[str, int] | None) -> list[tuple[
         ("lowest SSIM", f"{receipt['ssim']:.5f}"),
     ]
     if metrics := receipt["metrics"]:  # JSON has sorted them
-        changes = ", ".join(f"{name} {metrics[name]:+.4f}" for name in FIVE if name in metrics)
+        changes = ", ".join(f"{name} {metrics[name]:+.4f}" for name in CORE_METRICS if name in metrics)
         rows.append(("metrics change", changes))
     rows.append(("run by", f"{receipt['run_on']}{_remark(spec.precision, receipt['run_on'])}"))
     for gate in receipt["gates"]:

@@ -7,22 +7,24 @@ Each metric is a pure function; `METRICS` lists them with unit, direction and re
 them under a named protocol, and `FusionScorer` scores many candidates against one pair.
 """
 
+from edgefuse.metrics.detail import DetailKept
 from edgefuse.metrics.edges import qabf
 from edgefuse.metrics.fidelity import vif
 from edgefuse.metrics.flicker import SourceChange, flicker
 from edgefuse.metrics.information import entropy, mutual_information
 from edgefuse.metrics.prepared import grey
 from edgefuse.metrics.registry import (
-    FIVE,
+    CORE_METRICS,
     FLICKER,
     MEASURES,
     METRICS,
     PROTOCOLS,
-    TARGET,
+    TABLE_METRICS,
     Measure,
     Metric,
     Parts,
     Protocol,
+    Triple,
 )
 from edgefuse.metrics.scorer import FusionScorer, score
 from edgefuse.metrics.statistics import (
@@ -37,18 +39,20 @@ from edgefuse.metrics.structure import ssim
 from edgefuse.metrics.targets import target_contrast
 
 __all__ = [
-    "FIVE",
+    "CORE_METRICS",
     "FLICKER",
     "MEASURES",
     "METRICS",
     "PROTOCOLS",
-    "TARGET",
+    "TABLE_METRICS",
+    "DetailKept",
     "FusionScorer",
     "Measure",
     "Metric",
     "Parts",
     "Protocol",
     "SourceChange",
+    "Triple",
     "average_gradient",
     "correlation",
     "entropy",

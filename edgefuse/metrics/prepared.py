@@ -8,10 +8,13 @@ import numpy as np
 from edgefuse.errors import InputError
 from edgefuse.images import Image, check_image, size_of
 from edgefuse.metrics.bands import Banded
+from edgefuse.metrics.detail import Layers, layers
 from edgefuse.metrics.edges import Edges, edges_of
 from edgefuse.metrics.fidelity import Moments, scales_of
 from edgefuse.metrics.information import entropy
+from edgefuse.metrics.perceptual import Perceived
 from edgefuse.metrics.structure import WindowSums, window_sums
+from edgefuse.metrics.targets import Target, find_targets
 
 __all__ = ["Prepared", "check_sizes", "grey"]
 
@@ -67,3 +70,18 @@ class Prepared:
     def scales(self) -> list[Banded[Moments]]:
         """Local moments for VIF."""
         return scales_of(self.image, self._keep)
+
+    @cached_property
+    def perceived(self) -> Perceived:
+        """Spectrum, contrast and saliency for Qcb and Qcv."""
+        return Perceived(self.image)
+
+    @cached_property
+    def layers(self) -> Layers:
+        """Detail and brightness, for the detail kept."""
+        return layers(self.image)
+
+    @cached_property
+    def targets(self) -> list[Target]:
+        """Thermal targets, of an infrared image."""
+        return find_targets(self.image)

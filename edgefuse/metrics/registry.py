@@ -2,11 +2,15 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
+from edgefuse.images import Image
+from edgefuse.metrics.detail import DetailKept, detail_kept
 from edgefuse.metrics.edges import kept_edges
 from edgefuse.metrics.fidelity import explained
 from edgefuse.metrics.information import mutual_information
+from edgefuse.metrics.perceptual import qcb, qcv
 from edgefuse.metrics.prepared import Prepared
 from edgefuse.metrics.statistics import (
     average_gradient,
@@ -18,18 +22,20 @@ from edgefuse.metrics.statistics import (
     standard_deviation,
 )
 from edgefuse.metrics.structure import similarity
+from edgefuse.metrics.targets import kept_contrast
 
 __all__ = [
-    "FIVE",
+    "CORE_METRICS",
     "FLICKER",
     "MEASURES",
     "METRICS",
     "PROTOCOLS",
-    "TARGET",
+    "TABLE_METRICS",
     "Measure",
     "Metric",
     "Parts",
     "Protocol",
+    "Triple",
 ]
 
 
@@ -51,11 +57,8 @@ class Parts(NamedTuple):
     total: float
     ir: float | None = None
     vis: float | None = None
-
-    @property
-    def weaker(self) -> float | None:
-        """The score of the source that is served worse; None for a metric of the fused image alone."""
-        return None if self.ir is None or self.vis is None else min(self.ir, self.vis)
+    worst_source: float | None = None
+    """The score of the source that is served worse; None for a metric without a score for each source."""
 
 
 @dataclass(frozen=True)
@@ -67,41 +70,95 @@ class Measure:
     unit: str
     reference: str
     by_source: bool = field(default=True, kw_only=True)
-    """Whether it compares the fused image with each source."""
+    """Whether it has a score for each source."""
+    compares: bool = field(default=True, kw_only=True)
+    """Whether it compares with the sources. One that doesn't, such as entropy, rewards noise."""
     higher_is_better: bool = field(default=True, kw_only=True)
+
+
+class Triple:
+    """A fused image and its two sources; what several metrics need of the three is computed once.
+
+    Args:
+        fused: the fused image as the protocol wants it.
+        unstretched: the same without the protocol's stretch, uint8 `[H, W]`.
+        ir: the infrared image.
+        vis: the visible image.
+        protocol: whose constants count.
+    """
+
+    def __init__(
+        self, fused: Prepared, unstretched: Image, ir: Prepared, vis: Prepared, protocol: Protocol
+    ) -> None:
+        self.fused, self.unstretched, self.protocol = fused, unstretched, protocol
+        self.ir, self.vis = ir, vis
+        self.sources = ir, vis
+
+    @cached_property
+    def vif(self) -> list[float]:
+        """VIF of the infrared and of the visible source."""
+        return explained(self.fused.scales, [s.scales for s in self.sources])
+
+    @cached_property
+    def detail(self) -> tuple[DetailKept, DetailKept]:
+        """Detail kept of the infrared and of the visible source."""
+        f, (a, b) = self.fused.layers, (s.layers for s in self.sources)
+        return detail_kept(f, a, b), detail_kept(f, b, a)
 
 
 @dataclass(frozen=True)
 class Metric(Measure):
     """A measure of one fused image against its two sources."""
 
-    measure: Callable[[Prepared, Prepared, Prepared, Protocol], Parts]
-    """(fused, infrared, visible, protocol) → its parts."""
+    measure: Callable[[Triple], Parts | float | None]
+    """Its value, with its parts by source where there are any; None where it is undefined."""
+
+
+def _parts(total: float, ir: float, vis: float, worst: Callable[[float, float], float] = min) -> Parts:
+    return Parts(total, ir, vis, worst(ir, vis))
 
 
 def _sum(parts: Iterable[float]) -> Parts:
     ir, vis = parts
-    return Parts(ir + vis, ir, vis)
+    return _parts(ir + vis, ir, vis)
 
 
 def _mean(parts: Iterable[float]) -> Parts:
     ir, vis = parts
-    return Parts((ir + vis) / 2, ir, vis)
+    return _parts((ir + vis) / 2, ir, vis)
 
 
-def _qabf(f: Prepared, a: Prepared, b: Prepared, _: Protocol) -> Parts:
-    sources = kept_edges(f.edges, [a.edges, b.edges])
+def _qabf(t: Triple) -> Parts:
+    sources = kept_edges(t.fused.edges, [s.edges for s in t.sources])
     both = tuple(map(sum, zip(*sources, strict=True)))
-    return Parts(*(kept / there if there else 0.0 for kept, there in (both, *sources)))
+    total, ir, vis = (kept / there if there else 0.0 for kept, there in (both, *sources))
+    return _parts(total, ir, vis)
 
 
-def _psnr(f: Prepared, a: Prepared, b: Prepared, _: Protocol) -> Parts:
-    ir, vis = mean_squared_error(f.image, a.image), mean_squared_error(f.image, b.image)
-    return Parts(*(peak_ratio(float(f.image.max()), error) for error in ((ir + vis) / 2, ir, vis)))
+def _ssim(t: Triple) -> Parts:
+    return _sum(similarity(t.fused.windows, [s.windows for s in t.sources], t.protocol.ssim_range))
 
 
-FIVE = ("EN", "MI", "VIF", "Qabf", "SSIM")
+def _psnr(t: Triple) -> Parts:
+    ir, vis = (mean_squared_error(t.fused.image, s.image) for s in t.sources)
+    peak = float(t.fused.image.max())
+    return _parts(peak_ratio(peak, (ir + vis) / 2), peak_ratio(peak, ir), peak_ratio(peak, vis))
+
+
+def _target(t: Triple) -> float | None:
+    return kept_contrast(t.ir.targets, t.unstretched)
+
+
+CORE_METRICS = ("EN", "MI", "VIF", "Qabf", "SSIM")
 """The five metrics that the field reports."""
+
+TABLE_METRICS = (
+    *("EN", "MI", "VIF", "VIF_ir", "VIF_vis", "Qabf", "SSIM", "Qcb", "Qcv"),
+    *("Detail_ir", "Detail_vis", "Target"),
+)
+"""What a table of fusions shows unless told otherwise."""
+
+DETAIL = "edgefuse.metrics.detail"
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
@@ -109,18 +166,31 @@ METRICS: dict[str, Metric] = {
         Metric(
             *("EN", "entropy", "bit"),
             "Roberts et al., J. Appl. Remote Sens. 2, 2008",
-            lambda f, _a, _b, _p: Parts(f.entropy),
+            lambda t: t.fused.entropy,
             by_source=False,
+            compares=False,
         ),
         Metric(
             *("MI", "mutual information", "nat"),
             "Qu et al., Electronics Letters 38(7), 2002",
-            lambda f, a, b, _: _sum(mutual_information(f.image, s.image) for s in (a, b)),
+            lambda t: _sum(mutual_information(t.fused.image, s.image) for s in t.sources),
         ),
         Metric(
             *("VIF", "visual information fidelity", "1"),
             "Sheikh and Bovik, IEEE TIP 15(2), 2006",
-            lambda f, a, b, _: _sum(explained(f.scales, [a.scales, b.scales])),
+            lambda t: _sum(t.vif),
+        ),
+        Metric(
+            *("VIF_ir", "visual information fidelity, infrared source", "1"),
+            "Sheikh and Bovik, IEEE TIP 15(2), 2006",
+            lambda t: t.vif[0],
+            by_source=False,
+        ),
+        Metric(
+            *("VIF_vis", "visual information fidelity, visible source", "1"),
+            "Sheikh and Bovik, IEEE TIP 15(2), 2006",
+            lambda t: t.vif[1],
+            by_source=False,
         ),
         Metric(
             *("Qabf", "edge transfer", "1"),
@@ -130,37 +200,96 @@ METRICS: dict[str, Metric] = {
         Metric(
             *("SSIM", "structural similarity", "1"),
             "Wang et al., IEEE TIP 13(4), 2004",
-            lambda f, a, b, p: _sum(similarity(f.windows, [a.windows, b.windows], p.ssim_range)),
+            _ssim,
+        ),
+        Metric(
+            *("Qcb", "perceived contrast kept", "1"),
+            "Chen and Blum, Image and Vision Computing 27(10), 2009",
+            lambda t: _parts(*qcb(t.fused.perceived, *(s.perceived for s in t.sources))),
+        ),
+        Metric(
+            *("Qcv", "perceived difference", "grey level²"),
+            "Chen and Varshney, Information Fusion 8(2), 2007",
+            lambda t: _parts(*qcv(t.fused.perceived, *(s.perceived for s in t.sources)), worst=max),
+            higher_is_better=False,
+        ),
+        Metric(
+            *("Detail_ir", "infrared detail kept where the visible image is brighter", "1"),
+            DETAIL,
+            lambda t: t.detail[0].dimmed,
+            by_source=False,
+        ),
+        Metric(
+            *("Detail_vis", "visible detail kept where the infrared image is brighter", "1"),
+            DETAIL,
+            lambda t: t.detail[1].dimmed,
+            by_source=False,
+        ),
+        Metric(
+            *("Detail_ir_rest", "infrared detail kept elsewhere", "1"),
+            DETAIL,
+            lambda t: t.detail[0].elsewhere,
+            by_source=False,
+        ),
+        Metric(
+            *("Detail_vis_rest", "visible detail kept elsewhere", "1"),
+            DETAIL,
+            lambda t: t.detail[1].elsewhere,
+            by_source=False,
+        ),
+        Metric(
+            *("Area_ir", "share of the picture where the visible image is brighter", "1"),
+            DETAIL,
+            lambda t: t.detail[0].area,
+            by_source=False,
+            compares=False,
+        ),
+        Metric(
+            *("Area_vis", "share of the picture where the infrared image is brighter", "1"),
+            DETAIL,
+            lambda t: t.detail[1].area,
+            by_source=False,
+            compares=False,
+        ),
+        Metric(
+            *("Target", "contrast kept of thermal targets", "1"),
+            "edgefuse.metrics.targets",
+            _target,
+            by_source=False,
         ),
         Metric(
             *("SD", "standard deviation", "grey level"),
             "Rao, Meas. Sci. Technol. 8(4), 1997",
-            lambda f, _a, _b, _p: Parts(standard_deviation(f.image)),
+            lambda t: standard_deviation(t.fused.image),
             by_source=False,
+            compares=False,
         ),
         Metric(
             *("SF", "spatial frequency", "grey level/pixel"),
             "Eskicioglu and Fisher, IEEE Trans. Commun. 43(12), 1995",
-            lambda f, _a, _b, _p: Parts(spatial_frequency(f.image)),
+            lambda t: spatial_frequency(t.fused.image),
             by_source=False,
+            compares=False,
         ),
         Metric(
             *("AG", "average gradient", "grey level/pixel"),
             "Cui et al., Optics Communications 341, 2015",
-            lambda f, _a, _b, _p: Parts(average_gradient(f.image)),
+            lambda t: average_gradient(t.fused.image),
             by_source=False,
+            compares=False,
         ),
         Metric(
             *("SCD", "sum of the correlations of differences", "1"),
             "Aslantas and Bendes, AEU 69(12), 2015",
-            lambda f, a, b, _: _sum(
-                difference_correlation(s.image, f.image, other.image) for s, other in ((a, b), (b, a))
+            lambda t: _sum(
+                difference_correlation(s.image, t.fused.image, other.image)
+                for s, other in (t.sources, t.sources[::-1])
             ),
         ),
         Metric(
             *("CC", "correlation coefficient", "1"),
             "Pearson, Proc. R. Soc. Lond. 58, 1895",
-            lambda f, a, b, _: _mean(correlation(f.image, s.image) for s in (a, b)),
+            lambda t: _mean(correlation(t.fused.image, s.image) for s in t.sources),
         ),
         Metric(
             *("PSNR", "peak signal-to-noise ratio", "dB"),
@@ -170,18 +299,14 @@ METRICS: dict[str, Metric] = {
     )
 }
 
-TARGET = Measure(
-    *("Target", "contrast kept of thermal targets", "1"),
-    "edgefuse.metrics.targets",
-    by_source=False,
-)
 FLICKER = Measure(
     *("Flicker", "frame-to-frame change beyond the sources'", "grey level"),
     "edgefuse.metrics.flicker",
     by_source=False,
+    compares=False,
     higher_is_better=False,
 )
-MEASURES: dict[str, Measure] = {**METRICS, TARGET.name: TARGET, FLICKER.name: FLICKER}
+MEASURES: dict[str, Measure] = {**METRICS, FLICKER.name: FLICKER}
 """All that a table can have as a column."""
 
 PROTOCOLS: dict[str, Protocol] = {

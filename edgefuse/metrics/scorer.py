@@ -1,7 +1,6 @@
 """Scoring a fused image against its two sources under a named protocol."""
 
 from collections.abc import Iterable
-from functools import cached_property
 from typing import TypeAlias, cast
 
 import cv2
@@ -12,8 +11,7 @@ from edgefuse.errors import InputError, unknown_name
 from edgefuse.images import Image
 from edgefuse.metrics.bands import keep_freed_memory
 from edgefuse.metrics.prepared import Prepared, check_sizes, grey
-from edgefuse.metrics.registry import METRICS, PROTOCOLS, Parts, Protocol
-from edgefuse.metrics.targets import Target, find_targets, kept_contrast
+from edgefuse.metrics.registry import METRICS, PROTOCOLS, Parts, Protocol, Triple
 
 __all__ = ["Fused", "FusionScorer", "named_metrics", "named_protocol", "score", "stretch"]
 
@@ -35,7 +33,8 @@ def score(
         metrics: names in `METRICS`; all by default.
 
     Returns:
-        Score by metric name; never NaN.
+        Score by metric name, never NaN. What is undefined is left out: detail of a source that has none, or
+        the contrast of targets where there are none.
 
     Raises:
         InputError: not images, different sizes, or an unknown name.
@@ -73,23 +72,16 @@ class FusionScorer:
 
     def parts(self, fused: Fused, metrics: Iterable[str] | None = None) -> dict[str, Parts]:
         """Return the score with its parts by source, by metric name; arguments and errors as in `score`."""
-        names = named_metrics(metrics)
-        prepared = self._judged(fused)
-        return {name: METRICS[name].measure(prepared, self.ir, self.vis, self.protocol) for name in names}
-
-    def target(self, fused: Fused) -> float | None:
-        """Return the share kept of the thermal targets' contrast, 0..1; None without any target.
-
-        Of the fused image as it is, under every protocol: a stretch would give contrast to what has none.
-        """
-        return kept_contrast(self._targets, _rounded(self._checked(fused)))
-
-    @cached_property
-    def _targets(self) -> list[Target]:
-        return find_targets(self.ir.image)
-
-    def _judged(self, fused: Fused) -> Prepared:
-        return Prepared(self.judged(fused))
+        checked = self._checked(fused)
+        unstretched = _rounded(checked)
+        judged = stretch(checked) if self.protocol.stretch else unstretched
+        triple = Triple(Prepared(judged), unstretched, self.ir, self.vis, self.protocol)
+        found = {name: METRICS[name].measure(triple) for name in named_metrics(metrics)}
+        return {
+            name: value if isinstance(value, Parts) else Parts(value)
+            for name, value in found.items()
+            if value is not None
+        }
 
     def judged(self, fused: Fused) -> Image:
         """Return the grey image uint8 `[H, W]` that is judged: stretched, if the protocol says so."""

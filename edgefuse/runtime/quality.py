@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgefuse.align import overlap
 from edgefuse.errors import EdgefuseError, InputError
-from edgefuse.metrics import FIVE, score
+from edgefuse.metrics import CORE_METRICS, score
 from edgefuse.metrics.scorer import named_metrics
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Quality:
         InputError: a value out of range, or an unknown metric.
     """
 
-    def __init__(self, every: int, budget: float = BUDGET, metrics: Iterable[str] = FIVE) -> None:
+    def __init__(self, every: int, budget: float = BUDGET, metrics: Iterable[str] = CORE_METRICS) -> None:
         if every < 1:
             raise InputError(f"quality is {every}, every so many frames one is scored: at least 1")
         if not 0 < budget <= 1:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from edgefuse.errors import InputError
 from edgefuse.images import Image, write_image
-from edgefuse.metrics import score
+from edgefuse.metrics import CORE_METRICS, score
 from edgefuse.runtime.fuser import Fuser
 from edgefuse.train.backend import TorchBackend
 from edgefuse.train.config import TrainConfig
@@ -21,7 +21,6 @@ from edgefuse.train.data import TrainingSet
 from edgefuse.train.models import ADVERSARIAL
 
 __all__ = [
-    "FIVE",
     "LOSSES",
     "OPPONENTS",
     "Progress",
@@ -33,7 +32,6 @@ __all__ = [
 
 LOSSES = ("total", "intensity", "gradient", "ssim")
 OPPONENTS = ("adversarial", "discriminator", "score_real", "score_fused")
-FIVE = ("EN", "MI", "VIF", "Qabf", "SSIM")
 LOG_EVERY = 20
 SAMPLES = 3
 GAP = 4
@@ -84,7 +82,7 @@ class RunRecord:
             names += ("fallback",)
         self.log = CsvLog(folder / "log.csv", ("step", *names, "pairs_per_second"), start)
         if self.held_out:
-            self.validation = CsvLog(folder / "validation.csv", ("step", *FIVE), start)
+            self.validation = CsvLog(folder / "validation.csv", ("step", *CORE_METRICS), start)
         self._sums: dict[str, Tensor | float] = {}
         self._count, self._since = 0, time.monotonic()
 
@@ -114,7 +112,8 @@ class RunRecord:
     def _validate(self, step: int, model: nn.Module) -> None:
         self.validation.append({"step": step, **validate(model, self.held_out)})
         title = f"{self.title}; {len(self.held_out)} pairs to validate on, protocol field"
-        plot_rows(self.validation.rows(), [(name,) for name in FIVE], self.folder / "validation.png", title)
+        plots = [(name,) for name in CORE_METRICS]
+        plot_rows(self.validation.rows(), plots, self.folder / "validation.png", title)
 
 
 def require_finite(loss: float, step: int) -> None:
@@ -126,8 +125,8 @@ def require_finite(loss: float, step: int) -> None:
 def validate(model: nn.Module, pairs: tuple[tuple[Image, Image], ...]) -> dict[str, float]:
     """Return the means of the five metrics over aligned grey pairs, by protocol `field`."""
     fuser = Fuser(TorchBackend(model, "validated"))
-    scores = [score(fuser(ir, vis), ir, vis, metrics=FIVE) for ir, vis in pairs]
-    return {name: float(np.mean([values[name] for values in scores])) for name in FIVE}
+    scores = [score(fuser(ir, vis), ir, vis, metrics=CORE_METRICS) for ir, vis in pairs]
+    return {name: float(np.mean([values[name] for values in scores])) for name in CORE_METRICS}
 
 
 def write_samples(path: Path, model: nn.Module, pairs: list[tuple[Image, Image]]) -> None:

@@ -12,7 +12,7 @@ from edgefuse.errors import InputError
 from edgefuse.evaluate.candidates import FuseFunction, read_grey
 from edgefuse.files import replace_file
 from edgefuse.images import Image
-from edgefuse.metrics import score
+from edgefuse.metrics import CORE_METRICS, score
 from edgefuse.pairs import pair_folders
 from edgefuse.runtime.fuser import Fuser
 from edgefuse.train.backend import TorchBackend
@@ -21,7 +21,7 @@ from edgefuse.train.config import TrainConfig
 from edgefuse.train.data import training_set
 from edgefuse.train.loop import train
 from edgefuse.train.parallel import ALONE, Team
-from edgefuse.train.record import FIVE, Progress
+from edgefuse.train.record import Progress
 
 __all__ = ["Cell", "PairSet", "Scores", "pair_set", "run_cell", "score_pairs"]
 
@@ -156,5 +156,5 @@ def _write_json(values: dict[str, Scores], path: Path) -> None:
 
 def score_pairs(fuse: FuseFunction, pairs: list[tuple[str, Image, Image]], protocol: str) -> Scores:
     """Return the means of the five metrics over the pairs of a set."""
-    scores = [score(fuse(stem, ir, vis), ir, vis, protocol, FIVE) for stem, ir, vis in pairs]
-    return {name: float(np.mean([values[name] for values in scores])) for name in FIVE}
+    scores = [score(fuse(stem, ir, vis), ir, vis, protocol, CORE_METRICS) for stem, ir, vis in pairs]
+    return {name: float(np.mean([values[name] for values in scores])) for name in CORE_METRICS}

@@ -10,9 +10,10 @@ import numpy as np
 
 from edgefuse.files import replace_file
 from edgefuse.images import Image, read_image, write_image
+from edgefuse.metrics import CORE_METRICS
 from edgefuse.train.experiments.grids import Row
 from edgefuse.train.experiments.tables import Results
-from edgefuse.train.record import FIVE, sample_tiles
+from edgefuse.train.record import sample_tiles
 
 __all__ = ["convergence", "evolution", "metric_against_base"]
 
@@ -22,8 +23,8 @@ LABEL_HEIGHT = 22
 
 def metric_against_base(rows: Sequence[Row], results: Sequence[Results], test: str, out: Path) -> None:
     """Draw every metric against the base size, one line a mode, bars for the spread over the seeds."""
-    figure, grid = _figure(1, len(FIVE), f"{rows[0].cell.model}, tested on {test}")
-    for axes, name in zip(grid, FIVE, strict=True):
+    figure, grid = _figure(1, len(CORE_METRICS), f"{rows[0].cell.model}, tested on {test}")
+    for axes, name in zip(grid, CORE_METRICS, strict=True):
         for mode in dict.fromkeys(row.cell.paradigm for row in rows):
             chosen = [k for k, row in enumerate(rows) if row.cell.paradigm == mode]
             values = [[scores[test][name] for scores in results[k]] for k in chosen]

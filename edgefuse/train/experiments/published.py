@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from edgefuse.train.record import FIVE
+from edgefuse.metrics import CORE_METRICS
 
 __all__ = ["PublishedRow", "published"]
 
@@ -43,7 +43,7 @@ def published(table: str) -> tuple[PublishedRow, ...]:
             int(row["base"]) if row["base"] else None,
             int(row["pairs"]) if row["pairs"] else None,
             row["model"],
-            {name: float(row[name]) for name in FIVE},
+            {name: float(row[name]) for name in CORE_METRICS},
         )
         for row in csv.DictReader(text.splitlines())
         if row["table"] == table

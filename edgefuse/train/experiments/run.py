@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgefuse.errors import InputError, unknown_name
 from edgefuse.evaluate.candidates import Candidate, folder, trivial
-from edgefuse.evaluate.trivial import TRIVIAL
+from edgefuse.evaluate.trivial import BASELINES
 from edgefuse.files import replace_file
 from edgefuse.metrics import PROTOCOLS
 from edgefuse.train.config import TrainConfig
@@ -223,7 +223,7 @@ def _others(experiment: Experiment, test: PairSet) -> dict[str, dict[str, float]
 
 def _candidates(experiment: Experiment, test: PairSet) -> list[Candidate]:
     """Return the trivial fusions and the folders of other methods, with a subfolder a test set or none."""
-    candidates: list[Candidate] = [trivial(name) for name in TRIVIAL]
+    candidates: list[Candidate] = [trivial(name) for name in BASELINES]
     for path in experiment.others:
         inner = path / test.name.replace("/", ".")
         candidates.append(replace(folder(inner if inner.is_dir() else path), name=path.name))

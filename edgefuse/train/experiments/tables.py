@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edgefuse.metrics import CORE_METRICS
 from edgefuse.train.experiments.cells import Scores
 from edgefuse.train.experiments.grids import Row
 from edgefuse.train.experiments.published import published
-from edgefuse.train.record import FIVE
 
 __all__ = ["Results", "improvement", "others_table", "relation", "rows_table"]
 
@@ -18,14 +18,14 @@ Results = list[dict[str, Scores]]
 def rows_table(rows: Sequence[Row], results: Sequence[Results], test: str) -> str:
     """Return mean ± standard deviation over the seeds, one row of the table a training."""
     paper = any(row.paper for row in rows)
-    head = ["network", "mode", "infrared", "visible", "base", "pairs", *FIVE]
-    lines = [head + [f"paper {name}" for name in FIVE] * paper]
+    head = ["network", "mode", "infrared", "visible", "base", "pairs", *CORE_METRICS]
+    lines = [head + [f"paper {name}" for name in CORE_METRICS] * paper]
     for row, seeds in zip(rows, results, strict=True):
         cell = row.cell
         own = [cell.model, cell.paradigm, cell.ir.name, cell.vis.name, str(cell.base), str(cell.pairs)]
-        own += [_spread([scores[test][name] for scores in seeds]) for name in FIVE]
+        own += [_spread([scores[test][name] for scores in seeds]) for name in CORE_METRICS]
         if paper:
-            own += [f"{row.paper[name]:.2f}" if row.paper else "–" for name in FIVE]
+            own += [f"{row.paper[name]:.2f}" if row.paper else "–" for name in CORE_METRICS]
         lines.append(own)
     return _markdown(lines, 6)
 
@@ -35,7 +35,7 @@ def relation(
 ) -> list[str]:
     """Return a table row of what changes from one training to another, seed by seed."""
     values = [title]
-    for name in FIVE:
+    for name in CORE_METRICS:
         gains = [new[test][name] - old[test][name] for old, new in zip(before, after, strict=True)]
         values.append(_spread(gains, sign="+"))
     gains = [improvement(old[test], new[test]) for old, new in zip(before, after, strict=True)]
@@ -45,21 +45,22 @@ def relation(
 
 def improvement(before: Scores, after: Scores) -> float:
     """Return the mean relative gain of the five metrics in percent, the paper's "Avg. Imp." (Table 3)."""
-    return float(np.mean([100 * (after[name] / before[name] - 1) for name in FIVE]))
+    return float(np.mean([100 * (after[name] / before[name] - 1) for name in CORE_METRICS]))
 
 
 def relations_table(lines: list[list[str]]) -> str:
     """Return `relation`s as one table."""
-    return _markdown([["", *FIVE, "mean gain", "paper's"], *lines], 1)
+    return _markdown([["", *CORE_METRICS, "mean gain", "paper's"], *lines], 1)
 
 
 def others_table(scores: dict[str, Scores], test: str) -> str:
     """Return methods that were not trained here, and the paper's rows where the test set is one of its."""
-    lines = [["method", *FIVE]]
-    lines += [[name, *(f"{values[metric]:.3f}" for metric in FIVE)] for name, values in scores.items()]
+    lines = [["method", *CORE_METRICS]]
+    lines += [[name, *(f"{values[m]:.3f}" for m in CORE_METRICS)] for name, values in scores.items()]
     for row in published("table4"):
         if row.test.lower() in test.lower():
-            lines.append([f"{row.model} (the paper's figures)", *(f"{row.scores[m]:.2f}" for m in FIVE)])
+            figures = (f"{row.scores[m]:.2f}" for m in CORE_METRICS)
+            lines.append([f"{row.model} (the paper's figures)", *figures])
     return _markdown(lines, 1)
 
 
