@@ -21,10 +21,11 @@ from typing import Any
 
 from edgefuse import Fuser
 from edgefuse.runtime import live
+from edgefuse.runtime.cameras.camera import connect
+from edgefuse.runtime.cameras.thermal import ThermalAgc
 from edgefuse.runtime.opencv_video import open_writer
 from edgefuse.runtime.sinks import Callback
 from edgefuse.runtime.sources import Role, open_source
-from edgefuse.runtime.thermal import ThermalFrontEnd
 from edgefuse.sim import Rig, RigConfig
 
 FRAMES, ROUNDS = 200, 5
@@ -76,7 +77,7 @@ def cores() -> int:
 
 def rate_of_capture(folder: Path, role: Role) -> float:
     """Return how many frames per second are decoded and made into 8 bits."""
-    front_end, count, start = ThermalFrontEnd(), 0, time.perf_counter()
+    front_end, count, start = ThermalAgc(), 0, time.perf_counter()
     with open_source(f"{folder}/{role}.avi", role) as source:
         while (frame := source.read()) is not None:
             if role == "ir":
@@ -99,8 +100,8 @@ def rate_of_fusion(folder: Path, fuser: Fuser) -> float:
 
 def run_pipeline(folder: Path, fuser: Fuser, realtime: bool = False) -> live.Report:
     with (
-        open_source(f"{folder}/ir.avi", "ir", realtime) as ir,
-        open_source(f"{folder}/vis.avi", "vis", realtime) as vis,
+        connect(f"{folder}/ir.avi", "ir", realtime) as ir,
+        connect(f"{folder}/vis.avi", "vis", realtime) as vis,
     ):
         report = live.run(ir, vis, fuser, [Callback(lambda _: None)])
     assert report.error is None, report.error

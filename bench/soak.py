@@ -23,7 +23,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -31,13 +31,13 @@ import numpy as np
 
 from edgefuse import Fuser
 from edgefuse.errors import LostError
-from edgefuse.runtime import supervise
 from edgefuse.runtime.arenas import share_arenas
+from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.live import LiveConfig, Report, Session, Stop, report_of
 from edgefuse.runtime.lossless import LosslessVideo
 from edgefuse.runtime.sinks import Callback, FusedFrame, RawOut, SinkWriter, VideoOut
 from edgefuse.runtime.sources import Frame, Role, Source, open_source
-from edgefuse.runtime.supervise import Connection
+from edgefuse.runtime.sources.base import SILENCE
 from edgefuse.sim import Rig, RigConfig
 
 SIZE = (320, 240)
@@ -210,7 +210,6 @@ class Result:
 
 def soak(frames: int, seed: int = 0, fps: float = 60.0) -> Result:
     """Run until the visible camera has made so many frames."""
-    supervise.READ_PATIENCE = HANG_SECONDS
     share_arenas()  # as `edgefuse stream` does
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -234,7 +233,10 @@ def soak(frames: int, seed: int = 0, fps: float = 60.0) -> Result:
 def _run(plans: dict[Role, Plan], fuser: Fuser, folder: Path, frames: int) -> tuple[Report, int, list[int]]:
     """Stream, and return the report, the number of pictures, and the memory now and then after warm-up."""
     stop, pictures, memory = Stop(), 0, []
-    cameras = {role: Connection(f"soak-{role}", plan.open) for role, plan in plans.items()}
+    cameras = {
+        role: Camera(f"soak-{role}", plan.open, silence=replace(SILENCE[role], stuck_read=HANG_SECONDS))
+        for role, plan in plans.items()
+    }
     session = Session(cameras["ir"], cameras["vis"], fuser, LiveConfig(quality=200), stop=stop)
     with ExitStack() as pipes:
         reader, out = os.pipe()

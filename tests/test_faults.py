@@ -16,14 +16,16 @@ import pytest
 
 from edgefuse.errors import LostError, SourceError
 from edgefuse.images import Image
-from edgefuse.runtime.health import State
-from edgefuse.runtime.live import LiveConfig, Report, Stop, connect, run
+from edgefuse.runtime.cameras.camera import Camera, connect
+from edgefuse.runtime.cameras.freeze import StillState
+from edgefuse.runtime.cameras.health import State
+from edgefuse.runtime.cameras.supervisor import Supervisor
+from edgefuse.runtime.live import LiveConfig, Report, Stop, run
 from edgefuse.runtime.report import Progress
 from edgefuse.runtime.session import Session
 from edgefuse.runtime.sinks import Callback, FusedFrame
 from edgefuse.runtime.sources import Frame, Source
-from edgefuse.runtime.supervise import Connection, Supervisor
-from edgefuse.runtime.thermal import Look
+from edgefuse.runtime.sources.base import SilencePolicy
 from tests.servers import MPEG2, TS, TS_TCP, CutOff, Process, Servers, Watch, together
 
 SIM = "sim?size=160x120&fps=25"
@@ -66,13 +68,13 @@ def serve(servers: Servers, kind: str, large: bool = False) -> Process:
 class Watched:
     """A run in a thread, and what it shows."""
 
-    def __init__(self, ir: str | Connection, vis: str | Connection, **config: Any) -> None:
+    def __init__(self, ir: str | Camera, vis: str | Camera, **config: Any) -> None:
         self.shown: list[tuple[float, FusedFrame]] = []
         self.states: set[State] = set()
         self.stop = Stop()
         self.report: Report
-        self._ir = ir if isinstance(ir, Connection) else connect(ir, "ir")
-        self._vis = vis if isinstance(vis, Connection) else connect(vis, "vis")
+        self._ir = ir if isinstance(ir, Camera) else connect(ir, "ir")
+        self._vis = vis if isinstance(vis, Camera) else connect(vis, "vis")
         self._config = LiveConfig(**config)
         self.thread = threading.Thread(target=self._run)
 
@@ -237,7 +239,7 @@ def test_the_last_pair_is_held_while_both_cameras_are_lost(servers: Servers) -> 
     server = servers.mjpeg("none")
     camera = FlakyCamera([60.0])
     url = URLS["http"].format(port=servers.port)
-    with Watched(Connection("flaky", camera), url, on_loss="hold") as watched:
+    with Watched(Camera("flaky", camera), url, on_loss="hold") as watched:
         watched.wait("fused")
         server.kill()
         camera.fail.set()
@@ -361,10 +363,9 @@ class _Camera(Source):
         pass
 
 
-def test_a_thread_that_hangs_is_abandoned_replaced_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgefuse.runtime.supervise.READ_PATIENCE", 1.2)
+def test_a_thread_that_hangs_is_abandoned_replaced_and_counted() -> None:
     camera = FlakyCamera([0.5, 60.0], hangs=True)
-    with Watched(SIM, Connection("flaky", camera)) as watched:
+    with Watched(SIM, Camera("flaky", camera, silence=SilencePolicy(stuck_read=1.2))) as watched:
         watched.wait("fused")
         watched.wait("infrared only")
         watched.wait("fused")
@@ -373,15 +374,14 @@ def test_a_thread_that_hangs_is_abandoned_replaced_and_counted(monkeypatch: pyte
     camera.release.set()
 
 
-def test_a_camera_that_hangs_for_ever_fails_and_the_other_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgefuse.runtime.supervise.OPEN_PATIENCE", 0.1)
+def test_a_camera_that_hangs_for_ever_fails_and_the_other_goes_on() -> None:
     release = threading.Event()
 
     def hang() -> Source:
         release.wait()
         raise LostError("late")
 
-    with Watched(Connection("hung", hang), SIM) as watched:
+    with Watched(Camera("hung", hang, silence=SilencePolicy(stuck_open=0.1)), SIM) as watched:
         watched.wait("visible only", count=30)
         assert State.FAILED in watched.states
         watched.wait("visible only")
@@ -402,19 +402,20 @@ class _Frozen(Source):
         pass
 
 
-def test_a_camera_whose_picture_stands_still_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgefuse.runtime.supervise.FROZEN_SECONDS", 0.1)
+def test_a_camera_whose_picture_stands_still_is_opened_again() -> None:
     connections: list[int] = []
     third = threading.Event()
 
-    def deliver(frame: Frame, lost: int) -> Look:
+    def deliver(frame: Frame, lost: int) -> StillState:
         connections.append(frame.connection)
         if frame.connection == 2:
             third.set()
             return "live"
         return "frozen"
 
-    supervisor = Supervisor("ir", Connection("frozen", _Frozen), deliver, lambda _: None)
+    supervisor = Supervisor(
+        "ir", Camera("frozen", _Frozen, silence=SilencePolicy(frozen=0.1)), deliver, lambda _: None
+    )
     supervisor.start()
     assert third.wait(20)
     supervisor.stop()
@@ -427,7 +428,7 @@ def test_a_camera_whose_picture_stands_still_is_opened_again(monkeypatch: pytest
 
 def test_frames_from_before_a_reconnection_keep_their_clock() -> None:
     """They can still be waiting in a queue when the camera is open again, with another zero."""
-    camera = Connection("c", FlakyCamera([60.0]))
+    camera = Camera("c", FlakyCamera([60.0]))
     session = Session(camera, camera, pick_visible)
     image = np.zeros((4, 4), np.uint8)
     for n in range(50):
@@ -444,7 +445,7 @@ def test_a_clock_that_is_set_does_not_part_the_cameras() -> None:
 
 
 def clock_is_set(jump: str) -> None:
-    camera = Connection("flaky", FlakyCamera([0.7], jump=float(jump)))
+    camera = Camera("flaky", FlakyCamera([0.7], jump=float(jump)))
     with Watched(camera, SIM, max_skew=0.1) as watched:
         watched.wait("fused", count=60)
     assert watched.report.sources[0].reconnects >= 1
@@ -458,7 +459,7 @@ def test_back_off_is_capped_at_a_second() -> None:
         times.append(time.monotonic())
         raise LostError("not there")
 
-    with Watched(Connection("absent", absent), SIM) as watched:
+    with Watched(Camera("absent", absent), SIM) as watched:
         watched.wait("visible only", count=40)
     waits = np.diff(times)
     assert waits[0] < 0.3
@@ -470,13 +471,13 @@ def test_what_was_asked_for_wrongly_is_an_error_at_once() -> None:
     def wrong() -> Source:
         raise SourceError("cam0: the camera gives 640x480 in place of 1x1")
 
-    with Watched(Connection("cam0", wrong), SIM) as watched:
+    with Watched(Camera("cam0", wrong), SIM) as watched:
         watched.thread.join(5)
     assert watched.report.error == "cam0: the camera gives 640x480 in place of 1x1"
 
 
 def test_messages_come_once_per_loss_and_return(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("INFO", "edgefuse"), Watched(Connection("c", FlakyCamera([0.6])), SIM) as watched:
+    with caplog.at_level("INFO", "edgefuse"), Watched(Camera("c", FlakyCamera([0.6])), SIM) as watched:
         watched.wait("fused", count=60)
     said = [message for message in caplog.messages if "infrared" in message]
     assert said[:2] == ["infrared lost: flaky: unplugged", said[1]]

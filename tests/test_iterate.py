@@ -12,10 +12,10 @@ import pytest
 
 from edgefuse import live
 from edgefuse.images import Image
+from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.iterate import Live
 from edgefuse.runtime.lossless import LosslessVideo
 from edgefuse.runtime.sources import Frame, Source
-from edgefuse.runtime.supervise import Connection
 
 
 def pick_visible(ir: Image, vis: Image) -> Image:
@@ -68,7 +68,7 @@ def test_what_is_left_behind_gives_its_threads_and_files_back(
     how: str, kind: str, videos: tuple[str, str]
 ) -> None:
     def leave() -> None:
-        ir, vis = videos if kind == "recorded" else [Connection("camera", OpenCamera)] * 2
+        ir, vis = videos if kind == "recorded" else [Camera("camera", OpenCamera)] * 2
         pairs = live(ir, vis, pick_visible)
         if how == "break":
             for _ in pairs:
@@ -102,7 +102,7 @@ def test_a_run_that_is_collected_in_its_own_thread_ends_too() -> None:
             held.clear()
 
     camera = OpenCamera(drop)
-    held.append(live(Connection("camera", OpenCamera), camera, pick_visible))
+    held.append(live(Camera("camera", OpenCamera), camera, pick_visible))
     next(held[0])
     dropped.set()
     deadline = time.monotonic() + 10

@@ -11,9 +11,11 @@ import pytest
 
 from edgefuse.errors import EdgefuseError, SourceError
 from edgefuse.images import as_visible
+from edgefuse.runtime.cameras.camera import connect
+from edgefuse.runtime.cameras.thermal import ThermalAgc
 from edgefuse.runtime.fuser import Fuser
 from edgefuse.runtime.lossless import LosslessVideo
-from edgefuse.runtime.sources import Role, front_end, open_source
+from edgefuse.runtime.sources import Role, open_source
 
 RNG = np.random.default_rng(3)
 
@@ -32,10 +34,10 @@ def write(path: Path, image: np.ndarray) -> Path:
 
 def first_picture(text: str, role: Role) -> np.ndarray:
     """Return the first frame of a source as the fuser gets it."""
-    with open_source(text, role) as source:
-        frame = source.read()
+    with connect(text, role) as camera:
+        frame = camera.open().read()
     assert frame is not None
-    return front_end(text)(frame.image, frame.timestamp) if role == "ir" else as_visible(frame.image)
+    return camera.preprocess(role)(frame.image, frame.timestamp)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +121,7 @@ def test_it_is_refused_in_one_sentence(
     ],
 )
 def test_arrays_that_are_no_pictures(image: np.ndarray) -> None:
-    for prepare in (as_visible, lambda image: front_end("cam0")(image, 0.0)):
+    for prepare in (as_visible, lambda image: ThermalAgc()(image, 0.0)):
         with pytest.raises(EdgefuseError, match="the image has"):
             prepare(image)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefuse.runtime.clocks import Clock
+from edgefuse.runtime.cameras.clock import Clock
 from edgefuse.runtime.latest import GRACE, Latest
 from edgefuse.runtime.pairing import Every, Pair
 from edgefuse.runtime.sources import Frame, Role

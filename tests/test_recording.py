@@ -12,14 +12,15 @@ from rich.console import Console
 
 from edgefuse.cli.record import _print_result
 from edgefuse.errors import InputError, LostError, SourceError
+from edgefuse.runtime.cameras.camera import Camera, connect
+from edgefuse.runtime.cameras.thermal import ThermalAgc, ThermalConfig
 from edgefuse.runtime.config import Stop
 from edgefuse.runtime.live import run
 from edgefuse.runtime.lossless import LosslessVideo, kind_of
 from edgefuse.runtime.recording import record
-from edgefuse.runtime.sources import front_end, open_source
+from edgefuse.runtime.sources import open_source
 from edgefuse.runtime.sources.recording import part_name
 from edgefuse.runtime.sources.timesheet import STARTED_TAG, read_timesheet, timesheet_path
-from edgefuse.runtime.supervise import Connection
 from tests.recorded import TAGS, ListSource, check_account, frames_of, images
 
 
@@ -128,7 +129,7 @@ def test_a_camera_that_is_lost_for_good_counts_as_lost(tmp_path: Path) -> None:
         return first.pop()
 
     vis = ListSource(images("grey", 99), True)
-    result = record({"ir": Connection("cam", open_camera), "vis": vis}, tmp_path, duration=0.6)
+    result = record({"ir": Camera("cam", open_camera), "vis": vis}, tmp_path, duration=0.6)
     assert [(camera.losses, camera.reconnects) for camera in result] == [(1, 0), (0, 0)]
     console = Console(file=StringIO(), width=200)
     _print_result(result, "end", console)
@@ -175,11 +176,12 @@ def test_a_replay_pairs_by_the_recorded_times_bit_for_bit(tmp_path: Path) -> Non
         return vis_image.copy()
 
     text = str(tmp_path / "ir?window=0-65535")
-    with open_source(text, "ir") as ir_source, open_source(str(tmp_path / "vis"), "vis") as vis_source:
-        run(ir_source, vis_source, fuse, prepare={"ir": front_end(text)})
+    with connect(text, "ir") as ir_source, open_source(str(tmp_path / "vis"), "vis") as vis_source:
+        run(ir_source, vis_source, fuse)
+    agc = ThermalAgc(ThermalConfig(window=(0, 65535)))
     pairs = [
         (
-            [np.array_equal(ir_seen, front_end(text)(image, 0.0)) for image in ir].index(True),
+            [np.array_equal(ir_seen, agc(image, 0.0)) for image in ir].index(True),
             [np.array_equal(vis_seen, image) for image in vis].index(True),
         )
         for ir_seen, vis_seen in seen

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from edgefuse.errors import InputError, LostError, SourceError
+from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.config import Stop
 from edgefuse.runtime.live import file_rate, run
 from edgefuse.runtime.lossless import LosslessVideo
@@ -14,7 +15,6 @@ from edgefuse.runtime.recording import record
 from edgefuse.runtime.sinks import VideoOut
 from edgefuse.runtime.sources import Source, open_source
 from edgefuse.runtime.sources.recording import part_name
-from edgefuse.runtime.supervise import Connection
 from tests.recorded import TAGS, ListSource, check_account, frames_of, images
 
 
@@ -25,7 +25,7 @@ def test_a_camera_that_comes_back_larger_gets_a_second_file(tmp_path: Path) -> N
         return ListSource(images("16-bit", 8, next(sizes)), True, 40, LostError("gone"))
 
     vis = ListSource(images("grey", 999, (20, 20)), True, 50)
-    ir, _ = record({"ir": Connection("cam", open_camera), "vis": vis}, tmp_path, duration=1.0)
+    ir, _ = record({"ir": Camera("cam", open_camera), "vis": vis}, tmp_path, duration=1.0)
     assert [path.name for path in ir.files] == ["0001.mkv", "0002.mkv"]
     assert ir.reconnects >= 1
     first, second = (frames_of(str(path), "ir") for path in ir.files)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgefuse.runtime.sinks import (
-    SinkFullError,
+    QuotaReachedError,
     VideoOut,
 )
 from tests.shots import frames_of, noise, shot
@@ -83,7 +83,7 @@ def bytes_in(folder: Path) -> int:
 @pytest.mark.parametrize("name", ["out.mkv", "out.mp4"])
 def test_a_size_cap_ends_a_video(tmp_path: Path, name: str) -> None:
     sink = VideoOut(tmp_path / name, fps=10, max_size=10**6)
-    with pytest.raises(SinkFullError, match="largest size of 1 MB"):  # noqa: PT012
+    with pytest.raises(QuotaReachedError, match="largest size of 1 MB"):  # noqa: PT012
         for n in range(100):
             sink.write(noise(n))
     sink.close()

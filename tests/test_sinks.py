@@ -16,7 +16,7 @@ from edgefuse.runtime.compose import side_by_side
 from edgefuse.runtime.sinks import (
     FusedFrame,
     ImageSequence,
-    SinkFullError,
+    QuotaReachedError,
     SinkWriter,
     Still,
     VideoOut,
@@ -91,7 +91,7 @@ def test_a_full_disk_stops_a_video_before_it_is_damaged(
     (kept,) = tmp_path.iterdir()
     assert kept.name.startswith("out-20")
     assert len(frames_of(kept)) == 16
-    assert sink.unsaved == 0
+    assert sink.lost_on_failure == 0
 
 
 @contextmanager
@@ -203,7 +203,7 @@ def test_an_image_sequence_does_not_mix_with_older_images(tmp_path: Path) -> Non
 
 def test_an_image_sequence_ends_at_its_largest_size(tmp_path: Path) -> None:
     sink = open_output(f"{tmp_path}/frames/", None, max_size=10**6)
-    with pytest.raises(SinkFullError, match="largest size of 1 MB"):  # noqa: PT012
+    with pytest.raises(QuotaReachedError, match="largest size of 1 MB"):  # noqa: PT012
         for n in range(20):
             sink.write(noise(n))
     sizes = [path.stat().st_size for path in (tmp_path / "frames").iterdir()]

@@ -17,7 +17,6 @@ def test_a_thousand_frames_with_faults_leak_nothing(monkeypatch: pytest.MonkeyPa
     soak = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "soak", soak)
     spec.loader.exec_module(soak)
-    monkeypatch.setattr("edgefuse.runtime.supervise.READ_PATIENCE", soak.HANG_SECONDS)
     monkeypatch.setattr(soak, "MEAN_FRAMES", 50)
     monkeypatch.setattr(soak, "LENGTH", 25)
     result = soak.soak(1000, seed=3, fps=200.0)

@@ -17,12 +17,14 @@ import numpy as np
 import pytest
 
 from edgefuse.errors import LostError, SourceError
+from edgefuse.runtime.cameras.camera import connect
+from edgefuse.runtime.cameras.thermal import ThermalAgc
 from edgefuse.runtime.lossless import LosslessVideo
 from edgefuse.runtime.opencv_video import open_writer
-from edgefuse.runtime.sources import Frame, RealTime, can_return, front_end, gstreamer, open_source, safe_name
-from edgefuse.runtime.sources import camera as camera_module
-from edgefuse.runtime.sources.base import READ_SECONDS
-from edgefuse.runtime.sources.spec import Spec
+from edgefuse.runtime.sources import Frame, RealTime, gstreamer, open_source, safe_name
+from edgefuse.runtime.sources import v4l2 as camera_module
+from edgefuse.runtime.sources.base import SILENCE
+from edgefuse.runtime.sources.text import Spec
 
 SHAPE = (48, 64, 3)
 
@@ -227,11 +229,12 @@ def test_a_portrait_video_is_upright(tmp_path: Path) -> None:
 
 def test_realtime_is_an_option_of_recordings(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.avi")
-    for source in (open_source(f"{path}?realtime=1", "vis"), open_source(str(path), "vis", realtime=True)):
-        assert isinstance(source, RealTime)
-        source.close()
+    for camera in (connect(f"{path}?realtime=1", "vis"), connect(str(path), "vis", realtime=True)):
+        with camera:
+            assert isinstance(camera.open(), RealTime)
+            assert (camera.live, camera.recorded, camera.reopens) == (True, True, False)
     with pytest.raises(SourceError, match="option realtime: 'maybe' is neither 1 nor 0"):
-        open_source(f"{path}?realtime=maybe", "vis")
+        connect(f"{path}?realtime=maybe", "vis")
 
 
 def test_a_gap_in_a_recording_does_not_hold_up_its_end(tmp_path: Path) -> None:
@@ -269,29 +272,27 @@ def test_infrared_in_colour_is_the_same_grey_live_and_recorded(tmp_path: Path) -
     video.write(colours, 0.0, 0)
     video.close()
     (frame,) = read_all(str(tmp_path / "a.mkv"), "ir")
-    assert np.array_equal(front_end("cam0")(frame.image, 0.0), front_end("cam0")(colours, 0.0))
+    assert np.array_equal(ThermalAgc()(frame.image, 0.0), ThermalAgc()(colours, 0.0))
 
 
 def test_what_can_come_back(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.avi")
     lost = ["cam0", "/dev/video7", "/dev/v4l/by-id/x", "rtsp://host/live", "udp://:5000", "gst:a ! appsink"]
-    assert all(can_return(text) for text in lost)
-    assert not any(can_return(text) for text in (str(path), str(tmp_path), "sim", "sim?frames=3"))
+    assert all(connect(text, "vis").reopens for text in lost)
+    assert not any(connect(text, "vis").reopens for text in (str(path), "sim", "sim?frames=3"))
 
 
 def test_thermal_options_are_those_of_infrared_alone(tmp_path: Path) -> None:
     text = f"{write_video(tmp_path / 'a.avi')}?agc=plateau&polarity=black"
-    open_source(text, "ir").close()
-    assert front_end(text).config.polarity == "black"
-    assert front_end("rtsp://h/ir?a=1#polarity=black").config.polarity == "black"
+    with connect(text, "ir") as camera:
+        assert camera.thermal.polarity == "black"
+    assert connect("rtsp://h/ir?a=1#polarity=black", "ir").thermal.polarity == "black"
     with pytest.raises(SourceError, match="unknown option 'agc'"):
-        open_source(text, "vis")
+        connect(text, "vis")
     with pytest.raises(SourceError, match=r"a\.avi.*unknown AGC 'plato'"):
-        front_end(text.replace("plateau", "plato"))
-    with pytest.raises(SourceError, match=r"a\.avi.*unknown AGC 'plato'"):
-        open_source(text.replace("plateau", "plato"), "ir")
+        connect(text.replace("plateau", "plato"), "ir")
     with pytest.raises(SourceError, match="window '9-x' is not LOW-HIGH"):
-        open_source("rtsp://h/ir#window=9-x", "ir")
+        connect("rtsp://h/ir#window=9-x", "ir")
 
 
 @pytest.mark.parametrize(
@@ -580,8 +581,10 @@ def test_a_pipeline_is_completed_and_opened(
 
     monkeypatch.setattr(gstreamer, "_has_gstreamer", lambda: True)
     monkeypatch.setattr(gstreamer, "open_capture", open_capture)
-    with open_source(text, "ir") as source:
-        assert (source.live, source.fps, source.limit) == (True, fps, READ_SECONDS["ir"])
+    camera = connect(text, "ir")
+    assert camera.thermal.agc == ("plateau" if "agc" in text else "auto")
+    with camera.open() as source:
+        assert (source.live, source.fps, source.limit) == (True, fps, SILENCE["ir"].read)
         frame = source.read()
         assert frame is not None
         assert frame.timestamp == frame.captured == pytest.approx(time.monotonic(), abs=1)
@@ -594,7 +597,6 @@ def test_a_pipeline_is_completed_and_opened(
     assert "#fps" not in opened
     assert api == cv2.CAP_GSTREAMER
     assert settings[settings.index(cv2.CAP_PROP_READ_TIMEOUT_MSEC) + 1] == 3500
-    assert front_end(text).config.agc == ("plateau" if "agc" in text else "auto")
 
 
 REAL_PIPELINE = """

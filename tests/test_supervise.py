@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from edgefuse.errors import LostError, SourceError
-from edgefuse.runtime.health import State
+from edgefuse.runtime.cameras.camera import Camera
+from edgefuse.runtime.cameras.freeze import StillState
+from edgefuse.runtime.cameras.health import State
+from edgefuse.runtime.cameras.supervisor import MAX_STUCK, Supervisor
 from edgefuse.runtime.sources import Frame, Role, Source
-from edgefuse.runtime.supervise import MOST_HUNG, Connection, Supervisor
-from edgefuse.runtime.thermal import Look
 
 IMAGE = np.zeros((16, 16), np.uint8)
 
@@ -23,7 +24,7 @@ class Told(Source):
 
     name, live, fps, length = "told", True, 30.0, None
 
-    def __init__(self, orders: "queue.Queue[Look | SourceError]") -> None:
+    def __init__(self, orders: "queue.Queue[StillState | SourceError]") -> None:
         self._orders = orders
         self._next = 0
 
@@ -42,10 +43,10 @@ class Rig:
     """A supervised camera, and the orders it gets."""
 
     def __init__(self, role: Role) -> None:
-        self.orders: queue.Queue[Look | SourceError] = queue.Queue()
+        self.orders: queue.Queue[StillState | SourceError] = queue.Queue()
         self.opens: queue.Queue[SourceError | None] = queue.Queue()
-        self.look: Look = "live"
-        self.supervisor = Supervisor(role, Connection("told", self._open), self._deliver, lambda _: None)
+        self.look: StillState = "live"
+        self.supervisor = Supervisor(role, Camera("told", self._open), self._deliver, lambda _: None)
         self.supervisor.start()
 
     def _open(self) -> Source:
@@ -54,13 +55,13 @@ class Rig:
             raise error
         return Told(self.orders)
 
-    def _deliver(self, frame: Frame, lost: int) -> Look:
+    def _deliver(self, frame: Frame, lost: int) -> StillState:
         return self.look
 
     def state(self) -> State:
         return self.supervisor.health.state
 
-    def frame(self, look: Look = "live") -> None:
+    def frame(self, look: StillState = "live") -> None:
         """Let a frame come, and wait until it is noted."""
         before, self.look = self.supervisor.health.seen, look
         self.orders.put(look)
@@ -69,12 +70,12 @@ class Rig:
         )
 
     def later(self, seconds: float) -> None:
-        """Look round as if so many seconds had passed without a frame."""
+        """StillState round as if so many seconds had passed without a frame."""
         self.supervisor.check(self.supervisor.health.seen + seconds)
 
     def close(self) -> None:
         self.supervisor.stop()
-        for _ in range(MOST_HUNG + 2):
+        for _ in range(MAX_STUCK + 2):
             self.opens.put(LostError("the end"))
             self.orders.put(LostError("the end"))
         self.supervisor.join(time.monotonic() + 5)
@@ -89,8 +90,8 @@ def until(condition: Callable[[], bool]) -> None:
 
 @pytest.fixture(autouse=True)
 def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgefuse.runtime.supervise.MOST_DELAY", 0.001)
-    monkeypatch.setattr("edgefuse.runtime.supervise.FIRST_DELAY", 0.001)
+    monkeypatch.setattr("edgefuse.runtime.cameras.supervisor.MAX_DELAY", 0.001)
+    monkeypatch.setattr("edgefuse.runtime.cameras.supervisor.FIRST_DELAY", 0.001)
 
 
 @pytest.fixture
@@ -114,9 +115,10 @@ def test_infrared_that_is_silent_for_a_moment_calibrates(rig: Rig, caplog: pytes
             assert rig.supervisor.health.patience == 3.0
     rig.frame()
     health = rig.supervisor.health
-    assert (health.state, health.calibrations, health.losses, health.down) == (State.LIVE, 2, 0, 0.0)
+    assert (health.state, health.calibrations, health.losses, health.downtime_s) == (State.LIVE, 2, 0, 0.0)
     assert (
-        caplog.messages == ["told sends no picture, as during a shutter calibration: the picture is held"] * 2
+        caplog.messages
+        == ["told sends no picture, probably a shutter calibration: keeping its last picture"] * 2
     )
 
 
@@ -153,7 +155,7 @@ def test_a_picture_that_stands_still_calibrates_then_is_lost(rig: Rig) -> None:
     assert rig.state() is State.CALIBRATING
     rig.frame("frozen")
     assert rig.state() is State.LOST
-    assert "stood still for over 3 s" in rig.supervisor.health.reason
+    assert "has not changed for over 3 s" in rig.supervisor.health.reason
     rig.frame()
     health = rig.supervisor.health
     assert (health.state, health.losses, health.reconnects) == (State.LIVE, 1, 0)
@@ -191,24 +193,24 @@ def test_a_camera_that_always_hangs_fails_and_is_said_so(
 ) -> None:
     """And comes back if it does: a thread that returns makes room for another attempt."""
     rig.frame()  # and then the camera hangs, in reading and five times in opening
-    hung = rig.supervisor._life
-    for n in range(MOST_HUNG + 2):
-        until(lambda: rig.supervisor._life.busy_since is not None)
+    hung = rig.supervisor._reader
+    for n in range(MAX_STUCK + 2):
+        until(lambda: rig.supervisor._reader.busy_since is not None)
         rig.supervisor.check(time.monotonic() + 60)
-        assert rig.supervisor.health.abandoned == min(n + 1, MOST_HUNG)
-        assert (rig.state() is State.FAILED) == (n >= MOST_HUNG)
+        assert rig.supervisor.health.stuck_threads == min(n + 1, MAX_STUCK)
+        assert (rig.state() is State.FAILED) == (n >= MAX_STUCK)
     names = [thread.name for thread in threading.enumerate()]
-    assert names.count("capture-infrared") == MOST_HUNG + 1
+    assert names.count("capture-infrared") == MAX_STUCK + 1
     assert [record.levelname for record in caplog.records].count("ERROR") == 1
-    assert "infrared failed: told has hung 5 times inside its driver" in caplog.text
+    assert "infrared failed: told got stuck 5 times inside its driver" in caplog.text
     rig.orders.put("live")
     assert hung.thread is not None
     hung.thread.join(5)
     rig.supervisor.check(time.monotonic() + 60)
-    assert rig.supervisor.health.abandoned == MOST_HUNG + 1, "one more attempt"
-    for _ in range(MOST_HUNG + 1):
+    assert rig.supervisor.health.stuck_threads == MAX_STUCK + 1, "one more attempt"
+    for _ in range(MAX_STUCK + 1):
         rig.opens.put(None)
-    until(lambda: rig.supervisor._life.source is not None)
+    until(lambda: rig.supervisor._reader.source is not None)
     rig.orders.put("live")
     until(lambda: rig.state() is State.LIVE)
     assert rig.supervisor.health.losses == 1

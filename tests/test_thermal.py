@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgefuse.errors import InputError
-from edgefuse.runtime.thermal import (
+from edgefuse.runtime.cameras.thermal import (
     COUNTS,
     CURVES,
     DEAD_BAND,
     MAX_GAIN,
     MAX_STEP,
+    ThermalAgc,
     ThermalConfig,
-    ThermalFrontEnd,
     linear_curve,
     plateau_curve,
 )
@@ -30,8 +30,8 @@ def scene(low: float, high: float, noise: float = 0.0, seed: int = 0) -> np.ndar
 
 
 @pytest.fixture(params=list(CURVES))
-def front(request) -> ThermalFrontEnd:
-    return ThermalFrontEnd(ThermalConfig(agc=request.param))
+def front(request) -> ThermalAgc:
+    return ThermalAgc(ThermalConfig(agc=request.param))
 
 
 @given(
@@ -51,7 +51,7 @@ def test_a_curve_rises_from_0_to_255_and_never_too_steeply(histogram, first, cur
 
 
 def test_the_linear_curve_spends_the_scale_on_the_scene() -> None:
-    grey = ThermalFrontEnd()(scene(7000, 9000), 0.0)
+    grey = ThermalAgc()(scene(7000, 9000), 0.0)
     assert grey.dtype == np.uint8
     assert grey.shape == (120, 160)
     assert grey[0, 0] == 0
@@ -62,20 +62,20 @@ def test_the_linear_curve_spends_the_scale_on_the_scene() -> None:
 def test_the_plateau_gives_a_large_cold_area_less_than_its_share() -> None:
     """A hot tenth of the picture keeps its contrast beside nine tenths of sky."""
     image = np.concatenate((scene(5000, 5300, 20)[:108], scene(9000, 9300, 20)[:12]))
-    linear = ThermalFrontEnd(ThermalConfig(agc="linear"))(image, 0.0)
-    plateau = ThermalFrontEnd(ThermalConfig(agc="plateau"))(image, 0.0)
+    linear = ThermalAgc(ThermalConfig(agc="linear"))(image, 0.0)
+    plateau = ThermalAgc(ThermalConfig(agc="plateau"))(image, 0.0)
     assert np.ptp(plateau[:108]) > 2 * np.ptp(linear[:108])
     assert np.ptp(plateau[108:]) > np.ptp(linear[108:])
 
 
-def test_a_flat_scene_is_not_stretched_into_noise(front: ThermalFrontEnd) -> None:
+def test_a_flat_scene_is_not_stretched_into_noise(front: ThermalAgc) -> None:
     image = scene(8000, 8000, noise=3)
     assert front(image, 0.0).std() <= image.std() * MAX_GAIN + 0.5
 
 
 @pytest.mark.parametrize("fps", [9.0, 30.0, 60.0])
 def test_a_step_in_the_scene_moves_no_still_pixel_by_more_than_the_limit(
-    front: ThermalFrontEnd, fps: float
+    front: ThermalAgc, fps: float
 ) -> None:
     before = scene(7000, 8000, noise=4)
     after = before.copy()
@@ -94,7 +94,7 @@ def test_a_step_in_the_scene_moves_no_still_pixel_by_more_than_the_limit(
 
 @pytest.mark.parametrize("noise", [1.0, 5.0, 20.0])
 @pytest.mark.parametrize("span", [50, 1000, 20_000])
-def test_noise_alone_never_moves_the_curve(front: ThermalFrontEnd, noise: float, span: int) -> None:
+def test_noise_alone_never_moves_the_curve(front: ThermalAgc, noise: float, span: int) -> None:
     front(scene(8000, 8000 + span, noise), 0.0)
     table = front._table.copy()
     for n in range(1, 30):
@@ -102,18 +102,18 @@ def test_noise_alone_never_moves_the_curve(front: ThermalFrontEnd, noise: float,
         assert np.array_equal(front._table, table)
 
 
-def test_the_curve_arrives_where_the_scene_has_gone(front: ThermalFrontEnd) -> None:
+def test_the_curve_arrives_where_the_scene_has_gone(front: ThermalAgc) -> None:
     front(scene(2000, 3000, 3), 0.0)
     for n in range(1, 300):
         grey = front(scene(12_000, 14_000, 3, seed=n), n / FPS)
-    fresh = ThermalFrontEnd(front.config)(scene(12_000, 14_000, 3, seed=n), 0.0)
+    fresh = ThermalAgc(front.config)(scene(12_000, 14_000, 3, seed=n), 0.0)
     assert cv2.absdiff(grey, fresh).max() <= DEAD_BAND + 1
 
 
 @given(st.lists(st.tuples(st.integers(0, 60_000), st.integers(1, 5000)), min_size=2, max_size=8))
 @settings(max_examples=40)
 def test_a_curve_in_motion_still_rises(scenes) -> None:
-    front = ThermalFrontEnd(ThermalConfig(agc="plateau"))
+    front = ThermalAgc(ThermalConfig(agc="plateau"))
     for n, (low, span) in enumerate(scenes):
         front(scene(low, low + span, 2, seed=n), n / FPS)
         assert np.diff(front._table.astype(int)).min() >= 0
@@ -121,20 +121,20 @@ def test_a_curve_in_motion_still_rises(scenes) -> None:
 
 def test_black_hot_is_turned_round() -> None:
     image = scene(7000, 9000)
-    white, black = (ThermalFrontEnd(ThermalConfig(polarity=p))(image, 0.0) for p in ("white", "black"))
+    white, black = (ThermalAgc(ThermalConfig(polarity=p))(image, 0.0) for p in ("white", "black"))
     assert np.array_equal(black, 255 - white)
     grey = white.copy()
-    assert np.array_equal(ThermalFrontEnd(ThermalConfig(polarity="black"))(grey, 0.0), 255 - grey)
+    assert np.array_equal(ThermalAgc(ThermalConfig(polarity="black"))(grey, 0.0), 255 - grey)
 
 
 def test_8_bits_stay_as_they_are_unless_asked() -> None:
     grey = np.random.default_rng(0).integers(90, 110, (48, 64), np.uint8)
-    assert np.array_equal(ThermalFrontEnd()(grey, 0.0), grey)
-    assert np.ptp(ThermalFrontEnd(ThermalConfig(agc="plateau"))(grey, 0.0)) >= np.ptp(grey) - 1
+    assert np.array_equal(ThermalAgc()(grey, 0.0), grey)
+    assert np.ptp(ThermalAgc(ThermalConfig(agc="plateau"))(grey, 0.0)) >= np.ptp(grey) - 1
 
 
 def test_a_window_is_the_same_for_ever() -> None:
-    front = ThermalFrontEnd(ThermalConfig(window=(1000, 3000)))
+    front = ThermalAgc(ThermalConfig(window=(1000, 3000)))
     for n in range(3):
         grey = front(scene(500, 500 + 2000 * (n + 1)), n / FPS)
         assert grey[0, 0] == 0
@@ -144,18 +144,18 @@ def test_a_window_is_the_same_for_ever() -> None:
 
 def test_both_ways_to_look_counts_up_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     image = scene(0, 65_535, 300)
-    fast = ThermalFrontEnd()(image, 0.0)
-    monkeypatch.setattr("edgefuse.runtime.thermal.WIDE_TABLES", False)
-    assert np.array_equal(ThermalFrontEnd()(image, 0.0), fast)
+    fast = ThermalAgc()(image, 0.0)
+    monkeypatch.setattr("edgefuse.runtime.cameras.thermal.WIDE_TABLES", False)
+    assert np.array_equal(ThermalAgc()(image, 0.0), fast)
 
 
 def looks(frames: Iterable[np.ndarray], fps: float = FPS) -> list[str]:
     """Return what a camera that sends these frames looks like after each."""
-    front = ThermalFrontEnd()
+    front = ThermalAgc()
     seen: list[str] = []
     for n, image in enumerate(frames):
         front(image, n / fps)
-        seen.append(front.look)
+        seen.append(front.still.state)
     return seen
 
 
@@ -175,7 +175,7 @@ def test_a_shutter_calibration_is_seen(dtype) -> None:
 
 
 def test_the_curve_is_held_behind_the_shutter() -> None:
-    front, frames = ThermalFrontEnd(), moving(10)
+    front, frames = ThermalAgc(), moving(10)
     for n, image in enumerate(frames):
         front(image, n / FPS)
     shutter = scene(15_000, 17_000, 5)  # is warm; the curve sets out for it
@@ -206,10 +206,10 @@ def test_a_coded_still_scene_is_not_frozen() -> None:
 
 
 def test_a_clock_that_jumps_freezes_nothing() -> None:
-    front, (image,) = ThermalFrontEnd(), moving(1)
+    front, (image,) = ThermalAgc(), moving(1)
     for stamp in (0.0, 0.03, 3600.0, 3600.03, -5.0):
         front(image, stamp)
-        assert front.look != "frozen"
+        assert front.still.state != "frozen"
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.uint8])
@@ -220,7 +220,7 @@ def test_a_camera_that_repeats_each_frame_is_live(dtype) -> None:
 
 
 def test_another_size_goes_on_with_the_curve() -> None:
-    front = ThermalFrontEnd()
+    front = ThermalAgc()
     front(scene(7000, 9000), 0.0)
     small = front(scene(7000, 9000)[::2, ::2], 0.1)
     assert small.shape == (60, 80)
@@ -248,7 +248,7 @@ def test_options_are_read() -> None:
 
 
 def test_time_of_one_frame(benchmark) -> None:
-    front = ThermalFrontEnd()
+    front = ThermalAgc()
     frames = [cv2.resize(scene(7000, 9000 + 1000 * (n % 2), 5, n), (640, 480)) for n in range(8)]
     numbers = iter(range(10**9))
 

@@ -54,8 +54,7 @@ def record(
 
     share_arenas()
     from edgefuse.runtime import live, recording
-    from edgefuse.runtime.sources import front_end
-    from edgefuse.runtime.thermal import ThermalConfig
+    from edgefuse.runtime.cameras.thermal import ThermalConfig
 
     console = Console()
     stop = live.Stop()
@@ -64,7 +63,7 @@ def record(
         stack.enter_context(ir_camera)
         stack.enter_context(vis_camera)
         with stopping_on_signals(lambda reason: stop(reason, hurry=True)):
-            if front_end(ir).config != ThermalConfig():
+            if ir_camera.thermal != ThermalConfig():
                 console.print("Infrared is kept as it comes: give agc, polarity and window to its replay.")
             console.print(
                 f"{escape(ir_camera.name)} + {escape(vis_camera.name)} → {escape(out)}"

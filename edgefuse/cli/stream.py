@@ -151,7 +151,6 @@ def stream(
     from edgefuse.runtime import live, sinks
     from edgefuse.runtime.contrast import stretched
     from edgefuse.runtime.fuser import Fuser
-    from edgefuse.runtime.sources import front_end
 
     for written in (out, still):
         refuse_own_input(written, ir, vis)
@@ -193,7 +192,6 @@ def stream(
                     config,
                     stop=stop,
                     progress=progress,
-                    prepare={"ir": front_end(ir)},
                 )
     if report.frames or report.passed or report.error is None:
         print_report(report, console)

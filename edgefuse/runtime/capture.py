@@ -4,27 +4,22 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
 
 import cv2
-from numpy.typing import NDArray
 
 from edgefuse.errors import InputError
-from edgefuse.images import Image, as_visible
-from edgefuse.runtime.sources.base import NAMES, ROLES, Frame, Role, Source
-from edgefuse.runtime.sources.paced import RealTime
-from edgefuse.runtime.supervise import Connection, Supervisor
-from edgefuse.runtime.thermal import Look, ThermalFrontEnd
+from edgefuse.runtime.cameras.camera import Camera
+from edgefuse.runtime.cameras.freeze import StillState
+from edgefuse.runtime.cameras.supervisor import Supervisor
+from edgefuse.runtime.cameras.thermal import ThermalAgc
+from edgefuse.runtime.frames import NAMES, ROLES, Frame, Role
 from edgefuse.runtime.timing import StageTimes
 
-__all__ = ["NAMES", "ROLES", "Capture", "Counts", "Prepare"]
+__all__ = ["NAMES", "ROLES", "Capture", "Counts"]
 
 logger = logging.getLogger(__name__)
-
-Prepare: TypeAlias = Callable[[NDArray[Any], float], Image]
-"""Makes 8-bit pictures of a camera's frames, in its capture thread: (image, timestamp) → uint8."""
 
 QUEUE = 4  # frames of a recording that are read ahead
 JOIN_SECONDS = 0.5  # for a camera to finish its read; one that is silent is left behind in it
@@ -49,25 +44,15 @@ class Capture:
         cameras: by role. If either is live, only the newest frame of each is kept and older ones
             are dropped and counted; two recordings are read ahead and wait.
         times: gets `capture_ir` and `capture_vis`.
-        prepare: what to use for a camera in place of a `ThermalFrontEnd` or `as_visible`; called by one
-            thread at a time.
     """
 
-    def __init__(
-        self,
-        cameras: Mapping[Role, Source | Connection],
-        times: StageTimes,
-        prepare: Mapping[Role, Prepare] | None = None,
-    ) -> None:
-        self.live = any(isinstance(camera, Connection) or camera.live for camera in cameras.values())
+    def __init__(self, cameras: Mapping[Role, Camera], times: StageTimes) -> None:
+        self.live = any(camera.live for camera in cameras.values())
         self.counts: dict[Role, Counts] = {role: Counts() for role in ROLES}
         self.errors: dict[Role, BaseException] = {}
-        self._prepare: dict[Role, Prepare] = {
-            "ir": ThermalFrontEnd(),
-            "vis": lambda image, _: as_visible(image),
-            **(prepare or {}),
-        }
-        self._cameras = {role for role, camera in cameras.items() if _is_camera(camera)}
+        self._preprocess = {role: camera.preprocess(role) for role, camera in cameras.items()}
+        # Pictures that repeat are a matter of a camera, not of what was recorded.
+        self._can_freeze = {role: camera.live and not camera.recorded for role, camera in cameras.items()}
         self._times = times
         self._changed = threading.Condition()
         self._frames: dict[Role, deque[Frame]] = {role: deque() for role in ROLES}
@@ -77,7 +62,7 @@ class Capture:
         self._closing = False
         self.supervisors = {role: self._supervisor(role, cameras[role]) for role in ROLES}
 
-    def _supervisor(self, role: Role, camera: Source | Connection) -> Supervisor:
+    def _supervisor(self, role: Role, camera: Camera) -> Supervisor:
         return Supervisor(
             role,
             camera,
@@ -129,7 +114,7 @@ class Capture:
         return next((r for r in roles if r in self._ended and not self._frames[r]), None)
 
     def close(self) -> None:
-        """Stop reading and wait for the threads; one that hangs in a driver is left behind, and said so."""
+        """Stop reading and wait for the threads; a stuck one is not waited for."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -143,25 +128,27 @@ class Capture:
                 self.counts[role].dropped += len(self._frames[role])
                 self._frames[role].clear()
 
-    def _arrived(self, role: Role, frame: Frame, lost: int) -> Look | None:
+    def _arrived(self, role: Role, frame: Frame, lost: int) -> StillState | None:
         """Take a frame from a capture thread; return what it looks like, if it is a camera's."""
-        counts, prepare = self.counts[role], self._prepare[role]
+        counts, preprocess = self.counts[role], self._preprocess[role]
         with self._changed:
             counts.captured += 1 + lost
             counts.dropped += lost
         try:
-            frame = replace(frame, image=prepare(frame.image, frame.timestamp))
+            frame = replace(frame, image=preprocess(frame.image, frame.timestamp))
         except (InputError, cv2.error, ValueError, TypeError) as error:
             self._refused(role, error)
             return None
-        look = prepare.look if role in self._cameras and isinstance(prepare, ThermalFrontEnd) else None
-        if look == "frozen":
+        still = None
+        if self._can_freeze[role] and isinstance(preprocess, ThermalAgc):
+            still = preprocess.still.state
+        if still == "frozen":
             counts.dropped += 1
-            return look
+            return still
         self._times.record(f"capture_{role}", time.perf_counter() - self._waited[role])
         self._put(role, frame)
         self._waited[role] = time.perf_counter()
-        return look
+        return still
 
     def _refused(self, role: Role, error: Exception) -> None:
         """Count a frame that is no picture, and say why if that is new."""
@@ -190,8 +177,3 @@ class Capture:
                 self.errors[role] = error
             self._ended.add(role)
             self._changed.notify_all()
-
-
-def _is_camera(camera: Source | Connection) -> bool:
-    """Whether pictures that repeat are a matter of the camera, not of what was recorded."""
-    return isinstance(camera, Connection) or (camera.live and not isinstance(camera, RealTime))

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from edgefuse.align import Align
 from edgefuse.errors import SourceError
 from edgefuse.images import Image
-from edgefuse.runtime.capture import ROLES, Prepare
+from edgefuse.runtime.cameras.camera import Camera, connect
+from edgefuse.runtime.capture import ROLES
 from edgefuse.runtime.config import LiveConfig, Stop
-from edgefuse.runtime.live import connect, report_of
+from edgefuse.runtime.live import report_of
 from edgefuse.runtime.report import Report
 from edgefuse.runtime.session import Session
 from edgefuse.runtime.sinks.base import FusedFrame
-from edgefuse.runtime.sources import Role, Source, front_end
-from edgefuse.runtime.supervise import Connection
+from edgefuse.runtime.sources import Source
 from edgefuse.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ def _give_back(session: Session, cameras: ExitStack) -> None:
 
 
 def live(
-    ir: str | Source | Connection,
-    vis: str | Source | Connection,
+    ir: str | Source | Camera,
+    vis: str | Source | Camera,
     model: str | Path | Callable[[Image, Image], Image] = DEFAULT_MODEL,
     *,
     threads: int | None = None,
@@ -116,11 +116,10 @@ def live(
     settings = LiveConfig(**config)
     fuse = model if callable(model) else Fuser(model, threads)
     with ExitStack() as stack:
-        cameras: list[Source | Connection] = []
+        cameras: list[Source | Camera] = []
         for role, asked in zip(ROLES, (ir, vis), strict=True):
             camera = connect(asked, role, realtime) if isinstance(asked, str) else asked
             stack.enter_context(camera)
             cameras.append(camera)
-        prepare: dict[Role, Prepare] = {"ir": front_end(ir)} if isinstance(ir, str) else {}
-        session = Session(cameras[0], cameras[1], fuse, settings, stop=Stop(), prepare=prepare, align=align)
+        session = Session(cameras[0], cameras[1], fuse, settings, stop=Stop(), align=align)
         return Live(session, stack.pop_all())

@@ -1,20 +1,18 @@
 """Fusing live into outputs."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 
 from edgefuse.align import Align
 from edgefuse.images import Image
-from edgefuse.runtime.capture import Prepare
-from edgefuse.runtime.clocks import ClockReport
+from edgefuse.runtime.cameras.camera import Camera, connect
+from edgefuse.runtime.cameras.clock import ClockReport
 from edgefuse.runtime.config import LiveConfig, Stop
 from edgefuse.runtime.report import Progress, Report, SinkReport, SourceReport
 from edgefuse.runtime.session import Session
 from edgefuse.runtime.sinks.base import Sink
 from edgefuse.runtime.sinks.writer import SinkWriter
-from edgefuse.runtime.sources import Role, Source, can_return, open_source, safe_name
-from edgefuse.runtime.supervise import Connection
+from edgefuse.runtime.sources import Role, Source
 
 __all__ = [
     "LiveConfig",
@@ -34,25 +32,9 @@ FINISH_SECONDS = 10.0  # for outputs to complete
 HURRY_SECONDS, LEAST_SECONDS = 0.6, 0.2  # likewise, after a request to stop at once
 
 
-def connect(text: str, role: Role, realtime: bool = False) -> Source | Connection:
-    """Return what `text` asks for, as a context manager: open, or to be opened when the run begins.
-
-    Args:
-        text: see `open_source`.
-        role: which of the two cameras it is to be.
-        realtime: play a recording at its own rate.
-
-    Raises:
-        SourceError: there is no such thing, or a recording cannot be opened.
-    """
-    if can_return(text):
-        return Connection(safe_name(text), partial(open_source, text, role))
-    return open_source(text, role, realtime)
-
-
-def file_rate(ir: Source | Connection, vis: Source | Connection, rate: Role | None = None) -> float | None:
+def file_rate(ir: Source | Camera, vis: Source | Camera, rate: Role | None = None) -> float | None:
     """Return the frame rate of a video made of them; None: frames come at times of their own."""
-    if isinstance(ir, Connection) or isinstance(vis, Connection) or ir.live or vis.live:
+    if ir.live or vis.live:
         return None
     if ir.synchronised and vis.synchronised:  # recorded from cameras, which skip frames now and then
         return None
@@ -60,15 +42,14 @@ def file_rate(ir: Source | Connection, vis: Source | Connection, rate: Role | No
 
 
 def run(
-    ir: Source | Connection,
-    vis: Source | Connection,
+    ir: Source | Camera,
+    vis: Source | Camera,
     fuse: Callable[[Image, Image], Image],
     sinks: Sequence[Sink] = (),
     config: LiveConfig | None = None,
     *,
     stop: Stop | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
-    prepare: Mapping[Role, Prepare] | None = None,
     align: Align | None = None,
 ) -> Report:
     """Fuse until a source ends, the duration is over or `stop` is called. The sinks are closed here.
@@ -87,7 +68,7 @@ def run(
             sink.idle()
         progress(now)
 
-    session = Session(ir, vis, fuse, config, stop=stop, progress=tell, prepare=prepare, align=align)
+    session = Session(ir, vis, fuse, config, stop=stop, progress=tell, align=align)
     alone = len(sinks) == 1
     writers = [SinkWriter(sink, session.times, session.waits_for_sinks, alone) for sink in sinks]
     hurried = time.monotonic()
@@ -147,6 +128,6 @@ def _source_report(session: Session, role: Role) -> SourceReport:
         losses=health.losses,
         calibrations=health.calibrations,
         reconnects=health.reconnects,
-        abandoned=health.abandoned,
-        down=health.down,
+        abandoned=health.stuck_threads,
+        down=health.downtime_s,
     )

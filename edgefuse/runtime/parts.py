@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgefuse.runtime.lossless import LosslessVideo, UnkeepableError, kind_of
-from edgefuse.runtime.sinks.budget import Budget, check_disk
+from edgefuse.runtime.sinks.quota import DiskQuota, check_disk
 from edgefuse.runtime.sources.base import Frame, Role
 from edgefuse.runtime.sources.recording import part_name
 
@@ -21,7 +21,7 @@ class Shelf:
     folder: Path
     segment: float | None
     """Seconds of each part, counted from the common zero; None: no limit."""
-    budget: Budget
+    budget: DiskQuota
     tags: Mapping[str, str]
     """For every video."""
 
@@ -57,7 +57,7 @@ class Parts:
 
         Raises:
             UnkeepableError: FFV1 cannot keep it; others can be written.
-            SinkFullError: the recording has reached its largest size.
+            QuotaReachedError: the recording has reached its largest size.
             InputError: the disk is full, or a file exists already.
             OSError: the disk is gone.
         """

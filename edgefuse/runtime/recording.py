@@ -6,14 +6,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from edgefuse.errors import InputError
+from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.config import Stop
 from edgefuse.runtime.parts import Shelf
-from edgefuse.runtime.sinks.budget import Budget, check_limits
+from edgefuse.runtime.sinks.quota import DiskQuota, check_limits
 from edgefuse.runtime.sources.base import ROLES, Role, Source
-from edgefuse.runtime.sources.paced import RealTime
 from edgefuse.runtime.sources.recording import recorded_parts
 from edgefuse.runtime.sources.timesheet import STARTED_TAG
-from edgefuse.runtime.supervise import Connection
 from edgefuse.runtime.track import RecordedCamera, Track
 
 __all__ = ["RecordedCamera", "record"]
@@ -26,7 +25,7 @@ CAMERA_SECONDS = 0.5  # for a camera's thread to end
 
 
 def record(
-    cameras: Mapping[Role, Source | Connection],
+    cameras: Mapping[Role, Source | Camera],
     folder: str | Path,
     *,
     duration: float | None = None,
@@ -38,7 +37,7 @@ def record(
     """Write each camera into a folder of its own, `ir/` and `vis/`: `0001.mkv` and `0001.times.csv` …
 
     Ends after `duration`, at `max_size`, on `stop`, or when a live source ends; two recordings are copied in
-    full. A camera that is lost is opened again if it is a `Connection`, and the other one goes on meanwhile.
+    full. A camera that is lost is reopened if it was connected, and the other one goes on meanwhile.
     A frame of another size or format than the one before begins a new part; one that cannot be kept is
     left out and counted.
 
@@ -59,13 +58,14 @@ def record(
         raise InputError(f"duration is {duration:g} s, it must be over 0")
     check_limits(segment, max_size)
     folder, stop = _prepared(Path(folder)), stop or Stop()
-    live = any(isinstance(c, Connection) or c.live for c in cameras.values())
+    used = {role: Camera.of(camera) for role, camera in cameras.items()}
+    live = any(camera.live for camera in used.values())
     started = time.monotonic()
     tags = {STARTED_TAG: datetime.now(timezone.utc).isoformat(timespec="microseconds")}
-    shelf = Shelf(folder, segment, Budget(str(folder), max_size, segment is not None), tags)
+    shelf = Shelf(folder, segment, DiskQuota(str(folder), max_size, segment is not None), tags)
     if live:
-        cameras = {role: _as_live(camera) for role, camera in cameras.items()}
-    tracks = [Track(role, cameras[role], shelf, started, live) for role in ROLES]
+        used = {role: camera.paced() for role, camera in used.items()}
+    tracks = [Track(role, used[role], shelf, started, live) for role in ROLES]
     shown = started
     try:
         for track in tracks:
@@ -117,11 +117,6 @@ def _finish(tracks: Sequence[Track], stop: Stop) -> None:
     ends = time.monotonic() + COMPLETE_SECONDS
     for track in tracks:
         track.join(ends)
-
-
-def _as_live(camera: Source | Connection) -> Source | Connection:
-    """Let a recording beside a camera play at its own rate."""
-    return camera if isinstance(camera, Connection) or camera.live else RealTime(camera)
 
 
 def _prepared(folder: Path) -> Path:

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from edgefuse.runtime.clocks import ClockReport
-from edgefuse.runtime.health import State
+from edgefuse.runtime.cameras.clock import ClockReport
+from edgefuse.runtime.cameras.health import State
 from edgefuse.runtime.quality import QualityReport
 from edgefuse.runtime.sources.base import Role
 from edgefuse.runtime.timing import Histogram, StageStats

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -13,19 +13,18 @@ import cv2
 from edgefuse.align import Align, Resize, show_visible_outside
 from edgefuse.errors import EdgefuseError, SourceError
 from edgefuse.images import Image
-from edgefuse.runtime.capture import NAMES, ROLES, Capture, Prepare
-from edgefuse.runtime.clocks import Clock
+from edgefuse.runtime.cameras.camera import Camera
+from edgefuse.runtime.cameras.clock import Clock
+from edgefuse.runtime.cameras.health import State
+from edgefuse.runtime.capture import NAMES, ROLES, Capture
 from edgefuse.runtime.config import LiveConfig, Stop
 from edgefuse.runtime.fallback import Fallback
-from edgefuse.runtime.health import State
 from edgefuse.runtime.latest import Latest
 from edgefuse.runtime.pairing import Every, Pair, Pairer, other
 from edgefuse.runtime.quality import Quality
 from edgefuse.runtime.report import Progress
 from edgefuse.runtime.sinks.base import FrameStats, FusedFrame
 from edgefuse.runtime.sources.base import Frame, Role, Source
-from edgefuse.runtime.sources.paced import RealTime
-from edgefuse.runtime.supervise import Connection
 from edgefuse.runtime.tally import Tally
 from edgefuse.runtime.timing import StageTimes
 
@@ -52,38 +51,35 @@ class Session:
 
     Args:
         ir: infrared camera. An open source is closed by the caller, and ends the run when it fails; a
-            `Connection` is opened here, and again whenever it is lost.
+            `Camera` that was connected is opened here, and again whenever it is lost.
         vis: visible camera, likewise.
         fuse: (infrared uint8 `[H', W']`, visible uint8 `[H, W]` or BGR `[H, W, 3]`) → uint8 as visible,
             a new array each time; a `Fuser` does this.
         config: how it goes.
         stop: call it with a reason to end the run.
         progress: called in the iterating thread about four times a second.
-        prepare: what to use to make 8-bit pictures, see `Capture`.
         align: brings infrared onto the visible image; None: it is resized.
     """
 
     def __init__(
         self,
-        ir: Source | Connection,
-        vis: Source | Connection,
+        ir: Source | Camera,
+        vis: Source | Camera,
         fuse: Callable[[Image, Image], Image],
         config: LiveConfig | None = None,
         *,
         stop: Stop | None = None,
         progress: Callable[[Progress], None] = lambda _: None,
-        prepare: Mapping[Role, Prepare] | None = None,
         align: Align | None = None,
     ) -> None:
-        cameras: dict[Role, Source | Connection] = {"ir": ir, "vis": vis}
-        live = [isinstance(camera, Connection) or camera.live for camera in cameras.values()]
-        if any(live):
-            cameras = {role: _as_live(camera) for role, camera in cameras.items()}
+        cameras: dict[Role, Camera] = {"ir": Camera.of(ir), "vis": Camera.of(vis)}
+        if any(camera.live for camera in cameras.values()):
+            cameras = {role: camera.paced() for role, camera in cameras.items()}
         self.config = config or LiveConfig()
         self.fuse, self.stop, self.progress = fuse, stop or Stop(), progress
         self.cameras = cameras
         self.times = StageTimes()
-        self.capture = Capture(cameras, self.times, prepare)
+        self.capture = Capture(cameras, self.times)
         self.clocks: dict[Role, Clock] = {role: Clock() for role in ROLES}
         self._opened: dict[Role, int] = dict.fromkeys(ROLES, 0)
         self.by_number = False
@@ -275,7 +271,7 @@ class Session:
             self.by_number and counts[other(ended)].captured > counts[ended].captured
         )
         short, long = self.cameras[ended], self.cameras[other(ended)]
-        if not left or isinstance(short, Connection) or isinstance(long, Connection):
+        if not left:
             return
         extra = ""
         if long.length and short.length and self.by_number:
@@ -292,7 +288,7 @@ class Session:
         if self.capture.live:
             return Latest(config.rate or "vis", config.max_skew)
         fps = {role: self.capture.supervisors[role].fps for role in ROLES}
-        together = all(not isinstance(c, Connection) and c.synchronised for c in self.cameras.values())
+        together = all(camera.synchronised for camera in self.cameras.values())
         steady = self._slip() < MOST_SLIP
         self.by_number = steady and not together and config.rate is None and config.max_skew is None
         if self.by_number:
@@ -305,11 +301,6 @@ class Session:
         rates = [self.capture.supervisors[role].fps for role in ROLES]
         if rates[0] == rates[1]:
             return 0.0
-        lengths = [c.length for c in self.cameras.values() if not isinstance(c, Connection)]
+        lengths = [camera.length for camera in self.cameras.values()]
         frames = min((length for length in lengths if length is not None), default=math.inf)
         return frames * (max(rates) / min(rates) - 1)
-
-
-def _as_live(camera: Source | Connection) -> Source | Connection:
-    """Let a recording beside a camera play at its own rate."""
-    return camera if isinstance(camera, Connection) or camera.live else RealTime(camera)

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgefuse.errors import EdgefuseError, SourceError
-from edgefuse.runtime.clocks import Clock
+from edgefuse.runtime.cameras.camera import Camera
+from edgefuse.runtime.cameras.clock import Clock
+from edgefuse.runtime.cameras.supervisor import Supervisor
 from edgefuse.runtime.lossless import UnkeepableError
 from edgefuse.runtime.parts import Parts, Shelf
-from edgefuse.runtime.sinks.base import SinkFullError
-from edgefuse.runtime.sources.base import NAMES, Frame, Role, Source
-from edgefuse.runtime.supervise import Connection, Supervisor
+from edgefuse.runtime.sinks.base import QuotaReachedError
+from edgefuse.runtime.sources.base import NAMES, Frame, Role
 
 __all__ = ["RecordedCamera", "Track"]
 
@@ -58,9 +59,7 @@ class Track:
         live: frames that come too fast are dropped, and times are brought onto this machine's clock.
     """
 
-    def __init__(
-        self, role: Role, camera: Source | Connection, shelf: Shelf, started: float, live: bool
-    ) -> None:
+    def __init__(self, role: Role, camera: Camera, shelf: Shelf, started: float, live: bool) -> None:
         self.role: Role = role
         self.captured = self.written = self.dropped = self.failed = 0
         self.error: str | None = None
@@ -194,7 +193,7 @@ class Track:
             if str(error) != self._told:
                 self._told = str(error)
                 logger.warning("a frame of the %s camera is left out: %s", NAMES[self.role], error)
-        except SinkFullError as full:
+        except QuotaReachedError as full:
             self._drop()
             self.full = str(full)
             logger.warning("%s", full)

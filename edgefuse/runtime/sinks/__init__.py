@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from edgefuse.errors import InputError
-from edgefuse.runtime.sinks.base import FrameState, FrameStats, FusedFrame, Sink, SinkFullError
+from edgefuse.runtime.sinks.base import FrameState, FrameStats, FusedFrame, QuotaReachedError, Sink
 from edgefuse.runtime.sinks.callback import Callback
 from edgefuse.runtime.sinks.encoder import CODECS, CONTAINERS
 from edgefuse.runtime.sinks.images import ImageSequence, Still
@@ -20,9 +20,9 @@ __all__ = [
     "FrameStats",
     "FusedFrame",
     "ImageSequence",
+    "QuotaReachedError",
     "RawOut",
     "Sink",
-    "SinkFullError",
     "SinkWriter",
     "Still",
     "VideoOut",

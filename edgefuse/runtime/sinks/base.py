@@ -1,58 +1,19 @@
 """What an output is, and what it gets."""
 
-from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 from edgefuse.errors import EdgefuseError
-from edgefuse.images import Image
-from edgefuse.runtime.sources.base import Role
+from edgefuse.runtime.frames import FrameState, FrameStats, FusedFrame
+
+__all__ = ["FrameState", "FrameStats", "FusedFrame", "QuotaReachedError", "Sink"]
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["FrameState", "FrameStats", "FusedFrame", "Sink", "SinkFullError"]
 
-FrameState: TypeAlias = Literal["fused", "visible only", "infrared only", "held", "black"]
-"""What a picture is: a fusion, or what is shown while a camera is lost."""
-
-
-class SinkFullError(EdgefuseError):
+class QuotaReachedError(EdgefuseError):
     """An output has taken as much as it was asked to."""
-
-
-@dataclass(frozen=True, slots=True)
-class FrameStats:
-    """How one picture came about, in seconds."""
-
-    latency: float = 0.0
-    """From the capture of the newer frame until the picture was ready."""
-    skew: float = 0.0
-    """Between its two frames."""
-    ages: dict[Role, float] = field(default_factory=dict)
-    """Of its frames, from their capture on, when their fusion began."""
-
-
-@dataclass(frozen=True, slots=True)
-class FusedFrame:
-    """One result with what it was made of."""
-
-    ir: Image
-    """uint8 `[H, W]`, aligned with the visible image; black if there is none."""
-    vis: Image
-    """uint8 `[H, W]` or `[H, W, 3]` BGR; black if there is none."""
-    fused: Image
-    """uint8, of the shape of `vis`; with a label while a camera is lost."""
-    index: int
-    """Number of the picture, from 0."""
-    timestamp: float
-    """Seconds: `time.monotonic()` of the capture for cameras, the position in the visible recording else."""
-    state: FrameState = "fused"
-    captured: float = 0.0
-    """`time.monotonic()` of the arrival of its newer frame."""
-    stats: FrameStats = FrameStats()
-    valid: Image | None = None
-    """Where infrared covers the visible image, see `Aligned`; None: everywhere."""
 
 
 class Sink(Protocol):
@@ -68,7 +29,7 @@ class Sink(Protocol):
     timed: bool = True
     """False: `write` only keeps the frame, which says nothing about how long outputs take."""
 
-    unsaved: int = 0
+    lost_on_failure: int = 0
     """Frames that `write` took, and that a later failure has cost."""
 
     def write(self, frame: FusedFrame) -> None:

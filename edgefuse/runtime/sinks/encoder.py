@@ -13,7 +13,7 @@ import numpy as np
 from av.video.frame import PictureType
 
 from edgefuse.images import Image
-from edgefuse.runtime.sinks.series import hold
+from edgefuse.runtime.sinks.naming import hold
 
 __all__ = ["CODECS", "CONTAINERS", "Codec", "Encoder"]
 

@@ -6,7 +6,7 @@ from edgefuse.errors import InputError
 from edgefuse.images import IMAGE_SUFFIXES, write_image
 from edgefuse.runtime.compose import side_by_side
 from edgefuse.runtime.sinks.base import FusedFrame, Sink
-from edgefuse.runtime.sinks.budget import Budget, check_disk, check_limits
+from edgefuse.runtime.sinks.quota import DiskQuota, check_disk, check_limits
 from edgefuse.runtime.sinks.video import check_folder
 
 __all__ = ["ImageSequence", "Still"]
@@ -30,7 +30,7 @@ class ImageSequence(Sink):
         check_limits(None, max_size)
         self.name = str(folder)
         self._folder, self._triptych = Path(folder), triptych
-        self._budget = Budget(self.name, max_size, ring=False)
+        self._budget = DiskQuota(self.name, max_size, ring=False)
         self._size = self._largest = 0  # bytes: of all files, of one
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ class ImageSequence(Sink):
 
         Raises:
             InputError: the disk is full.
-            SinkFullError: `max_size` is reached.
+            QuotaReachedError: `max_size` is reached.
         """
         check_disk(self._folder, self.name)
         self._budget.make_room(self._size + self._largest)

@@ -11,10 +11,10 @@ from edgefuse.errors import InputError, unknown_name
 from edgefuse.images import Image, size_of
 from edgefuse.runtime.arenas import return_memory
 from edgefuse.runtime.compose import side_by_side
-from edgefuse.runtime.sinks.base import FusedFrame, Sink, SinkFullError
-from edgefuse.runtime.sinks.budget import Budget, check_disk, check_limits
+from edgefuse.runtime.sinks.base import FusedFrame, QuotaReachedError, Sink
 from edgefuse.runtime.sinks.encoder import CODECS, CONTAINERS, Encoder
-from edgefuse.runtime.sinks.series import Series
+from edgefuse.runtime.sinks.naming import OutputNaming
+from edgefuse.runtime.sinks.quota import DiskQuota, check_disk, check_limits
 
 __all__ = ["VideoOut", "check_folder"]
 
@@ -29,7 +29,7 @@ class VideoOut(Sink):
     Codecs need even sides: an odd width or height is made even by repeating the last column or row. When the
     pictures change their size, or from grey to colour, as after a camera's return, another file begins.
 
-    The files can be played at any moment; their names are those of `Series`.
+    The files can be played at any moment; their names are those of `OutputNaming`.
 
     Args:
         path: the suffix chooses the container, see `CONTAINERS`.
@@ -72,8 +72,8 @@ class VideoOut(Sink):
             raise InputError(f"cannot write {path}: it is a folder")
         self._fps, self._triptych, self._segment = fps, triptych, segment
         ring = segment is not None
-        self._budget = Budget(self.name, max_size, ring)
-        self._series = Series(self._path, ring, self._budget)
+        self._budget = DiskQuota(self.name, max_size, ring)
+        self._series = OutputNaming(self._path, ring, self._budget)
         self._encoder: Encoder | None = None
         self._shape: tuple[int, ...] = ()
         self._start = 0.0
@@ -87,11 +87,11 @@ class VideoOut(Sink):
         Raises:
             InputError: the disk is full, or the codec refuses.
             OSError: the disk is gone.
-            SinkFullError: `max_size` is reached.
+            QuotaReachedError: `max_size` is reached.
         """
         try:
             self._write(frame)
-        except SinkFullError:
+        except QuotaReachedError:
             raise
         except BaseException:
             self._failed = True
@@ -152,7 +152,7 @@ class VideoOut(Sink):
         except av.FFmpegError as error:
             raise InputError(f"{self.name} could not be completed: {error.strerror}") from None
         finally:
-            self.unsaved += encoder.frames - encoder.kept
+            self.lost_on_failure += encoder.frames - encoder.kept
             self._series.end(encoder.file_size if encoder.frames else 0, whole)
             return_memory()
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 import cv2
 
 from edgefuse.errors import EdgefuseError
-from edgefuse.runtime.sinks.base import FusedFrame, Sink, SinkFullError
+from edgefuse.runtime.sinks.base import FusedFrame, QuotaReachedError, Sink
 from edgefuse.runtime.timing import StageTimes
 
 __all__ = ["SinkWriter"]
@@ -143,7 +143,7 @@ class SinkWriter:
                 self._times.record("sink", time.monotonic() - start)
                 self._times.record("output", time.monotonic() - frame.captured)
             self.written += 1
-        except SinkFullError as full:
+        except QuotaReachedError as full:
             self._drop()
             self.stopped = True
             logger.warning("%s", full)
@@ -161,7 +161,7 @@ class SinkWriter:
             self.sink.close()
         except Exception as error:
             self._fail(_sentence(self.sink.name, error))
-        lost = self.sink.unsaved - self._unsaved
+        lost = self.sink.lost_on_failure - self._unsaved
         self._unsaved += lost
         self.written -= lost
         self._drop(lost)

@@ -1,43 +1,43 @@
-"""What a source of frames is."""
+"""What a source of frames is, and how long it may be silent."""
 
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from numpy.typing import NDArray
+from edgefuse.runtime.frames import NAMES, ROLES, Frame, Role
 
-from edgefuse.runtime.thermal import CALIBRATION_SECONDS
+__all__ = ["NAMES", "ROLES", "SILENCE", "Frame", "Role", "SilencePolicy", "Source", "SourceKind"]
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["NAMES", "READ_SECONDS", "ROLES", "Frame", "Role", "Source"]
 
-Role: TypeAlias = Literal["ir", "vis"]
+@dataclass(frozen=True)
+class SilencePolicy:
+    """What it means when a camera gives no new picture. All times in seconds."""
 
-ROLES: tuple[Role, Role] = ("ir", "vis")
-NAMES: dict[Role, str] = {"ir": "infrared", "vis": "visible"}
+    stutter: float = 0.5
+    """Without a frame, or for three frame periods if that is longer: more than a stutter."""
+    shutter: float = 0.0
+    """Longest shutter calibration: for so long, a picture that is missing or repeated is no fault."""
+    read: float = 2.0
+    """Without a frame: the source gives up, and the camera is reopened."""
+    stuck_read: float = 3.0
+    """Beyond `read`: the thread that reads is stuck in a library, and is replaced."""
+    stuck_open: float = 12.0
+    """In opening: likewise. Libraries have shorter timeouts of their own."""
+    frozen: float = 3.0
+    """With a picture that stands still beyond `shutter`: the camera is reopened."""
+    grace: float = 2.0
+    """From the start on, in which a camera may come up before the other one is shown alone."""
 
-READ_SECONDS: dict[Role, float] = {"ir": CALIBRATION_SECONDS + 0.5, "vis": 2.0}
-"""Seconds without a frame after which a camera or stream is given up, and opened again."""
+    def quiet(self, fps: float) -> float:
+        """Return after how many seconds without a frame a camera of this rate does more than stutter."""
+        return max(self.stutter, 3.0 / fps)
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One picture of one camera."""
-
-    image: NDArray[Any]
-    """As the source has it: uint8 or uint16, `[H, W]` or `[H, W, 3]` BGR."""
-    index: int
-    """Number of the frame, from 0; a gap means frames that the source itself lost."""
-    timestamp: float
-    """Seconds on the source's clock. A camera at this machine: `time.monotonic()` of the capture, as the
-    kernel noted it. A stream: the server's clock, whatever its zero. A recording: the position in it."""
-    captured: float
-    """`time.monotonic()` in seconds when the frame came into being for this program: latencies start here."""
-    connection: int = 0
-    """How often its camera had been opened again before; with each time, a clock may begin anew. Sources
-    leave it at 0: whoever opens them again counts."""
+SILENCE: dict[Role, SilencePolicy] = {"ir": SilencePolicy(shutter=3.0, read=3.5), "vis": SilencePolicy()}
+"""The policies in use; thermal cameras close a shutter now and then."""
 
 
 class Source(Protocol):
@@ -57,8 +57,11 @@ class Source(Protocol):
     """Nominal frames per second, over 0."""
     length: int | None
     """Frames in the recording, where that is known, if only about."""
-    limit: float = READ_SECONDS["vis"]
+    limit: float = SILENCE["vis"].read
     """Seconds that `read` may take. A library that hangs can exceed them: its thread is lost then."""
+
+    extra: ClassVar[str | None] = None
+    reopens: ClassVar[bool] = False
 
     synchronised: bool = False
     """Times are those at which the frames were captured, counted from a zero that is common to both
@@ -84,3 +87,20 @@ class Source(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class SourceKind(Protocol):
+    """A class of sources, as it stands in `SOURCES`: it says itself what it opens."""
+
+    texts: str
+    """What asks for it, for people: `cam0, /dev/video2`."""
+    extra: str | None
+    """The extra of the package that it needs; None: none."""
+    reopens: bool
+    """Whether it may be lost, and come back when it is reopened: a camera, a stream."""
+
+    def accepts(self, target: str) -> bool:
+        """Whether this text, without its options, asks for it."""
+
+    def __call__(self, spec: Any, role: Role) -> Source:
+        """Open it: the constructor. Raises `SourceError`."""

@@ -9,7 +9,7 @@ from edgefuse.errors import InputError, SourceError
 from edgefuse.images import IMAGE_SUFFIXES, read_image
 from edgefuse.pairs import images_by_stem
 from edgefuse.runtime.sources.base import Frame, Role, Source
-from edgefuse.runtime.sources.spec import Spec, positive_number, seconds, yes_or_no
+from edgefuse.runtime.sources.text import Spec, positive_number, seconds, yes_or_no
 
 __all__ = ["ImageFolder"]
 
@@ -22,6 +22,7 @@ class ImageFolder(Source):
     Options: `fps` (25), `start` in seconds, `loop=1` to begin again at the end.
     """
 
+    texts = "frames/, 'frames/*.png'"
     live = False
 
     @staticmethod

@@ -6,9 +6,9 @@ import cv2
 
 from edgefuse.errors import LostError, SourceError
 from edgefuse.runtime.opencv_video import open_capture
-from edgefuse.runtime.sources.base import READ_SECONDS, Role
+from edgefuse.runtime.sources.base import SILENCE, Role
 from edgefuse.runtime.sources.opencv import CaptureSource
-from edgefuse.runtime.sources.spec import Spec, positive_number
+from edgefuse.runtime.sources.text import Spec, positive_number
 
 __all__ = ["Pipeline"]
 
@@ -24,6 +24,9 @@ class Pipeline(CaptureSource):
 
     Options, behind `#`: `fps`, where the pipeline states none.
     """
+
+    texts = "gst:… ! appsink"
+    reopens = True
 
     @staticmethod
     def accepts(target: str) -> bool:
@@ -42,7 +45,7 @@ class Pipeline(CaptureSource):
             cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
             round(OPEN_SECONDS * 1000),
             cv2.CAP_PROP_READ_TIMEOUT_MSEC,
-            round(READ_SECONDS[role] * 1000),
+            round(SILENCE[role].read * 1000),
         ]
         # Older versions refuse to be limited; what hangs in them is left to whoever supervises the source.
         capture = open_capture(pipeline, cv2.CAP_GSTREAMER, limits) or open_capture(

@@ -5,9 +5,9 @@ from urllib.parse import urlsplit
 import av
 
 from edgefuse.errors import LostError, SourceError, unknown_name
-from edgefuse.runtime.sources.base import READ_SECONDS, Frame, Role, Source
+from edgefuse.runtime.sources.base import SILENCE, Frame, Role, Source
 from edgefuse.runtime.sources.decoder import Decoded, Decoder, rate_of
-from edgefuse.runtime.sources.spec import Spec, positive_number
+from edgefuse.runtime.sources.text import Spec, positive_number
 
 __all__ = ["NetworkStream"]
 
@@ -28,6 +28,8 @@ class NetworkStream(Source):
     does not; `timeout` is how many seconds the server may take to answer the opening, up to 10.
     """
 
+    texts = "rtsp://…, http://…, udp://…"
+    reopens = True
     live = True
     length = None
     open_seconds = 5.0
@@ -40,7 +42,7 @@ class NetworkStream(Source):
     def __init__(self, spec: Spec, role: Role) -> None:
         options = spec.read_options({"transport": _transport, "fps": positive_number, "timeout": _patience})
         scheme = _check(spec)
-        self.name, self.limit = spec.name, READ_SECONDS[role]
+        self.name, self.limit = spec.name, SILENCE[role].read
         patience = options.get("timeout", self.open_seconds)
         # Little is looked at in advance, or a stream that is back would take another second to open.
         settings = {"analyzeduration": "300000", "fpsprobesize": "3"}

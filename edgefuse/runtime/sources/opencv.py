@@ -10,7 +10,7 @@ import cv2
 from numpy.typing import NDArray
 
 from edgefuse.errors import LostError
-from edgefuse.runtime.sources.base import READ_SECONDS, Frame, Role, Source
+from edgefuse.runtime.sources.base import SILENCE, Frame, Role, Source
 
 __all__ = ["WAIT_SECONDS", "CaptureSource", "Gaps"]
 
@@ -30,7 +30,7 @@ class CaptureSource(Source):
 
     def __init__(self, name: str, capture: Any, role: Role) -> None:
         self.name = name
-        self.limit = READ_SECONDS[role]
+        self.limit = SILENCE[role].read
         # Some drivers report 0, others their clock (90000).
         reported = capture.get(cv2.CAP_PROP_FPS)
         self.fps = reported if 0 < reported <= 1000 else DEFAULT_FPS

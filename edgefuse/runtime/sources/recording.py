@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgefuse.errors import SourceError
 from edgefuse.runtime.sources.base import ROLES, Frame, Role, Source
-from edgefuse.runtime.sources.spec import Spec, positive_number, seconds, yes_or_no
+from edgefuse.runtime.sources.text import Spec, positive_number, seconds, yes_or_no
 from edgefuse.runtime.sources.timesheet import read_timesheet
 from edgefuse.runtime.sources.video import VideoFile
 
@@ -40,6 +40,7 @@ class Recording(Source):
     Options: those of `VideoFile`.
     """
 
+    texts = "the folder of a recorded camera"
     live = False
 
     @staticmethod

@@ -4,7 +4,7 @@ import time
 
 from edgefuse.errors import InputError, SourceError
 from edgefuse.runtime.sources.base import Frame, Role, Source
-from edgefuse.runtime.sources.spec import Spec
+from edgefuse.runtime.sources.text import Spec
 
 __all__ = ["SimulatedCamera"]
 
@@ -19,6 +19,7 @@ class SimulatedCamera(Source):
     which come as fast as they are made and are the same every time.
     """
 
+    texts = "sim"
     live = False  # until asked for without an end; it is never lost
 
     @staticmethod

@@ -10,7 +10,7 @@ from edgefuse.errors import SourceError
 from edgefuse.images import IMAGE_SUFFIXES
 from edgefuse.runtime.sources.base import Frame, Role, Source
 from edgefuse.runtime.sources.decoder import Decoded, Decoder, rate_of
-from edgefuse.runtime.sources.spec import Spec, positive_number, seconds, yes_or_no
+from edgefuse.runtime.sources.text import Spec, positive_number, seconds, yes_or_no
 from edgefuse.runtime.sources.timesheet import STARTED_TAG, read_timesheet
 
 __all__ = ["VideoFile"]
@@ -28,6 +28,7 @@ class VideoFile(Source):
     `loop=1` to begin again at the end, with times and numbers that go on.
     """
 
+    texts = "a video file"
     live = False
 
     @staticmethod

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from edgefuse.errors import InputError
-from edgefuse.runtime.sinks.base import SinkFullError
+from edgefuse.runtime.sinks.base import QuotaReachedError
 
-__all__ = ["MEGABYTE", "RESERVE", "SHARE", "Budget", "check_disk", "check_limits"]
+__all__ = ["MEGABYTE", "RESERVE", "SHARE", "DiskQuota", "check_disk", "check_limits"]
 
 MEGABYTE = 10**6
 RESERVE = 50 * MEGABYTE
@@ -18,7 +18,7 @@ SHARE = 4
 """Where the oldest files are removed, each is at most this fraction of the whole: most of it remains."""
 
 
-class Budget:
+class DiskQuota:
     """Counts the bytes of finished files and of those that are being written. Threads may share it.
 
     Args:
@@ -49,7 +49,7 @@ class Budget:
             key: tells the files apart that are being written at once.
 
         Raises:
-            SinkFullError: nothing may be removed.
+            QuotaReachedError: nothing may be removed.
         """
         if self._max_size is None:
             return
@@ -62,7 +62,7 @@ class Budget:
                     path.unlink(missing_ok=True)
                 total -= size
         if total > self._max_size:
-            raise SinkFullError(
+            raise QuotaReachedError(
                 f"{self._name} has reached its largest size of {self._max_size / MEGABYTE:g} MB"
             )
 

@@ -10,9 +10,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
-from edgefuse.runtime.sinks.budget import Budget
+from edgefuse.runtime.sinks.quota import DiskQuota
 
-__all__ = ["Series", "hold"]
+__all__ = ["OutputNaming", "hold"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def hold(file: IO[Any]) -> None:
             FCNTL.flock(file, FCNTL.LOCK_EX | FCNTL.LOCK_NB)
 
 
-class Series:
+class OutputNaming:
     """Names the files.
 
     While it is written, a file is `out-20260131-235959.part.mp4` (UTC). At its end it becomes `out.mp4`, and
@@ -45,7 +45,7 @@ class Series:
         budget: hears of every file that is finished.
     """
 
-    def __init__(self, path: Path, ring: bool, budget: Budget) -> None:
+    def __init__(self, path: Path, ring: bool, budget: DiskQuota) -> None:
         self._path, self._ring, self._budget = path, ring, budget
         self._stem = ""
         self._count = 0

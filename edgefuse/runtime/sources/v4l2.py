@@ -15,9 +15,9 @@ from edgefuse.images import parse_size, size_of
 from edgefuse.runtime.opencv_video import open_capture
 from edgefuse.runtime.sources.base import Role
 from edgefuse.runtime.sources.opencv import WAIT_SECONDS, CaptureSource
-from edgefuse.runtime.sources.spec import Spec, positive_number, yes_or_no
+from edgefuse.runtime.sources.text import Spec, positive_number, yes_or_no
 
-__all__ = ["Camera"]
+__all__ = ["DeviceCamera"]
 
 DEVICES = Path("/dev")
 UNCONVERTED = frozenset({"Y16", "Y10", "Y12", "GREY"})
@@ -27,7 +27,7 @@ LARGEST_GAIN = 2**31 - 1  # V4L2 knows 32 bits
 EXPOSURE_UNIT_MS = 0.1  # of V4L2_CID_EXPOSURE_ABSOLUTE
 
 
-class Camera(CaptureSource):
+class DeviceCamera(CaptureSource):
     """`cam0` (the camera's number) or a device path such as `/dev/v4l/by-id/…`, which outlives a restart.
 
     Options, which are read back and must hold: `size`, `fps`, `format` (a V4L2 four-character code: `Y16`
@@ -36,6 +36,9 @@ class Camera(CaptureSource):
     that is sent as if it were `YUYV`; `crop=256x192+0+192` cuts that size out, 0 from the left, 192 from
     the top.
     """
+
+    texts = "cam0, /dev/video2"
+    reopens = True
 
     @staticmethod
     def accepts(target: str) -> bool:

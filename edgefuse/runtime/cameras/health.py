@@ -6,15 +6,16 @@ import time
 from collections import deque
 from enum import Enum
 
-from edgefuse.runtime.sources.base import NAMES, Role
-from edgefuse.runtime.thermal import CALIBRATION_SECONDS, Look
+from edgefuse.runtime.cameras.freeze import StillState
+from edgefuse.runtime.frames import NAMES, Role
+from edgefuse.runtime.sources.base import SilencePolicy
 
 __all__ = ["Health", "State"]
 
 logger = logging.getLogger(__name__)
 
-QUIET_SECONDS = 10.0  # a camera that comes and goes is not logged more often
-REASONS = 8  # of one loss that are remembered, so that each is told once
+LOG_SECONDS = 10.0  # a camera that comes and goes is not logged more often
+REASONS = 8  # of one loss that are remembered, so that each is logged once
 
 
 class State(str, Enum):
@@ -30,7 +31,7 @@ class State(str, Enum):
     LOST = "lost"
     """Has given frames, and gives none now: an error, or nothing for too long."""
     FAILED = "failed"
-    """Hung again and again: every thread that may be left behind is. It returns if one of them does."""
+    """Got stuck again and again, with as many threads as may be. It returns if one of them does."""
     ENDED = "ended"
     """A recording is over, or a source failed that cannot be opened again."""
 
@@ -43,12 +44,13 @@ class Health:
     """The state of one camera, with its history. What goes in may come from several threads.
 
     Args:
-        role: infrared may be silent for as long as its shutter calibration takes.
+        role: of the camera, for messages.
         name: of the source, for messages.
         fps: its nominal rate, until it is known better.
+        policy: how long it may be silent.
     """
 
-    def __init__(self, role: Role, name: str, fps: float) -> None:
+    def __init__(self, role: Role, name: str, fps: float, policy: SilencePolicy) -> None:
         self.state = State.WAITING
         self.fps = fps
         self.losses = 0
@@ -56,68 +58,64 @@ class Health:
         self.calibrations = 0
         """How often infrared stood still or was silent for a moment, and then went on."""
         self.reconnects = 0
-        """How often it was opened again."""
-        self.abandoned = 0
-        """Threads that were left behind, hanging inside a driver or library."""
-        self.down = 0.0
+        """How often it was reopened."""
+        self.stuck_threads = 0
+        """Read threads that got stuck inside a driver or library."""
+        self.downtime_s = 0.0
         """Seconds without it, the present loss not counted in."""
         self.reason = ""
         """Of the last loss, for people."""
         self.seen = 0.0
         """`time.monotonic()` of the last frame."""
-        self._role, self._name, self._what = role, name, NAMES[role]
+        self._policy, self._name, self._what = policy, name, NAMES[role]
         self._lock = threading.Lock()
         self._lost_at = 0.0
         self._quiet_until = 0.0
-        self._told = False
+        self._logged = False
         self._reasons: deque[str] = deque(maxlen=REASONS)
-
-    @property
-    def silence(self) -> float:
-        """Seconds without a frame that are more than a stutter."""
-        return max(0.5, 3.0 / self.fps)
 
     @property
     def patience(self) -> float:
         """Seconds without a frame after which the camera is to be done without, as it is now."""
-        return max(CALIBRATION_SECONDS, self.silence) if self.may_calibrate else self.silence
+        quiet = self._policy.quiet(self.fps)
+        return max(self._policy.shutter, quiet) if self.may_calibrate else quiet
 
     @property
     def may_calibrate(self) -> bool:
-        """Whether no frame may mean that the shutter is closed: it is infrared, and not lost."""
-        return self._role == "ir" and self.state in PRESENT
+        """Whether no frame may mean that the shutter is closed: the camera has one, and is not lost."""
+        return self._policy.shutter > 0 and self.state in PRESENT
 
     def check(self, now: float) -> None:
         """Notice silence."""
         quiet = now - self.seen
         if self.state in PRESENT and quiet > self.patience:
-            self.lose(f"{self._name}: no frame for {quiet:.1f} s")
-        elif self.state is State.LIVE and quiet > self.silence:
+            self.mark_lost(f"{self._name}: no frame for {quiet:.1f} s")
+        elif self.state is State.LIVE and quiet > self._policy.quiet(self.fps):
             with self._lock:
                 self._calibrate("sends no picture")
 
-    def find(self, look: Look | None) -> None:
+    def on_frame(self, still: StillState | None) -> None:
         """Take note of a frame that has come."""
-        if look == "frozen":
-            self.lose(f"{self._name}: its picture has stood still for over {CALIBRATION_SECONDS:g} s")
+        if still == "frozen":
+            self.mark_lost(f"{self._name}: its picture has not changed for over {self._policy.shutter:g} s")
             return
         with self._lock:
             before, self.state, self.seen = self.state, State.LIVE, time.monotonic()
             self._reasons.clear()
             if before in AWAY:
                 away = self.seen - self._lost_at
-                self.down += away
-                level = logging.INFO if self._told else logging.DEBUG
+                self.downtime_s += away
+                level = logging.INFO if self._logged else logging.DEBUG
                 logger.log(level, "%s is back after %.1f s", self._what, away)
-            if look != "calibrating":
+            if still != "calibrating":
                 self.calibrations += before is State.CALIBRATING
             elif before is State.CALIBRATING:
                 self.state = State.CALIBRATING
             else:
                 self._calibrate("repeats a picture")
 
-    def lose(self, reason: str, state: State = State.LOST) -> None:
-        """Take note that no frame comes. Each reason is told once per loss."""
+    def mark_lost(self, reason: str, state: State = State.LOST) -> None:
+        """Take note that no frame comes. Each reason is logged once per loss."""
         with self._lock:
             before, self.reason = self.state, reason
             news = reason not in self._reasons
@@ -131,20 +129,20 @@ class Health:
             self.losses += before in PRESENT
             if before not in AWAY:
                 self._lost_at = time.monotonic()
-                self._told = self._lost_at >= self._quiet_until
-                if self._told:
-                    self._quiet_until = self._lost_at + QUIET_SECONDS
+                self._logged = self._lost_at >= self._quiet_until
+                if self._logged:
+                    self._quiet_until = self._lost_at + LOG_SECONDS
             if state is State.FAILED:
                 logger.error("%s failed: %s", self._what, reason)
-            elif news and self._told:
+            elif news and self._logged:
                 how = "lost" if before in PRESENT else "still lost"
                 logger.warning("%s %s: %s", self._what, how, reason)
 
     def finish(self) -> None:
         """Count a loss that lasts until the end."""
         if self.state in AWAY:
-            self.down += time.monotonic() - self._lost_at
+            self.downtime_s += time.monotonic() - self._lost_at
 
     def _calibrate(self, how: str) -> None:
         self.state = State.CALIBRATING
-        logger.info("%s %s, as during a shutter calibration: the picture is held", self._name, how)
+        logger.info("%s %s, probably a shutter calibration: keeping its last picture", self._name, how)

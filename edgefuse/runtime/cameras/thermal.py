@@ -22,23 +22,19 @@ from numpy.typing import NDArray
 
 from edgefuse.errors import InputError, unknown_name
 from edgefuse.images import Image, luma, plain
+from edgefuse.runtime.cameras.freeze import StillDetector
 
 __all__ = [
-    "CALIBRATION_SECONDS",
     "CURVES",
     "MAX_STEP",
-    "Look",
+    "ThermalAgc",
     "ThermalConfig",
-    "ThermalFrontEnd",
     "linear_curve",
     "plateau_curve",
 ]
 
 Curve: TypeAlias = NDArray[np.float32]
 Polarity: TypeAlias = Literal["white", "black"]
-Look: TypeAlias = Literal["live", "calibrating", "frozen"]
-"""Whether frames are new. `calibrating`: the camera repeats one, as behind its shutter; `frozen`: for over
-3 s."""
 
 COUNTS = 65536
 MAX_STEP = 16.0
@@ -55,12 +51,6 @@ PLATEAU = 3.0
 """Where the histogram is cut off, in multiples of its mean."""
 SAMPLES = 20_000
 """Pixels that the histogram is taken from, about."""
-CALIBRATION_SECONDS = 3.0
-"""Longest shutter calibration: the camera repeats a picture, or sends none."""
-NOTICE_SECONDS = 0.25
-"""Repeats for a shorter time are those of a camera that delivers more frames than its sensor makes."""
-TRUST_SECONDS = 2.0
-"""Only 8-bit infrared that was never still for so long can freeze: a codec repeats a still scene too."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +144,7 @@ def _tails(histogram: NDArray[Any]) -> tuple[int, int]:
     return int(np.searchsorted(below, tail, "right")), int(np.searchsorted(below, below[-1] - tail))
 
 
-class ThermalFrontEnd:
+class ThermalAgc:
     """Turns the infrared frames of one camera into 8-bit ones, one after the other.
 
     Args:
@@ -163,16 +153,11 @@ class ThermalFrontEnd:
 
     def __init__(self, config: ThermalConfig | None = None) -> None:
         self.config = config or ThermalConfig()
-        self.look: Look = "live"
-        """What the latest frame looks like beside those before it."""
+        self.still = StillDetector()
+        """Whether the frames stand still, as behind a shutter."""
         self._curve: Curve | None = None
         self._goal: Curve | None = None
         self._table = np.zeros(COUNTS, np.uint8)
-        self._last: NDArray[Any] | None = None
-        self._stamp = 0.0
-        self._clock = 0.0  # seconds of frames, over which the camera's clock cannot jump
-        self._still_since: float | None = None
-        self._moving_since = 0.0
         if self.config.window is not None:
             low, high = self.config.window
             line = (np.arange(COUNTS) - low) * (255.0 / (high - low))
@@ -192,10 +177,7 @@ class ThermalFrontEnd:
             InputError: another pixel type or shape.
         """
         image = luma(plain(image))
-        seconds = min(max(timestamp - self._stamp, 0.0), 1.0)
-        self._stamp = timestamp
-        self._clock += seconds
-        repeated = self._repeats(image)
+        seconds, repeated = self.still.update(image, timestamp)
         if image.dtype == np.uint8 and self.config.agc == "auto" and self.config.window is None:
             return cv2.bitwise_not(image) if self.config.polarity == "black" else image
         # Behind the shutter there is nothing to learn about the scene: the curve is held.
@@ -231,35 +213,6 @@ class ThermalFrontEnd:
         self._table = cv2.convertScaleAbs(curve).ravel()
         if self.config.polarity == "black":
             self._table = 255 - self._table
-
-    def _repeats(self, image: NDArray[Any]) -> bool:
-        """Note whether a frame is the same as the one before, and what that looks like."""
-        last, self._last = self._last, image
-        same = (  # a few rows settle it for almost every frame
-            last is not None
-            and image.dtype == last.dtype
-            and np.array_equal(image[::16], last[::16])
-            and np.array_equal(image, last)
-        )
-        if not same:
-            if self._still_for() >= NOTICE_SECONDS:
-                self._moving_since = self._clock
-            self._still_since = None
-        elif self._still_since is None:
-            self._still_since = self._clock
-        self.look = self._look(image.dtype == np.uint8)
-        return same
-
-    def _still_for(self) -> float:
-        return self._clock - self._still_since if self._still_since is not None else 0.0
-
-    def _look(self, may_be_coded: bool) -> Look:
-        still = self._still_for()
-        if still < NOTICE_SECONDS or self._still_since is None:
-            return "live"
-        if may_be_coded and self._still_since - self._moving_since < TRUST_SECONDS:
-            return "live"
-        return "calibrating" if still <= CALIBRATION_SECONDS else "frozen"
 
 
 def _look_up(table: NDArray[np.uint8], image: NDArray[Any]) -> Image:

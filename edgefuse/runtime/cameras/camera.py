@@ -1,0 +1,131 @@
+"""Connecting a camera or recording: its text is read once, and everything about it stands in one object."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from types import TracebackType
+from typing import Any, TypeAlias
+
+from numpy.typing import NDArray
+
+from edgefuse.errors import InputError, SourceError
+from edgefuse.images import Image, as_visible
+from edgefuse.runtime.cameras.thermal import ThermalAgc, ThermalConfig
+from edgefuse.runtime.frames import NOMINAL_FPS, Role
+from edgefuse.runtime.sources import kind_of
+from edgefuse.runtime.sources.base import SILENCE, SilencePolicy, Source
+from edgefuse.runtime.sources.paced import RealTime
+from edgefuse.runtime.sources.text import Spec, yes_or_no
+
+__all__ = ["Camera", "Preprocess", "connect"]
+
+Preprocess: TypeAlias = Callable[[NDArray[Any], float], Image]
+"""Makes 8-bit pictures of a camera's frames, in its capture thread: (image, timestamp) → uint8."""
+
+THERMAL = ("agc", "polarity", "window")
+"""Options of every infrared source, which are those of `ThermalConfig`."""
+
+
+@dataclass(frozen=True)
+class Camera:
+    """One camera of a run, or a recording in its place: what is known of it, and how it is opened.
+
+    As a context manager it closes a recording at the end; a camera is closed by the thread that reads it.
+    """
+
+    name: str
+    """To print, without passwords."""
+    open: Callable[[], Source]
+    """Called in a thread. Raises `LostError` while the source is not there."""
+    reopens: bool = True
+    """It is opened by its reader, and again whenever it is lost. False: it is open already, and `open`
+    returns it."""
+    live: bool = True
+    """Frames are lost if nobody reads. What is not live waits."""
+    recorded: bool = False
+    """It is a recording, if only one that is played at its own rate."""
+    fps: float = NOMINAL_FPS
+    """Nominal, as far as it is known before the opening."""
+    length: int | None = None
+    """Frames of a recording, where that is known, if only about."""
+    synchronised: bool = False
+    """As `Source.synchronised`."""
+    thermal: ThermalConfig = field(default_factory=ThermalConfig)
+    """How infrared frames become 8-bit ones."""
+    silence: SilencePolicy | None = None
+    """When silence is a fault; None: that of its role in `SILENCE`."""
+
+    @classmethod
+    def of(cls, source: "Source | Camera") -> "Camera":
+        """Return an open source as a camera, which is not opened again; its owner closes it."""
+        if isinstance(source, Camera):
+            return source
+        return cls(
+            source.name,
+            lambda: source,
+            reopens=False,
+            live=source.live,
+            recorded=not source.live or isinstance(source, RealTime),
+            fps=source.fps,
+            length=source.length,
+            synchronised=source.synchronised,
+        )
+
+    def paced(self) -> "Camera":
+        """Return a recording as it is played at its own rate; a camera as it is."""
+        if self.live:
+            return self
+        return replace(self, open=partial(_opened, RealTime(self.open())), live=True)
+
+    def preprocess(self, role: Role) -> Preprocess:
+        """Return what makes 8-bit pictures of its frames, anew for each run."""
+        return ThermalAgc(self.thermal) if role == "ir" else lambda image, _: as_visible(image)
+
+    def policy(self, role: Role) -> SilencePolicy:
+        """Return when silence of this camera is a fault."""
+        return self.silence or SILENCE[role]
+
+    def close(self) -> None:
+        """Close what was open from the start. Can be called twice."""
+        if not self.reopens:
+            self.open().close()
+
+    def __enter__(self) -> "Camera":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def connect(text: str, role: Role, realtime: bool = False) -> Camera:
+    """Return what `text` asks for. Recordings are open already; cameras are opened when the run begins.
+
+    Args:
+        text: as for `sources.open_source`; for infrared also with the options `agc`, `polarity`, `window`.
+        role: which of the two cameras it is to be.
+        realtime: play a recording at its own rate, as its option `realtime=1` does.
+
+    Raises:
+        SourceError: there is no such thing, an option cannot be used, or a recording cannot be opened.
+    """
+    spec = Spec.parse(text)
+    kind = kind_of(spec)
+    thermal = ThermalConfig()
+    if role == "ir":
+        options, spec = spec.split(THERMAL)
+        try:
+            thermal = ThermalConfig.from_options(options.options)
+        except InputError as error:
+            raise SourceError(f"{spec.name}: {error}") from None
+    common, spec = spec.split(["realtime"])
+    realtime = common.read_options({"realtime": yes_or_no}).get("realtime", realtime)
+    if kind.reopens:
+        return Camera(spec.name, partial(kind, spec, role), thermal=thermal)
+    camera = replace(Camera.of(kind(spec, role)), thermal=thermal)
+    return camera.paced() if realtime else camera
+
+
+def _opened(source: Source) -> Source:
+    return source

@@ -1,0 +1,73 @@
+"""What passes between the parts of the live loop: frames of a camera, and fused frames."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from numpy.typing import NDArray
+
+from edgefuse.images import Image
+
+__all__ = ["NAMES", "NOMINAL_FPS", "ROLES", "Frame", "FrameState", "FrameStats", "FusedFrame", "Role"]
+
+Role: TypeAlias = Literal["ir", "vis"]
+
+ROLES: tuple[Role, Role] = ("ir", "vis")
+NAMES: dict[Role, str] = {"ir": "infrared", "vis": "visible"}
+
+NOMINAL_FPS = 25.0
+"""Frames per second where nobody states a rate. Whoever uses it for a source says so."""
+
+FrameState: TypeAlias = Literal["fused", "visible only", "infrared only", "held", "black"]
+"""What a picture is: a fusion, or what is shown while a camera is lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture of one camera."""
+
+    image: NDArray[Any]
+    """As the source has it: uint8 or uint16, `[H, W]` or `[H, W, 3]` BGR."""
+    index: int
+    """Number of the frame, from 0; a gap means frames that the source itself lost."""
+    timestamp: float
+    """Seconds on the source's clock. A camera at this machine: `time.monotonic()` of the capture, as the
+    kernel noted it. A stream: the server's clock, whatever its zero. A recording: the position in it."""
+    captured: float
+    """`time.monotonic()` in seconds when the frame came into being for this program: latencies start here."""
+    connection: int = 0
+    """How often its camera was reopened before; each time, its clock may start over. Sources leave it at 0:
+    whoever reopens them counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameStats:
+    """How one picture came about, in seconds."""
+
+    latency: float = 0.0
+    """From the capture of the newer frame until the picture was ready."""
+    skew: float = 0.0
+    """Between its two frames."""
+    ages: dict[Role, float] = field(default_factory=dict)
+    """Of its frames, from their capture on, when their fusion began."""
+
+
+@dataclass(frozen=True, slots=True)
+class FusedFrame:
+    """One result with what it was made of."""
+
+    ir: Image
+    """uint8 `[H, W]`, aligned with the visible image; black if there is none."""
+    vis: Image
+    """uint8 `[H, W]` or `[H, W, 3]` BGR; black if there is none."""
+    fused: Image
+    """uint8, of the shape of `vis`; with a label while a camera is lost."""
+    index: int
+    """Number of the picture, from 0."""
+    timestamp: float
+    """Seconds: `time.monotonic()` of the capture for cameras, the position in the visible recording else."""
+    state: FrameState = "fused"
+    captured: float = 0.0
+    """`time.monotonic()` of the arrival of its newer frame."""
+    stats: FrameStats = FrameStats()
+    valid: Image | None = None
+    """Where infrared covers the visible image, see `Aligned`; None: everywhere."""
