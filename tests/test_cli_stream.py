@@ -235,7 +235,7 @@ def test_a_source_is_never_written_over(tmp_path: Path, folders: tuple[str, str]
 def test_a_failing_output_ends_with_status_1_after_the_table(
     tmp_path: Path, folders: tuple[str, str], mean_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgefuse.runtime.sinks.budget.RESERVE", 2**62)
+    monkeypatch.setattr("edgefuse.runtime.sinks.quota.RESERVE", 2**62)
     still = tmp_path / "still.png"
     arguments = ("--ir", folders[0], "--vis", folders[1], "--model", mean_model, "--still", still)
     result = run(*arguments, "--out", tmp_path / "out.mp4")

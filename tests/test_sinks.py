@@ -213,7 +213,7 @@ def test_an_image_sequence_ends_at_its_largest_size(tmp_path: Path) -> None:
 def test_an_image_sequence_leaves_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sink = ImageSequence(tmp_path / "frames")
     sink.write(shot(0))
-    monkeypatch.setattr("edgefuse.runtime.sinks.budget.RESERVE", 2**62)
+    monkeypatch.setattr("edgefuse.runtime.sinks.quota.RESERVE", 2**62)
     with pytest.raises(InputError, match="frames: the disk is full"):
         sink.write(shot(1))
     assert os.listdir(tmp_path / "frames") == ["000000.png"]
