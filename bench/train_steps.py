@@ -9,6 +9,7 @@ import json
 import resource
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -104,7 +105,7 @@ class Ours:
         return float(losses["total"])
 
 
-def main(kind: str, model: str, precision: str, steps: int, threads: int) -> None:
+def main(kind: str, model: str, precision: Any, steps: int, threads: int) -> None:
     torch.set_num_threads(threads)
     # Far more steps than are taken: in its warm-up the learning rate is so low that both stay together.
     config = TrainConfig(model=model, steps=100_000, batch=BATCH, patch=PATCH, precision=precision)

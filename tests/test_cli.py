@@ -111,8 +111,8 @@ WRONG = {
         (["fuse", "--ir", "ir/b.png", "--vis", "vis/b.png", "--out", "vis/b.png"], "overwrite the input"),
         (["fuse", "--ir", "ir/b.png", "--vis", "vis/b.png", "--out", "o.pgm"], ".pgm holds grey"),
         (["fuse", *BOTH, "--out", "o", "--threads", "100000"], "threads is 100000"),
-        (["train", *BOTH, "--patch", "32", "--threads", "0"], "threads is 0"),
-        (["train", *BOTH, "--patch", "32", "--sample-every", "0"], "sample_every is 0"),
+        (["train", *BOTH, "--patch", "32", "--set", "threads=0"], "threads is 0"),
+        (["train", *BOTH, "--patch", "32", "--set", "sample_every=0"], "sample_every is 0"),
         (["train", *BOTH, "--patch", "32", "--out", "zero.png"], "cannot make the run folder zero.png"),
         (["train", *BOTH, "--seed", "-1"], "seed is -1"),
         (["train", "--ir", "ir"], "give both --ir and --vis"),
@@ -168,7 +168,7 @@ def test_training_exporting_and_fusing_from_one_folder_to_the_next(run, folders)
         (folders / side / "a.png").unlink(missing_ok=True)
         (folders / side / "d.png").unlink(missing_ok=True)
     base = ["train", "--paradigm", "sptp", "--ir", "ir", "--vis", "vis", "--patch", "32", "--out", "run"]
-    status, out, err = run(*base, "--steps", "3", "--batch", "2", "--pairs", "4")
+    status, out, err = run(*base, "--steps", "3", "--batch", "2", "--set", "pairs=4")
     assert status == 0, err
     assert "sptp has 2 pairs, 4 are drawn per epoch" in out
     config = json.loads((folders / "run" / "config.json").read_text())
@@ -180,5 +180,5 @@ def test_training_exporting_and_fusing_from_one_folder_to_the_next(run, folders)
     status, _, err = run("fuse", "--ir", "ir", "--vis", "vis", "--out", "o", "--model", "nano.onnx")
     assert status == 0, err
     assert len(list((folders / "o").iterdir())) == 2
-    status, _, err = run(*base, "--steps", "3", "--batch", "2", "--pairs", "4")
+    status, _, err = run(*base, "--steps", "3", "--batch", "2", "--set", "pairs=4")
     assert "already holds a run" in err

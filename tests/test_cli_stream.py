@@ -98,7 +98,7 @@ def test_a_dull_picture_is_stretched_if_asked_for(tmp_path: Path, mean_model: st
     ranges = []
     for contrast in ("off", "auto"):
         frames = ("--ir", tmp_path / "ir", "--vis", tmp_path / "vis", "--out", tmp_path / contrast)
-        assert run(*frames, "--model", mean_model, "--contrast", contrast).exit_code == 0
+        assert run(*frames, "--model", mean_model, "--set", f"contrast={contrast}").exit_code == 0
         (file,) = (tmp_path / contrast).iterdir()
         ranges.append(int(np.ptp(read_image(file))))
     assert ranges[0] == 63
@@ -157,7 +157,18 @@ def test_raw_frames_go_to_standard_output_and_words_elsewhere(
 
 def test_the_report_tells_clocks_skews_and_quality(mean_model: str) -> None:
     ir, vis = "sim?size=64x48&ir_fps=20&ir_clock_offset=2.5", "sim?size=64x48&vis_fps=40"
-    arguments = ("--model", mean_model, "--duration", 5, "--rate", "ir", "--quality", 5, "--max-skew", 0.2)
+    arguments = (
+        "--model",
+        mean_model,
+        "--duration",
+        5,
+        "--set",
+        "rate=ir",
+        "--set",
+        "quality=5",
+        "--set",
+        "max_skew=0.2",
+    )
     result = run("--ir", ir, "--vis", vis, *arguments)
     assert result.exit_code == 0, result.output
     for words in (
@@ -173,7 +184,7 @@ def test_the_report_tells_clocks_skews_and_quality(mean_model: str) -> None:
 
 def test_a_video_in_parts(tmp_path: Path, folders: tuple[str, str], mean_model: str) -> None:
     arguments = ("--ir", f"{folders[0]}?fps=4", "--vis", f"{folders[1]}?fps=4", "--model", mean_model)
-    options = ("--segment", 1, "--codec", "h265", "--max-size", 50)
+    options = ("--segment", 1, "--set", "codec=h265", "--max-size", 50)
     result = run(*arguments, "--out", tmp_path / "o.mkv", *options)
     assert result.exit_code == 0, result.output
     assert len(list(tmp_path.glob("o-*.mkv"))) == 2
@@ -189,14 +200,14 @@ def test_a_video_in_parts(tmp_path: Path, folders: tuple[str, str], mean_model: 
         ({"--model": __file__}, ModelError, "is not a model that ONNX Runtime can load"),
         ({"--out": "out.gif"}, InputError, "the suffix of a video must be"),
         ({"--still": "still.mp4"}, InputError, "the suffix of a still must be"),
-        ({"--duration": "0"}, InputError, "duration is 0 s"),
+        ({"--duration": "0"}, InputError, "duration is 0.0, it must be above 0"),
         ({"--threads": "0"}, InputError, "threads is 0"),
-        ({"--max-skew": "-1"}, InputError, "max-skew is -1 s"),
+        ({"--set": "max_skew=-1"}, InputError, "max_skew is -1"),
         ({"--out": "o.mp4", "--max-size": "nan"}, InputError, "the largest size is nan MB"),
         ({"--out": "o.mp4", "--max-size": "1e305"}, InputError, r"the largest size is 1e\+305 MB"),
         ({"--vis": "cam97?gain=nan", "--on-loss": "stop"}, SourceError, "option gain: 'nan' is outside"),
         ({"--vis": "cam97?gain=1e99", "--on-loss": "stop"}, SourceError, "option gain: '1e99' is outside"),
-        ({"--quality": "0"}, InputError, "quality is 0"),
+        ({"--set": "quality=0"}, InputError, "quality is 0"),
         ({"--segment": "2", "--out": "frames/"}, InputError, "a codec and segments are for videos"),
         ({"--max-size": "2", "--out": "-"}, InputError, "a largest size is for files"),
     ],

@@ -290,7 +290,7 @@ def test_a_defect_in_a_source_is_not_swallowed() -> None:
 
 @pytest.mark.parametrize("duration", [0.0, -1.0, float("nan")])
 def test_a_duration_must_be_positive(duration: float) -> None:
-    with pytest.raises(InputError, match="must be over 0"):
+    with pytest.raises(InputError, match="must be above 0"):
         run(FakeSource(), FakeSource(), pick_visible, config=LiveConfig(duration=duration))
 
 
@@ -410,7 +410,7 @@ def test_live_raises_what_failed() -> None:
 
 
 def test_live_refuses_wrong_settings() -> None:
-    with pytest.raises(InputError, match="rate is 'both'"):
+    with pytest.raises(InputError, match="unknown rate 'both'"):
         live(FakeSource(), FakeSource(), pick_visible, rate="both")
 
 

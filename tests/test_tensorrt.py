@@ -346,7 +346,9 @@ def test_the_command_says_what_is_missing_before_it_works(tmp_path, monkeypatch,
 def test_the_command_builds_and_judges_an_engine(install, tmp_path):
     trt, _ = install()
     out = tmp_path / "nano.onnx"
-    sizes = ["--tensorrt-sizes", "32x32,64x48,96x64", "--tensorrt-batch", "2", "--workspace", "256"]
+    sizes = [
+        f"--set={text}" for text in ("tensorrt_sizes=32x32,64x48,96x64", "tensorrt_batch=2", "workspace=256")
+    ]
     done = CliRunner().invoke(app, ["export", "nano", "--tensorrt", "--out", str(out), *sizes])
     assert isinstance(done.exception, GateError), done.output
     assert "nano.failed.engine is too far" in str(done.exception)

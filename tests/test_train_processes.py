@@ -43,9 +43,11 @@ def folders(tmp_path_factory):
 
 def options(folders, out, model="nano", batch=8, steps=12):
     images = ("--ir", folders / "ir", "--vis", folders / "vis", "--out", out)
-    settings = ("--model", model, "--batch", batch, "--steps", steps, "--patch", 32, "--sample-every", steps)
-    machine = ("--threads", 1, "--precision", "fp32", "--checkpoint-minutes", 0)
-    return [str(word) for word in (*images, *settings, "--lr", 1e-4, *machine)]  # rate as in the paper
+    settings = ("--model", model, "--batch", batch, "--steps", steps, "--patch", 32)
+    rest = {"sample_every": steps, "threads": 1, "precision": "fp32", "checkpoint_minutes": 0}
+    rest["learning_rate"] = 1e-4  # as in the paper
+    more = [f"--set={name}={value}" for name, value in rest.items()]
+    return [str(word) for word in (*images, *settings, *more)]
 
 
 def be_edgefuse(words, environment, output):
@@ -89,6 +91,7 @@ def alone(folders, out, model="nano", steps=12):
         vis=(str(folders / "vis"),),
         steps=steps,
         patch=32,
+        precision="fp32",
         learning_rate=1e-4,
         pairs=25,
     )

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
+from edgefuse.cli.options import Command
 from edgefuse.errors import EdgefuseError
 
 __all__ = ["app", "main"]
@@ -27,14 +28,15 @@ COMMANDS = {
     "models": "models",
     "import-weights": "import_weights",
     "reproduce": "reproduce",
+    "settings": "settings",
 }
 
 app = typer.Typer(
     help="Fuse an infrared and a visible camera into one picture, live.",
     no_args_is_help=True,
-    add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
 
@@ -57,7 +59,7 @@ def options(
 
 
 for _name, _module in COMMANDS.items():
-    app.command(_name)(getattr(import_module(f"edgefuse.cli.{_module}"), _module))
+    app.command(_name, cls=Command)(getattr(import_module(f"edgefuse.cli.{_module}"), _module))
 
 
 def main() -> None:

@@ -1,25 +1,236 @@
-"""Options that several commands about live cameras have in common."""
+"""From settings to options: every command whose settings are a dataclass gets its options from there."""
 
+import inspect
 import math
-from typing import Annotated, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 
 import typer
+from typer.core import TyperCommand
 
 from edgefuse.errors import InputError
+from edgefuse.settings import Setting, assign, from_plain, listing, read
 
 __all__ = [
     "CAMERAS",
     "OUTPUTS",
+    "Command",
     "Duration",
     "InfraredSource",
     "MaxSize",
     "Segment",
     "VisibleSource",
     "bytes_of",
+    "required",
+    "with_settings",
 ]
 
 CAMERAS, OUTPUTS = "Cameras", "Outputs"
+ORDER = {"Arguments": 0, "Options": 2}  # of the groups in the help; 1: all others
+METAVARS: dict[Any, str] = {int: "N", float: "X", str: "NAME"}
 
+OLD: dict[str, dict[str, str]] = {
+    "train": {
+        "--aligned": "aligned=",
+        "--alpha": "losses.gradient=",
+        "--base": "base=",
+        "--beta": "losses.ssim=",
+        "--checkpoint-minutes": "checkpoint_minutes=",
+        "--compile": "compile=true",
+        "--ema": "ema=",
+        "--fallback": "losses.fallback=",
+        "--gradient-scale": "losses.gradient_scale=",
+        "--gradient-target": "losses.gradient_target=",
+        "--hold-out": "hold_out=",
+        "--init": "init=",
+        "--intensity-power": "losses.intensity_power=",
+        "--lambda": "losses.adversarial=",
+        "--lr": "learning_rate=",
+        "--pairs": "pairs=",
+        "--precision": "precision=",
+        "--sample-every": "sample_every=",
+        "--spoil": "corrupt=",
+        "--ssim-weights": "losses.ssim_weights=",
+        "--teacher": "teacher=",
+        "--threads": "threads=",
+    },
+    "reproduce": {
+        "--batch": "batch=",
+        "--gradient-scale": "losses.gradient_scale=",
+        "--lr": "learning_rate=",
+        "--patch": "patch=",
+        "--precision": "precision=",
+        "--threads": "threads=",
+    },
+    "export": {
+        "--calib-method": "calibration_method=",
+        "--dynamic": "-",
+        "--max-difference": "max_difference=",
+        "--max-levels": "max_levels=",
+        "--max-worse": "max_worse=",
+        "--min-extreme-psnr": "min_extreme_psnr=",
+        "--min-psnr": "min_psnr=",
+        "--opset": "-=",
+        "--tensorrt-batch": "tensorrt_batch=",
+        "--tensorrt-sizes": "tensorrt_sizes=",
+        "--workspace": "workspace=",
+    },
+    "stream": {
+        "--codec": "codec=",
+        "--contrast": "contrast=",
+        "--max-skew": "max_skew=",
+        "--no-rebuild": "rebuild=false",
+        "--provider": "--engine",
+        "--quality": "quality=",
+        "--rate": "rate=",
+    },
+}
+"""Options of the last version, by command: what to write now. `key=` takes the old value, `key=value`
+replaces a flag, `--name` is another option, and `-` or `-=` (with a value) has no use any more."""
+
+
+class Command(TyperCommand):
+    """A command that understands the options of the last version, with a hint."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse, after old options are replaced."""
+        return super().parse_args(ctx, _today(args, OLD.get(self.name or "", {})))
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options in groups: the panels that they name."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            if (record := parameter.get_help_record(ctx)) is not None:
+                kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
+                panel = getattr(parameter, "rich_help_panel", None) or kind
+                groups.setdefault(panel, []).append(record)
+        for panel, records in sorted(groups.items(), key=lambda group: ORDER.get(group[0], 1)):
+            with formatter.section(panel):
+                formatter.write_dl(records)
+
+
+def _today(args: Sequence[str], old: Mapping[str, str]) -> list[str]:
+    result: list[str] = []
+    rest = iter(args)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if name not in old:
+            result.append(word)
+            continue
+        new = old[name]
+        if new.endswith("=") and not equals:
+            value = next(rest, "")
+        if new.startswith("--"):
+            now = [new, value] if equals else [new]
+        elif new.startswith("-"):
+            now = []
+        else:
+            now = ["--set", new + value if new.endswith("=") else new]
+        said = f"is now {' '.join(now)}" if now else "has no use any more"
+        typer.echo(f"hint: {name} {said}; the old option goes with the next version", err=True)
+        result += now
+    return result
+
+
+def with_settings(
+    kind: type,
+    panels: Mapping[str, str],
+    *,
+    name: str = "config",
+    files: Callable[[Path], Path] = lambda path: path,
+    implied: Callable[[Mapping[str, Any]], Path | None] = lambda _: None,
+    defaults: Mapping[str, Any] | None = None,
+) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+    """Give a command settings of a dataclass: some as options, all by `--config FILE` and `--set key=value`.
+
+    An option comes before `--set`, that before the file, that before the defaults.
+
+    Args:
+        kind: the dataclass, which the command takes as its parameter `name`.
+        panels: the names of the settings that are options, by the panel of the help that shows them.
+        name: of the command's parameter.
+        files: finds the file that `--config` means, such as that of a shipped recipe.
+        implied: finds a file without `--config`, by the other options.
+        defaults: those of this command, where they are other than the dataclass's.
+    """
+    known = {each.name: each for each in listing(kind)}
+    shown = {setting: panel for panel, names in panels.items() for setting in names.split()}
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., None]:
+        def call(config_file: Path | None, assignments: list[str], **given: Any) -> Any:
+            values = dict(defaults or {})
+            config_file = implied(given) if config_file is None else files(config_file)
+            if config_file is not None:
+                values |= read(config_file)
+            for text in assignments:
+                assign(kind, values, text)
+            for key in shown:
+                if (value := given.pop(key)) is not None and value is not False and value != []:
+                    values[key] = value
+            what = "the options" if config_file is None else str(config_file)
+            return command(**{name: from_plain(kind, values, what)}, **given)
+
+        given = inspect.signature(command).parameters.values()
+        own = [p.replace(kind=p.KEYWORD_ONLY) for p in given if p.name != name]
+        made = [_option(known[key], panel, (defaults or {}).get(key)) for key, panel in shown.items()]
+        parameters = [*made, *own, _CONFIG, _SET]
+        call.__name__, call.__doc__ = command.__name__, command.__doc__
+        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        call.__annotations__ = {p.name: p.annotation for p in parameters}
+        return call
+
+    return decorate
+
+
+def required(config: Any, name: str) -> str:
+    """Return a setting that must be given, by its option or in the file of settings."""
+    value: str | None = getattr(config, name)
+    if value is None:
+        raise InputError(f"--{name.replace('_', '-')} is missing: give it, or {name} in a file for --config")
+    return value
+
+
+def _parameter(name: str, annotation: Any, option: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=annotation)
+
+
+def _option(each: Setting, panel: str, default: Any) -> inspect.Parameter:
+    """Return the option of a setting; unset, it is None, and the dataclass's default holds."""
+    kind = next(iter(get_args(each.type))) if NoneType in get_args(each.type) else each.type
+    several = get_origin(kind) is tuple
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    if choices:  # checked with all other settings, for the same sentence about a wrong one
+        kind = str
+    unset = each.shown if default is None else str(default)
+    given = unset not in ("none", "false")
+    option = typer.Option(
+        [] if several else None,
+        "--" + each.name.replace("_", "-"),
+        help=each.metadata["help"] + f" [{unset}]" * given,
+        metavar=each.metadata["metavar"] or "|".join(choices) or METAVARS.get(kind),
+        autocompletion=(lambda: list(choices)) if choices else None,
+        rich_help_panel=panel,
+    )
+    return _parameter(each.name, list[str] if several else kind | None, option)
+
+
+_CONFIG = _parameter(
+    "config_file",
+    Path | None,
+    typer.Option(None, "--config", metavar="FILE", help="Settings in TOML or JSON."),
+)
+_SET = _parameter(
+    "assignments",
+    list[str],
+    typer.Option(
+        [],
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any setting; repeatable. `edgefuse settings` lists all.",
+    ),
+)
 InfraredSource: TypeAlias = Annotated[
     str,
     typer.Option(

@@ -3,147 +3,42 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from edgefuse.cli.options import (
-    CAMERAS,
-    OUTPUTS,
-    Duration,
-    InfraredSource,
-    MaxSize,
-    Segment,
-    VisibleSource,
-    bytes_of,
-)
+from edgefuse.cli.console import stderr, stdout
+from edgefuse.cli.options import CAMERAS, OUTPUTS, bytes_of, required, with_settings
 from edgefuse.cli.signals import ending_on_signals, stopping_on_signals
 from edgefuse.errors import InputError, SourceError
-from edgefuse.weights import DEFAULT_MODEL
+from edgefuse.runtime.config import StreamConfig
 
 if TYPE_CHECKING:
     from edgefuse.runtime.live import Progress, Report
 
 __all__ = ["print_report", "stream"]
 
-FUSION, MODEL = "Pairing and fusion", "Model"
+MODEL, RUN = "Model", "Run"
 
 
-def stream(
-    ir: InfraredSource,
-    vis: VisibleSource,
-    realtime: bool = typer.Option(
-        False, "--realtime", rich_help_panel=CAMERAS, help="Play recordings at their own rate."
-    ),
-    on_loss: Literal["passthrough", "hold", "black", "stop"] = typer.Option(
-        "passthrough",
-        "--on-loss",
-        rich_help_panel=CAMERAS,
-        help="While a camera is lost: show the other one, the last pair, or nothing; or end.",
-    ),
-    show: bool = typer.Option(
-        False, "--show", rich_help_panel=OUTPUTS, help="Show a window; Q closes it and ends the stream."
-    ),
-    out: str | None = typer.Option(
-        None,
-        "--out",
-        metavar="FILE",
-        rich_help_panel=OUTPUTS,
-        help="Write a video (.mp4, .avi, or lossless .mkv), a PNG per frame into a folder (frames/), or raw "
-        "BGR frames on standard output (-).",
-    ),
-    side_by_side: bool = typer.Option(
-        False,
-        "--side-by-side",
-        rich_help_panel=OUTPUTS,
-        help="In --out and --show: infrared, visible and fused beside each other.",
-    ),
-    codec: Literal["h264", "h265", "ffv1", "mjpeg"] | None = typer.Option(
-        None,
-        "--codec",
-        rich_help_panel=OUTPUTS,
-        help="In place of the usual one: h264 in .mp4, ffv1 in .mkv, mjpeg in .avi.",
-    ),
-    segment: Segment = None,
-    max_size: MaxSize = None,
-    still: str | None = typer.Option(
-        None,
-        "--still",
-        metavar="FILE",
-        rich_help_panel=OUTPUTS,
-        help="Write infrared, visible and fused of the last frame as an image.",
-    ),
-    rate: Literal["vis", "ir"] | None = typer.Option(
-        None,
-        "--rate",
-        rich_help_panel=FUSION,
-        help="The camera that sets the pace; without it, vis, and of two recordings the slower one.",
-    ),
-    max_skew: float | None = typer.Option(
-        None,
-        "--max-skew",
-        metavar="SECONDS",
-        rich_help_panel=FUSION,
-        help="Most that the two frames of a pair may be apart.",
-    ),
-    quality: int | None = typer.Option(
-        None,
-        "--quality",
-        metavar="K",
-        rich_help_panel=FUSION,
-        help="Score every K-th fused frame in the background.",
-    ),
-    contrast: Literal["off", "auto"] = typer.Option(
-        "off",
-        "--contrast",
-        rich_help_panel=FUSION,
-        help="auto: stretch the fused picture to the full range of grey, slowly, without flicker.",
-    ),
-    model: str = typer.Option(
-        DEFAULT_MODEL,
-        "--model",
-        metavar="NAME|FILE",
-        rich_help_panel=MODEL,
-        help="A shipped model, see `edgefuse models`, or an .onnx or .engine file.",
-    ),
-    threads: int | None = typer.Option(
-        None,
-        "--threads",
-        metavar="N",
-        rich_help_panel=MODEL,
-        help="CPU threads for the network; without it, all cores.",
-    ),
-    engine: str | None = typer.Option(
-        None,
-        "--engine",
-        metavar="NAME",
-        rich_help_panel=MODEL,
-        help="onnxruntime, openvino or tensorrt; without it, the first that is installed.",
-    ),
-    provider: str | None = typer.Option(
-        None,
-        "--provider",
-        metavar="NAME",
-        rich_help_panel=MODEL,
-        help="ONNX Runtime's cpu, cuda or tensorrt; without it, the GPU if it can be used.",
-    ),
-    no_rebuild: bool = typer.Option(
-        False,
-        "--no-rebuild",
-        rich_help_panel=MODEL,
-        help="Refuse a TensorRT engine of another machine instead of rebuilding it.",
-    ),
-    duration: Duration = None,
-) -> None:
-    """Fuse two cameras or recordings live, and say at the end how long each stage took.
+@with_settings(
+    StreamConfig,
+    {
+        CAMERAS: "ir vis realtime on_loss",
+        OUTPUTS: "show out side_by_side segment max_size still",
+        MODEL: "model threads engine",
+        RUN: "duration",
+    },
+)
+def stream(config: StreamConfig) -> None:
+    """Fuse two cameras or recordings live; then print how long each stage took.
 
-    With a camera, each visible frame is fused with the infrared one that is
-    nearest in time, and what comes too fast is dropped and counted; a camera
-    that is lost is opened again. Two recordings are fused frame by frame,
-    nothing left out, as fast as possible.
+    With a camera, each visible frame is fused with the infrared frame nearest in
+    time; excess frames are dropped and counted, a lost camera is reopened. Two
+    recordings are fused frame by frame, as fast as possible.
     """
     from edgefuse.runtime.arenas import share_arenas
 
@@ -152,34 +47,37 @@ def stream(
     from edgefuse.runtime.contrast import stretched
     from edgefuse.runtime.fuser import Fuser
 
+    ir, vis = required(config, "ir"), required(config, "vis")
+    out, still, realtime = config.out, config.still, config.realtime
     for written in (out, still):
         refuse_own_input(written, ir, vis)
-    console = Console(stderr=out == "-")
+    console = stderr() if out == "-" else stdout()
     stop = live.Stop()
     with ending_on_signals(), ExitStack() as stack:
-        config = live.LiveConfig(duration, rate, max_skew, on_loss, quality)
-        fuser = Fuser(model, threads, engine, provider=provider, rebuild=not no_rebuild)
+        fuser = Fuser(config.model, config.threads, config.engine, rebuild=config.rebuild)
         ir_camera = live.connect(ir, "ir", realtime)
         stack.enter_context(ir_camera)
         vis_camera = live.connect(vis, "vis", realtime)
         stack.enter_context(vis_camera)
         outputs: list[sinks.Sink] = []
         if out is not None:
-            fps = live.file_rate(ir_camera, vis_camera, rate)
-            size = bytes_of(max_size)
+            fps = live.file_rate(ir_camera, vis_camera, config.rate)
+            size = bytes_of(config.max_size)
             outputs.append(
-                sinks.open_output(out, fps, side_by_side, codec=codec, segment=segment, max_size=size)
+                sinks.open_output(
+                    out, fps, config.side_by_side, codec=config.codec, segment=config.segment, max_size=size
+                )
             )
         if still is not None:
             outputs.append(sinks.Still(still))
-        if show:
-            outputs.append(sinks.Window(lambda: stop("the window was closed"), side_by_side))
+        if config.show:
+            outputs.append(sinks.Window(lambda: stop("the window was closed"), config.side_by_side))
         for output in outputs:
             stack.enter_context(output)
         with stopping_on_signals(lambda reason: stop(reason, hurry=True)):
             console.print(
-                f"{escape(ir_camera.name)} + {escape(vis_camera.name)} → {escape(model)} "
-                f"on {fuser.backend.device}{'' if duration else '; Ctrl-C ends'}",
+                f"{escape(ir_camera.name)} + {escape(vis_camera.name)} → {escape(config.model)} "
+                f"on {fuser.backend.device}{'' if config.duration else '; Ctrl-C ends'}",
                 highlight=False,
                 soft_wrap=True,
             )
@@ -187,7 +85,7 @@ def stream(
                 report = live.run(
                     ir_camera,
                     vis_camera,
-                    stretched(fuser) if contrast == "auto" else fuser,
+                    stretched(fuser) if config.contrast == "auto" else fuser,
                     outputs,
                     config,
                     stop=stop,

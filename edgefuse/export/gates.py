@@ -1,44 +1,17 @@
 """How far an exported file may be from its checkpoint."""
 
 import math
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from edgefuse.errors import InputError
+from edgefuse.export.config import Gates
 from edgefuse.metrics import CORE_METRICS
 from edgefuse.runtime.precision import MIN_SHARE
 from edgefuse.spec import ModelSpec
 
 __all__ = ["Gates", "Verdict", "failed_path", "judge", "sentence"]
-
-
-@dataclass(frozen=True)
-class Gates:
-    """Limits that a file must keep; which of them count depends on its graph and precision.
-
-    Raises:
-        InputError: a limit that is negative or no number.
-    """
-
-    max_difference: float = 1e-4
-    """fp32 core graph: largest difference of any pixel, in [0, 1]."""
-    max_levels: int = 1
-    """fp32 deploy graph: largest difference of any pixel, in grey levels."""
-    min_psnr: float | None = None
-    """fp16 and int8: lowest PSNR of any pair, dB; None: 55 and 40."""
-    min_extreme_psnr: float = 40.0
-    """fp16 and int8: lowest PSNR of an all white or all black frame, dB. Lower, as norms divide by next to
-    nothing where a picture is constant, which magnifies any rounding."""
-    max_worse: float = 0.02
-    """int8: how much any of the five fusion metrics may lose on average."""
-
-    def __post_init__(self) -> None:
-        for name, limit in asdict(self).items():
-            if limit is not None and not (math.isfinite(limit) and limit >= 0):
-                raise InputError(f"the gate {name} is {limit:g}, it must be a number from 0 on")
 
 
 class Verdict(NamedTuple):

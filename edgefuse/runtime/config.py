@@ -1,12 +1,14 @@
-"""How a run of the live loop goes, and how it is asked to end."""
+"""The settings of a live run, and how it is asked to end."""
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
-from edgefuse.errors import InputError
-from edgefuse.runtime.fallback import OnLoss, check_on_loss
-from edgefuse.runtime.sources.base import Role
+from edgefuse.settings import check, setting
+from edgefuse.weights import DEFAULT_MODEL
 
-__all__ = ["LiveConfig", "Stop"]
+__all__ = ["LiveConfig", "OnLoss", "Stop", "StreamConfig"]
+
+OnLoss: TypeAlias = Literal["passthrough", "hold", "black", "stop"]
 
 
 class Stop:
@@ -25,29 +27,80 @@ class Stop:
 
 @dataclass(frozen=True)
 class LiveConfig:
-    """How a run goes.
+    """How a live run goes.
 
     Raises:
         InputError: a value out of range.
     """
 
-    duration: float | None = None
-    """Seconds from the start of capture on, whether there are pictures or not; None: no limit."""
-    rate: Role | None = None
-    """The camera that sets the pace. None: the visible one of two cameras, the slower of two recordings."""
-    max_skew: float | None = None
-    """Seconds that the frames of a pair may be apart. None: for cameras, until the other counts as lost;
-    two recordings of the same rate, without times on a common clock, are paired by number."""
-    on_loss: OnLoss = "passthrough"
-    """What is shown while a camera is lost: the other one, the last pair, nothing; or the run ends."""
-    quality: int | None = None
-    """Score every so many frames in the background; None: none."""
+    duration: float | None = setting(
+        None,
+        "Stop after SECONDS.",
+        metavar="SECONDS",
+        above=0,
+        below=float("inf"),
+    )
+    rate: Literal["ir", "vis"] | None = setting(
+        None,
+        "The reference camera, whose frames set the pace.",
+        unset="vis; the slower of two recordings",
+    )
+    max_skew: float | None = setting(
+        None,
+        "Largest time between the two frames of a pair, in seconds. Two recordings of one rate without times "
+        "on a common clock are paired by number.",
+        unset="until the other camera counts as lost",
+        above=0,
+        below=float("inf"),
+    )
+    on_loss: OnLoss = setting(
+        "passthrough",
+        "While a camera is lost: passthrough (of the other), hold, black or stop.",
+        metavar="MODE",
+    )
+    quality: int | None = setting(
+        None, "Score every K-th fused frame in the background.", unset="none", least=1
+    )
 
     def __post_init__(self) -> None:
-        for name in ("duration", "max_skew"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise InputError(f"{name.replace('_', '-')} is {value:g} s, it must be over 0")
-        if self.rate not in (None, "ir", "vis"):
-            raise InputError(f"rate is {self.rate!r}, it must be vis or ir")
-        check_on_loss(self.on_loss)
+        check(self)
+
+
+@dataclass(frozen=True)
+class StreamConfig(LiveConfig):
+    """Everything that `edgefuse stream` is told: the cameras, the outputs, the model and the run."""
+
+    ir: str | None = setting(
+        None,
+        "Infrared: cam0, /dev/video0, video, folder of images or of a recording, URL, or sim; with options: "
+        "sim?seed=3&size=640x480.",
+        metavar="SOURCE",
+    )
+    vis: str | None = setting(None, "Visible: likewise.", metavar="SOURCE")
+    realtime: bool = setting(False, "Play recordings at their own rate.")
+    show: bool = setting(False, "Show a window; Q closes it and stops.")
+    out: str | None = setting(
+        None,
+        "Video (.mp4, .avi, lossless .mkv), folder for a PNG per frame (frames/), or - for raw BGR frames.",
+        metavar="FILE",
+    )
+    side_by_side: bool = setting(False, "In --out and --show: infrared, visible and fused.")
+    codec: Literal["h264", "h265", "ffv1", "mjpeg"] | None = setting(
+        None, "Codec of --out.", unset="h264 in .mp4, ffv1 in .mkv, mjpeg in .avi"
+    )
+    segment: float | None = setting(None, "Start a new video file every SECONDS.", metavar="SECONDS")
+    max_size: float | None = setting(
+        None,
+        "Limit of all files: with --segment the oldest go, else the output ends.",
+        metavar="MB",
+    )
+    still: str | None = setting(None, "Save infrared, visible and fused of the last frame.", metavar="FILE")
+    contrast: Literal["off", "auto"] = setting(
+        "off", "auto: stretch the fused picture to the full range of grey, slowly, without flicker."
+    )
+    model: str = setting(DEFAULT_MODEL, "Shipped model, .onnx or .engine file.", metavar="NAME|FILE")
+    threads: int | None = setting(None, "CPU threads for the network.", unset="all cores", least=1)
+    engine: str | None = setting(
+        None, "onnxruntime, openvino or tensorrt.", metavar="NAME", unset="the first that is installed"
+    )
+    rebuild: bool = setting(True, "Rebuild a TensorRT engine of another machine instead of refusing it.")

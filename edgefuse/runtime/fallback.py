@@ -1,26 +1,16 @@
 """What is shown while a camera is lost."""
 
-from typing import Literal, TypeAlias, get_args
-
 import cv2
 import numpy as np
 
 from edgefuse.align import Align
-from edgefuse.errors import InputError, unknown_name
 from edgefuse.images import Image
 from edgefuse.runtime.compose import with_label
+from edgefuse.runtime.config import OnLoss
 from edgefuse.runtime.pairing import Pair
 from edgefuse.runtime.sinks.base import FrameState, FusedFrame
 
-__all__ = ["Fallback", "OnLoss", "check_on_loss"]
-
-OnLoss: TypeAlias = Literal["passthrough", "hold", "black", "stop"]
-
-
-def check_on_loss(value: str) -> None:
-    """Raise `InputError` unless it is one of `OnLoss`."""
-    if value not in get_args(OnLoss):
-        raise InputError(unknown_name("way to go on after a loss", value, get_args(OnLoss)))
+__all__ = ["Fallback"]
 
 
 class Fallback:

@@ -1,72 +1,153 @@
-"""What a training run is told, in one frozen dataclass."""
+"""The settings of a training run."""
 
-from dataclasses import asdict, dataclass, field
-from types import UnionType
-from typing import Any, get_args, get_type_hints
+from dataclasses import dataclass, field
+from typing import Literal
 
 from edgefuse.errors import InputError, ModelError, unknown_name
-from edgefuse.train.losses import LossConfig
-from edgefuse.train.models import ADVERSARIAL, MODELS
-from edgefuse.train.pairing import PARADIGMS
+from edgefuse.settings import check, setting
 
-__all__ = ["PRECISIONS", "TrainConfig"]
+__all__ = ["LossConfig", "Paradigm", "Precision", "TrainConfig"]
 
-PRECISIONS = ("fp32", "bf16", "fp16")
+Paradigm = Literal["sptp", "uptp", "aptp"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of Eqs. 6 and 7 with the paper's values (Sec. 4.1), and what the paper leaves open."""
+
+    intensity: float = setting(1.0, "Weight of the intensity loss.", least=0, below=float("inf"))
+    gradient: float = setting(1.0, "Weight of the gradient loss, α.", least=0, below=float("inf"))
+    ssim: float = setting(0.2, "Weight of the SSIM loss, β.", least=0, below=float("inf"))
+    adversarial: float = setting(
+        0.01, "Weight of the adversarial loss, λ, for gan.", least=0, below=float("inf")
+    )
+    fallback: float = setting(
+        0.0,
+        "With a teacher: weight of the SSIM with the visible image where infrared is noisy. What noise has "
+        "taken from infrared cannot be recovered; the visible image is the next best.",
+        least=0,
+        below=float("inf"),
+    )
+    others: dict[str, float] = setting(
+        {}, "Weights of other losses in edgefuse.train.losses.LOSSES, by name."
+    )
+    gradient_scale: Literal["image", "batch", "none"] = setting(
+        "image",
+        "What gradients are stretched to 0..1 by before they are compared: each image, the whole batch (the "
+        "authors' code), or none.",
+    )
+    gradient_target: Literal["weighted", "larger"] = setting(
+        "weighted",
+        "The wanted gradient: the sources' weighted by their own size as in Eq. 5, or the larger one.",
+    )
+    intensity_power: float = setting(
+        1.0,
+        "Power of the intensities that weigh the sources: 1 is Eq. 3; higher: the brighter one counts more.",
+        above=0,
+        most=8,
+    )
+    ssim_weights: Literal["image", "batch"] = setting(
+        "image",
+        "What the sources' weights in the SSIM loss (Eq. 4) come from: each image, or the mean over the "
+        "batch (the authors' code).",
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        for name, weight in self.others.items():
+            if not 0 <= weight < float("inf"):
+                raise InputError(f"losses.others.{name} is {weight}, it must be at least 0")
+
+    def weight(self, name: str) -> float:
+        """Return the weight of the loss of that name, 0 where none is given."""
+        weight: float = getattr(self, name) if name in WEIGHTS else self.others.get(name, 0.0)
+        return weight
+
+
+WEIGHTS = ("intensity", "gradient", "ssim", "adversarial", "fallback")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides the weights that come out. Defaults follow the paper where it speaks."""
+    """Everything that decides which weights come out. Defaults follow the paper where it gives values."""
 
-    model: str = "nano"
-    paradigm: str = "aptp"
-    ir: tuple[str, ...] = ()
-    """Infrared folders; none: the simulated rig."""
-    vis: tuple[str, ...] = ()
-    base: int | None = None
-    """Images a side that pairs are drawn from; None: all."""
-    pairs: int | None = None
-    """Pairs per epoch; None: all pairs of the paradigm, at most 15,000 as in the paper."""
-    aligned: float = 0.0
-    """Share of the pairs that is drawn from the aligned ones, which are few among all combinations."""
-    steps: int = 6000
-    batch: int = 8
-    """Patches per step of each process."""
-    processes: int = 1
-    """Processes that train together; the step they take is that of one with the sum of their batches."""
-    patch: int = 128
-    """Side of a patch, in pixels."""
-    spoil: float = 0.0
-    """Share of the patches that the network sees spoilt, while the losses look at the clean ones."""
-    learning_rate: float = 1e-3
-    """At its peak; a linear warm-up of 2 % of the steps leads to it, a cosine from it to 1 %."""
-    clip: float = 1.0
-    """Largest norm of all gradients together."""
-    ema: float = 0.999
-    """Decay of the moving average of the weights, which is what is kept; 0: the last weights."""
-    precision: str = "fp32"
-    """Arithmetic of the network; the losses are always computed in fp32."""
-    compile: bool = False
-    """Compile the network with torch.compile."""
+    model: str = setting("nano", "Network: nano, nano-l, cnn, transformer, gan.")
+    paradigm: Paradigm = setting(
+        "aptp",
+        "Which images meet: sptp (equal file stems), uptp (never those), aptp (all combinations; no aligned "
+        "pairs needed).",
+        metavar="NAME",
+    )
+    ir: tuple[str, ...] = setting(
+        (), "Infrared folder, or video; repeatable.", unset="simulated", metavar="PATH"
+    )
+    vis: tuple[str, ...] = setting(
+        (), "Visible folder, or video; repeatable.", unset="simulated", metavar="PATH"
+    )
+    base: int | None = setting(None, "Images to use per camera.", unset="all", least=1)
+    pairs: int | None = setting(
+        None, "Pairs drawn per epoch.", unset="all possible, at most 15,000 as in the paper", least=1
+    )
+    aligned: float = setting(
+        0.0,
+        "Share of the pairs drawn from the aligned ones (equal stems), which are few among all combinations.",
+        least=0,
+        most=1,
+    )
+    val_ir: tuple[str, ...] = setting((), "Infrared folder to validate on; repeatable.", metavar="PATH")
+    val_vis: tuple[str, ...] = setting(
+        (), "Visible folder to validate on, paired by stem; repeatable.", metavar="PATH"
+    )
+    hold_out: int = setting(0, "Aligned training pairs to validate on and not train on.", least=0)
+    steps: int = setting(6000, "Training steps.", least=1)
+    batch: int = setting(8, "Patches per step (of each process).", least=1)
+    patch: int = setting(128, "Side of a patch in pixels, a multiple of 16.", least=16)
+    corrupt: float = setting(
+        0.0,
+        "Share of the patches that the network sees with noise, blur, misalignment, another gain or one "
+        "camera missing, while the losses look at the clean ones.",
+        formerly="spoil",
+        least=0,
+        most=1,
+    )
+    learning_rate: float = setting(
+        1e-3,
+        "Learning rate after a warm-up of 2 % of the steps; a cosine leads to 1 % of it.",
+        above=0,
+        below=1,
+    )
+    clip: float = setting(1.0, "Largest norm of all gradients together.", above=0)
+    ema: float = setting(
+        0.999, "Decay of the moving average of the weights, which is what is kept; 0: none.", least=0, below=1
+    )
+    teacher: str | None = setting(
+        None,
+        "Checkpoint or shipped model whose fusion of the clean images is the target, instead of the losses.",
+    )
+    init: str | None = setting(
+        None, "Checkpoint or shipped model whose weights to start from.", unset="random weights"
+    )
+    seed: int = setting(0, "Same seed and machine: same weights.", least=0, below=2**63)
     losses: LossConfig = field(default_factory=LossConfig)
-    val_ir: tuple[str, ...] = ()
-    """Folders of infrared images to validate on, aligned with those of `val_vis` by stem."""
-    val_vis: tuple[str, ...] = ()
-    hold_out: int = 0
-    """Aligned pairs of the training folders to validate on instead; they are not trained on."""
-    seed: int = 0
-    teacher: str | None = None
-    """Checkpoint or shipped model whose picture of the clean images is wanted; None: as `losses` say."""
-    init: str | None = None
-    """Checkpoint or shipped model whose weights to begin with; None: random ones."""
+    precision: Precision = setting(
+        "auto", "Arithmetic of the network; auto: bf16 where the processor has it, else fp32. fp16: GPU only."
+    )
+    compile: bool = setting(False, "Compile the network with torch.compile.")
+    threads: int | None = setting(None, "CPU threads.", unset="all cores", least=1)
+    checkpoint_minutes: float = setting(5.0, "Minutes between two checkpoints.", least=0)
+    sample_every: int = setting(500, "Steps between two validations and pictures of sample fusions.", least=1)
+    processes: int = setting(1, "Processes that train together; set by torchrun.", least=1)
 
     def __post_init__(self) -> None:
+        check(self)
+        from edgefuse.train.models import (  # with torch, which the command line's help lacks
+            ADVERSARIAL,
+            MODELS,
+        )
+
         if self.model not in MODELS:
             raise ModelError(unknown_name("model", self.model, MODELS))
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"seed is {self.seed}, it must be from 0 to 2^63 - 1")
-        if self.paradigm not in PARADIGMS:
-            raise InputError(unknown_name("paradigm", self.paradigm, PARADIGMS))
         if bool(self.ir) != bool(self.vis):
             raise InputError("give both --ir and --vis, or neither to train on the simulated rig")
         if bool(self.val_ir) != bool(self.val_vis) or (self.val_ir and self.hold_out):
@@ -75,76 +156,7 @@ class TrainConfig:
             raise InputError("uptp never draws aligned pairs: leave --aligned out, or train with aptp")
         if self.teacher is not None and self.model in ADVERSARIAL:
             raise InputError(f"{self.model} learns from its discriminator: leave --teacher out")
-        if self.losses.fallback and (self.teacher is None or not self.spoil):
-            raise InputError(
-                "--fallback counts beside a teacher on spoilt patches: give --teacher and --spoil"
-            )
-        if self.precision not in PRECISIONS:
-            raise InputError(unknown_name("precision", self.precision, PRECISIONS))
-        if self.hold_out < 0:
-            raise InputError(f"hold out is {self.hold_out}, it must be at least 0")
-        for name in ("steps", "batch", "processes"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}, it must be at least 1")
-        if self.patch < 16 or self.patch % 16:
+        if self.losses.fallback and (self.teacher is None or not self.corrupt):
+            raise InputError("losses.fallback needs a teacher and corrupted patches: set teacher and corrupt")
+        if self.patch % 16:
             raise InputError(f"patch is {self.patch}, it must be a multiple of 16")
-        if self.pairs is not None and self.pairs < 1:
-            raise InputError(f"pairs is {self.pairs}, it must be at least 1")
-        if not 0 < self.learning_rate < 1:
-            raise InputError(f"learning rate is {self.learning_rate}, it must be between 0 and 1")
-        if not self.clip > 0:
-            raise InputError(f"clip is {self.clip}, it must be above 0")
-        for name in ("spoil", "aligned"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} is {getattr(self, name)}, it must be from 0 to 1")
-        if not 0 <= self.ema < 1:
-            raise InputError(f"ema is {self.ema}, it must be at least 0 and below 1")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON and checkpoints."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
-        """Read what `to_dict` wrote.
-
-        Raises:
-            ModelError: a key that this version does not know.
-            InputError: a value of another type or out of its range.
-        """
-        losses = values.get("losses", {})
-        if not isinstance(losses, dict):
-            raise InputError(f"losses is {losses!r}, settings by name are needed")
-        plain = {name: value for name, value in values.items() if name != "losses"}
-        return cls(**_fitting(cls, plain), losses=LossConfig(**_fitting(LossConfig, losses)))
-
-
-def _fitting(kind: type, values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values, lists as tuples, if they are of the types that a dataclass's fields have.
-
-    Raises:
-        ModelError: a name that is not a field's.
-        InputError: a value of another type.
-    """
-    hints = get_type_hints(kind)
-    if unknown := values.keys() - hints.keys():
-        raise ModelError(
-            f"unknown training settings {', '.join(sorted(unknown))}: known are {', '.join(sorted(hints))}"
-        )
-    for name, value in values.items():
-        hint = hints[name]
-        if not any(
-            _fits(value, kind) for kind in (get_args(hint) if isinstance(hint, UnionType) else [hint])
-        ):
-            raise InputError(f"{name.replace('_', ' ')} is {value!r}, which is no setting of that kind")
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-
-
-def _fits(value: object, kind: Any) -> bool:
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if kind in (str, bool, type(None)):
-        return isinstance(value, kind)
-    return isinstance(value, list | tuple) and all(isinstance(part, str) for part in value)

@@ -87,9 +87,9 @@ class Learner:
         which of the images `[B]` it sees with a noisy infrared."""
         seen = wanted = patches
         noisy = torch.zeros(len(patches), dtype=torch.bool)
-        if self.config.spoil:
+        if self.config.corrupt:
             first = self.team.rank * self.config.batch
-            seen, wanted, noisy = spoil(patches.cpu(), self.config.spoil, (self.config.seed, step), first)
+            seen, wanted, noisy = spoil(patches.cpu(), self.config.corrupt, (self.config.seed, step), first)
         x, sources = (part.to(self.team.device).float() / 255 for part in (seen, wanted))
         x = x.contiguous(memory_format=torch.channels_last)
         return x, sources[:, :1], sources[:, 1:], noisy.to(x.device)

@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from edgefuse.errors import InputError, ModelError
+from edgefuse.settings import from_plain, to_plain
 from edgefuse.train.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -22,6 +23,7 @@ from edgefuse.train.data import TrainingSet
 from edgefuse.train.heap import keep_heap
 from edgefuse.train.learner import Learner
 from edgefuse.train.parallel import ALONE, Team
+from edgefuse.train.precision import resolve_precision
 from edgefuse.train.record import Progress, RunRecord, require_finite
 from edgefuse.weights import checkpoint_file
 
@@ -30,6 +32,9 @@ __all__ = ["CHECKPOINT", "train"]
 CHECKPOINT = "checkpoint.pt"
 """Its name in a run folder."""
 
+FREE = ("threads", "checkpoint_minutes", "sample_every")
+"""Settings that a resumed run may have others of."""
+
 
 def train(
     config: TrainConfig,
@@ -37,8 +42,6 @@ def train(
     folder: Path,
     *,
     resume: bool = False,
-    checkpoint_minutes: float = 5.0,
-    sample_every: int = 500,
     on_progress: Callable[[Progress], None] = lambda _: None,
     stop: threading.Event | None = None,
     team: Team = ALONE,
@@ -55,8 +58,6 @@ def train(
         data: the images, from `training_set(config)`.
         folder: the run folder; made if it does not exist.
         resume: go on from the folder's checkpoint; without one, begin.
-        checkpoint_minutes: time between two checkpoints.
-        sample_every: steps between two sets of sample fusions, and two validations.
         on_progress: called with the mean losses every few steps.
         team: the processes that train together; the first one writes the folder.
         stop: when set, the run writes a checkpoint after the step at hand and ends.
@@ -66,10 +67,7 @@ def train(
             gradient became infinite.
         ModelError: the checkpoint to begin with or to resume from is damaged or of another configuration.
     """
-    if not checkpoint_minutes >= 0:
-        raise InputError(f"checkpoint_minutes is {checkpoint_minutes}, it must be at least 0")
-    if sample_every < 1:
-        raise InputError(f"sample_every is {sample_every}, it must be at least 1")
+    config = replace(config, precision=resolve_precision(config.precision))
     if team.size != config.processes:
         raise InputError(f"the configuration is for {config.processes} processes, and {team.size} take part")
     keep_heap()
@@ -81,7 +79,7 @@ def train(
         start = _resume(folder / CHECKPOINT, config, learner, images)
     else:
         start = _begin(folder, config, learner, writes)
-    record = RunRecord(folder, config, data, start, sample_every, on_progress) if writes else None
+    record = RunRecord(folder, config, data, start, on_progress) if writes else None
     checkpoint, saved = folder / CHECKPOINT, time.monotonic()
 
     for step, patches in enumerate(data.batches(start, config.steps, team), start):
@@ -90,7 +88,7 @@ def train(
         stopped = stopped and done < config.steps
         if record is not None:
             record.add(done, losses, learner.averaged)
-            if stopped or done == config.steps or time.monotonic() - saved > checkpoint_minutes * 60:
+            if stopped or done == config.steps or time.monotonic() - saved > config.checkpoint_minutes * 60:
                 require_finite(float(losses["total"]), done)
                 save_checkpoint(checkpoint, _checkpoint(config, learner, done, images))
                 saved = time.monotonic()
@@ -112,7 +110,7 @@ def _begin(folder: Path, config: TrainConfig, learner: Learner, writes: bool) ->
         return 0
     try:
         (folder / "samples").mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n", "utf-8")
+        (folder / "config.json").write_text(json.dumps(to_plain(config), indent=2) + "\n", "utf-8")
     except OSError as error:
         raise InputError(f"cannot make the run folder {folder}: {error.strerror}") from None
     return 0
@@ -130,8 +128,9 @@ def _model_of(teacher: str) -> nn.Module:
 
 def _resume(path: Path, config: TrainConfig, learner: Learner, images: str) -> int:
     checkpoint = load_checkpoint(path)
-    before, now = TrainConfig.from_dict(checkpoint.config).to_dict(), config.to_dict()
-    if changed := [name for name in now if before[name] != now[name]]:
+    before = to_plain(from_plain(TrainConfig, checkpoint.config, str(path)))
+    now = to_plain(config)
+    if changed := [name for name in now if before[name] != now[name] and name not in FREE]:
         name = changed[0]
         raise ModelError(f"{path} was trained with {name} = {before[name]}, this run has {now[name]}")
     if checkpoint.training is None:
@@ -147,4 +146,4 @@ def _resume(path: Path, config: TrainConfig, learner: Learner, images: str) -> i
 def _checkpoint(config: TrainConfig, learner: Learner, step: int, images: str) -> Checkpoint:
     weights = learner.averaged.state_dict()
     training = {**learner.state(), "images": images}
-    return Checkpoint(config.model, weights, step, config.to_dict(), training)
+    return Checkpoint(config.model, weights, step, to_plain(config), training)

@@ -6,20 +6,16 @@ the source with more of a quantity counts for more. Nothing asks that the source
 Images are `[B, 1, H, W]` tensors in [0, 1]; each loss is a scalar, best 0.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from edgefuse.errors import InputError, unknown_name
+from edgefuse.errors import InputError
+from edgefuse.train.config import LossConfig
 
 __all__ = [
-    "GRADIENT_SCALES",
-    "GRADIENT_TARGETS",
-    "SSIM_WEIGHTS",
-    "LossConfig",
     "distillation_losses",
     "fusion_losses",
     "gradient",
@@ -32,51 +28,6 @@ __all__ = [
 EPS = 1e-8
 FLATTEST = 4 / 255
 """Sobel answer to an edge of one grey level: flatter images are not stretched to full scale."""
-
-
-GRADIENT_SCALES = ("image", "batch", "none")
-GRADIENT_TARGETS = ("weighted", "larger")
-SSIM_WEIGHTS = ("image", "batch")
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """Weights of Eqs. 6 and 7, with the paper's values (Sec. 4.1), and what the paper leaves open."""
-
-    intensity: float = 1.0
-    gradient: float = 1.0
-    """α"""
-    ssim: float = 0.2
-    """β"""
-    adversarial: float = 0.01
-    """λ, for networks that train against a discriminator."""
-    gradient_scale: str = "image"
-    """What ∇ is stretched to [0, 1] by: each `image`, the whole `batch` (the authors' code), or `none`."""
-    gradient_target: str = "weighted"
-    """Which gradient is wanted: the sources' `weighted` as in Eq. 5, or the `larger` one, which is not the
-    paper's."""
-    fallback: float = 0.0
-    """Beside a teacher: weight of the SSIM with visible luma where infrared is noisy. What noise has taken
-    from infrared cannot be had back, the visible image is the next best."""
-    intensity_power: float = 1.0
-    """Power that intensities are raised to before they weigh the sources; 1 is Eq. 3, and nothing else."""
-    ssim_weights: str = "image"
-    """What the weights of Eq. 4 are formed from: the SSIM of each `image`, or its mean over the `batch`
-    (the authors' code)."""
-
-    def __post_init__(self) -> None:
-        for name in ("intensity", "gradient", "ssim", "adversarial", "fallback"):
-            value = getattr(self, name)
-            if not 0 <= value < float("inf"):
-                raise InputError(f"loss weight {name} is {value}, it must be a finite number ≥ 0")
-        if self.gradient_scale not in GRADIENT_SCALES:
-            raise InputError(unknown_name("gradient scale", self.gradient_scale, GRADIENT_SCALES))
-        if self.gradient_target not in GRADIENT_TARGETS:
-            raise InputError(unknown_name("gradient target", self.gradient_target, GRADIENT_TARGETS))
-        if not 0 < self.intensity_power <= 8:
-            raise InputError(f"intensity power is {self.intensity_power}, it must be above 0 and at most 8")
-        if self.ssim_weights not in SSIM_WEIGHTS:
-            raise InputError(unknown_name("choice of SSIM weights", self.ssim_weights, SSIM_WEIGHTS))
 
 
 def share(a: Tensor, b: Tensor) -> Tensor:
@@ -131,8 +82,8 @@ def gradient_loss(
         fused: the network's answer.
         ir: infrared.
         vis: visible luma.
-        scale: a name in `GRADIENT_SCALES`.
-        wanted: a name in `GRADIENT_TARGETS`; the paper's is `weighted`.
+        scale: `image`, `batch` or `none`.
+        wanted: `weighted`, as in the paper, or `larger`.
     """
     g_ir, g_vis = gradient(ir, scale), gradient(vis, scale)
     if wanted == "larger":

@@ -2,24 +2,22 @@
 
 import torch
 
-from edgefuse.errors import InputError, unknown_name
-from edgefuse.train.config import PRECISIONS
+from edgefuse.errors import InputError
+from edgefuse.train.config import Precision
 
 __all__ = ["resolve_precision"]
 
 
-def resolve_precision(name: str) -> str:
-    """Return a name in `PRECISIONS`; for `auto`, bf16 where the processor has arithmetic for it.
+def resolve_precision(name: Precision) -> Precision:
+    """Return the precision to compute in; for `auto`, bf16 where the processor has arithmetic for it.
 
     Raises:
-        InputError: an unknown name, or fp16 without a GPU.
+        InputError: fp16 without a GPU.
     """
     cuda = torch.cuda.is_available()
     if name == "auto":
         fast = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else _cpu_has_bf16()
         return "bf16" if fast else "fp32"
-    if name not in PRECISIONS:
-        raise InputError(unknown_name("precision", name, ("auto", *PRECISIONS)))
     if name == "fp16" and not cuda:
         raise InputError("fp16 training needs a GPU, and torch sees none: use fp32, or bf16")
     return name

@@ -54,7 +54,6 @@ class RunRecord:
         config: the run's settings.
         data: the images; the first pairs to validate on become the samples, or some that are trained on.
         start: step that the run begins or goes on at; later rows of an older log are dropped.
-        sample_every: steps between two sets of sample fusions, and two validations.
         on_progress: called with every row that is logged.
     """
 
@@ -64,10 +63,9 @@ class RunRecord:
         config: TrainConfig,
         data: TrainingSet,
         start: int,
-        sample_every: int,
         on_progress: Callable[[Progress], None],
     ) -> None:
-        self.folder, self.config, self.sample_every = folder, config, sample_every
+        self.folder, self.config = folder, config
         self.on_progress = on_progress
         self.held_out = data.validation
         self.samples = list(self.held_out[:SAMPLES]) or data.samples(SAMPLES)
@@ -94,7 +92,7 @@ class RunRecord:
         last = step == self.config.steps
         if step % LOG_EVERY == 0 or last:
             self._write_row(step)
-        if step % self.sample_every == 0 or last:
+        if step % self.config.sample_every == 0 or last:
             write_samples(self.folder / "samples" / f"step_{step:06d}.png", model, self.samples)
             plot_rows(self.log.rows(), self.panels, self.folder / "loss.png", self.title, logarithmic=True)
             if self.held_out:

@@ -17,7 +17,7 @@ from edgefuse.pairs import pair_folders
 from edgefuse.runtime.fuser import Fuser
 from edgefuse.train.backend import TorchBackend
 from edgefuse.train.checkpoint import load_checkpoint, restore_model
-from edgefuse.train.config import TrainConfig
+from edgefuse.train.config import Paradigm, TrainConfig
 from edgefuse.train.data import training_set
 from edgefuse.train.loop import train
 from edgefuse.train.parallel import ALONE, Team
@@ -69,7 +69,7 @@ class Cell:
     """What is trained on what."""
 
     model: str
-    paradigm: str
+    paradigm: Paradigm
     ir: PairSet
     vis: PairSet
     base: int | None = None
@@ -121,7 +121,8 @@ def run_cell(
         on_progress: called with the mean losses every few steps.
         team: of one process; says where to train.
     """
-    config, folder = cell.config(budget, seed), runs / cell.folder(seed)
+    config = replace(cell.config(budget, seed), sample_every=sample_every or budget.steps)
+    folder = runs / cell.folder(seed)
     weights = folder / f"{cell.model}.safetensors"
     data = training_set(config)
     config = replace(config, pairs=data.pairs)
@@ -131,7 +132,6 @@ def run_cell(
         data,
         folder,
         resume=True,
-        sample_every=sample_every or config.steps,
         on_progress=on_progress,
         team=team,
     )

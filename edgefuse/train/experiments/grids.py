@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import permutations
 
 from edgefuse.errors import InputError
+from edgefuse.train.config import Paradigm
 from edgefuse.train.experiments.cells import Cell, PairSet
 from edgefuse.train.experiments.published import published
 
@@ -25,7 +26,13 @@ def table1(sets: Sequence[PairSet], models: Sequence[str], bases: Sequence[int])
     The paper's row of 15,000 strictly paired images needs such a set, and is left out.
     """
     one, base = sets[0], max(bases)
-    settings = [("sptp", 1), ("uptp", 1), ("uptp", 50), ("uptp", 100), ("aptp", 100)]
+    settings: list[tuple[Paradigm, int]] = [
+        ("sptp", 1),
+        ("uptp", 1),
+        ("uptp", 50),
+        ("uptp", 100),
+        ("aptp", 100),
+    ]
     return [
         Row(Cell(model, mode, one, one, base, base * times), _paper("table1", mode, model, 150, 150 * times))
         for model in models
@@ -50,11 +57,15 @@ def table2(sets: Sequence[PairSet], models: Sequence[str], bases: Sequence[int])
 def table3(sets: Sequence[PairSet], models: Sequence[str], bases: Sequence[int]) -> list[Row]:
     """SPTP on few pairs, and APTP on all combinations of the same few images."""
     one = sets[0]
+
+    def few(base: int) -> list[tuple[Paradigm, int]]:
+        return [("sptp", base), ("aptp", base * base)]
+
     return [
         Row(Cell(model, mode, one, one, base, pairs), _paper("table3", mode, model, base, pairs))
         for model in models
         for base in bases
-        for mode, pairs in (("sptp", base), ("aptp", base * base))
+        for mode, pairs in few(base)
     ]
 
 
@@ -68,9 +79,8 @@ def table4(sets: Sequence[PairSet], models: Sequence[str], bases: Sequence[int])
 def fig2(sets: Sequence[PairSet], models: Sequence[str], bases: Sequence[int]) -> list[Row]:
     """SPTP against UPTP on the largest base, for every network."""
     one, base = sets[0], max(bases)
-    return [
-        Row(Cell(model, mode, one, one, base, base), None) for model in models for mode in ("sptp", "uptp")
-    ]
+    modes: tuple[Paradigm, ...] = ("sptp", "uptp")
+    return [Row(Cell(model, mode, one, one, base, base), None) for model in models for mode in modes]
 
 
 def fig3(sets: Sequence[PairSet], models: Sequence[str], bases: Sequence[int]) -> list[Row]:

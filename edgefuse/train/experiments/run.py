@@ -10,6 +10,7 @@ from edgefuse.evaluate.candidates import Candidate, folder, trivial
 from edgefuse.evaluate.trivial import BASELINES
 from edgefuse.files import replace_file
 from edgefuse.metrics import PROTOCOLS
+from edgefuse.settings import to_plain
 from edgefuse.train.config import TrainConfig
 from edgefuse.train.experiments import figures
 from edgefuse.train.experiments.cells import PairSet, run_cell, score_pairs
@@ -146,7 +147,7 @@ def _write_numbers(
         "experiment": experiment.name,
         "protocol": experiment.protocol,
         "limit": experiment.limit,
-        "budget": experiment.budget.to_dict(),
+        "budget": to_plain(experiment.budget),
         "trainings": trainings,
     }
     text = json.dumps(facts, indent=2) + "\n"
