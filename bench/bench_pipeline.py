@@ -22,7 +22,7 @@ from typing import Any
 from edgefuse import Fuser
 from edgefuse.runtime import live
 from edgefuse.runtime.cameras.camera import connect
-from edgefuse.runtime.cameras.thermal import ThermalAgc
+from edgefuse.runtime.cameras.thermal import ThermalPreprocess
 from edgefuse.runtime.opencv_video import open_writer
 from edgefuse.runtime.sinks import Callback
 from edgefuse.runtime.sources import Role, open_source
@@ -77,7 +77,7 @@ def cores() -> int:
 
 def rate_of_capture(folder: Path, role: Role) -> float:
     """Return how many frames per second are decoded and made into 8 bits."""
-    front_end, count, start = ThermalAgc(), 0, time.perf_counter()
+    front_end, count, start = ThermalPreprocess(), 0, time.perf_counter()
     with open_source(f"{folder}/{role}.avi", role) as source:
         while (frame := source.read()) is not None:
             if role == "ir":

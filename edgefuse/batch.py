@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgefuse.errors import InputError
-from edgefuse.images import IMAGE_SUFFIXES, read_infrared, read_visible, write_image
+from edgefuse.images import IMAGE_SUFFIXES, read_visible, write_image
 from edgefuse.pairs import pair_folders
 from edgefuse.runtime.fuser import Fuser
+from edgefuse.thermal import read_infrared
 
 __all__ = ["Jobs", "fuse_files", "plan"]
 

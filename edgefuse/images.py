@@ -19,16 +19,13 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "MIN_SIDE",
     "Image",
-    "as_infrared",
     "as_visible",
     "check_image",
     "fit_size",
-    "infrared_to_uint8",
     "luma",
     "parse_size",
     "plain",
     "read_image",
-    "read_infrared",
     "read_visible",
     "replace_luma",
     "size_of",
@@ -42,8 +39,12 @@ MIN_SIDE = 16
 """Smallest width and height, in pixels, that the networks and metrics are defined for."""
 
 
-def read_image(path: str | Path) -> NDArray[Any]:
+def read_image(path: str | Path, measured: bool = False) -> NDArray[Any]:
     """Read an image file as it is stored.
+
+    Args:
+        path: the file.
+        measured: take int16 and float pixels too, as `plain` does.
 
     Returns:
         uint8 or uint16, `[H, W]` or `[H, W, 3]` BGR; an alpha channel is dropped.
@@ -69,31 +70,36 @@ def read_image(path: str | Path) -> NDArray[Any]:
         image = None
     if image is None:
         raise InputError(f"{path} is not an image that can be decoded ({len(data)} bytes)")
-    return plain(image, str(path))
+    return plain(image, str(path), measured)
 
 
-def plain(image: NDArray[Any], what: str = "the image") -> NDArray[Any]:
+def plain(image: NDArray[Any], what: str = "the image", measured: bool = False) -> NDArray[Any]:
     """Return a decoded image without its alpha channel, or the dimension of a single channel.
+
+    Args:
+        image: as a decoder gave it.
+        what: begins the error's sentence.
+        measured: take int16 and float too, `[H, W]` or `[H, W, 1]`: temperatures.
 
     Returns:
         uint8 or uint16, `[H, W]` or `[H, W, 3]` BGR; the image itself if it is that already.
 
     Raises:
-        InputError: other pixel types or shapes; the sentence begins with `what`.
+        InputError: other pixel types or shapes.
     """
-    if image.dtype not in (np.uint8, np.uint16):
-        raise InputError(f"{what} has {image.dtype} pixels; 8-bit and 16-bit integers are supported")
     channels = 1 if image.ndim == 2 else image.shape[2] if image.ndim == 3 else 0
     if channels not in (1, 2, 3, 4) or 0 in image.shape:
         raise InputError(f"{what} has shape {image.shape}; [H, W] and [H, W, 1 to 4] are supported")
+    if image.dtype not in (np.uint8, np.uint16):
+        temperatures = image.dtype in (np.int16, np.float32, np.float64) and channels == 1
+        if not (measured and temperatures):
+            only = ", and as infrared int16 and float temperatures of one channel" if temperatures else ""
+            raise InputError(
+                f"{what} has {image.dtype} pixels; 8-bit and 16-bit integers are supported{only}"
+            )
     if image.ndim == 3 and channels <= 2:  # grey, or grey and alpha
         return np.ascontiguousarray(image[:, :, 0])
     return np.ascontiguousarray(image[:, :, :3]) if channels == 4 else image
-
-
-def read_infrared(path: str | Path) -> Image:
-    """Read an infrared image as uint8 `[H, W]`, white = hot; 16-bit goes through `infrared_to_uint8`."""
-    return as_infrared(read_image(path))
 
 
 def read_visible(path: str | Path) -> Image:
@@ -101,26 +107,10 @@ def read_visible(path: str | Path) -> Image:
     return as_visible(read_image(path))
 
 
-def as_infrared(image: NDArray[Any]) -> Image:
-    """Return a decoded infrared image as uint8 `[H, W]`."""
-    image = plain(image)
-    return luma(image if image.dtype == np.uint8 else infrared_to_uint8(image))
-
-
 def as_visible(image: NDArray[Any]) -> Image:
     """Return a decoded visible image as uint8, grey or BGR as it was."""
     image = plain(image)
     return image if image.dtype == np.uint8 else cv2.convertScaleAbs(image, alpha=1 / 257)
-
-
-def infrared_to_uint8(image: NDArray[Any]) -> Image:
-    """Map 16-bit infrared counts to 0..255 linearly between their 0.5th and 99.5th percentile.
-
-    For single images. Both ends depend on the image, so on video the result flickers.
-    """
-    low, high = np.percentile(image, (0.5, 99.5))
-    scale = 255.0 / max(high - low, 1.0)
-    return np.clip(np.rint((image.astype(np.float32) - low) * scale), 0, 255).astype(np.uint8)
 
 
 def check_image(what: str, image: NDArray[Any]) -> None:

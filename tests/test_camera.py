@@ -76,7 +76,7 @@ def read(
 
 
 def test_raw_16_bits_come_through_with_the_kernels_time(driver: Path, tmp_path: Path) -> None:
-    result = read(driver, tmp_path, "cam0?format=Y16&size=64x48&fps=30&agc=plateau")
+    result = read(driver, tmp_path, "cam0?format=Y16&size=64x48&fps=30&agc=linear")
     assert result["fps"] == 30
     assert [f[0] for f in result["frames"]] == [0, 1, 2, 3]
     first = result["frames"][0][2]

@@ -69,14 +69,14 @@ def test_segments_and_a_size_from_the_command_line(tmp_path: Path) -> None:
     assert {int(stamp) for stamp in stamps} >= {1, 2}
 
 
-@pytest.mark.parametrize("agc", ["plateau", "plato"])
+@pytest.mark.parametrize("agc", ["linear", "liner"])
 def test_an_agc_is_said_to_be_for_the_replay(tmp_path: Path, agc: str) -> None:
     sources = ("--ir", f"sim?size=64x48&frames=3&agc={agc}", "--vis", "sim?size=64x48&frames=3")
     with start_command(*sources, "--out", str(tmp_path / "r")) as process:
         output, errors = process.communicate(timeout=40)
-    assert (b"give agc, polarity and window to its replay" in output) == (agc == "plateau")
-    assert (b"unknown AGC 'plato'" in errors) == (agc == "plato")
-    assert process.returncode == (agc == "plato"), errors
+    assert (b"give agc, polarity and window to its replay" in output) == (agc == "linear")
+    assert (b"unknown AGC 'liner'" in errors) == (agc == "liner")
+    assert process.returncode == (agc == "liner"), errors
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash sets the limit")

@@ -9,12 +9,13 @@ import pytest
 
 from edgefuse import Fuser
 from edgefuse.errors import BackendError, InputError, ModelError
-from edgefuse.images import luma, read_infrared, read_visible
+from edgefuse.images import luma, read_visible
 from edgefuse.metrics import CORE_METRICS, score
 from edgefuse.pairs import pair_folders
 from edgefuse.runtime.backends import ENGINES
 from edgefuse.runtime.fuser import network_input
 from edgefuse.spec import ModelSpec
+from edgefuse.thermal import read_infrared
 from edgefuse.weights import model_file, shipped
 
 

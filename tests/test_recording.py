@@ -13,7 +13,7 @@ from rich.console import Console
 from edgefuse.cli.record import _print_result
 from edgefuse.errors import InputError, LostError, SourceError
 from edgefuse.runtime.cameras.camera import Camera, connect
-from edgefuse.runtime.cameras.thermal import ThermalAgc, ThermalConfig
+from edgefuse.runtime.cameras.thermal import ThermalPreprocess
 from edgefuse.runtime.config import Stop
 from edgefuse.runtime.live import run
 from edgefuse.runtime.lossless import LosslessVideo, kind_of
@@ -21,6 +21,7 @@ from edgefuse.runtime.recording import record
 from edgefuse.runtime.sources import open_source
 from edgefuse.runtime.sources.recording import part_name
 from edgefuse.runtime.sources.timesheet import STARTED_TAG, read_timesheet, timesheet_path
+from edgefuse.thermal import ThermalConfig
 from tests.recorded import TAGS, ListSource, check_account, frames_of, images
 
 
@@ -178,7 +179,7 @@ def test_a_replay_pairs_by_the_recorded_times_bit_for_bit(tmp_path: Path) -> Non
     text = str(tmp_path / "ir?window=0-65535")
     with connect(text, "ir") as ir_source, open_source(str(tmp_path / "vis"), "vis") as vis_source:
         run(ir_source, vis_source, fuse)
-    agc = ThermalAgc(ThermalConfig(window=(0, 65535)))
+    agc = ThermalPreprocess(ThermalConfig(window=(0, 65535)))
     pairs = [
         (
             [np.array_equal(ir_seen, agc(image, 0.0)) for image in ir].index(True),

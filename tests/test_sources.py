@@ -18,7 +18,7 @@ import pytest
 
 from edgefuse.errors import LostError, SourceError
 from edgefuse.runtime.cameras.camera import connect
-from edgefuse.runtime.cameras.thermal import ThermalAgc
+from edgefuse.runtime.cameras.thermal import ThermalPreprocess
 from edgefuse.runtime.lossless import LosslessVideo
 from edgefuse.runtime.opencv_video import open_writer
 from edgefuse.runtime.sources import Frame, RealTime, gstreamer, open_source, safe_name
@@ -272,7 +272,7 @@ def test_infrared_in_colour_is_the_same_grey_live_and_recorded(tmp_path: Path) -
     video.write(colours, 0.0, 0)
     video.close()
     (frame,) = read_all(str(tmp_path / "a.mkv"), "ir")
-    assert np.array_equal(ThermalAgc()(frame.image, 0.0), ThermalAgc()(colours, 0.0))
+    assert np.array_equal(ThermalPreprocess()(frame.image, 0.0), ThermalPreprocess()(colours, 0.0))
 
 
 def test_what_can_come_back(tmp_path: Path) -> None:
@@ -283,14 +283,14 @@ def test_what_can_come_back(tmp_path: Path) -> None:
 
 
 def test_thermal_options_are_those_of_infrared_alone(tmp_path: Path) -> None:
-    text = f"{write_video(tmp_path / 'a.avi')}?agc=plateau&polarity=black"
+    text = f"{write_video(tmp_path / 'a.avi')}?agc=linear&polarity=black"
     with connect(text, "ir") as camera:
         assert camera.thermal.polarity == "black"
     assert connect("rtsp://h/ir?a=1#polarity=black", "ir").thermal.polarity == "black"
     with pytest.raises(SourceError, match="unknown option 'agc'"):
         connect(text, "vis")
-    with pytest.raises(SourceError, match=r"a\.avi.*unknown AGC 'plato'"):
-        connect(text.replace("plateau", "plato"), "ir")
+    with pytest.raises(SourceError, match=r"a\.avi.*unknown AGC 'liner'"):
+        connect(text.replace("linear", "liner"), "ir")
     with pytest.raises(SourceError, match="window '9-x' is not LOW-HIGH"):
         connect("rtsp://h/ir#window=9-x", "ir")
 
@@ -566,7 +566,7 @@ def test_a_bad_camera_gets_one_sentence_and_is_released(
     [
         ("gst:a ! appsink", "a ! appsink drop=true max-buffers=1 sync=false", 30),
         ("gst: a  ! appsink name=x ", "a  ! appsink name=x", 30),
-        ("gst:a ! video/x-raw,format=GRAY16_LE ! appsink#fps=9&agc=plateau", None, 9),
+        ("gst:a ! video/x-raw,format=GRAY16_LE ! appsink#fps=9&agc=linear", None, 9),
         ("gst:uridecodebin uri=rtsp://h/a#b ! appsink", "uridecodebin uri=rtsp://h/a#b ! appsink", 30),
     ],
 )
@@ -582,7 +582,7 @@ def test_a_pipeline_is_completed_and_opened(
     monkeypatch.setattr(gstreamer, "_has_gstreamer", lambda: True)
     monkeypatch.setattr(gstreamer, "open_capture", open_capture)
     camera = connect(text, "ir")
-    assert camera.thermal.agc == ("plateau" if "agc" in text else "auto")
+    assert camera.thermal.agc == ("linear" if "agc" in text else "auto")
     with camera.open() as source:
         assert (source.live, source.fps, source.limit) == (True, fps, SILENCE["ir"].read)
         frame = source.read()
@@ -626,7 +626,7 @@ def test_a_pipeline_for_real() -> None:
     ):
         pytest.skip("needs OpenCV with GStreamer: apt-get install python3-opencv")
     caps = "video/x-raw,format=GRAY16_LE,width=64,height=48,framerate=25/1"
-    text = f"gst:videotestsrc is-live=true ! {caps} ! appsink#agc=plateau"
+    text = f"gst:videotestsrc is-live=true ! {caps} ! appsink#agc=linear"
     command = [python, "-c", REAL_PIPELINE, str(Path(__file__).parents[1]), str(packages), text]
     environment = {**os.environ, "OPENCV_LOG_LEVEL": "SILENT"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)

@@ -54,7 +54,7 @@ def record(
 
     share_arenas()
     from edgefuse.runtime import live, recording
-    from edgefuse.runtime.cameras.thermal import ThermalConfig
+    from edgefuse.thermal import ThermalConfig
 
     console = Console()
     stop = live.Stop()

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from edgefuse.errors import InputError
 from edgefuse.evaluate.trivial import BASELINES, UNROUNDED
-from edgefuse.images import Image, as_visible, infrared_to_uint8, read_image
+from edgefuse.images import Image, as_visible, read_image
 from edgefuse.metrics import grey
 from edgefuse.pairs import images_by_stem
+from edgefuse.thermal import as_infrared
 from edgefuse.weights import shipped
 
 __all__ = ["Candidate", "FuseFunction", "folder", "model", "named", "read_grey", "trivial", "unique"]
@@ -72,14 +73,14 @@ def read_grey(path: Path, infrared: bool = False, video: bool = False) -> Image:
     """Read an image file as the metrics see it: uint8 `[H, W]`, colour as its rounded luma.
 
     Args:
-        path: the file. 16 bits are scaled by 1/257, those of an infrared image as `infrared_to_uint8` does.
+        path: the file. 16 bits are scaled by 1/257, those of an infrared image as `as_infrared` does.
         infrared: it is an infrared image.
         video: and a frame of a video.
 
     Raises:
         InputError: not an image, or a 16-bit infrared frame of a video.
     """
-    image = read_image(path)
+    image = read_image(path, measured=infrared)
     if image.dtype == np.uint8 or not infrared:
         return grey(as_visible(image))
     if video:
@@ -87,7 +88,7 @@ def read_grey(path: Path, infrared: bool = False, video: bool = False) -> Image:
             f"{path} has 16 bits, which are scaled for each frame by itself, and that flickers: convert the "
             "whole video to 8 bits with one scale first"
         )
-    return grey(infrared_to_uint8(image))
+    return as_infrared(image)
 
 
 def trivial(name: str) -> Candidate:

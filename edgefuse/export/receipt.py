@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from edgefuse.errors import InputError
 from edgefuse.export.gates import Gates, Verdict, judge
-from edgefuse.images import MIN_SIDE, Image, fit_size, luma, read_infrared, read_visible
+from edgefuse.images import MIN_SIDE, Image, fit_size, luma, read_visible
 from edgefuse.metrics import CORE_METRICS, score
 from edgefuse.metrics.structure import ssim
 from edgefuse.pairs import pair_folders
 from edgefuse.runtime.backends import Backend
 from edgefuse.runtime.fuser import Fuser, network_input
 from edgefuse.runtime.precision import layer_share
+from edgefuse.thermal import read_infrared
 
 __all__ = ["Pair", "Receipt", "compare", "extreme_pairs", "folder_pairs", "simulated_pairs"]
 

@@ -13,7 +13,7 @@ from edgefuse.errors import InputError
 from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.cameras.freeze import StillState
 from edgefuse.runtime.cameras.supervisor import Supervisor
-from edgefuse.runtime.cameras.thermal import ThermalAgc
+from edgefuse.runtime.cameras.thermal import ThermalPreprocess
 from edgefuse.runtime.frames import NAMES, ROLES, Frame, Role
 from edgefuse.runtime.timing import StageTimes
 
@@ -140,7 +140,7 @@ class Capture:
             self._refused(role, error)
             return None
         still = None
-        if self._can_freeze[role] and isinstance(preprocess, ThermalAgc):
+        if self._can_freeze[role] and isinstance(preprocess, ThermalPreprocess):
             still = preprocess.still.state
         if still == "frozen":
             counts.dropped += 1

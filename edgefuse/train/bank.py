@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgefuse.images import Image, as_visible, luma, read_infrared, read_visible
+from edgefuse.images import Image, as_visible, luma, read_visible
 from edgefuse.pairs import images_by_stem
-from edgefuse.runtime.cameras.thermal import ThermalAgc
+from edgefuse.runtime.cameras.thermal import ThermalPreprocess
 from edgefuse.runtime.sources import Role, open_source
 from edgefuse.runtime.sources.recording import recorded_parts
+from edgefuse.thermal import read_infrared
 
 __all__ = ["ImageBank", "folder_banks", "name_of", "simulated_banks"]
 
@@ -104,7 +105,7 @@ def _images(paths: Sequence[Path], role: Role) -> Iterator[tuple[tuple[int, str]
 
 def _video_images(path: Path, role: Role) -> Iterator[tuple[int, Image]]:
     """Yield the first frame of every second, as `stream` would see it."""
-    thermal = ThermalAgc()
+    thermal = ThermalPreprocess()
     latest = -1
     with open_source(str(path), role) as source:
         while (frame := source.read()) is not None:

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from edgefuse.errors import InputError, SourceError
 from edgefuse.images import Image, as_visible
-from edgefuse.runtime.cameras.thermal import ThermalAgc, ThermalConfig
+from edgefuse.runtime.cameras.thermal import ThermalPreprocess
 from edgefuse.runtime.frames import NOMINAL_FPS, Role
 from edgefuse.runtime.sources import kind_of
 from edgefuse.runtime.sources.base import SILENCE, SilencePolicy, Source
 from edgefuse.runtime.sources.paced import RealTime
 from edgefuse.runtime.sources.text import Spec, yes_or_no
+from edgefuse.thermal import ThermalConfig
 
 __all__ = ["Camera", "Preprocess", "connect"]
 
@@ -79,7 +80,7 @@ class Camera:
 
     def preprocess(self, role: Role) -> Preprocess:
         """Return what makes 8-bit pictures of its frames, anew for each run."""
-        return ThermalAgc(self.thermal) if role == "ir" else lambda image, _: as_visible(image)
+        return ThermalPreprocess(self.thermal) if role == "ir" else lambda image, _: as_visible(image)
 
     def policy(self, role: Role) -> SilencePolicy:
         """Return when silence of this camera is a fault."""

@@ -31,7 +31,6 @@ class ImageFolder(Source):
         return Path(target).is_dir() or (has_magic(target) and not Path(target).exists())
 
     def __init__(self, spec: Spec, role: Role) -> None:
-        del role
         options = spec.read_options({"fps": positive_number, "start": seconds, "loop": yes_or_no})
         self.name = spec.name
         self.fps = options.get("fps", DEFAULT_FPS)
@@ -44,6 +43,7 @@ class ImageFolder(Source):
             )
         self.length: int | None = None if options.get("loop") else len(self._files)
         self._next = 0
+        self._role = role
 
     def read(self) -> Frame | None:
         """Return the next image; None after the last.
@@ -56,7 +56,7 @@ class ImageFolder(Source):
         index, captured = self._next, time.monotonic()
         self._next += 1
         try:
-            image = read_image(self._files[index % len(self._files)])
+            image = read_image(self._files[index % len(self._files)], measured=self._role == "ir")
         except InputError as error:
             raise SourceError(str(error)) from None
         return Frame(image, index, index / self.fps, captured)
