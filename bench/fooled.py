@@ -13,8 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from edgefuse.evaluate.baselines import BASELINES
 from edgefuse.evaluate.candidates import read_grey
-from edgefuse.evaluate.trivial import BASELINES, average
 from edgefuse.images import Image
 from edgefuse.metrics import METRICS, FusionScorer
 from edgefuse.metrics.scorer import stretch
@@ -55,7 +55,8 @@ def main(ir: Path = typer.Option(...), vis: Path = typer.Option(...), protocol: 
         sources = read_grey(ir_file, infrared=True), read_grey(vis_file)
         scorer = FusionScorer(*sources, protocol)
         for name in names:
-            fused = SPOILT[name](average(*sources)) if name in SPOILT else BASELINES[name](*sources)
+            fused = BASELINES[name if name in BASELINES else "average"](*sources)
+            fused = SPOILT[name](fused) if name in SPOILT else fused
             sums[name] += list(scorer.score(fused).values())
     table = Table(box=None)
     for head in ("", *METRICS):

@@ -1,4 +1,4 @@
-"""Known ways to spoil an input: sensor noise, blur, misalignment, exposure, infrared gain and polarity.
+"""Known ways to degrade an input: sensor noise, blur, misalignment, exposure, infrared level and polarity.
 
 Pure functions on uint8 images; what is random follows from the seed alone. `DEGRADATIONS` has one setting of
 each by name, for measuring how much of a fusion's quality survives.
@@ -6,6 +6,7 @@ each by name, for measuring how much of a fusion's quality survives.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import cv2
@@ -16,10 +17,12 @@ from edgefuse.images import Image
 
 __all__ = [
     "DEGRADATIONS",
+    "LEVEL_CHANGES",
     "Degradation",
     "agc",
     "blur",
     "exposure",
+    "level",
     "polarity",
     "sensor_noise",
     "shift",
@@ -79,6 +82,18 @@ def shift(image: Image, right: int, down: int) -> Image:
     return image[rows[:, None], columns]
 
 
+def level(ir: Image, gain: float = 1.0, offset: float = 0.0, gamma: float = 1.0) -> Image:
+    """Show the same infrared scene at another brightness, as another camera's gain control would.
+
+    Args:
+        ir: uint8 `[H, W]`.
+        gain: factor of the grey level.
+        offset: grey levels added afterwards.
+        gamma: exponent of the grey level, of 0..1, before both.
+    """
+    return cv2.LUT(ir, _to_uint8(255 * (np.arange(256) / 255) ** gamma * gain + offset))
+
+
 def exposure(vis: Image, stops: float) -> Image:
     """Expose differently: light times 2^stops, through a display curve with exponent 2.2, clipped at white.
 
@@ -110,6 +125,16 @@ def polarity(ir: Image) -> Image:
     return cv2.bitwise_not(ir)
 
 
+LEVEL_CHANGES: Final[dict[str, dict[str, float]]] = {
+    "level+40": {"offset": 40},
+    "level-40": {"offset": -40},
+    "gain*0.5": {"gain": 0.5, "offset": 64},
+    "gamma0.5": {"gamma": 0.5},
+    "gamma2": {"gamma": 2},
+}
+"""Arguments of `level`, by name. They change how bright infrared happens to be, and nothing in the scene."""
+
+
 @dataclass(frozen=True)
 class Degradation:
     """A named way to spoil a pair."""
@@ -123,6 +148,17 @@ class Degradation:
 def _shifted(ir: Image, vis: Image, seed: int) -> tuple[Image, Image]:
     right, down = DIRECTIONS[seed % len(DIRECTIONS)]
     return shift(ir, 2 * right, 2 * down), vis
+
+
+def _levelled(ir: Image, vis: Image, _seed: int, change: dict[str, float]) -> tuple[Image, Image]:
+    return level(ir, **change), vis
+
+
+def _in_words(change: dict[str, float]) -> str:
+    if gamma := change.get("gamma"):
+        return f"infrared to the power of {gamma:g}"
+    offset = f"{'plus' if change['offset'] > 0 else 'minus'} {abs(change['offset']):g} grey levels"
+    return f"infrared times {change['gain']:g} {offset}" if "gain" in change else f"infrared {offset}"
 
 
 DEGRADATIONS: dict[str, Degradation] = {
@@ -140,6 +176,10 @@ DEGRADATIONS: dict[str, Degradation] = {
         Degradation("dark", "visible exposed 2 stops less", lambda ir, vis, _: (ir, exposure(vis, -2))),
         Degradation("bright", "visible exposed 2 stops more", lambda ir, vis, _: (ir, exposure(vis, 2))),
         Degradation("agc", "infrared after another automatic gain", lambda ir, vis, _: (agc(ir), vis)),
+        *(
+            Degradation(name, _in_words(change), partial(_levelled, change=change))
+            for name, change in LEVEL_CHANGES.items()
+        ),
         Degradation("polarity", "infrared black-hot", lambda ir, vis, _: (polarity(ir), vis)),
     )
 }

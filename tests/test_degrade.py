@@ -4,7 +4,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from edgefuse.degrade import DEGRADATIONS, agc, blur, exposure, polarity, sensor_noise, shift, tone
+from edgefuse.degrade import (
+    DEGRADATIONS,
+    LEVEL_CHANGES,
+    agc,
+    blur,
+    exposure,
+    level,
+    polarity,
+    sensor_noise,
+    shift,
+    tone,
+)
 from edgefuse.evaluate.candidates import named, read_grey
 from edgefuse.metrics import FusionScorer
 
@@ -107,3 +118,13 @@ def test_noise_costs_what_real_sensor_noise_does(name, shared):
             losses[kind].append([clean[metric] - scores[metric] for metric in CALIBRATED])
     real, ours = (np.mean(losses[kind], axis=0) for kind in ("real", "ours"))
     assert (np.abs(ours / real - 1) < list(CALIBRATED.values())).all(), ours / real
+
+
+def test_level_changes_brightness_and_nothing_else() -> None:
+    ir = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    assert level(ir, offset=40).tolist() == np.minimum(np.arange(256) + 40, 255).reshape(16, 16).tolist()
+    assert level(ir, gain=0.5, offset=64)[0, :5].tolist() == [64, 64, 65, 66, 66]
+    assert level(ir, gamma=2)[8, 0] == round(255 * (128 / 255) ** 2)
+    assert DEGRADATIONS["level-40"].apply(ir, ir, 0)[0].max() == 215
+    assert "gamma0.5" in LEVEL_CHANGES
+    assert DEGRADATIONS["gain*0.5"].summary == "infrared times 0.5 plus 64 grey levels"

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgefuse.degrade import DEGRADATIONS
+from edgefuse.degrade import DEGRADATIONS, LEVEL_CHANGES
 from edgefuse.errors import InputError, ModelError
 from edgefuse.evaluate import (
     BASELINES,
@@ -34,6 +34,7 @@ from edgefuse.evaluate.candidates import unique
 from edgefuse.evaluate.compare import FEWEST, _correlated, _interval, _joins
 from edgefuse.evaluate.pair import PairTask
 from edgefuse.evaluate.pictures import picture_rows
+from edgefuse.evaluate.summary import level_changes
 from edgefuse.evaluate.video import frames_before, in_order
 from edgefuse.images import write_image
 from edgefuse.metrics import score
@@ -288,6 +289,15 @@ def test_degraded_sources_are_scored_against_the_clean_ones(folders):
     assert summarise_degraded(run(folders)) == {}
 
 
+def test_dependence_on_infrareds_level(folders):
+    names = ("maximum", "copy-vis", "matched-laplacian-vis")
+    found = level_changes(run(folders, names, Settings(robust=True)))
+    assert set(found["copy-vis"].values()) == {0}
+    assert found["maximum"]["mean"] > 4 * found["matched-laplacian-vis"]["mean"] > 0
+    assert found["maximum"]["worst"] == max(found["maximum"][change] for change in LEVEL_CHANGES)
+    assert level_changes(run(folders)) == {}
+
+
 def test_comparison_is_paired(folders):
     result = run(folders, ("average", "maximum"))
     there, back = compare(result, "average", "maximum"), compare(result, "maximum", "average")
@@ -466,7 +476,7 @@ def test_the_report_is_one_file_with_tables_plots_and_pictures(folders):
     page = _Page((folders / "e.html").read_text())
     assert page.count["svg"] == len(settings.columns) + 4  # distributions, and bars by source
     assert page.count["figure"] == 3 * 5
-    assert page.count["table"] == 2 + 5 + 1
+    assert page.count["table"] == 2 + 7 + 1
     assert page.count["script"] == 0
     assert len(page.addresses) == 2 * 15
     assert all(address.startswith("data:image/jpeg;base64,") for address in page.addresses)

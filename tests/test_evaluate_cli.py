@@ -227,10 +227,12 @@ def _workers(parent):
 
 def test_weaker_sources_stand_in_every_table(run):
     _, out, _ = run("--model", "maximum", "--no-trivial", "--metrics", "VIF", "--robust")
-    clean, robust, _ = (line.split() for line in out.splitlines() if line.startswith("maximum"))
-    assert len(clean) == 1 + 2 + 1
+    clean, robust, *_ = (line.split() for line in out.splitlines() if line.startswith("maximum"))
+    assert len(clean) == 1 + 2 + 3
     assert len(robust) == 1 + 2 * (1 + len(DEGRADATIONS))
-    assert out.count("protocol field") == 3
+    assert out.count("protocol field") == 5  # clean; VIF, each source's, Target
+    level = [line.split() for line in out.splitlines() if line.startswith("maximum")][-1]
+    assert len(level) == 1 + 5 + 4
 
 
 def test_paths_in_titles_are_not_broken(run, monkeypatch, tmp_path):

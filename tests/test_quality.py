@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgefuse.errors import InputError
-from edgefuse.evaluate.trivial import maximum
+from edgefuse.evaluate.baselines import maximum
 from edgefuse.metrics import CORE_METRICS, score
 from edgefuse.runtime import quality as module
 from edgefuse.runtime.quality import Quality

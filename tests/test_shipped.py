@@ -5,7 +5,7 @@ import pytest
 
 from edgefuse import Fuser
 from edgefuse.degrade import sensor_noise
-from edgefuse.evaluate.trivial import maximum
+from edgefuse.evaluate.baselines import maximum
 from edgefuse.images import luma
 from edgefuse.metrics import CORE_METRICS, score
 from edgefuse.sim import Rig, RigConfig

@@ -57,7 +57,13 @@ def evaluate(
     from edgefuse.evaluate import Settings, write_csv, write_html, write_json
     from edgefuse.evaluate import compare as run_comparison
     from edgefuse.evaluate import evaluate as run
-    from edgefuse.evaluate.tables import compare_table, degradations, robust_tables, summary_table
+    from edgefuse.evaluate.tables import (
+        compare_table,
+        degradations,
+        level_table,
+        robust_tables,
+        summary_table,
+    )
 
     settings = Settings(protocol, _names(metrics), video, robust)
     if jobs is not None and jobs < 1:
@@ -70,6 +76,7 @@ def evaluate(
     _print_all(stdout, lambda stacked: [summary_table(result, stacked)])
     _print_all(stdout, lambda stacked: robust_tables(result, stacked))
     if robust:
+        _print_all(stdout, lambda _: [level_table(result)])
         stdout.print(degradations(), soft_wrap=True)
     if comparison:
         _print_all(stdout, lambda _: [compare_table(comparison)])

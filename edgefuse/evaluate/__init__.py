@@ -5,6 +5,7 @@
 >>> summarise(result)["nano"]["VIF"].total
 """
 
+from edgefuse.evaluate.baselines import BASELINES
 from edgefuse.evaluate.candidates import Candidate, folder, model, named, trivial
 from edgefuse.evaluate.compare import Comparison, Difference, compare
 from edgefuse.evaluate.files import as_dict, write_csv, write_json
@@ -12,7 +13,6 @@ from edgefuse.evaluate.pair import PairScores, Settings
 from edgefuse.evaluate.report import write_html
 from edgefuse.evaluate.run import Evaluation, Problem, evaluate
 from edgefuse.evaluate.summary import Mean, best, summarise, summarise_degraded
-from edgefuse.evaluate.trivial import BASELINES
 
 __all__ = [
     "BASELINES",

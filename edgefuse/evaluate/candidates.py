@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse.errors import InputError
-from edgefuse.evaluate.trivial import BASELINES, UNROUNDED
+from edgefuse.evaluate.baselines import BASELINES, UNROUNDED
 from edgefuse.images import Image, as_visible, read_image
 from edgefuse.metrics import grey
 from edgefuse.pairs import images_by_stem

@@ -9,9 +9,9 @@ from typing import Any
 
 from edgefuse.evaluate.compare import Comparison
 from edgefuse.evaluate.run import Evaluation
-from edgefuse.evaluate.summary import Mean, summarise, summarise_degraded
+from edgefuse.evaluate.summary import Mean, level_changes, summarise, summarise_degraded
 from edgefuse.files import replace_file
-from edgefuse.metrics import MEASURES, PROTOCOLS, Parts
+from edgefuse.metrics import CHANGE, MEASURES, PROTOCOLS, Parts
 
 __all__ = ["as_dict", "write_csv", "write_json"]
 
@@ -51,6 +51,7 @@ def as_dict(evaluation: Evaluation, comparison: Comparison | None = None) -> dic
             degradation: {name: _rows(row) for name, row in by_name.items()}
             for degradation, by_name in summarise_degraded(evaluation).items()
         },
+        "level_changes": level_changes(evaluation),
         "compare": _compared(comparison) if comparison else None,
         "pairs": [
             {
@@ -80,10 +81,11 @@ def write_csv(path: Path, evaluation: Evaluation) -> None:
     Columns: protocol, stem, candidate, sources (`clean` or the name of a degradation), then each measure,
     followed by NAME_ir, NAME_vis and NAME_worst_source if it is by source. What is undefined is empty.
     """
-    columns = evaluation.settings.columns
+    columns = [*evaluation.settings.columns, *([CHANGE.name] if evaluation.settings.robust else [])]
     header = ["protocol", "stem", "candidate", "sources"]
     for column in columns:
         header += [column, *(f"{column}_{part}" for part in PARTS if MEASURES[column].by_source)]
+    header = list(dict.fromkeys(header))  # VIF_ir is a measure and a part of VIF
 
     def write(partial: Path) -> None:
         with partial.open("w", newline="", encoding="utf-8") as file:

@@ -12,8 +12,9 @@ from edgefuse.degrade import DEGRADATIONS
 from edgefuse.errors import EdgefuseError, InputError
 from edgefuse.evaluate.candidates import Candidate, FuseFunction, read_grey
 from edgefuse.images import Image, size_of
-from edgefuse.metrics import CORE_METRICS, FLICKER, PROTOCOLS, FusionScorer, Parts, SourceChange
+from edgefuse.metrics import CHANGE, CORE_METRICS, FLICKER, PROTOCOLS, FusionScorer, Parts, SourceChange
 from edgefuse.metrics.scorer import Fused, named_metrics, named_protocol
+from edgefuse.metrics.statistics import rms_difference
 
 __all__ = ["PairScorer", "PairScores", "PairTask", "Settings"]
 
@@ -49,7 +50,8 @@ class Settings:
             raise InputError(f"{FLICKER.name} is measured between the frames of a video: add --video")
         metrics = [name for name in self.metrics if name not in flicker]
         named = [] if flicker and not metrics else named_metrics(metrics)
-        object.__setattr__(self, "metrics", tuple(dict.fromkeys([*named, "Target"])))
+        parts = ("VIF_ir", "VIF_vis") if self.robust else ()
+        object.__setattr__(self, "metrics", tuple(dict.fromkeys([*named, *parts, "Target"])))
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -126,10 +128,12 @@ class PairScorer:
         scores: dict[str, dict[str, dict[str, Parts]]] = {}
         for degradation in DEGRADATIONS.values():
             ir, vis = degradation.apply(frame.ir, frame.vis, seed)
-            scores[degradation.name] = {
-                name: scorer.parts(self._fuse[name](stem, ir, vis), self.settings.metrics)
-                for name in self._fusing
-            }
+            scores[degradation.name] = {}
+            for name in self._fusing:
+                fused = self._fuse[name](stem, ir, vis)
+                change = rms_difference(scorer.rounded(fused), scorer.rounded(frame.fused[name]))
+                row = scorer.parts(fused, self.settings.metrics)
+                scores[degradation.name][name] = {**row, CHANGE.name: Parts(change)}
         return scores
 
     def _frame(self, task: PairTask) -> _Frame:

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edgefuse.degrade import DEGRADATIONS
+from edgefuse.degrade import DEGRADATIONS, LEVEL_CHANGES
 from edgefuse.evaluate.run import Evaluation
-from edgefuse.metrics import MEASURES, Parts
+from edgefuse.metrics import CHANGE, MEASURES, Parts
 
-__all__ = ["Mean", "best", "judging", "places", "summarise", "summarise_degraded"]
+__all__ = ["Mean", "best", "judging", "level_changes", "places", "summarise", "summarise_degraded"]
 
 
 class Mean(NamedTuple):
@@ -34,14 +34,35 @@ def summarise(evaluation: Evaluation) -> dict[str, dict[str, Mean]]:
 def summarise_degraded(evaluation: Evaluation) -> dict[str, dict[str, dict[str, Mean]]]:
     """Return the means of what was fused from degraded sources by degradation, candidate, column.
 
-    Only the columns of `judging`; empty unless the settings ask for it.
+    Only the columns of `judging`, and by how much the output changes; empty unless the settings ask for it.
     """
     if not evaluation.settings.robust:
         return {}
     names = [candidate.name for candidate in evaluation.candidates if candidate.fuses]
-    columns = judging(evaluation)
+    columns = [*judging(evaluation), CHANGE.name]
     rows = {d: [pair.degraded[d] for pair in evaluation.pairs] for d in DEGRADATIONS}
     return {d: {name: _means(rows[d], name, columns) for name in names} for d in DEGRADATIONS}
+
+
+def level_changes(evaluation: Evaluation) -> dict[str, dict[str, float]]:
+    """Return how little each candidate depends on how bright infrared happens to be.
+
+    Returns:
+        By candidate: for each change of level the RMS change of the output, grey levels; their `mean` and
+        `worst`; and `VIF_ir` and `VIF_vis`, by how many percent the VIF that each source keeps changes, the
+        mean over the changes of level, whatever their sign. Empty unless the settings ask for it.
+    """
+    clean, degraded = summarise(evaluation), summarise_degraded(evaluation)
+    found = {}
+    for name in next(iter(degraded.values()), {}):
+        rms = {change: degraded[change][name][CHANGE.name].total for change in LEVEL_CHANGES}
+        row = {**rms, "mean": float(np.mean(list(rms.values()))), "worst": max(rms.values())}
+        for column in ("VIF_ir", "VIF_vis"):
+            before = clean[name][column].total
+            after = [degraded[change][name][column].total for change in LEVEL_CHANGES]
+            row[column] = 100 * float(np.mean(np.abs(np.array(after) / before - 1))) if before else math.nan
+        found[name] = row
+    return found
 
 
 def judging(evaluation: Evaluation) -> list[str]:

@@ -9,7 +9,15 @@ from rich.table import Table
 from edgefuse.degrade import DEGRADATIONS
 from edgefuse.evaluate.compare import FEWEST, Comparison
 from edgefuse.evaluate.run import Evaluation
-from edgefuse.evaluate.summary import Mean, best, judging, places, summarise, summarise_degraded
+from edgefuse.evaluate.summary import (
+    Mean,
+    best,
+    judging,
+    level_changes,
+    places,
+    summarise,
+    summarise_degraded,
+)
 from edgefuse.metrics import FLICKER, MEASURES, PROTOCOLS
 
 __all__ = [
@@ -17,6 +25,7 @@ __all__ = [
     "compare_table",
     "counted",
     "degradations",
+    "level_table",
     "notes",
     "resampling",
     "robust_tables",
@@ -108,6 +117,21 @@ def robust_tables(evaluation: Evaluation, stacked: bool = False) -> list[Titled]
         note = "The second number is that of the source that is served worse."
         tables.append(Titled(title, table, note if MEASURES[column].by_source else ""))
     return tables
+
+
+def level_table(evaluation: Evaluation) -> Titled:
+    """Return how much each candidate depends on how bright infrared happens to be."""
+    rows = level_changes(evaluation)
+    table = _table()
+    for name in next(iter(rows.values()), {}):
+        table.add_column(f"{name} %" if "VIF" in name else name, justify="right", no_wrap=True)
+    for name, row in rows.items():
+        table.add_row(escape(name), *("–" if math.isnan(value) else f"{value:.1f}" for value in row.values()))
+    return Titled(
+        "Change of the output, RMS grey levels, when only infrared's level changes; lower is better",
+        table,
+        "VIF_ir and VIF_vis: mean change of what each unchanged source keeps, percent.",
+    )
 
 
 def degradations() -> str:

@@ -14,6 +14,7 @@ from edgefuse.metrics.flicker import SourceChange, flicker
 from edgefuse.metrics.information import entropy, mutual_information
 from edgefuse.metrics.prepared import grey
 from edgefuse.metrics.registry import (
+    CHANGE,
     CORE_METRICS,
     FLICKER,
     MEASURES,
@@ -39,6 +40,7 @@ from edgefuse.metrics.structure import ssim
 from edgefuse.metrics.targets import target_contrast
 
 __all__ = [
+    "CHANGE",
     "CORE_METRICS",
     "FLICKER",
     "MEASURES",

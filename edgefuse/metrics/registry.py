@@ -25,6 +25,7 @@ from edgefuse.metrics.structure import similarity
 from edgefuse.metrics.targets import kept_contrast
 
 __all__ = [
+    "CHANGE",
     "CORE_METRICS",
     "FLICKER",
     "MEASURES",
@@ -306,7 +307,13 @@ FLICKER = Measure(
     compares=False,
     higher_is_better=False,
 )
-MEASURES: dict[str, Measure] = {**METRICS, FLICKER.name: FLICKER}
+CHANGE = Measure(
+    *("Change", "RMS change of the output when only the sources' quality changes", "grey level"),
+    "edgefuse.evaluate",
+    by_source=False,
+    higher_is_better=False,
+)
+MEASURES: dict[str, Measure] = {**METRICS, FLICKER.name: FLICKER, CHANGE.name: CHANGE}
 """All that a table can have as a column."""
 
 PROTOCOLS: dict[str, Protocol] = {

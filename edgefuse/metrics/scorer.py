@@ -88,6 +88,10 @@ class FusionScorer:
         fused = self._checked(fused)
         return stretch(fused) if self.protocol.stretch else _rounded(fused)
 
+    def rounded(self, fused: Fused) -> Image:
+        """Return the grey image uint8 `[H, W]` as it is, without a protocol's stretch."""
+        return _rounded(self._checked(fused))
+
     def _checked(self, fused: Fused) -> Fused:
         """Return the fused image as grey, still unrounded if it is."""
         if isinstance(fused, np.ndarray) and fused.dtype == np.float32 and fused.ndim == 2:

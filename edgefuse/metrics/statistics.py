@@ -18,6 +18,7 @@ __all__ = [
     "mean_squared_error",
     "peak_ratio",
     "psnr",
+    "rms_difference",
     "scd",
     "spatial_frequency",
     "standard_deviation",
@@ -87,6 +88,11 @@ def scd(fused: Image, ir: Image, vis: Image) -> float:
 def mean_squared_error(a: Image, b: Image) -> float:
     """Return the mean squared difference of two uint8 `[H, W]` images, squared grey levels."""
     return float(cv2.norm(a, b, cv2.NORM_L2SQR)) / a.size
+
+
+def rms_difference(a: Image, b: Image) -> float:
+    """Return the root of the mean squared difference of two uint8 `[H, W]` images, grey levels."""
+    return float(np.sqrt(mean_squared_error(a, b)))
 
 
 def peak_ratio(peak: float, mse: float) -> float:

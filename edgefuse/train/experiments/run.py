@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgefuse.errors import InputError, unknown_name
+from edgefuse.evaluate.baselines import BASELINES
 from edgefuse.evaluate.candidates import Candidate, folder, trivial
-from edgefuse.evaluate.trivial import BASELINES
 from edgefuse.files import replace_file
 from edgefuse.metrics import PROTOCOLS
 from edgefuse.settings import to_plain
