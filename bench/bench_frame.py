@@ -16,8 +16,8 @@ from edgefuse.images import Image, luma, replace_luma
 from edgefuse.runtime.backends import OnnxRuntimeBackend
 from edgefuse.runtime.compose import side_by_side
 from edgefuse.runtime.fuser import network_input
-from edgefuse.runtime.lossless import LosslessVideo
 from edgefuse.runtime.sinks import CODECS, FusedFrame, VideoOut
+from edgefuse.runtime.sinks.lossless import LosslessVideo
 from edgefuse.thermal import as_infrared
 from edgefuse.weights import model_file, shipped
 

@@ -34,8 +34,9 @@ from edgefuse.errors import LostError
 from edgefuse.runtime.arenas import share_arenas
 from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.live import LiveConfig, Report, Session, Stop, report_of
-from edgefuse.runtime.lossless import LosslessVideo
 from edgefuse.runtime.sinks import Callback, FusedFrame, RawOut, SinkWriter, VideoOut
+from edgefuse.runtime.sinks.lossless import LosslessVideo
+from edgefuse.runtime.sinks.writer import Deadline
 from edgefuse.runtime.sources import Frame, Role, Source, open_source
 from edgefuse.runtime.sources.base import SILENCE
 from edgefuse.sim import Rig, RigConfig
@@ -251,6 +252,8 @@ def _run(plans: dict[Role, Plan], fuser: Fuser, folder: Path, frames: int) -> tu
             Callback(lambda frame: frame.fused.shape),
         ]
         writers = [SinkWriter(sink, session.times, lambda: False) for sink in sinks]
+        for writer in writers:
+            writer.start()
         with session:
             for frame in session:
                 pictures += 1
@@ -265,7 +268,7 @@ def _run(plans: dict[Role, Plan], fuser: Fuser, folder: Path, frames: int) -> tu
                     threading.Timer(1.0, stop, ["enough"]).start()
                 del frame
         for writer in writers:
-            writer.finish(time.monotonic() + 10)
+            writer.finish(Deadline(10))
     return report_of(session, writers), pictures, memory
 
 

@@ -4,9 +4,9 @@ import time
 
 import numpy as np
 
-from edgefuse.runtime.recording import RecordedCamera
+from edgefuse.runtime.record import RecordedCamera
+from edgefuse.runtime.recording import STARTED_TAG
 from edgefuse.runtime.sources import Frame, Source, open_source
-from edgefuse.runtime.sources.timesheet import STARTED_TAG
 
 RNG = np.random.default_rng(5)
 

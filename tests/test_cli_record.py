@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import pytest
 
-from edgefuse.runtime.sources.timesheet import read_timesheet
+from edgefuse.runtime.recording import read_timestamps
 from tests.recorded import frames_of
 
 
@@ -36,10 +36,10 @@ def test_what_is_written_outlives_a_kill(tmp_path: Path) -> None:
     with start_command(*SIMULATED, "--out", str(tmp_path / "r")) as process:
         wait_for(tmp_path / "r/vis/0001.times.csv", 900)  # some 50 frames
         process.kill()
-    lines = len(read_timesheet(tmp_path / "r/vis/0001.mkv"))
+    lines = len(read_timestamps(tmp_path / "r/vis/0001.mkv"))
     frames = frames_of(str(tmp_path / "r/vis/0001.mkv"))
     assert lines > 30
-    assert frames[-1].timestamp > list(read_timesheet(tmp_path / "r/vis/0001.mkv").values())[-1] - 2.0
+    assert frames[-1].timestamp > list(read_timestamps(tmp_path / "r/vis/0001.mkv").values())[-1] - 2.0
     assert frames_of(f"{tmp_path}/r/vis?start=0.5")[0].timestamp == pytest.approx(0.0, abs=0.2)
 
 
@@ -88,7 +88,6 @@ def test_a_disk_that_refuses_is_said_and_keeps_what_was_written(tmp_path: Path) 
         [*limited, *arguments, "--duration", "30"], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 1
-    assert "visible is not recorded any more" in done.stderr
     assert "File too large" in done.stderr
     assert "Traceback" not in done.stderr
     assert frames_of(str(tmp_path / "r/vis"))

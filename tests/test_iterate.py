@@ -14,7 +14,7 @@ from edgefuse import live
 from edgefuse.images import Image
 from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.iterate import Live
-from edgefuse.runtime.lossless import LosslessVideo
+from edgefuse.runtime.sinks.lossless import LosslessVideo
 from edgefuse.runtime.sources import Frame, Source
 
 

@@ -14,7 +14,7 @@ from edgefuse.images import as_visible
 from edgefuse.runtime.cameras.camera import connect
 from edgefuse.runtime.cameras.thermal import ThermalPreprocess
 from edgefuse.runtime.fuser import Fuser
-from edgefuse.runtime.lossless import LosslessVideo
+from edgefuse.runtime.sinks.lossless import LosslessVideo
 from edgefuse.runtime.sources import Role, open_source
 
 RNG = np.random.default_rng(3)

@@ -16,11 +16,10 @@ from edgefuse.runtime.cameras.camera import Camera, connect
 from edgefuse.runtime.cameras.thermal import ThermalPreprocess
 from edgefuse.runtime.config import Stop
 from edgefuse.runtime.live import run
-from edgefuse.runtime.lossless import LosslessVideo, kind_of
-from edgefuse.runtime.recording import record
+from edgefuse.runtime.record import record
+from edgefuse.runtime.recording import STARTED_TAG, part_name, read_timestamps, timestamps_path
+from edgefuse.runtime.sinks.lossless import LosslessVideo, kind_of
 from edgefuse.runtime.sources import open_source
-from edgefuse.runtime.sources.recording import part_name
-from edgefuse.runtime.sources.timesheet import STARTED_TAG, read_timesheet, timesheet_path
 from edgefuse.thermal import ThermalConfig
 from tests.recorded import TAGS, ListSource, check_account, frames_of, images
 
@@ -59,16 +58,16 @@ def test_without_its_sheet_a_video_still_has_milliseconds(tmp_path: Path) -> Non
     for n, image in enumerate(given):
         video.write(image, 1.0 + 0.0333337 * n, n)
     video.close()
-    timesheet_path(tmp_path / "a.mkv").unlink()
+    timestamps_path(tmp_path / "a.mkv").unlink()
     stamps = [f.timestamp for f in frames_of(str(tmp_path / "a.mkv"))]
     assert stamps == pytest.approx([1.0, 1.0333337, 1.0666674], abs=6e-4)
 
 
 @pytest.mark.parametrize("tail", ["12,0.5", "1", "x,y,z\n", "\x00\x00"])
 def test_a_sheet_that_breaks_off_keeps_its_whole_lines(tmp_path: Path, tail: str) -> None:
-    sheet = timesheet_path(tmp_path / "a.mkv")
+    sheet = timestamps_path(tmp_path / "a.mkv")
     sheet.write_text(f"pts_ms,timestamp_s,index\n0,0.000100,0\n33,0.033400,1\n{tail}")
-    assert read_timesheet(tmp_path / "a.mkv") == {0: 0.0001, 33: 0.0334}
+    assert read_timestamps(tmp_path / "a.mkv") == {0: 0.0001, 33: 0.0334}
 
 
 @pytest.mark.parametrize(
@@ -103,7 +102,7 @@ def test_live_cameras_share_one_zero(tmp_path: Path) -> None:
     assert ir.error is None
     assert vis.error is None
     for camera in (ir, vis):
-        stamps = list(read_timesheet(camera.files[0]).values())
+        stamps = list(read_timestamps(camera.files[0]).values())
         assert len(stamps) == camera.written == camera.captured
         assert 0 < stamps[0] < 0.3
         assert 0.3 < stamps[-1] < time.monotonic() - begun
@@ -201,7 +200,7 @@ class SlowVideo(LosslessVideo):
 def test_a_hurry_leaves_unwritten_what_takes_too_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("edgefuse.runtime.parts.LosslessVideo", SlowVideo)
+    monkeypatch.setattr("edgefuse.runtime.sinks.lossless.LosslessVideo", SlowVideo)
     stop = Stop()
     stopped = []
 
@@ -221,7 +220,7 @@ def test_a_hurry_leaves_unwritten_what_takes_too_long(
 
 
 def test_without_hurry_everything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgefuse.runtime.parts.LosslessVideo", SlowVideo)
+    monkeypatch.setattr("edgefuse.runtime.sinks.lossless.LosslessVideo", SlowVideo)
     cameras = {role: ListSource(images("grey", 999), True, 50) for role in ("ir", "vis")}
     result = record(cameras, tmp_path, duration=0.5)  # type: ignore[arg-type]
     assert all(camera.dropped == 0 and camera.written > 10 for camera in result)
@@ -236,7 +235,7 @@ def test_a_disk_that_hangs_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.
                 hung.wait()
             super().write(image, seconds, index)
 
-    monkeypatch.setattr("edgefuse.runtime.parts.LosslessVideo", Hanging)
+    monkeypatch.setattr("edgefuse.runtime.sinks.lossless.LosslessVideo", Hanging)
     stop = Stop()
     threading.Timer(0.5, lambda: stop("Ctrl-C", hurry=True)).start()
     begun = time.monotonic()

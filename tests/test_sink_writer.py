@@ -16,6 +16,7 @@ from edgefuse.runtime.sinks import (
     RawOut,
     SinkWriter,
 )
+from edgefuse.runtime.sinks.writer import Deadline
 from edgefuse.runtime.sources import Frame, Source
 from edgefuse.runtime.timing import StageTimes
 from tests.shots import shot
@@ -78,9 +79,11 @@ def test_a_callback_that_raises_is_called_no_more(caplog: pytest.LogCaptureFixtu
         seen.append(frame.index)
 
     writer = SinkWriter(Callback(function), StageTimes(), lambda: True)
+
+    writer.start()
     for n in range(5):
         writer.put(shot(n))
-    writer.finish(time.monotonic() + 5)
+    writer.finish(Deadline(5))
     assert seen == [0, 1]
     assert (writer.written, writer.dropped) == (2, 3)
     assert caplog.messages == ["callback: ZeroDivisionError: no"]
@@ -90,12 +93,13 @@ def test_an_output_that_hangs_is_left_behind() -> None:
     before = threading.active_count()
     sink = Stuck(heeds=False)
     writer = SinkWriter(sink, StageTimes(), lambda: False)
+    writer.start()
     for n in range(20):
         writer.put(shot(n))
     start = time.monotonic()
-    writer.finish(time.monotonic() + 0.2)
+    writer.finish(Deadline(0.2))
     assert time.monotonic() - start < 1
-    assert writer.error == "stuck does not finish and is left behind"
+    assert writer.error == "stuck does not finish: not waiting for it"
     assert (writer.written, writer.dropped) == (0, 20)
     sink.go.set()
     wait_until(lambda: threading.active_count() == before)
@@ -110,13 +114,15 @@ def test_a_stalled_output_of_recordings_is_given_up_for_the_others(
         SinkWriter(sink, StageTimes(), lambda: True)
         for sink in (Stuck(heeds=True), Callback(lambda frame: seen.append(frame.index)))
     )
+    stuck.start()
+    good.start()
     for n in range(40):
         for writer in (stuck, good):
             writer.put(shot(n))
     for writer in (stuck, good):
-        writer.finish(time.monotonic() + 5)
+        writer.finish(Deadline(5))
     assert seen == list(range(40))
-    assert stuck.error == "stuck has taken nothing for 0.3 s: it gets no more pictures"
+    assert stuck.error == "stuck has taken nothing for 0.3 s: stopped"
     assert stuck.written + stuck.dropped == 40
     assert caplog.messages == [stuck.error]
 
@@ -147,7 +153,7 @@ def test_a_run_goes_on_without_an_output_that_has_stalled(monkeypatch: pytest.Mo
     report = run(Pictures(), Pictures(), lambda ir, vis: vis.copy(), [stuck, good])
     assert (report.frames, seen) == (40, list(range(40)))
     assert [sink.written + sink.dropped for sink in report.sinks] == [40, 40]
-    assert report.error == "stuck has taken nothing for 0.3 s: it gets no more pictures"
+    assert report.error == "stuck has taken nothing for 0.3 s: stopped"
     assert report.seconds < 5
     stuck.go.set()
 
@@ -158,6 +164,7 @@ def test_a_stalled_output_of_cameras_drops_and_goes_on(
     monkeypatch.setattr("edgefuse.runtime.sinks.writer.STALL_SECONDS", 0.2)
     sink = Stuck(heeds=False)
     writer = SinkWriter(sink, StageTimes(), lambda: False)
+    writer.start()
     start = time.monotonic()
     for n in range(30):
         begun = time.monotonic()
@@ -165,11 +172,11 @@ def test_a_stalled_output_of_cameras_drops_and_goes_on(
         assert time.monotonic() - begun < 0.1, "nobody waits for it"
         time.sleep(0.01)
     assert time.monotonic() - start > 0.3
-    assert caplog.messages == ["stuck has taken nothing for 0.2 s: pictures are dropped until it goes on"]
+    assert caplog.messages == ["stuck has taken nothing for 0.2 s: dropping pictures until it continues"]
     sink.go.set()
     wait_until(lambda: writer.written >= 9)
     writer.put(shot(30))
-    writer.finish(time.monotonic() + 5)
+    writer.finish(Deadline(5))
     assert writer.error is None
     assert writer.written + writer.dropped == 31
 
@@ -178,10 +185,11 @@ def test_the_only_output_of_recordings_may_take_its_time(monkeypatch: pytest.Mon
     monkeypatch.setattr("edgefuse.runtime.sinks.writer.STALL_SECONDS", 0.1)
     sink = Stuck(heeds=False)
     writer = SinkWriter(sink, StageTimes(), lambda: True, alone=True)
+    writer.start()
     threading.Timer(0.5, sink.go.set).start()
     for n in range(20):
         writer.put(shot(n))
-    writer.finish(time.monotonic() + 5)
+    writer.finish(Deadline(5))
     assert (writer.written, writer.dropped, writer.error) == (20, 0, None)
 
 
@@ -189,9 +197,10 @@ def test_a_reader_that_stops_reading_ends_with_the_run() -> None:
     before = threading.active_count()
     reader, out = os.pipe()
     writer = SinkWriter(RawOut(out), StageTimes(), lambda: False)
+    writer.start()
     for n in range(20):
         writer.put(shot(n, (640, 480)))
-    writer.finish(time.monotonic() + 0.2)
+    writer.finish(Deadline(0.2))
     assert writer.error == "standard output: the program that reads the pictures has stopped reading"
     assert writer.written + writer.dropped == 20
     assert threading.active_count() == before

@@ -1,6 +1,5 @@
 import os
 import shutil
-import time
 from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from edgefuse.runtime.sinks import (
     VideoOut,
     open_output,
 )
+from edgefuse.runtime.sinks.writer import Deadline
 from edgefuse.runtime.timing import StageTimes
 from tests.shots import frames_of, noise, shot
 
@@ -117,10 +117,11 @@ def test_a_disk_that_refuses_costs_no_earlier_file_and_lost_frames_are_counted(
             sink.write(noise(n))
     before = out.read_bytes()
     writer = SinkWriter(VideoOut(out, fps=10), StageTimes(), lambda: True)
+    writer.start()
     with small_files(int(room * len(before))):
         for n in range(25):
             writer.put(noise(n))
-        writer.finish(time.monotonic() + 20)
+        writer.finish(Deadline(20))
     assert writer.error is not None
     assert "File too large" in writer.error
     assert out.read_bytes() == before

@@ -19,8 +19,8 @@ import pytest
 from edgefuse.errors import LostError, SourceError
 from edgefuse.runtime.cameras.camera import connect
 from edgefuse.runtime.cameras.thermal import ThermalPreprocess
-from edgefuse.runtime.lossless import LosslessVideo
 from edgefuse.runtime.opencv_video import open_writer
+from edgefuse.runtime.sinks.lossless import LosslessVideo
 from edgefuse.runtime.sources import Frame, RealTime, gstreamer, open_source, safe_name
 from edgefuse.runtime.sources import v4l2 as camera_module
 from edgefuse.runtime.sources.base import SILENCE

@@ -1,6 +1,5 @@
 import os
 import threading
-import time
 from typing import Any
 
 import cv2
@@ -12,6 +11,7 @@ from edgefuse.runtime.sinks import (
     SinkWriter,
     Window,
 )
+from edgefuse.runtime.sinks.writer import Deadline
 from edgefuse.runtime.timing import StageTimes
 from tests.shots import shot
 
@@ -64,6 +64,7 @@ def test_a_window_shows_every_frame_in_the_main_thread(
 ) -> None:
     screen, closed = FakeScreen(monkeypatch), []
     writer = SinkWriter(Window(lambda: closed.append(1), triptych), StageTimes(), lambda: True)
+    writer.start()
     writer.sink.idle()
     assert len(screen.sizes) == 0, "nothing is known of the size before the first picture"
     for n in range(3):
@@ -72,7 +73,7 @@ def test_a_window_shows_every_frame_in_the_main_thread(
     assert screen.sizes == [(1600, 900)]
     assert screen.threads == {threading.main_thread()}
     assert (len(closed), screen.opened) == (0, True)
-    writer.finish(time.monotonic() + 5)
+    writer.finish(Deadline(5))
     assert (len(closed), screen.opened) == (0, False)
     assert (writer.written, writer.dropped, writer.error) == (3, 0, None)
 
@@ -100,11 +101,13 @@ def test_a_window_that_fails_leaves_the_others_running(monkeypatch: pytest.Monke
     seen: list[int] = []
     sinks = [Window(lambda: None), Callback(lambda frame: seen.append(frame.index))]
     writers = [SinkWriter(sink, StageTimes(), lambda: True) for sink in sinks]
+    for writer in writers:
+        writer.start()
     for n in range(5):
         for writer in writers:
             writer.put(shot(n))
     for writer in writers:
-        writer.finish(time.monotonic() + 5)
+        writer.finish(Deadline(5))
     assert seen == list(range(5))
     assert (writers[0].written, writers[0].dropped) == (0, 5)
     assert writers[0].error == "window: the display is gone"

@@ -22,7 +22,7 @@ from edgefuse.cli.signals import ending_on_signals, stopping_on_signals
 from edgefuse.errors import SourceError
 
 if TYPE_CHECKING:
-    from edgefuse.runtime.recording import RecordedCamera
+    from edgefuse.runtime.record import RecordedCamera
     from edgefuse.runtime.sources import Role
 
 __all__ = ["record"]
@@ -53,7 +53,8 @@ def record(
     from edgefuse.runtime.arenas import share_arenas
 
     share_arenas()
-    from edgefuse.runtime import live, recording
+    from edgefuse.runtime import live
+    from edgefuse.runtime.record import record as record_cameras
     from edgefuse.thermal import ThermalConfig
 
     console = Console()
@@ -72,7 +73,7 @@ def record(
                 soft_wrap=True,
             )
             with _status(console) as progress:
-                result = recording.record(
+                result = record_cameras(
                     {"ir": ir_camera, "vis": vis_camera},
                     out,
                     duration=duration,

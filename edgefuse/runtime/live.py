@@ -11,7 +11,7 @@ from edgefuse.runtime.config import LiveConfig, Stop
 from edgefuse.runtime.report import Progress, Report, SinkReport, SourceReport
 from edgefuse.runtime.session import Session
 from edgefuse.runtime.sinks.base import Sink
-from edgefuse.runtime.sinks.writer import SinkWriter
+from edgefuse.runtime.sinks.writer import Deadline, SinkWriter
 from edgefuse.runtime.sources import Role, Source
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
 ]
 
 FINISH_SECONDS = 10.0  # for outputs to complete
-HURRY_SECONDS, LEAST_SECONDS = 0.6, 0.2  # likewise, after a request to stop at once
 
 
 def file_rate(ir: Source | Camera, vis: Source | Camera, rate: Role | None = None) -> float | None:
@@ -71,8 +70,9 @@ def run(
     session = Session(ir, vis, fuse, config, stop=stop, progress=tell, align=align)
     alone = len(sinks) == 1
     writers = [SinkWriter(sink, session.times, session.waits_for_sinks, alone) for sink in sinks]
-    hurried = time.monotonic()
     try:
+        for writer in writers:
+            writer.start()
         with session:
             for frame in session:
                 for writer in writers:
@@ -80,10 +80,8 @@ def run(
                 if writers and all(writer.stopped for writer in writers):
                     failed = any(writer.error for writer in writers)
                     session.stop("every output failed" if failed else "every output is full")
-            hurried = time.monotonic() + HURRY_SECONDS  # while the cameras' threads end
     finally:
-        now = time.monotonic()
-        deadline = max(hurried, now + LEAST_SECONDS) if session.stop.hurry else now + FINISH_SECONDS
+        deadline = Deadline(FINISH_SECONDS, lambda: session.stop.hurry)
         for writer in writers:
             writer.finish(deadline)
     return report_of(session, writers)

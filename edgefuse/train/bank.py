@@ -13,8 +13,8 @@ from torch import Tensor
 from edgefuse.images import Image, as_visible, luma, read_visible
 from edgefuse.pairs import images_by_stem
 from edgefuse.runtime.cameras.thermal import ThermalPreprocess
+from edgefuse.runtime.recording import recorded_parts
 from edgefuse.runtime.sources import Role, open_source
-from edgefuse.runtime.sources.recording import recorded_parts
 from edgefuse.thermal import read_infrared
 
 __all__ = ["ImageBank", "folder_banks", "name_of", "simulated_banks"]

@@ -3,10 +3,10 @@
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
-from edgefuse.errors import EdgefuseError
+from edgefuse.errors import EdgefuseError, InputError
 from edgefuse.runtime.frames import FrameState, FrameStats, FusedFrame
 
-__all__ = ["FrameState", "FrameStats", "FusedFrame", "QuotaReachedError", "Sink"]
+__all__ = ["FrameRefusedError", "FrameState", "FrameStats", "FusedFrame", "QuotaReachedError", "Sink"]
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 class QuotaReachedError(EdgefuseError):
     """An output has taken as much as it was asked to."""
+
+
+class FrameRefusedError(InputError):
+    """A frame that an output cannot take; it can take others."""
 
 
 class Sink(Protocol):

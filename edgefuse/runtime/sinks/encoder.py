@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 from av.video.frame import PictureType
+from numpy.typing import NDArray
 
-from edgefuse.images import Image
+from edgefuse.runtime.frames import NOMINAL_FPS
 from edgefuse.runtime.sinks.naming import hold
 
 __all__ = ["CODECS", "CONTAINERS", "Codec", "Encoder"]
 
+SMALL, LARGE = 16, 16 * 10**6  # side and area, in pixels, at which FFV1 needs fewer or more slices
 KEY_SECONDS = 1.0  # between two key frames, of which each begins a fragment
 SYNC_SECONDS = 0.5  # between two requests that the disk shall keep what it has
 CLOCK = Fraction(1, 1000)  # seconds, for frames with times of their own; Matroska knows no finer one
-CLOCK_RATE = 25  # frames per second that an encoder is told of such a stream: it plans its bits by that
 
 
 @dataclass(frozen=True)
@@ -32,22 +34,34 @@ class Codec:
     """Pixel format for colour."""
     grey: str
     """Pixel format for grey images."""
+    grey16: str | None = None
+    """Pixel format for 16-bit grey images; None: it cannot keep them."""
     options: Mapping[str, str] = field(default_factory=dict)
 
 
 # Without B-frames and look-ahead a frame is in the file as soon as it is encoded.
 CODECS = {
     "h264": Codec(
-        "libx264", "yuv420p", "yuv420p", {"preset": "veryfast", "tune": "zerolatency", "crf": "20"}
+        "libx264",
+        "yuv420p",
+        "yuv420p",
+        options={"preset": "veryfast", "tune": "zerolatency", "crf": "20"},
     ),
     "h265": Codec(
         "libx265",
         "yuv420p",
         "yuv420p",
-        {"preset": "ultrafast", "tune": "zerolatency", "crf": "24", "x265-params": "log-level=none"},
+        options={"preset": "ultrafast", "tune": "zerolatency", "crf": "24", "x265-params": "log-level=none"},
     ),
-    "ffv1": Codec("ffv1", "bgr0", "gray"),
-    "mjpeg": Codec("mjpeg", "yuvj420p", "yuvj420p", {"q:v": "3"}),
+    # Key frames only, so that any frame can be sought; checksums in slices, which are coded in parallel.
+    "ffv1": Codec(
+        "ffv1",
+        "bgr0",
+        "gray",
+        "gray16le",
+        options={"level": "3", "g": "1", "slicecrc": "1", "context": "0"},
+    ),
+    "mjpeg": Codec("mjpeg", "yuvj420p", "yuvj420p", options={"q:v": "3"}),
 }
 """Name of the codec → its use. FFV1 is lossless."""
 
@@ -96,50 +110,69 @@ class _File:
 
 
 class Encoder:
-    """Encodes images of one shape into one new file.
+    """Encodes images of one shape and pixel type into one new file.
 
     Args:
         path: the file, which must not exist; its suffix is one of `CONTAINERS`.
         codec: one of `CODECS`.
-        shape: of every image: `[H, W]` or `[H, W, 3]` BGR, uint8, H and W even.
-        fps: frames per second; None: every frame has a time of its own.
+        image: like every image: `[H, W]` or `[H, W, 3]` BGR, uint8, H and W even; FFV1 takes any size, and
+            uint16 `[H, W]`.
+        fps: frames per second; None: nobody knows.
+        timed: every frame has a time of its own.
+        tags: texts to put into the file.
 
     Raises:
         OSError: the file cannot be written.
         av.FFmpegError: container and codec do not fit, or the codec refuses the size.
     """
 
-    def __init__(self, path: Path, codec: str, shape: tuple[int, ...], fps: float | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        codec: str,
+        image: NDArray[Any],
+        fps: float | None,
+        *,
+        timed: bool = False,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
         container, _, options = CONTAINERS[path.suffix.lower()]
         self.frames = 0
         self.kept = 0
         """Frames that are in the file for certain, whatever becomes of the later ones."""
         self._encoded = 0  # bytes
-        self._use = CODECS[codec]
-        self._grey = len(shape) == 2
+        use = CODECS[codec]
+        self._given = "bgr24" if image.ndim == 3 else "gray16le" if image.dtype == np.uint16 else "gray"
+        self._pixels = {"bgr24": use.pixels, "gray": use.grey, "gray16le": use.grey16}[self._given]
         self._file = _File(path)
-        rate = Fraction(CLOCK_RATE) if fps is None else Fraction(fps).limit_denominator(1001)
-        self._base = CLOCK if fps is None else 1 / rate
-        self._timed = fps is None
+        rate = Fraction(fps or NOMINAL_FPS).limit_denominator(1001)
+        self._timed = timed or fps is None
+        self._base = CLOCK if self._timed else 1 / rate
         self._last = -1
         self._key_due = 0
         try:
             self._container = av.open(
                 self._file, "w", format=container, options={**options, "flush_packets": "1"}
             )
-            stream: Any = self._container.add_stream(
-                self._use.encoder, rate=rate, options=dict(self._use.options)
-            )
+            self._container.metadata.update(dict(tags or {}))
+            stream: Any = self._container.add_stream(use.encoder, rate=rate)
         except BaseException:
             self._file.close()
             path.unlink(missing_ok=True)
             raise
         self._stream = stream
-        self._stream.height, self._stream.width = shape[:2]
-        self._stream.pix_fmt = self._use.grey if self._grey else self._use.pixels
-        self._stream.time_base = self._stream.codec_context.time_base = self._base
+        stream.height, stream.width = image.shape[:2]
+        stream.pix_fmt = self._pixels
+        stream.time_base = stream.codec_context.time_base = self._base
         if fps is not None:
-            self._stream.codec_context.gop_size = max(1, round(fps * KEY_SECONDS))
+            stream.codec_context.gop_size = max(1, round(fps * KEY_SECONDS))
+        stream.options = dict(use.options)
+        if codec == "ffv1":
+            height, width = image.shape[:2]
+            slices = 1 if min(height, width) < SMALL else 16 if height * width > LARGE else 4
+            stream.options = {**use.options, "slices": str(slices)}
+            stream.codec_context.thread_count = min(4, os.cpu_count() or 1)
+            stream.thread_type = "SLICE"
 
     @property
     def size(self) -> int:
@@ -151,14 +184,20 @@ class Encoder:
         """Bytes that are in the file."""
         return self._file.size
 
-    def write(self, image: Image, seconds: float) -> None:
-        """Encode one image; `seconds` from the start of the file are used if there is no frame rate.
+    def write(self, image: NDArray[Any], seconds: float) -> int:
+        """Encode one image and return its time in the file, in units of its clock.
+
+        `seconds` from the start of the file are used if frames have times of their own.
 
         Raises:
             OSError: the disk is full or gone.
             av.FFmpegError: the codec refuses.
         """
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "gray" if self._grey else "bgr24")
+        if self._pixels == "bgr0":  # by way of four channels, which is faster
+            four = cv2.cvtColor(image, cv2.COLOR_BGR2BGRA)
+            frame = av.VideoFrame.from_ndarray(four, "bgra").reformat(format="bgr0")
+        else:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), self._given)
         due = round(seconds / self._base) if self._timed else self.frames
         self._last = max(due, self._last + 1)
         frame.pts, frame.time_base = self._last, self._base
@@ -170,11 +209,15 @@ class Encoder:
         if self._file.size > before:  # a fragment is written when the next one begins
             self.kept = self.frames
         self.frames += 1
+        return self._last
 
     def _mux(self, frame: av.VideoFrame | None) -> None:
         packets = self._stream.encode(frame)
         self._encoded += sum(packet.size for packet in packets)
-        self._container.mux(packets)
+        try:
+            self._container.mux(packets)
+        except av.FFmpegError as error:
+            raise self._file.error or error from None
         if self._file.error is not None:
             raise self._file.error
 

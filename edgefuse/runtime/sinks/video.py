@@ -129,7 +129,7 @@ class VideoOut(Sink):
 
     def _open(self, image: Image) -> Encoder:
         try:
-            return Encoder(self._series.begin(), self._codec, image.shape, self._fps)
+            return Encoder(self._series.begin(), self._codec, image, self._fps)
         except (av.FFmpegError, ValueError) as error:
             raise InputError(
                 f"cannot write {self.name}: a {size_of(image)} {self._codec} video cannot be made: {error}"

@@ -7,7 +7,7 @@ from edgefuse.runtime.sources.folder import ImageFolder
 from edgefuse.runtime.sources.gstreamer import Pipeline
 from edgefuse.runtime.sources.network import NetworkStream
 from edgefuse.runtime.sources.paced import RealTime
-from edgefuse.runtime.sources.recording import Recording
+from edgefuse.runtime.sources.recorded import Recording
 from edgefuse.runtime.sources.simulated import SimulatedCamera
 from edgefuse.runtime.sources.text import Spec, safe_name
 from edgefuse.runtime.sources.v4l2 import DeviceCamera

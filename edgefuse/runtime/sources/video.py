@@ -8,10 +8,10 @@ import av
 
 from edgefuse.errors import SourceError
 from edgefuse.images import IMAGE_SUFFIXES
+from edgefuse.runtime.recording import STARTED_TAG, read_timestamps
 from edgefuse.runtime.sources.base import Frame, Role, Source
 from edgefuse.runtime.sources.decoder import Decoded, Decoder, rate_of
 from edgefuse.runtime.sources.text import Spec, positive_number, seconds, yes_or_no
-from edgefuse.runtime.sources.timesheet import STARTED_TAG, read_timesheet
 
 __all__ = ["VideoFile"]
 
@@ -42,7 +42,7 @@ class VideoFile(Source):
         self._role = role
         self._decoder = _open(self._path, role)
         stream = self._decoder.stream
-        self._sheet = read_timesheet(self._path)
+        self._sheet = read_timestamps(self._path)
         self._own_rate = rate_of(stream)
         self.synchronised = bool(self._sheet) or STARTED_TAG in self._decoder.container.metadata
         self.name = spec.name

@@ -1,34 +1,18 @@
 """What `edgefuse record` has written of one camera: a folder of numbered videos, read as one."""
 
 import logging
-import re
 import threading
 from pathlib import Path
 
 from edgefuse.errors import SourceError
+from edgefuse.runtime.recording import read_timestamps, recorded_parts
 from edgefuse.runtime.sources.base import ROLES, Frame, Role, Source
 from edgefuse.runtime.sources.text import Spec, positive_number, seconds, yes_or_no
-from edgefuse.runtime.sources.timesheet import read_timesheet
 from edgefuse.runtime.sources.video import VideoFile
 
-__all__ = ["Recording", "part_name", "recorded_parts"]
+__all__ = ["Recording"]
 
 logger = logging.getLogger(__name__)
-
-PART = re.compile(r"\d{4,}\.mkv")
-
-
-def part_name(number: int) -> str:
-    """Return the name of a part, which are counted from 1: `0001.mkv`."""
-    return f"{number:04d}.mkv"
-
-
-def recorded_parts(folder: Path) -> list[Path]:
-    """Return the parts of a recording in their order; none: the folder holds no recording."""
-    if not folder.is_dir():
-        return []
-    parts = [path for path in folder.iterdir() if PART.fullmatch(path.name)]
-    return sorted(parts, key=lambda path: int(path.stem))
 
 
 class Recording(Source):
@@ -141,7 +125,7 @@ def _from(parts: list[Path], start: float) -> tuple[list[tuple[Path, float]], in
     """Return the parts that have something from `start` on, with their first times, and their frames."""
     kept, left = [], 0
     for part in parts:
-        times = list(read_timesheet(part).values())
+        times = list(read_timestamps(part).values())
         if not times or not start or max(times) >= start:
             kept.append((part, times[0] if times else float("inf")))
             left += sum(not start or time >= start for time in times)
