@@ -33,10 +33,9 @@ from edgefuse import Fuser
 from edgefuse.errors import LostError
 from edgefuse.runtime.arenas import share_arenas
 from edgefuse.runtime.cameras.camera import Camera
-from edgefuse.runtime.live import LiveConfig, Report, Session, Stop, report_of
-from edgefuse.runtime.sinks import Callback, FusedFrame, RawOut, SinkWriter, VideoOut
+from edgefuse.runtime.live import LiveConfig, Report, Session, StopRequest
+from edgefuse.runtime.sinks import Callback, FusedFrame, RawOut, VideoOut
 from edgefuse.runtime.sinks.lossless import LosslessVideo
-from edgefuse.runtime.sinks.writer import Deadline
 from edgefuse.runtime.sources import Frame, Role, Source, open_source
 from edgefuse.runtime.sources.base import SILENCE
 from edgefuse.sim import Rig, RigConfig
@@ -198,7 +197,7 @@ class Result:
         if self.after[1] > self.before[1]:
             yield f"file descriptors: {self.before[1]} before, {self.after[1]} after"
         for source in self.report.sources:
-            accounted = source.fused + source.passed + source.dropped + source.failed
+            accounted = source.fused + source.unpaired + source.dropped + source.failed
             made = self.plans[source.role].made
             if not accounted == source.captured == made:
                 yield f"{source.name}: {made} made, {source.captured} captured, {accounted} accounted for"
@@ -233,12 +232,11 @@ def soak(frames: int, seed: int = 0, fps: float = 60.0) -> Result:
 
 def _run(plans: dict[Role, Plan], fuser: Fuser, folder: Path, frames: int) -> tuple[Report, int, list[int]]:
     """Stream, and return the report, the number of pictures, and the memory now and then after warm-up."""
-    stop, pictures, memory = Stop(), 0, []
+    stop, pictures, memory = StopRequest(), 0, []
     cameras = {
         role: Camera(f"soak-{role}", plan.open, silence=replace(SILENCE[role], stuck_read=HANG_SECONDS))
         for role, plan in plans.items()
     }
-    session = Session(cameras["ir"], cameras["vis"], fuser, LiveConfig(quality=200), stop=stop)
     with ExitStack() as pipes:
         reader, out = os.pipe()
         pipes.callback(os.close, reader)
@@ -251,14 +249,10 @@ def _run(plans: dict[Role, Plan], fuser: Fuser, folder: Path, frames: int) -> tu
             RawOut(out),
             Callback(lambda frame: frame.fused.shape),
         ]
-        writers = [SinkWriter(sink, session.times, lambda: False) for sink in sinks]
-        for writer in writers:
-            writer.start()
-        with session:
+        config = LiveConfig(quality=200)
+        with Session(cameras["ir"], cameras["vis"], fuser, config, sinks=sinks, stop=stop) as session:
             for frame in session:
                 pictures += 1
-                for writer in writers:
-                    writer.put(frame)
                 made = plans["vis"].made
                 if made >= min(WARM_UP, frames // 2) and frame.index % 50 == 0:
                     memory.append(resident())
@@ -267,9 +261,7 @@ def _run(plans: dict[Role, Plan], fuser: Fuser, folder: Path, frames: int) -> tu
                         plan.done = True
                     threading.Timer(1.0, stop, ["enough"]).start()
                 del frame
-        for writer in writers:
-            writer.finish(Deadline(10))
-    return report_of(session, writers), pictures, memory
+    return session.snapshot(), pictures, memory
 
 
 def main() -> None:
@@ -284,9 +276,9 @@ def main() -> None:
         plan = result.plans[source.role]
         print(
             f"{source.name}: {plan.made} made; {source.captured} captured = "
-            f"{source.fused} fused + {source.passed} alone + {source.dropped} dropped + "
-            f"{source.failed} failed; lost {source.losses} times, opened again {source.reconnects} times, "
-            f"{source.abandoned} threads replaced"
+            f"{source.fused} fused + {source.unpaired} unpaired + {source.dropped} dropped + "
+            f"{source.failed} failed; lost {source.losses} times, reopened {source.reconnects} times, "
+            f"{source.stuck_threads} threads replaced"
         )
         print("  " + ", ".join(f"{name} {count}" for name, count in plan.faults.items()))
     for sink in report.sinks:

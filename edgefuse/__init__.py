@@ -18,12 +18,12 @@ __all__ = ["EdgefuseError", "Fuser", "__version__", "live"]
 if TYPE_CHECKING:
     from edgefuse.errors import EdgefuseError
     from edgefuse.runtime.fuser import Fuser
-    from edgefuse.runtime.iterate import live
+    from edgefuse.runtime.live.iterate import live
 
 _LAZY = {
     "Fuser": "edgefuse.runtime.fuser",
     "EdgefuseError": "edgefuse.errors",
-    "live": "edgefuse.runtime.iterate",
+    "live": "edgefuse.runtime.live.iterate",
 }
 
 

@@ -62,7 +62,7 @@ def test_segments_and_a_size_from_the_command_line(tmp_path: Path) -> None:
     with start_command(*SIMULATED, "--out", str(tmp_path / "r"), *options) as process:
         output, errors = process.communicate(timeout=40)
     assert process.returncode == 0, errors
-    assert b"ended: 2.5 s are over" in output
+    assert b"ended: the duration of 2.5 s is over" in output
     assert len(list((tmp_path / "r/vis").glob("*.mkv"))) >= 2
     stamps = [frame.timestamp for frame in frames_of(str(tmp_path / "r/vis"))]
     assert stamps == sorted(stamps)

@@ -17,14 +17,15 @@ from onnx import TensorProto, helper
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from edgefuse.cli.stream import print_report, stream
+from edgefuse.cli.run_report import WAITING, print_report, verdict
+from edgefuse.cli.stream import stream
 from edgefuse.errors import EdgefuseError, InputError, ModelError, SourceError
 from edgefuse.images import read_image, write_image
+from edgefuse.runtime.live import Report, SinkReport, SourceReport
 from edgefuse.runtime.opencv_video import open_writer
-from edgefuse.runtime.report import Report, SourceReport
 from edgefuse.runtime.sources import safe_name
 from edgefuse.runtime.sources.base import ROLES
-from edgefuse.runtime.timing import STAGES, Histogram
+from edgefuse.runtime.timing import STAGES, Durations
 from edgefuse.spec import ModelSpec
 
 # As in the real command line, one command among others.
@@ -82,8 +83,12 @@ def test_folders_become_images_and_a_table(tmp_path: Path, folders: tuple[str, s
     assert result.exit_code == 0, result.output
     images = [read_image(path) for path in sorted((tmp_path / "fused").iterdir())]
     assert [int(image[0, 0, 0]) for image in images] == [50 + 10 * n for n in range(8)]
-    for word in (*STAGES, "p50", "p95", "p99", "dropped"):
+    for word in (*(set(STAGES) - set(WAITING)), "p50", "p95", "p99", "dropped"):
         assert word in result.output
+    assert "total" not in result.output, "of recordings, which are read ahead, it is no latency"
+    lines = result.output.splitlines()
+    assert lines[1].startswith("All well: ")
+    assert lines[1].endswith(" fps, nothing dropped")
     assert "8 frames in" in result.output
     assert "end of" in result.output
     assert "skew, ms: <1 100.0%" in result.output
@@ -141,7 +146,7 @@ def test_sim_ends_after_its_duration(mean_model: str) -> None:
     sim = "sim?size=64x48&fps=50"
     result = run("--ir", sim, "--vis", sim, "--model", mean_model, "--duration", 4)
     assert result.exit_code == 0
-    assert "ended: 4 s are over" in result.output
+    assert "ended: the duration of 4 s is over" in result.output
 
 
 def test_raw_frames_go_to_standard_output_and_words_elsewhere(
@@ -269,19 +274,60 @@ def test_a_lost_source_ends_with_an_error_after_the_table(
 def test_the_report_prints_names_as_they_are() -> None:
     """Brackets are no markup: neither those of an IPv6 address nor those that look like an end of one."""
     names = ("udp://[fe80::1]:5000", "odd[/x]")
-    ir, vis = (
-        SourceReport(role, name, 1, 1, 0, 0, 0, 0, calibrations=1)
-        for role, name in zip(ROLES, names, strict=True)
-    )
-    report = Report(
-        frames=1, passed=0, repeated=0, seconds=1.0, cpu_seconds=1.0, sources=(ir, vis), sinks=(), stages={},
-        skew=Histogram(), ages={}, clock=None, quality=None, ended="end", error=None,
-    )  # fmt: skip
+    report = report_of(*({"name": name, "calibrations": 1} for name in names))
     console = Console(file=StringIO(), width=200)
     print_report(report, console)
     assert isinstance(console.file, StringIO)
     for name in names:
-        assert f"{name}: 1 shutter calibrations" in console.file.getvalue()
+        assert f"{name}: 1 shutter calibration," in console.file.getvalue()
+
+
+def report_of(ir: dict[str, Any] | None = None, vis: dict[str, Any] | None = None, **values: Any) -> Report:
+    given: dict[str, Any] = {
+        "live": True, "frames": 250, "shown_alone": 0, "repeated": 0, "seconds": 10.0, "cpu_seconds": 1.0,
+        "sinks": (), "stages": {}, "skew": Durations(), "ages": {}, "clock": None, "quality": None,
+        "ended": "end", "error": None,
+    }  # fmt: skip
+    counts = {"captured": 250, "fused": 250}
+    sources = tuple(
+        SourceReport(**{"role": role, "name": "camera", **counts, **(changed or {})})
+        for role, changed in zip(ROLES, (ir, vis), strict=True)
+    )
+    return Report(**{**given, "sources": sources, **values})
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({}, "All well: 25.0 fps, nothing dropped"),
+        (
+            {"stages": {"output": Durations(250, p50=0.038)}},
+            "All well: 25.0 fps, 38 ms from camera to output, nothing dropped",
+        ),
+        (
+            {"live": False, "stages": {"output": Durations(250, p50=9.0)}},
+            "All well: 25.0 fps, nothing dropped",
+        ),
+        ({"vis": {"dropped": 2}}, "All well: 25.0 fps"),
+        (
+            {"ir": {"losses": 1, "downtime_s": 2.04}, "vis": {"captured": 0}},
+            "Problems: 25.0 fps, nothing dropped; infrared was lost once, for 2.0 s; visible gave no picture",
+        ),
+        (
+            {"vis": {"captured": 500, "dropped": 250}, "ir": {"failed": 1}},
+            "Problems: 25.0 fps; 1 frame of infrared could not be used; too slow: 50% of the visible frames "
+            "were dropped",
+        ),
+        (
+            {"sinks": (SinkReport("out.mp4", 240, 10, None), SinkReport("pipe", 1, 249, "gone"))},
+            "Problems: 25.0 fps; out.mp4 was too slow for 10 frames; pipe failed",
+        ),
+    ],
+)
+def test_the_first_line_says_whether_all_is_well(values: dict[str, Any], line: str) -> None:
+    problems, sentence = verdict(report_of(**values))
+    assert sentence == line
+    assert bool(problems) is line.startswith("Problems")
 
 
 # --- real processes

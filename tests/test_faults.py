@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,10 @@ from edgefuse.runtime.cameras.camera import Camera, connect
 from edgefuse.runtime.cameras.freeze import StillState
 from edgefuse.runtime.cameras.health import State
 from edgefuse.runtime.cameras.supervisor import Supervisor
-from edgefuse.runtime.live import LiveConfig, Report, Stop, run
-from edgefuse.runtime.report import Progress
-from edgefuse.runtime.session import Session
+from edgefuse.runtime.live import LiveConfig, Report, Session, StopRequest, run
 from edgefuse.runtime.sinks import Callback, FusedFrame
 from edgefuse.runtime.sources import Frame, Source
-from edgefuse.runtime.sources.base import SilencePolicy
+from edgefuse.runtime.sources.base import SILENCE, SilencePolicy
 from tests.servers import MPEG2, TS, TS_TCP, CutOff, Process, Servers, Watch, together
 
 SIM = "sim?size=160x120&fps=25"
@@ -45,7 +44,8 @@ def pick_visible(ir: Image, vis: Image) -> Image:
 @pytest.fixture(autouse=True)
 def less_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     """A camera that is absent at the start is waited for only so long before the other is shown alone."""
-    monkeypatch.setattr("edgefuse.runtime.latest.GRACE", 0.5)
+    for role, policy in SILENCE.items():
+        monkeypatch.setitem(SILENCE, role, replace(policy, grace=0.5))
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ class Watched:
     def __init__(self, ir: str | Camera, vis: str | Camera, **config: Any) -> None:
         self.shown: list[tuple[float, FusedFrame]] = []
         self.states: set[State] = set()
-        self.stop = Stop()
+        self.stop = StopRequest()
         self.report: Report
         self._ir = ir if isinstance(ir, Camera) else connect(ir, "ir")
         self._vis = vis if isinstance(vis, Camera) else connect(vis, "vis")
@@ -84,8 +84,8 @@ class Watched:
             self._ir, self._vis, pick_visible, [sink], self._config, stop=self.stop, progress=self._note
         )
 
-    def _note(self, progress: Progress) -> None:
-        self.states.update(progress.states.values())
+    def _note(self, progress: Report) -> None:
+        self.states.update(source.state for source in progress.sources)
 
     def __enter__(self) -> "Watched":
         self.thread.start()
@@ -93,11 +93,11 @@ class Watched:
 
     def __exit__(self, *_: object) -> None:
         watch = Watch()
-        self.stop("enough", hurry=True)
+        self.stop("enough", immediate=True)
         self.thread.join(20)
         watch.assert_within(2, "a stop, in whatever state,")
         for source in self.report.sources:
-            accounted = source.fused + source.passed + source.dropped + source.failed
+            accounted = source.fused + source.unpaired + source.dropped + source.failed
             assert accounted == source.captured, source
 
     def wait(self, state: str, count: int = 3, within: float = 30.0) -> None:
@@ -148,8 +148,8 @@ def dies_and_returns(kind: str) -> None:
         assert watched.last.fused.shape == (180, 240, 3)
     vis = watched.report.sources[1]
     assert vis.losses >= 1
-    assert vis.down > 1
-    assert watched.report.passed > 9
+    assert vis.downtime_s > 1
+    assert watched.report.shown_alone > 9
 
 
 def test_a_stream_that_stalls_and_goes_on() -> None:
@@ -231,7 +231,7 @@ def shown_while_lost(on_loss: str) -> None:
         assert shape == (120, 160, 3)
         mean = watched.last.fused.mean()
     assert mean < 5 if state == "black" else mean > 5
-    assert (watched.report.passed > 0) == (on_loss == "passthrough")
+    assert (watched.report.shown_alone > 0) == (on_loss == "passthrough")
     assert (watched.report.repeated > 0) == (on_loss != "passthrough")
 
 
@@ -369,7 +369,7 @@ def test_a_thread_that_hangs_is_abandoned_replaced_and_counted() -> None:
         watched.wait("fused")
         watched.wait("infrared only")
         watched.wait("fused")
-    assert watched.report.sources[1].abandoned == 1
+    assert watched.report.sources[1].stuck_threads == 1
     assert camera.opened == 2
     camera.release.set()
 
@@ -385,7 +385,7 @@ def test_a_camera_that_hangs_for_ever_fails_and_the_other_goes_on() -> None:
         watched.wait("visible only", count=30)
         assert State.FAILED in watched.states
         watched.wait("visible only")
-    assert watched.report.sources[0].abandoned == 4
+    assert watched.report.sources[0].stuck_threads == 4
     assert watched.report.sources[0].state is State.FAILED
     release.set()
 

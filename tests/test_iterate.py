@@ -13,7 +13,7 @@ import pytest
 from edgefuse import live
 from edgefuse.images import Image
 from edgefuse.runtime.cameras.camera import Camera
-from edgefuse.runtime.iterate import Live
+from edgefuse.runtime.live.iterate import Live
 from edgefuse.runtime.sinks.lossless import LosslessVideo
 from edgefuse.runtime.sources import Frame, Source
 

@@ -11,7 +11,7 @@ import pytest
 from edgefuse import live
 from edgefuse.errors import InputError, SourceError
 from edgefuse.images import Image
-from edgefuse.runtime.live import LiveConfig, Progress, Stop, run
+from edgefuse.runtime.live import LiveConfig, Report, StopRequest, run
 from edgefuse.runtime.sinks import FusedFrame, Sink
 from edgefuse.runtime.sources import Frame, Source
 from edgefuse.runtime.timing import STAGES, StageTimes, percentiles
@@ -110,7 +110,9 @@ def test_a_longer_recording_is_said(ir: int, vis: int, caplog: pytest.LogCapture
     assert report.frames == 4
     (message,) = caplog.messages
     longer = max(ir, vis)
-    assert message == f"fake-{longer} is longer than fake-4 by {longer - 4} frames: its rest is not fused"
+    assert (
+        message == f"fake-{longer} is longer than fake-4 by {longer - 4} frames: remaining frames are ignored"
+    )
 
 
 def test_equal_recordings_are_not_said_to_differ(caplog: pytest.LogCaptureFixture) -> None:
@@ -122,10 +124,10 @@ def test_equal_recordings_are_not_said_to_differ(caplog: pytest.LogCaptureFixtur
     ("frames", "rates", "message"),
     [
         ((9, 30), (9, 30), ""),
-        ((9, 30), (9, 25), "fake-30 is longer than fake-9 by 0.2 s: its rest is not fused"),
-        ((27, 30), (9, 30), "fake-27 is longer than fake-30 by 2.0 s: its rest is not fused"),
-        ((20, 30), (10, 30), "fake-20 is longer than fake-30 by 1.0 s: its rest is not fused"),
-        ((10, 90), (10, 30), "fake-90 is longer than fake-10 by 2.0 s: its rest is not fused"),
+        ((9, 30), (9, 25), "fake-30 is longer than fake-9 by 0.2 s: remaining frames are ignored"),
+        ((27, 30), (9, 30), "fake-27 is longer than fake-30 by 2.0 s: remaining frames are ignored"),
+        ((20, 30), (10, 30), "fake-20 is longer than fake-30 by 1.0 s: remaining frames are ignored"),
+        ((10, 90), (10, 30), "fake-90 is longer than fake-10 by 2.0 s: remaining frames are ignored"),
     ],
 )
 def test_recordings_of_different_rates_are_compared_by_time(
@@ -151,11 +153,11 @@ def test_live_sources_keep_the_newest_and_count_the_rest() -> None:
     ir, vis = report.sources
     assert 8 <= report.frames <= 18
     assert vis.dropped > report.frames
-    assert vis.captured == vis.fused + vis.dropped
+    assert vis.in_flight == 0
     shown = [int(f.vis[0, 0]) for f in sink.frames]
     assert shown == sorted(set(shown))
     assert ir.captured > report.frames
-    assert report.ended == "0.5 s are over"
+    assert report.ended == "the duration of 0.5 s is over"
 
 
 def test_a_slow_infrared_camera_does_not_slow_the_visible_one() -> None:
@@ -211,7 +213,7 @@ def test_a_camera_that_hangs_does_not_hang_the_end(caplog: pytest.LogCaptureFixt
     with caplog.at_level(logging.WARNING, "edgefuse"), ir:
         run(ir, FakeSource(None, live=True), pick_visible, config=LiveConfig(duration=0.2))
     assert time.monotonic() - start < 2
-    assert caplog.messages == ["fake-None does not answer and is left behind"]
+    assert caplog.messages == ["fake-None does not answer: not waiting for its read thread"]
 
 
 def test_a_camera_that_is_only_waited_for_is_not_said_to_hang(caplog: pytest.LogCaptureFixture) -> None:
@@ -221,7 +223,7 @@ def test_a_camera_that_is_only_waited_for_is_not_said_to_hang(caplog: pytest.Log
 
 
 def test_stop_ends_a_run_from_another_thread() -> None:
-    stop = Stop()
+    stop = StopRequest()
     threading.Timer(0.1, stop, args=["enough"]).start()
     start = time.monotonic()
     report = run(FakeSource(None, live=True), FakeSource(None, live=True), pick_visible, stop=stop)
@@ -230,7 +232,7 @@ def test_stop_ends_a_run_from_another_thread() -> None:
 
 
 def test_stop_while_no_frame_comes() -> None:
-    stop = Stop()
+    stop = StopRequest()
     threading.Timer(0.1, stop, args=["enough"]).start()
     with FakeSource(None, live=True, hangs_at=0) as ir:
         report = run(ir, FakeSource(None, live=True), pick_visible, stop=stop)
@@ -295,7 +297,7 @@ def test_a_duration_must_be_positive(duration: float) -> None:
 
 
 def test_progress_is_told() -> None:
-    told: list[Progress] = []
+    told: list[Report] = []
     run(
         FakeSource(None, live=True),
         FakeSource(None, live=True),
@@ -444,7 +446,7 @@ def test_recordings_of_different_rates_are_paired_by_time(grid: str) -> None:
     assert index == list(range(9)), "every frame of the slower one, once"
     assert partner == [round(n * 30 / 9) for n in range(9)]
     for source in report.sources:
-        assert source.fused + source.dropped == source.captured
+        assert source.in_flight == 0
 
 
 @pytest.mark.parametrize("rates", [(25.0, 24.8), (24.8, 25.0), (30.0, 30.0 / 1.001)])
@@ -500,7 +502,7 @@ def test_pairs_that_cannot_be_fused_are_counted_and_said_once(caplog: pytest.Log
     assert caplog.messages == ["a pair cannot be fused: the model file is fixed to 24x16"]
     vis = report.sources[1]
     assert vis.failed > 3
-    assert vis.fused + vis.dropped + vis.failed == vis.captured
+    assert vis.in_flight == 0
 
 
 @pytest.mark.parametrize("error", [InputError("too small"), cv2.error("OpenCV: assertion failed")])
@@ -527,7 +529,7 @@ def test_a_stream_of_which_nothing_can_be_fused_has_failed() -> None:
     def refuse(ir: Image, vis: Image) -> Image:
         raise InputError("too small")
 
-    stop = Stop()
+    stop = StopRequest()
     threading.Timer(0.3, stop, args=["enough"]).start()
     report = run(FakeSource(None, live=True), FakeSource(None, live=True), refuse, stop=stop)
     assert (report.frames, report.error) == (0, "too small")
@@ -560,7 +562,7 @@ def test_the_last_infrared_frame_is_held_during_a_calibration(rate: str, kind: s
         pick_visible,
         [sink],
         LiveConfig(duration=2.0, rate=rate),  # type: ignore[arg-type]
-        progress=lambda progress: states.add(progress.states["ir"]),
+        progress=lambda progress: states.add(progress.sources[0].state),
     )
     assert {frame.state for frame in sink.frames} == {"fused"}
     assert max(np.diff([frame.captured for frame in sink.frames])) < 0.8, "visible frames are still shown"
@@ -576,10 +578,10 @@ def test_a_calibration_is_not_labelled_as_a_loss(monkeypatch: pytest.MonkeyPatch
         labels.add(text)
         return image
 
-    monkeypatch.setattr("edgefuse.runtime.fallback.with_label", note)
+    monkeypatch.setattr("edgefuse.runtime.live.fallback.with_label", note)
     config = LiveConfig(duration=1.4, max_skew=0.1)
     report = run(Shutter(silent=1.0), FakeSource(None, live=True), pick_visible, config=config)
-    assert report.passed > 0
+    assert report.shown_alone > 0
     assert labels == {"infrared calibrating"}
 
 
@@ -597,7 +599,7 @@ def test_a_frozen_infrared_picture_is_a_loss_and_is_not_fused() -> None:
     assert states[-1] == "fused"
     ir = report.sources[0]
     assert (ir.losses, ir.calibrations) == (1, 0)
-    assert ir.captured == ir.fused + ir.passed + ir.dropped + ir.failed
+    assert ir.in_flight == 0
 
 
 @pytest.mark.parametrize("role", ["ir", "vis"])
@@ -611,4 +613,4 @@ def test_a_frame_that_is_no_picture_is_counted_and_the_rest_goes_on(role: str) -
     report = run(cameras["ir"], cameras["vis"], pick_visible)
     assert report.frames == 7
     assert [source.failed for source in report.sources] == [role == "ir", role == "vis"]
-    assert all(s.fused + s.dropped + s.failed == s.captured == 8 for s in report.sources)
+    assert all(s.in_flight == 0 and s.captured == 8 for s in report.sources)

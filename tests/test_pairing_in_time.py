@@ -1,9 +1,11 @@
 """Pairing by time and the clocks of two cameras: pure functions, without any camera."""
 
 import random
+from collections import Counter
 from copy import copy
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefuse.runtime.cameras.clock import Clock
-from edgefuse.runtime.latest import GRACE, Latest
-from edgefuse.runtime.pairing import Every, Pair
+from edgefuse.runtime.live.pairing import LiveSynchronizer, OfflineSynchronizer, Pair
 from edgefuse.runtime.sources import Frame, Role
 from edgefuse.sim import Rig, RigConfig
 
@@ -156,7 +157,9 @@ def test_every_frame_gets_the_nearest_partner_once(
         "ir": [start + n / rates[0] for n in range(counts[0])],
         "vis": [n / rates[1] for n in range(counts[1])],
     }
-    pairer, pairs, given_out = Every("ir", limit=0.1), [], {"ir": 0, "vis": 0}
+    unpaired: Counter[Role] = Counter()
+    pairer = OfflineSynchronizer("ir", limit=0.1, on_unpaired=lambda role: unpaired.update([role]))
+    pairs, given_out = [], {"ir": 0, "vis": 0}
     while wants := pairer.wants:
         role = wants[0]
         if given_out[role] == counts[role == "vis"]:
@@ -175,17 +178,31 @@ def test_every_frame_gets_the_nearest_partner_once(
         assert vis is not None
         assert abs(times["ir"][ir] - times["vis"][vis]) == pytest.approx(best[ir])
     fused = {"ir": len({ir for ir, _ in pairs}), "vis": len({vis for _, vis in pairs})}
-    assert {role: fused[role] + pairer.unpaired[role] for role in ("ir", "vis")} == given_out
+    assert {role: fused[role] + unpaired[role] for role in ("ir", "vis")} == given_out
 
 
 # --- live
 
 
+def test_of_two_partners_equally_near_the_later_one_is_taken() -> None:
+    unpaired: list[Role] = []
+    pairer = OfflineSynchronizer("vis", on_unpaired=unpaired.append)
+    pairer.push("vis", frame(0), 1.0, 0.0)
+    for n, at in enumerate((0.5, 1.5)):
+        pairer.push("ir", frame(n), at, 0.0)
+    pair = pairer.pop(0.0)
+    assert pair is not None
+    assert ids(pair) == (1, 0)
+    assert unpaired == ["ir"]
+
+
 class Play:
     """Two cameras on a clock that is turned by hand."""
 
-    def __init__(self, pairer: Latest) -> None:
-        self.pairer, self.now = pairer, 0.0
+    def __init__(self, **options: Any) -> None:
+        self.unpaired: Counter[Role] = Counter()
+        self.pairer = LiveSynchronizer(**options, on_unpaired=lambda role: self.unpaired.update([role]))
+        self.now = 0.0
         self.counts: dict[Role, int] = {"ir": 0, "vis": 0}
 
     def at(self, now: float, *roles: Role) -> list[tuple[int | None, int | None]]:
@@ -206,7 +223,7 @@ class Play:
 
 def test_frames_of_one_moment_meet_in_either_order() -> None:
     for order in (("ir", "vis"), ("vis", "ir")):
-        play, out = Play(Latest()), []
+        play, out = Play(), []
         for n in range(10):
             out += play.at(n * 0.04, order[0])
             out += play.at(n * 0.04 + 0.003, order[1])
@@ -214,7 +231,7 @@ def test_frames_of_one_moment_meet_in_either_order() -> None:
 
 
 def test_a_slow_infrared_frame_serves_several_visible_ones() -> None:
-    play = Play(Latest(periods={"ir": 1 / 9, "vis": 1 / 30}))
+    play = Play(periods={"ir": 1 / 9, "vis": 1 / 30})
     out = []
     for n in range(60):
         if n % 3 == 0:
@@ -226,7 +243,7 @@ def test_a_slow_infrared_frame_serves_several_visible_ones() -> None:
 
 
 def test_the_infrared_camera_can_set_the_pace() -> None:
-    play = Play(Latest(rate="ir", periods={"ir": 1 / 10, "vis": 1 / 30}))
+    play = Play(reference="ir", periods={"ir": 1 / 10, "vis": 1 / 30})
     out = []
     for n in range(60):
         out += play.at(n / 30, "vis")
@@ -234,12 +251,12 @@ def test_the_infrared_camera_can_set_the_pace() -> None:
             out += play.at(n / 30, "ir")
     assert out == [(n, 3 * n) for n in range(20)]
     play.pairer.finish()
-    assert play.pairer.unpaired == {"ir": 0, "vis": 40}
+    assert play.unpaired == {"vis": 40}
 
 
 @given(st.lists(st.tuples(st.floats(0.001, 0.4), st.sampled_from(["ir", "vis"])), max_size=80))
 def test_each_frame_is_shown_once_or_counted(steps: list[tuple[float, Role]]) -> None:
-    play, now = Play(Latest(limit=0.05)), 0.0
+    play, now = Play(limit=0.05), 0.0
     pairer, skews, times = play.pairer, [], []
     used: dict[Role, int] = {"ir": 0, "vis": 0}
     for wait, role in steps:
@@ -253,35 +270,35 @@ def test_each_frame_is_shown_once_or_counted(steps: list[tuple[float, Role]]) ->
                 used[fresh] += 1
     pairer.finish()
     assert all(skew <= 0.05 for skew in skews)
-    assert {role: used[role] + pairer.unpaired[role] for role in ("ir", "vis")} == play.counts
+    assert {role: used[role] + play.unpaired[role] for role in ("ir", "vis")} == play.counts
     assert all(a <= b for a, b in pairwise(times))
 
 
 def test_a_camera_is_shown_alone_while_the_other_is_silent() -> None:
-    play = Play(Latest())
+    play = Play()
     assert play.at(0.0, "vis") == []
-    assert play.at(GRACE / 2, "vis") == [], "the other one may still come up"
-    assert play.at(GRACE + 0.1, "vis") == [(None, 2)]
-    assert play.at(GRACE + 0.2, "ir") == []
-    assert play.at(GRACE + 0.2, "vis") == [(0, 3)]
-    assert play.at(GRACE + 0.8, "ir") == [(1, None)], "now it is the visible one that is silent"
-    assert play.at(GRACE + 0.8, "vis") == [(1, 4)]
+    assert play.at(1.9, "vis") == [], "the other one may still come up"
+    assert play.at(2.1, "vis") == [(None, 2)]
+    assert play.at(2.2, "ir") == []
+    assert play.at(2.2, "vis") == [(0, 3)]
+    assert play.at(2.8, "ir") == [(1, None)], "now it is the visible one that is silent"
+    assert play.at(2.8, "vis") == [(1, 4)]
 
 
 def test_frames_too_far_apart_are_in_no_pair() -> None:
-    play = Play(Latest(limit=0.01))
+    play = Play(limit=0.01)
     out = []
     for n in range(20):
         out += play.at(n * 0.04, "ir")
         out += play.at(n * 0.04 + 0.02, "vis")
     assert out == []
     play.pairer.finish()
-    assert play.pairer.unpaired == {"ir": 20, "vis": 20}
+    assert play.unpaired == {"ir": 20, "vis": 20}
 
 
 def test_waiting_for_a_partner_that_never_comes_in_time_is_given_up() -> None:
     """Infrared is always due in 10 ms, and always comes in 30: soon nobody waits for it any more."""
-    pairer, waits = Latest(periods={"ir": 0.04, "vis": 0.04}), 0
+    pairer, waits = LiveSynchronizer(periods={"ir": 0.04, "vis": 0.04}), 0
     for n in range(40):
         taken = n * 0.06
         pairer.push("ir", frame(n, taken - 0.04), taken - 0.04, taken - 0.03)
@@ -295,7 +312,7 @@ def test_waiting_for_a_partner_that_never_comes_in_time_is_given_up() -> None:
 
 def test_nobody_waits_for_a_partner_that_is_not_due() -> None:
     """Between two infrared frames of 9 Hz, the next one may be nearer, but is 50 ms away."""
-    pairer, waits = Latest(periods={"ir": 1 / 9, "vis": 1 / 30}), []
+    pairer, waits = LiveSynchronizer(periods={"ir": 1 / 9, "vis": 1 / 30}), []
     for n in range(300):
         now = n / 30
         if n % 10 in (0, 3, 7):  # 0, 100 and 233 ms: about 9 Hz

@@ -10,8 +10,8 @@ import pytest
 from edgefuse.errors import InputError
 from edgefuse.evaluate.baselines import maximum
 from edgefuse.metrics import CORE_METRICS, score
-from edgefuse.runtime import quality as module
-from edgefuse.runtime.quality import Quality
+from edgefuse.runtime.live import background as module
+from edgefuse.runtime.live.background import Quality
 from edgefuse.runtime.sinks.base import FusedFrame
 
 
@@ -22,8 +22,8 @@ def frame(number: int = 0) -> FusedFrame:
 
 
 def finish(quality: Quality) -> module.QualityReport:
-    quality.stop()
-    return quality.finish(30)
+    quality.close(30)
+    return quality.snapshot()
 
 
 def wait_until_idle(quality: Quality) -> None:
@@ -34,7 +34,7 @@ def wait_until_idle(quality: Quality) -> None:
 
 
 def test_every_kth_frame_is_scored() -> None:
-    quality = Quality(every=3, budget=1)
+    quality = Quality(every=3, budget=1).start()
     frames = [frame(k) for k in range(7)]
     for each in frames:
         wait_until_idle(quality)
@@ -47,13 +47,13 @@ def test_every_kth_frame_is_scored() -> None:
 
 
 def test_only_the_metrics_that_are_wanted() -> None:
-    quality = Quality(1, metrics=["en"])
+    quality = Quality(1, metrics=["en"]).start()
     quality.offer(frame())
     assert set(finish(quality).means) == {"EN"}
 
 
 def test_the_thread_rests_after_what_it_has_used() -> None:
-    quality = Quality(1, budget=1e-6)
+    quality = Quality(1, budget=1e-6).start()
     quality.offer(frame())
     wait_until_idle(quality)
     quality.offer(frame())
@@ -67,7 +67,7 @@ def test_waiting_for_a_core_uses_up_no_budget(monkeypatch: pytest.MonkeyPatch) -
         return {"EN": 1.0}
 
     monkeypatch.setattr(module, "score", waits)
-    quality = Quality(1, budget=0.5)
+    quality = Quality(1, budget=0.5).start()
     quality.offer(frame())
     wait_until_idle(quality)
     quality.offer(frame())  # after 0.3 s of which at most half may be processor time
@@ -83,7 +83,7 @@ def test_offering_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
         return {"EN": 1.0}
 
     monkeypatch.setattr(module, "score", waits)
-    quality = Quality(1)
+    quality = Quality(1).start()
     for _ in range(100):
         quality.offer(frame())
     assert not quality._idle  # the first is still in work
@@ -103,18 +103,18 @@ def test_a_report_in_between_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
             go.wait(10)
 
     monkeypatch.setattr(module, "score", lambda *_: Slow(EN=2.0))
-    quality = Quality(1)
+    quality = Quality(1).start()
     quality.offer(frame())
-    quality.stop()
     assert begun.wait(10)
     threading.Timer(0.1, go.set).start()
-    report = quality.finish(0.0)
+    report = quality.snapshot()
+    quality.close(10)
     assert (report.scored, report.means) == (1, {"EN": 2.0})
 
 
 @pytest.mark.parametrize(
     ("error", "sentence"),
-    [(InputError("too small"), "too small"), (MemoryError("no room"), "MemoryError: no room")],
+    [(InputError("too small"), "too small"), (MemoryError("no room"), "MemoryError('no room')")],
 )
 def test_a_frame_that_cannot_be_scored_is_counted_and_said_once(
     error: Exception, sentence: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -128,21 +128,22 @@ def test_a_frame_that_cannot_be_scored_is_counted_and_said_once(
         return dict(answer)
 
     monkeypatch.setattr(module, "score", fails)
-    quality = Quality(1)
+    quality = Quality(1).start()
     for number in range(3):
         quality._free_at = 0
         quality.offer(frame(number))
         wait_until_idle(quality)
     report = finish(quality)
     assert (report.scored, report.failed, report.means) == (1, 2, {"EN": 1.0})
-    assert caplog.messages == [f"a frame cannot be scored, which is said once: {sentence}"]
+    assert caplog.messages == [f"quality failed (reported once): {sentence}"]
+    assert bool(caplog.records[0].exc_info) is isinstance(error, MemoryError), "a bug shows where it is"
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"every": 0}, "quality is 0"),
-        ({"every": 1, "budget": 0}, "the budget is 0"),
+        ({"every": 1, "budget": 0}, "the budget of quality is 0"),
         ({"every": 1, "metrics": ["VIFF"]}, "unknown metric 'VIFF'"),
     ],
 )

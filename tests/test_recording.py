@@ -14,7 +14,7 @@ from edgefuse.cli.record import _print_result
 from edgefuse.errors import InputError, LostError, SourceError
 from edgefuse.runtime.cameras.camera import Camera, connect
 from edgefuse.runtime.cameras.thermal import ThermalPreprocess
-from edgefuse.runtime.config import Stop
+from edgefuse.runtime.config import StopRequest
 from edgefuse.runtime.live import run
 from edgefuse.runtime.record import record
 from edgefuse.runtime.recording import STARTED_TAG, part_name, read_timestamps, timestamps_path
@@ -110,7 +110,7 @@ def test_live_cameras_share_one_zero(tmp_path: Path) -> None:
 
 
 def test_it_ends_when_it_is_told_or_a_live_source_fails(tmp_path: Path) -> None:
-    stop = Stop()
+    stop = StopRequest()
     stop("enough")
     ir, vis = ListSource(images("grey", 99), True), ListSource(images("grey", 99), True)
     record({"ir": ir, "vis": vis}, tmp_path / "a", stop=stop)
@@ -201,12 +201,12 @@ def test_a_hurry_leaves_unwritten_what_takes_too_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("edgefuse.runtime.sinks.lossless.LosslessVideo", SlowVideo)
-    stop = Stop()
+    stop = StopRequest()
     stopped = []
 
     def hurry() -> None:
         stopped.append(time.monotonic())
-        stop("Ctrl-C", hurry=True)
+        stop("Ctrl-C", immediate=True)
 
     threading.Timer(1.0, hurry).start()
     cameras = {role: ListSource(images("grey", 999), True, 100) for role in ("ir", "vis")}
@@ -236,8 +236,8 @@ def test_a_disk_that_hangs_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.
             super().write(image, seconds, index)
 
     monkeypatch.setattr("edgefuse.runtime.sinks.lossless.LosslessVideo", Hanging)
-    stop = Stop()
-    threading.Timer(0.5, lambda: stop("Ctrl-C", hurry=True)).start()
+    stop = StopRequest()
+    threading.Timer(0.5, lambda: stop("Ctrl-C", immediate=True)).start()
     begun = time.monotonic()
     cameras = {role: ListSource(images("grey", 999), True, 50) for role in ("ir", "vis")}
     result = record(cameras, tmp_path, stop=stop)  # type: ignore[arg-type]

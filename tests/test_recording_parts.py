@@ -8,7 +8,7 @@ import pytest
 
 from edgefuse.errors import InputError, LostError, SourceError
 from edgefuse.runtime.cameras.camera import Camera
-from edgefuse.runtime.config import Stop
+from edgefuse.runtime.config import StopRequest
 from edgefuse.runtime.live import file_rate, run
 from edgefuse.runtime.record import record
 from edgefuse.runtime.recording import part_name
@@ -186,7 +186,7 @@ def size_of(folder: Path) -> int:
 
 def test_a_largest_size_ends_a_recording(tmp_path: Path) -> None:
     cameras = {role: ListSource(images("grey", 90, (200, 200)), fps=10) for role in ("ir", "vis")}
-    stop = Stop()
+    stop = StopRequest()
     result = record(cameras, tmp_path, max_size=10**6, stop=stop)  # type: ignore[arg-type]
     assert stop.reason == f"{tmp_path} has reached its largest size of 1 MB"
     assert 0.8e6 < size_of(tmp_path) < 1.02e6

@@ -58,12 +58,12 @@ def record(
     from edgefuse.thermal import ThermalConfig
 
     console = Console()
-    stop = live.Stop()
+    stop = live.StopRequest()
     with ending_on_signals(), ExitStack() as stack:
         ir_camera, vis_camera = live.connect(ir, "ir"), live.connect(vis, "vis")
         stack.enter_context(ir_camera)
         stack.enter_context(vis_camera)
-        with stopping_on_signals(lambda reason: stop(reason, hurry=True)):
+        with stopping_on_signals(lambda reason: stop(reason, immediate=True)):
             if ir_camera.thermal != ThermalConfig():
                 console.print("Infrared is kept as it comes: give agc, polarity and window to its replay.")
             console.print(

@@ -6,23 +6,23 @@ from typing import Literal, TypeAlias
 from edgefuse.settings import check, setting
 from edgefuse.weights import DEFAULT_MODEL
 
-__all__ = ["LiveConfig", "OnLoss", "Stop", "StreamConfig"]
+__all__ = ["LiveConfig", "OnLoss", "StopRequest", "StreamConfig"]
 
 OnLoss: TypeAlias = Literal["passthrough", "hold", "black", "stop"]
 
 
-class Stop:
+class StopRequest:
     """A request to end the loop, from a signal handler, a window or a thread. The first reason stays."""
 
     def __init__(self) -> None:
         self.reason: str | None = None
-        self.hurry = False
-        """Somebody waits: outputs that do not finish at once are left behind."""
+        self.immediate = False
+        """Somebody waits: outputs that do not finish at once are given up."""
 
-    def __call__(self, reason: str, hurry: bool = False) -> None:
+    def __call__(self, reason: str, immediate: bool = False) -> None:
         """Ask for the end."""
         self.reason = self.reason or reason
-        self.hurry = self.hurry or hurry
+        self.immediate = self.immediate or immediate
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from edgefuse.errors import InputError, SourceError
 from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.cameras.clock import Clock
 from edgefuse.runtime.cameras.supervisor import Supervisor
-from edgefuse.runtime.config import Stop
+from edgefuse.runtime.config import StopRequest
 from edgefuse.runtime.frames import NAMES, ROLES, Frame, Role
 from edgefuse.runtime.recording import STARTED_TAG, recorded_parts
 from edgefuse.runtime.sinks.lossless import RecordingConfig, SegmentWriter
@@ -56,7 +56,9 @@ class RecordedCamera:
 class CameraRecorder:
     """Hands every frame of one camera to a `SegmentWriter`, with its time since the start."""
 
-    def __init__(self, role: Role, camera: Camera, config: RecordingConfig, live: bool, stop: Stop) -> None:
+    def __init__(
+        self, role: Role, camera: Camera, config: RecordingConfig, live: bool, stop: StopRequest
+    ) -> None:
         self.role: Role = role
         self.captured = 0
         self.ended = False
@@ -144,7 +146,7 @@ def record(
     duration: float | None = None,
     segment: float | None = None,
     max_size: int | None = None,
-    stop: Stop | None = None,
+    stop: StopRequest | None = None,
     progress: Callable[[Mapping[Role, int]], None] = lambda _: None,
 ) -> tuple[RecordedCamera, RecordedCamera]:
     """Write each camera into a folder of its own, `ir/` and `vis/`: `0001.mkv` and `0001.times.csv` …
@@ -160,7 +162,7 @@ def record(
         duration: seconds from now on; None: no limit.
         segment: seconds of each part, at the same times for both cameras; None: one part.
         max_size: bytes of everything; with segments, the oldest parts are removed, without, it is the end.
-        stop: call it with a reason to end; in a hurry, what is not written soon is dropped.
+        stop: call it with a reason to end; if it is immediate, what is not written soon is dropped.
         progress: gets the frames written so far, about four times a second.
 
     Raises:
@@ -170,7 +172,7 @@ def record(
     if duration is not None and not duration > 0:
         raise InputError(f"duration is {duration:g} s, it must be over 0")
     check_limits(segment, max_size)
-    folder, stop = _prepared(Path(folder)), stop or Stop()
+    folder, stop = _prepared(Path(folder)), stop or StopRequest()
     used = {role: Camera.of(camera) for role, camera in cameras.items()}
     live = any(camera.live for camera in used.values())
     if live:
@@ -190,7 +192,7 @@ def record(
                 recorder.supervisor.check(now)
             _notice_end(recorders, live, stop)
             if duration is not None and now - started >= duration:
-                stop(f"{duration:g} s are over")
+                stop(f"the duration of {duration:g} s is over")
             if now - shown >= 0.25:
                 progress({recorder.role: recorder.writer.written for recorder in recorders})
                 shown = now
@@ -204,7 +206,7 @@ def record(
     return ir, vis
 
 
-def _notice_end(recorders: Sequence[CameraRecorder], live: bool, stop: Stop) -> None:
+def _notice_end(recorders: Sequence[CameraRecorder], live: bool, stop: StopRequest) -> None:
     """Stop when nothing more can be recorded, and say why."""
     over = [recorder for recorder in recorders if recorder.over]
     full = next((recorder.writer.full for recorder in over if recorder.writer.full), None)
@@ -215,14 +217,14 @@ def _notice_end(recorders: Sequence[CameraRecorder], live: bool, stop: Stop) -> 
         stop(str(failed) if failed else f"end of {over[0].supervisor.name}")
 
 
-def _finish(recorders: Sequence[CameraRecorder], stop: Stop) -> None:
+def _finish(recorders: Sequence[CameraRecorder], stop: StopRequest) -> None:
     """End the threads, and complete the files, in a bounded time."""
     for recorder in recorders:
         recorder.supervisor.stop()
     ends = time.monotonic() + CAMERA_SECONDS
     for recorder in recorders:
         recorder.supervisor.join(ends)
-    deadline = Deadline(FINISH_SECONDS, lambda: stop.hurry)
+    deadline = Deadline(FINISH_SECONDS, lambda: stop.immediate)
     for recorder in recorders:
         recorder.writer.finish(deadline)
 

@@ -7,8 +7,8 @@ from edgefuse.align import Align
 from edgefuse.images import Image
 from edgefuse.runtime.compose import with_label
 from edgefuse.runtime.config import OnLoss
-from edgefuse.runtime.pairing import Pair
-from edgefuse.runtime.sinks.base import FrameState, FusedFrame
+from edgefuse.runtime.frames import FrameState, FusedFrame
+from edgefuse.runtime.live.pairing import Pair
 
 __all__ = ["Fallback"]
 
@@ -25,7 +25,7 @@ class Fallback:
         self._last = frame
 
     def alone(self, pair: Pair, index: int, timestamp: float, *, calibrates: bool) -> FusedFrame:
-        """Return what is shown for a frame without a partner, which may be behind its shutter only."""
+        """Return what is shown for a frame whose partner is lost or, if it calibrates, late."""
         ir, vis = self._pictures(pair)
         missing = f"{'infrared' if pair.ir is None else 'visible'} {'calibrating' if calibrates else 'lost'}"
         if self._on_loss == "passthrough":

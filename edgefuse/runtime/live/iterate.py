@@ -1,8 +1,9 @@
 """Fused frames for a program of your own: `for pair in edgefuse.live("cam0", "cam1"): …`."""
 
+import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -11,13 +12,11 @@ from edgefuse.align import Align
 from edgefuse.errors import SourceError
 from edgefuse.images import Image
 from edgefuse.runtime.cameras.camera import Camera, connect
-from edgefuse.runtime.capture import ROLES
-from edgefuse.runtime.config import LiveConfig, Stop
-from edgefuse.runtime.live import report_of
-from edgefuse.runtime.report import Report
-from edgefuse.runtime.session import Session
-from edgefuse.runtime.sinks.base import FusedFrame
-from edgefuse.runtime.sources import Source
+from edgefuse.runtime.config import LiveConfig
+from edgefuse.runtime.frames import ROLES, FusedFrame
+from edgefuse.runtime.live.report import Report
+from edgefuse.runtime.live.session import Session
+from edgefuse.runtime.sources.base import Source
 from edgefuse.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -32,10 +31,10 @@ class Live:
     One that is not used any more, as after a `break`, gives its cameras and threads back too.
     """
 
-    def __init__(self, session: Session, cameras: ExitStack) -> None:
-        self._session = session
+    def __init__(self, session: Session, resources: ExitStack) -> None:
+        self._session, self._resources = session, resources
         self._frames = iter(session)
-        self._close = weakref.finalize(self, _give_back, session, cameras)
+        self._abandoned = weakref.finalize(self, _close_abandoned, session, resources)
 
     def __iter__(self) -> Iterator[FusedFrame]:
         return self
@@ -43,10 +42,13 @@ class Live:
     def __next__(self) -> FusedFrame:
         try:
             return next(self._frames)
-        except BaseException:  # the end, too: the cameras are given back
+        except StopIteration:
             self.close()
-            if self._session.error is not None:
-                raise SourceError(self._session.error) from None
+            if (error := self.report().error) is not None:
+                raise SourceError(error) from None
+            raise
+        except BaseException:
+            self.close()
             raise
 
     def __enter__(self) -> "Self":
@@ -63,19 +65,31 @@ class Live:
 
     def close(self) -> None:
         """Stop reading and give the cameras back. Can be called twice."""
-        self._close()
+        if self._abandoned.detach():
+            _close(self._session, self._resources)
 
     def report(self) -> Report:
-        """Return what the run came to, after its end."""
-        return report_of(self._session)
+        """Return what the run has come to so far; from any thread."""
+        return self._session.snapshot()
 
 
-def _give_back(session: Session, cameras: ExitStack) -> None:
+def _close(session: Session, resources: ExitStack) -> None:
     """End a run and its threads, and close the cameras."""
     session.stop("closed")
-    # The garbage collector may call this in one of the run's own threads, which cannot wait for itself.
-    with cameras, suppress(RuntimeError):
+    with resources:
         session.close()
+
+
+def _close_abandoned(session: Session, resources: ExitStack) -> None:
+    """Close what nothing refers to any more.
+
+    The garbage collector may call this in one of the run's own threads, all of which are daemons: it cannot
+    wait for its own end, and may hold a lock.
+    """
+    if threading.current_thread().daemon:
+        threading.Thread(target=_close, args=(session, resources), name="close").start()
+    else:
+        _close(session, resources)
 
 
 def live(
@@ -121,5 +135,5 @@ def live(
             camera = connect(asked, role, realtime) if isinstance(asked, str) else asked
             stack.enter_context(camera)
             cameras.append(camera)
-        session = Session(cameras[0], cameras[1], fuse, settings, stop=Stop(), align=align)
+        session = Session(cameras[0], cameras[1], fuse, settings, align=align)
         return Live(session, stack.pop_all())

@@ -5,7 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import cv2
 
@@ -15,26 +15,15 @@ from edgefuse.runtime.cameras.freeze import StillState
 from edgefuse.runtime.cameras.supervisor import Supervisor
 from edgefuse.runtime.cameras.thermal import ThermalPreprocess
 from edgefuse.runtime.frames import NAMES, ROLES, Frame, Role
+from edgefuse.runtime.live.counters import FrameCounters
 from edgefuse.runtime.timing import StageTimes
 
-__all__ = ["NAMES", "ROLES", "Capture", "Counts"]
+__all__ = ["Capture"]
 
 logger = logging.getLogger(__name__)
 
 QUEUE = 4  # frames of a recording that are read ahead
 JOIN_SECONDS = 0.5  # for a camera to finish its read; one that is silent is left behind in it
-
-
-@dataclass
-class Counts:
-    """What became of the frames of one camera before anybody could look at them."""
-
-    captured: int = 0
-    """All of them, those included that were lost or failed."""
-    dropped: int = 0
-    """Came too late: overwritten by a newer one, lost inside the source, or left over at the end."""
-    failed: int = 0
-    """Could not be made into a picture."""
 
 
 class Capture:
@@ -44,20 +33,20 @@ class Capture:
         cameras: by role. If either is live, only the newest frame of each is kept and older ones
             are dropped and counted; two recordings are read ahead and wait.
         times: gets `capture_ir` and `capture_vis`.
+        counters: get what is read, dropped and failed.
     """
 
-    def __init__(self, cameras: Mapping[Role, Camera], times: StageTimes) -> None:
+    def __init__(self, cameras: Mapping[Role, Camera], times: StageTimes, counters: FrameCounters) -> None:
         self.live = any(camera.live for camera in cameras.values())
-        self.counts: dict[Role, Counts] = {role: Counts() for role in ROLES}
         self.errors: dict[Role, BaseException] = {}
         self._preprocess = {role: camera.preprocess(role) for role, camera in cameras.items()}
         # Pictures that repeat are a matter of a camera, not of what was recorded.
         self._can_freeze = {role: camera.live and not camera.recorded for role, camera in cameras.items()}
-        self._times = times
+        self._times, self._counters = times, counters
         self._changed = threading.Condition()
         self._frames: dict[Role, deque[Frame]] = {role: deque() for role in ROLES}
         self._waited: dict[Role, float] = dict.fromkeys(ROLES, 0.0)
-        self._told: dict[Role, str] = dict.fromkeys(ROLES, "")
+        self._logged: dict[Role, str] = dict.fromkeys(ROLES, "")
         self._ended: set[Role] = set()
         self._closing = False
         self.supervisors = {role: self._supervisor(role, cameras[role]) for role in ROLES}
@@ -67,7 +56,7 @@ class Capture:
             role,
             camera,
             lambda frame, lost: self._arrived(role, frame, lost),
-            lambda error: self._over(role, error),
+            lambda error: self._on_end(role, error),
         )
 
     def start(self) -> None:
@@ -125,53 +114,51 @@ class Capture:
             supervisor.join(deadline)
         with self._changed:
             for role in ROLES:
-                self.counts[role].dropped += len(self._frames[role])
+                self._counters.add(role, "dropped", len(self._frames[role]))
                 self._frames[role].clear()
 
     def _arrived(self, role: Role, frame: Frame, lost: int) -> StillState | None:
         """Take a frame from a capture thread; return what it looks like, if it is a camera's."""
-        counts, preprocess = self.counts[role], self._preprocess[role]
-        with self._changed:
-            counts.captured += 1 + lost
-            counts.dropped += lost
+        preprocess = self._preprocess[role]
+        self._counters.add_captured(role, lost)
         try:
             frame = replace(frame, image=preprocess(frame.image, frame.timestamp))
         except (InputError, cv2.error, ValueError, TypeError) as error:
-            self._refused(role, error)
+            self._reject(role, error)
             return None
         still = None
         if self._can_freeze[role] and isinstance(preprocess, ThermalPreprocess):
             still = preprocess.still.state
         if still == "frozen":
-            counts.dropped += 1
+            self._counters.add(role, "dropped")
             return still
         self._times.record(f"capture_{role}", time.perf_counter() - self._waited[role])
         self._put(role, frame)
         self._waited[role] = time.perf_counter()
         return still
 
-    def _refused(self, role: Role, error: Exception) -> None:
-        """Count a frame that is no picture, and say why if that is new."""
-        self.counts[role].failed += 1
-        if str(error) != self._told[role]:
-            self._told[role] = str(error)
+    def _reject(self, role: Role, error: Exception) -> None:
+        """Count a frame that is no picture, and log why if that is new."""
+        self._counters.add(role, "failed")
+        if str(error) != self._logged[role]:
+            self._logged[role] = str(error)
             logger.warning("a frame of the %s camera cannot be used: %s", NAMES[role], error)
 
     def _put(self, role: Role, frame: Frame) -> None:
         frames = self._frames[role]
         with self._changed:
             if self.live:
-                self.counts[role].dropped += len(frames)
+                self._counters.add(role, "dropped", len(frames))
                 frames.clear()
             else:
                 self._changed.wait_for(lambda: len(frames) < QUEUE or self._closing)
             if self._closing:
-                self.counts[role].dropped += 1
+                self._counters.add(role, "dropped")
                 return
             frames.append(frame)
             self._changed.notify_all()
 
-    def _over(self, role: Role, error: BaseException | None) -> None:
+    def _on_end(self, role: Role, error: BaseException | None) -> None:
         with self._changed:
             if error is not None:
                 self.errors[role] = error
