@@ -39,13 +39,13 @@ def export(
     allow, the exit status is not 0, the file is kept as NAME.failed.onnx, and
     an earlier one stays as it was.
     """
-    from edgefuse.cli.needs import needs
     from edgefuse.errors import GateError, InputError
     from edgefuse.images import parse_size
+    from edgefuse.packages import require
     from edgefuse.weights import DEFAULT_MODEL, checkpoint_file
 
-    needs("export", "torch", "safetensors", "onnx", "onnxscript")
-    needs("cpu", "onnxruntime")
+    require("export", "torch", "safetensors", "onnx", "onnxscript")
+    require("cpu", "onnxruntime")
     from edgefuse.export.gates import failed_path
     from edgefuse.export.pipeline import Calibration
     from edgefuse.export.pipeline import export as run

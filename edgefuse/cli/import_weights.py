@@ -14,10 +14,10 @@ def import_weights(
     out: Path = typer.Option(..., help="The .pt file to write."),
 ) -> None:
     """Bring a checkpoint of the paper's authors in, to export, evaluate or fine-tune it."""
-    from edgefuse.cli.needs import needs
     from edgefuse.errors import InputError
+    from edgefuse.packages import require
 
-    needs("train", "torch", "safetensors")
+    require("train", "torch", "safetensors")
     from edgefuse.train.checkpoint import save_checkpoint
     from edgefuse.train.released import import_released
 

@@ -18,10 +18,10 @@ def inspect(
     import json
     from dataclasses import asdict
 
-    from edgefuse.cli.needs import needs
+    from edgefuse.packages import require
     from edgefuse.weights import model_file, shipped
 
-    needs("export", "onnx")
+    require("export", "onnx")
     from edgefuse.export.inspect import inspect_file
     from edgefuse.export.report import table
     from edgefuse.runtime.sidecar import read_sidecar

@@ -36,9 +36,9 @@ def reproduce(
 
     Every row is trained for the same number of steps. Interrupted, the same command continues.
     """
-    from edgefuse.cli.needs import needs
+    from edgefuse.packages import require
 
-    needs("train", "torch", "safetensors", "matplotlib")
+    require("train", "torch", "safetensors", "matplotlib")
     import torch
 
     from edgefuse.runtime.backends import check_threads

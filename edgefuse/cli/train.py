@@ -59,9 +59,9 @@ def train(
     the default model. Ctrl-C writes a checkpoint and ends; --resume continues.
     On K GPUs: torchrun --nproc-per-node=K -m edgefuse train …
     """
-    from edgefuse.cli.needs import needs
+    from edgefuse.packages import require
 
-    needs("train", "torch", "safetensors", "matplotlib")
+    require("train", "torch", "safetensors", "matplotlib")
     import torch
 
     from edgefuse.cli.signals import stopping_on_signals

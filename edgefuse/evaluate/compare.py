@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edgefuse.errors import InputError, unknown_name
 from edgefuse.evaluate.pair import PairScores
 from edgefuse.evaluate.run import Evaluation
-from edgefuse.metrics import MEASURES
+from edgefuse.metrics import measure_named
 
 __all__ = ["Comparison", "Difference", "compare"]
 
@@ -83,7 +83,7 @@ def compare(evaluation: Evaluation, a: str, b: str, seed: int = 0) -> Comparison
         if pairs:
             both = np.array([(pair.scores[a][column].total, pair.scores[b][column].total) for pair in pairs])
             joins = _joins(pairs) if evaluation.settings.video else None
-            columns[column] = _difference(both, MEASURES[column].higher_is_better, joins, seed)
+            columns[column] = _difference(both, measure_named(column).higher_is_better, joins, seed)
     return Comparison(evaluation.settings.protocol, a, b, columns)
 
 

@@ -11,7 +11,7 @@ from edgefuse.evaluate.compare import Comparison
 from edgefuse.evaluate.run import Evaluation
 from edgefuse.evaluate.summary import Mean, level_changes, summarise, summarise_degraded
 from edgefuse.files import replace_file
-from edgefuse.metrics import CHANGE, MEASURES, PROTOCOLS, Parts
+from edgefuse.metrics import CHANGE, PROTOCOLS, Parts, measure_named
 
 __all__ = ["as_dict", "write_csv", "write_json"]
 
@@ -32,9 +32,9 @@ def as_dict(evaluation: Evaluation, comparison: Comparison | None = None) -> dic
         "vis": str(evaluation.vis),
         "columns": {
             c: {
-                "title": MEASURES[c].title,
-                "unit": MEASURES[c].unit,
-                "higher_is_better": MEASURES[c].higher_is_better,
+                "title": measure_named(c).title,
+                "unit": measure_named(c).unit,
+                "higher_is_better": measure_named(c).higher_is_better,
             }
             for c in settings.columns
         },
@@ -84,7 +84,7 @@ def write_csv(path: Path, evaluation: Evaluation) -> None:
     columns = [*evaluation.settings.columns, *([CHANGE.name] if evaluation.settings.robust else [])]
     header = ["protocol", "stem", "candidate", "sources"]
     for column in columns:
-        header += [column, *(f"{column}_{part}" for part in PARTS if MEASURES[column].by_source)]
+        header += [column, *(f"{column}_{part}" for part in PARTS if measure_named(column).by_source)]
     header = list(dict.fromkeys(header))  # VIF_ir is a measure and a part of VIF
 
     def write(partial: Path) -> None:
@@ -113,7 +113,7 @@ def _flat(row: dict[str, Parts]) -> dict[str, float | None]:
     cells: dict[str, float | None] = {}
     for column, parts in row.items():
         cells[column] = parts.total
-        if MEASURES[column].by_source:
+        if measure_named(column).by_source:
             cells |= {f"{column}_{part}": getattr(parts, part) for part in PARTS}
     return cells
 

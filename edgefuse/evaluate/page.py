@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from html import escape
 
 from edgefuse.evaluate.summary import Mean, places
-from edgefuse.metrics import MEASURES
+from edgefuse.metrics import measure_named
 
 __all__ = ["cell", "heading", "number", "page", "table", "unit"]
 
@@ -89,7 +89,7 @@ def cell(mean: Mean, column: str, wins: bool = False, worst_wins: bool = False) 
 
 def heading(column: str) -> str:
     """Return a column's name with its direction, its full title as a tooltip."""
-    measure = MEASURES[column]
+    measure = measure_named(column)
     arrow = "↑" if measure.higher_is_better else "↓"
     title = escape(measure.title) + unit(column)
     return f'<span title="{title}">{column}</span> <span class="arrow">{arrow}</span>'
@@ -97,7 +97,7 @@ def heading(column: str) -> str:
 
 def unit(column: str) -> str:
     """Return the unit of a column in brackets, nothing for a ratio."""
-    text = MEASURES[column].unit
+    text = measure_named(column).unit
     return "" if text == "1" else f" ({text})"
 
 

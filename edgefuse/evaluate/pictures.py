@@ -10,7 +10,7 @@ from edgefuse.evaluate.candidates import read_grey
 from edgefuse.evaluate.pair import PairScores
 from edgefuse.evaluate.run import Evaluation
 from edgefuse.images import Image
-from edgefuse.metrics import MEASURES, PROTOCOLS, FusionScorer
+from edgefuse.metrics import PROTOCOLS, FusionScorer, measure_named
 from edgefuse.metrics.targets import find_targets
 
 __all__ = ["Panel", "Row", "extremes", "picture_rows", "ranked_by"]
@@ -48,7 +48,7 @@ def ranked_by(evaluation: Evaluation) -> tuple[str, str]:
 def extremes(evaluation: Evaluation, count: int) -> tuple[list[PairScores], list[PairScores]]:
     """Return the `count` worst pairs, worst first, and the best, best first; no pair is in both."""
     name, column = ranked_by(evaluation)
-    sign = 1 if MEASURES[column].higher_is_better else -1
+    sign = 1 if measure_named(column).higher_is_better else -1
     scored = [pair for pair in evaluation.pairs if column in pair.scores[name]]
     order = sorted(scored, key=lambda pair: sign * pair.scores[name][column].total)
     worst = order[: min(count, (len(order) + 1) // 2)]

@@ -14,7 +14,7 @@ from edgefuse.evaluate.run import Evaluation
 from edgefuse.evaluate.summary import best, judging, places, summarise, summarise_degraded
 from edgefuse.evaluate.tables import counted, notes, resampling
 from edgefuse.files import replace_file
-from edgefuse.metrics import MEASURES, PROTOCOLS
+from edgefuse.metrics import PROTOCOLS, measure_named
 
 __all__ = ["html", "write_html"]
 
@@ -71,7 +71,7 @@ def _compared(comparison: Comparison) -> str:
     rows = []
     for column, d in comparison.columns.items():
         digits = places(column)
-        kind = "better" if (d.mean > 0) == MEASURES[column].higher_is_better else "worse"
+        kind = "better" if (d.mean > 0) == measure_named(column).higher_is_better else "worse"
         mean = f"{d.mean:+.{digits}f}"
         interval = "–" if math.isnan(d.low) else f"{d.low:+.{digits}f} … {d.high:+.{digits}f}"
         rows.append(
@@ -123,7 +123,7 @@ def _distributions(evaluation: Evaluation) -> str:
             c.name: [p.scores[c.name][column].total for p in evaluation.pairs if column in p.scores[c.name]]
             for c in evaluation.candidates
         }
-        plots.append(boxes(f"{column}, {MEASURES[column].title}{unit(column)}", values))
+        plots.append(boxes(f"{column}, {measure_named(column).title}{unit(column)}", values))
     return (
         "<h2>Image by image</h2>"
         "<p>A dot is a pair, the box holds the middle half, the line is the median.</p>"
@@ -135,7 +135,7 @@ def _sources(evaluation: Evaluation) -> str:
     summary = summarise(evaluation)
     plots = []
     for column in evaluation.settings.columns:
-        if MEASURES[column].by_source:
+        if measure_named(column).by_source:
             values = {name: (row[column].ir, row[column].vis) for name, row in summary.items()}
             plots.append(bars(f"{column}{unit(column)}", values))
     if not plots:

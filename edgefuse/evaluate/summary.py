@@ -8,7 +8,7 @@ import numpy as np
 
 from edgefuse.degrade import DEGRADATIONS, LEVEL_CHANGES
 from edgefuse.evaluate.run import Evaluation
-from edgefuse.metrics import CHANGE, MEASURES, Parts
+from edgefuse.metrics import CHANGE, Parts, measure_named
 
 __all__ = ["Mean", "best", "judging", "level_changes", "places", "summarise", "summarise_degraded"]
 
@@ -68,7 +68,7 @@ def level_changes(evaluation: Evaluation) -> dict[str, dict[str, float]]:
 def judging(evaluation: Evaluation) -> list[str]:
     """Return the columns that compare with the clean sources; others, such as entropy, reward noise."""
     columns = evaluation.settings.columns
-    return [c for c in columns if MEASURES[c].compares]
+    return [c for c in columns if measure_named(c).compares]
 
 
 def best(summary: dict[str, dict[str, Mean]], column: str, part: str = "total") -> set[str]:
@@ -84,13 +84,13 @@ def best(summary: dict[str, dict[str, Mean]], column: str, part: str = "total") 
     means = {name: mean for name, mean in means.items() if not math.isnan(mean)}
     if not means:
         return set()
-    top = (max if MEASURES[column].higher_is_better else min)(means.values())
+    top = (max if measure_named(column).higher_is_better else min)(means.values())
     return {name for name, mean in means.items() if mean == top}
 
 
 def places(column: str) -> int:
     """Return the number of decimals that a column is printed with."""
-    return 3 if MEASURES[column].unit == "1" else 2
+    return 3 if measure_named(column).unit == "1" else 2
 
 
 def _means(

@@ -18,7 +18,7 @@ from edgefuse.evaluate.summary import (
     summarise,
     summarise_degraded,
 )
-from edgefuse.metrics import FLICKER, MEASURES, PROTOCOLS
+from edgefuse.metrics import FLICKER, PROTOCOLS, measure_named
 
 __all__ = [
     "Titled",
@@ -52,7 +52,7 @@ def summary_table(evaluation: Evaluation, stacked: bool = False) -> Titled:
     winners = {c: (best(summary, c), best(summary, c, "worst_source")) for c in settings.columns}
     table = _table()
     for column in settings.columns:
-        arrow = "↑" if MEASURES[column].higher_is_better else "↓"
+        arrow = "↑" if measure_named(column).higher_is_better else "↓"
         table.add_column(f"{column} {arrow}", justify="right", no_wrap=True)
     for candidate in evaluation.candidates:
         name = candidate.name
@@ -115,7 +115,7 @@ def robust_tables(evaluation: Evaluation, stacked: bool = False) -> list[Titled]
             f"protocol [bold]{evaluation.settings.protocol}[/]"
         )
         note = "The second number is that of the source that is served worse."
-        tables.append(Titled(title, table, note if MEASURES[column].by_source else ""))
+        tables.append(Titled(title, table, note if measure_named(column).by_source else ""))
     return tables
 
 
@@ -147,7 +147,7 @@ def compare_table(comparison: Comparison) -> Titled:
         table.add_column(escape(column), justify="right")
     for column, d in comparison.columns.items():
         digits = places(column)
-        colour = "green" if (d.mean > 0) == MEASURES[column].higher_is_better else "red"
+        colour = "green" if (d.mean > 0) == measure_named(column).higher_is_better else "red"
         mean = f"{d.mean:+.{digits}f}"
         interval = "–" if math.isnan(d.low) else f"{d.low:+.{digits}f} … {d.high:+.{digits}f}"
         table.add_row(

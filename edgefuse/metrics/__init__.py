@@ -17,7 +17,6 @@ from edgefuse.metrics.registry import (
     CHANGE,
     CORE_METRICS,
     FLICKER,
-    MEASURES,
     METRICS,
     PROTOCOLS,
     TABLE_METRICS,
@@ -26,6 +25,7 @@ from edgefuse.metrics.registry import (
     Parts,
     Protocol,
     Triple,
+    measure_named,
 )
 from edgefuse.metrics.scorer import FusionScorer, score
 from edgefuse.metrics.statistics import (
@@ -43,7 +43,6 @@ __all__ = [
     "CHANGE",
     "CORE_METRICS",
     "FLICKER",
-    "MEASURES",
     "METRICS",
     "PROTOCOLS",
     "TABLE_METRICS",
@@ -60,6 +59,7 @@ __all__ = [
     "entropy",
     "flicker",
     "grey",
+    "measure_named",
     "mutual_information",
     "psnr",
     "qabf",

@@ -23,12 +23,12 @@ from edgefuse.metrics.statistics import (
 )
 from edgefuse.metrics.structure import similarity
 from edgefuse.metrics.targets import kept_contrast
+from edgefuse.plugins import Registry
 
 __all__ = [
     "CHANGE",
     "CORE_METRICS",
     "FLICKER",
-    "MEASURES",
     "METRICS",
     "PROTOCOLS",
     "TABLE_METRICS",
@@ -37,6 +37,7 @@ __all__ = [
     "Parts",
     "Protocol",
     "Triple",
+    "measure_named",
 ]
 
 
@@ -161,144 +162,144 @@ TABLE_METRICS = (
 
 DETAIL = "edgefuse.metrics.detail"
 
-METRICS: dict[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        Metric(
-            *("EN", "entropy", "bit"),
-            "Roberts et al., J. Appl. Remote Sens. 2, 2008",
-            lambda t: t.fused.entropy,
-            by_source=False,
-            compares=False,
+_OWN = (
+    Metric(
+        *("EN", "entropy", "bit"),
+        "Roberts et al., J. Appl. Remote Sens. 2, 2008",
+        lambda t: t.fused.entropy,
+        by_source=False,
+        compares=False,
+    ),
+    Metric(
+        *("MI", "mutual information", "nat"),
+        "Qu et al., Electronics Letters 38(7), 2002",
+        lambda t: _sum(mutual_information(t.fused.image, s.image) for s in t.sources),
+    ),
+    Metric(
+        *("VIF", "visual information fidelity", "1"),
+        "Sheikh and Bovik, IEEE TIP 15(2), 2006",
+        lambda t: _sum(t.vif),
+    ),
+    Metric(
+        *("VIF_ir", "visual information fidelity, infrared source", "1"),
+        "Sheikh and Bovik, IEEE TIP 15(2), 2006",
+        lambda t: t.vif[0],
+        by_source=False,
+    ),
+    Metric(
+        *("VIF_vis", "visual information fidelity, visible source", "1"),
+        "Sheikh and Bovik, IEEE TIP 15(2), 2006",
+        lambda t: t.vif[1],
+        by_source=False,
+    ),
+    Metric(
+        *("Qabf", "edge transfer", "1"),
+        "Xydeas and Petrović, Electronics Letters 36(4), 2000",
+        _qabf,
+    ),
+    Metric(
+        *("SSIM", "structural similarity", "1"),
+        "Wang et al., IEEE TIP 13(4), 2004",
+        _ssim,
+    ),
+    Metric(
+        *("Qcb", "perceived contrast kept", "1"),
+        "Chen and Blum, Image and Vision Computing 27(10), 2009",
+        lambda t: _parts(*qcb(t.fused.perceived, *(s.perceived for s in t.sources))),
+    ),
+    Metric(
+        *("Qcv", "perceived difference", "grey level²"),
+        "Chen and Varshney, Information Fusion 8(2), 2007",
+        lambda t: _parts(*qcv(t.fused.perceived, *(s.perceived for s in t.sources)), worst=max),
+        higher_is_better=False,
+    ),
+    Metric(
+        *("Detail_ir", "infrared detail kept where the visible image is brighter", "1"),
+        DETAIL,
+        lambda t: t.detail[0].dimmed,
+        by_source=False,
+    ),
+    Metric(
+        *("Detail_vis", "visible detail kept where the infrared image is brighter", "1"),
+        DETAIL,
+        lambda t: t.detail[1].dimmed,
+        by_source=False,
+    ),
+    Metric(
+        *("Detail_ir_rest", "infrared detail kept elsewhere", "1"),
+        DETAIL,
+        lambda t: t.detail[0].elsewhere,
+        by_source=False,
+    ),
+    Metric(
+        *("Detail_vis_rest", "visible detail kept elsewhere", "1"),
+        DETAIL,
+        lambda t: t.detail[1].elsewhere,
+        by_source=False,
+    ),
+    Metric(
+        *("Area_ir", "share of the picture where the visible image is brighter", "1"),
+        DETAIL,
+        lambda t: t.detail[0].area,
+        by_source=False,
+        compares=False,
+    ),
+    Metric(
+        *("Area_vis", "share of the picture where the infrared image is brighter", "1"),
+        DETAIL,
+        lambda t: t.detail[1].area,
+        by_source=False,
+        compares=False,
+    ),
+    Metric(
+        *("Target", "contrast kept of thermal targets", "1"),
+        "edgefuse.metrics.targets",
+        _target,
+        by_source=False,
+    ),
+    Metric(
+        *("SD", "standard deviation", "grey level"),
+        "Rao, Meas. Sci. Technol. 8(4), 1997",
+        lambda t: standard_deviation(t.fused.image),
+        by_source=False,
+        compares=False,
+    ),
+    Metric(
+        *("SF", "spatial frequency", "grey level/pixel"),
+        "Eskicioglu and Fisher, IEEE Trans. Commun. 43(12), 1995",
+        lambda t: spatial_frequency(t.fused.image),
+        by_source=False,
+        compares=False,
+    ),
+    Metric(
+        *("AG", "average gradient", "grey level/pixel"),
+        "Cui et al., Optics Communications 341, 2015",
+        lambda t: average_gradient(t.fused.image),
+        by_source=False,
+        compares=False,
+    ),
+    Metric(
+        *("SCD", "sum of the correlations of differences", "1"),
+        "Aslantas and Bendes, AEU 69(12), 2015",
+        lambda t: _sum(
+            difference_correlation(s.image, t.fused.image, other.image)
+            for s, other in (t.sources, t.sources[::-1])
         ),
-        Metric(
-            *("MI", "mutual information", "nat"),
-            "Qu et al., Electronics Letters 38(7), 2002",
-            lambda t: _sum(mutual_information(t.fused.image, s.image) for s in t.sources),
-        ),
-        Metric(
-            *("VIF", "visual information fidelity", "1"),
-            "Sheikh and Bovik, IEEE TIP 15(2), 2006",
-            lambda t: _sum(t.vif),
-        ),
-        Metric(
-            *("VIF_ir", "visual information fidelity, infrared source", "1"),
-            "Sheikh and Bovik, IEEE TIP 15(2), 2006",
-            lambda t: t.vif[0],
-            by_source=False,
-        ),
-        Metric(
-            *("VIF_vis", "visual information fidelity, visible source", "1"),
-            "Sheikh and Bovik, IEEE TIP 15(2), 2006",
-            lambda t: t.vif[1],
-            by_source=False,
-        ),
-        Metric(
-            *("Qabf", "edge transfer", "1"),
-            "Xydeas and Petrović, Electronics Letters 36(4), 2000",
-            _qabf,
-        ),
-        Metric(
-            *("SSIM", "structural similarity", "1"),
-            "Wang et al., IEEE TIP 13(4), 2004",
-            _ssim,
-        ),
-        Metric(
-            *("Qcb", "perceived contrast kept", "1"),
-            "Chen and Blum, Image and Vision Computing 27(10), 2009",
-            lambda t: _parts(*qcb(t.fused.perceived, *(s.perceived for s in t.sources))),
-        ),
-        Metric(
-            *("Qcv", "perceived difference", "grey level²"),
-            "Chen and Varshney, Information Fusion 8(2), 2007",
-            lambda t: _parts(*qcv(t.fused.perceived, *(s.perceived for s in t.sources)), worst=max),
-            higher_is_better=False,
-        ),
-        Metric(
-            *("Detail_ir", "infrared detail kept where the visible image is brighter", "1"),
-            DETAIL,
-            lambda t: t.detail[0].dimmed,
-            by_source=False,
-        ),
-        Metric(
-            *("Detail_vis", "visible detail kept where the infrared image is brighter", "1"),
-            DETAIL,
-            lambda t: t.detail[1].dimmed,
-            by_source=False,
-        ),
-        Metric(
-            *("Detail_ir_rest", "infrared detail kept elsewhere", "1"),
-            DETAIL,
-            lambda t: t.detail[0].elsewhere,
-            by_source=False,
-        ),
-        Metric(
-            *("Detail_vis_rest", "visible detail kept elsewhere", "1"),
-            DETAIL,
-            lambda t: t.detail[1].elsewhere,
-            by_source=False,
-        ),
-        Metric(
-            *("Area_ir", "share of the picture where the visible image is brighter", "1"),
-            DETAIL,
-            lambda t: t.detail[0].area,
-            by_source=False,
-            compares=False,
-        ),
-        Metric(
-            *("Area_vis", "share of the picture where the infrared image is brighter", "1"),
-            DETAIL,
-            lambda t: t.detail[1].area,
-            by_source=False,
-            compares=False,
-        ),
-        Metric(
-            *("Target", "contrast kept of thermal targets", "1"),
-            "edgefuse.metrics.targets",
-            _target,
-            by_source=False,
-        ),
-        Metric(
-            *("SD", "standard deviation", "grey level"),
-            "Rao, Meas. Sci. Technol. 8(4), 1997",
-            lambda t: standard_deviation(t.fused.image),
-            by_source=False,
-            compares=False,
-        ),
-        Metric(
-            *("SF", "spatial frequency", "grey level/pixel"),
-            "Eskicioglu and Fisher, IEEE Trans. Commun. 43(12), 1995",
-            lambda t: spatial_frequency(t.fused.image),
-            by_source=False,
-            compares=False,
-        ),
-        Metric(
-            *("AG", "average gradient", "grey level/pixel"),
-            "Cui et al., Optics Communications 341, 2015",
-            lambda t: average_gradient(t.fused.image),
-            by_source=False,
-            compares=False,
-        ),
-        Metric(
-            *("SCD", "sum of the correlations of differences", "1"),
-            "Aslantas and Bendes, AEU 69(12), 2015",
-            lambda t: _sum(
-                difference_correlation(s.image, t.fused.image, other.image)
-                for s, other in (t.sources, t.sources[::-1])
-            ),
-        ),
-        Metric(
-            *("CC", "correlation coefficient", "1"),
-            "Pearson, Proc. R. Soc. Lond. 58, 1895",
-            lambda t: _mean(correlation(t.fused.image, s.image) for s in t.sources),
-        ),
-        Metric(
-            *("PSNR", "peak signal-to-noise ratio", "dB"),
-            "Jagalingam and Hegde, Aquatic Procedia 4, 2015",
-            _psnr,
-        ),
-    )
-}
+    ),
+    Metric(
+        *("CC", "correlation coefficient", "1"),
+        "Pearson, Proc. R. Soc. Lond. 58, 1895",
+        lambda t: _mean(correlation(t.fused.image, s.image) for s in t.sources),
+    ),
+    Metric(
+        *("PSNR", "peak signal-to-noise ratio", "dB"),
+        "Jagalingam and Hegde, Aquatic Procedia 4, 2015",
+        _psnr,
+    ),
+)
+
+METRICS: Registry[Metric] = Registry("metric", "edgefuse.metrics", {metric.name: metric for metric in _OWN})
+"""All metrics by name, those of other packages too."""
 
 FLICKER = Measure(
     *("Flicker", "frame-to-frame change beyond the sources'", "grey level"),
@@ -313,8 +314,12 @@ CHANGE = Measure(
     by_source=False,
     higher_is_better=False,
 )
-MEASURES: dict[str, Measure] = {**METRICS, FLICKER.name: FLICKER, CHANGE.name: CHANGE}
-"""All that a table can have as a column."""
+
+
+def measure_named(name: str) -> Measure:
+    """Return what a column of a table is: a metric, or what is measured between frames or fusions."""
+    return {FLICKER.name: FLICKER, CHANGE.name: CHANGE}.get(name) or METRICS[name]
+
 
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol

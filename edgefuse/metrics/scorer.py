@@ -131,12 +131,7 @@ def named_metrics(names: Iterable[str] | None) -> list[str]:
     Raises:
         InputError: an unknown name, or no name.
     """
-    known = {name.lower(): name for name in METRICS}
-    chosen: list[str] = []
-    for name in METRICS if names is None else names:
-        if name.lower() not in known:
-            raise InputError(unknown_name("metric", name, METRICS))
-        chosen.append(known[name.lower()])
+    chosen = [METRICS.named(name).name for name in (METRICS if names is None else names)]
     if not chosen:
         raise InputError(f"no metric is named, choose from {', '.join(METRICS)}")
     return list(dict.fromkeys(chosen))
