@@ -4,9 +4,10 @@ Images are numpy arrays as OpenCV has them: uint8 (infrared also uint16), `[H, W
 `[H, W, 3]` in B, G, R order for colour, values 0..255.
 """
 
+import logging
 import re
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import cv2
 import numpy as np
@@ -14,12 +15,14 @@ from numpy.typing import NDArray
 
 from edgefuse.errors import InputError
 from edgefuse.files import replace_file
+from edgefuse.stored import check_jpeg, read_stored, upright
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "MIN_SIDE",
     "Image",
     "as_visible",
+    "bits_of",
     "check_image",
     "fit_size",
     "luma",
@@ -29,48 +32,130 @@ __all__ = [
     "read_visible",
     "replace_luma",
     "size_of",
+    "warn_once",
     "write_image",
 ]
 
+logger = logging.getLogger(__name__)
+
 Image: TypeAlias = NDArray[np.uint8]
+Role: TypeAlias = Literal["ir", "vis"]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm"})
 MIN_SIDE = 16
 """Smallest width and height, in pixels, that the networks and metrics are defined for."""
+_WARNED: set[tuple[str, str]] = set()
 
 
-def read_image(path: str | Path, measured: bool = False) -> NDArray[Any]:
-    """Read an image file as it is stored.
+def read_image(path: str | Path, role: Role | None = None, bits: int | None = None) -> NDArray[Any]:
+    """Read an image file, upright and with the meaning that the file gives its pixels.
+
+    What the picture loses on the way, or may mean, is logged once a folder.
 
     Args:
         path: the file.
-        measured: take int16 and float pixels too, as `plain` does.
+        role: what it is to be. `ir` may have int16 and float pixels too, see `plain`; 16 bits whose bytes are
+            swapped are put right. `vis` of 16 bits is scaled to the whole range by its significant bits.
+        bits: of a visible 16-bit image; None: as the file says, else 16.
 
     Returns:
         uint8 or uint16, `[H, W]` or `[H, W, 3]` BGR; an alpha channel is dropped.
 
     Raises:
-        InputError: the file is missing, a folder, unreadable, no image, or has another pixel type.
+        InputError: the file is missing, a folder, unreadable, too large, no image, damaged, or has another
+            pixel type.
     """
     path = Path(path)
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"no such image file: {path}") from None
-    except IsADirectoryError:
-        raise InputError(f"{path} is a folder, an image file is needed") from None
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    folder = str(path.parent)
+    data = _bytes_of(path)
+    stored = read_stored(data, str(path))
     # From bytes rather than by name: OpenCV cannot tell a missing file from a damaged one.
     if hasattr(cv2.utils, "logging"):  # what OpenCV would print of a damaged one, the error below says
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    if stored.kind == "JPEG":
+        check_jpeg(data, str(path))
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     except cv2.error:
         image = None
     if image is None:
         raise InputError(f"{path} is not an image that can be decoded ({len(data)} bytes)")
-    return plain(image, str(path), measured)
+    image = upright(plain(image, str(path), measured=role == "ir"), stored)
+    if stored.pages > 1:
+        warn_once(
+            folder,
+            "only the first page or frame of each image is used",
+        )
+    if abs(stored.aspect - 1) > 0.02:
+        warn_once(
+            folder,
+            f"the files say that pixels are {stored.aspect:.3g}:1, they are taken as square",
+        )
+    if image.dtype == np.uint16:
+        if stored.white_is_zero:  # which OpenCV minds for 8 bits only
+            image = cv2.bitwise_not(image)
+        if role == "ir":
+            image = _unswapped(image, folder)
+        if role == "vis":
+            image = _full_range(image, bits or stored.bits, folder)
+    if role == "ir" and stored.radiometric:
+        warn_once(
+            folder,
+            "images are radiometric JPEGs: the picture for people is used, not the temperatures, which "
+            "`exiftool -b -RawThermalImage FILE` extracts",
+        )
+    return image
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"no such image file: {path}") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder, an image file is needed") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+
+
+def warn_once(place: str, warning: str) -> None:
+    """Log a warning about one of many pictures, once for all those of a folder or camera."""
+    if (place, warning) not in _WARNED:
+        _WARNED.add((place, warning))
+        logger.warning("%s: %s", place, warning)
+
+
+def _unswapped(image: NDArray[Any], folder: str) -> NDArray[Any]:
+    """Exchange the two bytes of each pixel if the picture is far smoother then.
+
+    FLIR's cameras store raw PNGs with the lower byte first, where PNG has the higher one first.
+    """
+    swapped = image.byteswap()
+    low_byte = image.astype(np.uint8)
+    if image.ndim == 3 or not low_byte.any() or np.ptp(swapped) >= np.ptp(image):
+        return image
+    rough, smooth = (float(np.abs(np.diff(i.astype(np.int32), axis=1)).mean()) for i in (image, swapped))
+    if rough < 8 * smooth:
+        return image
+    warn_once(
+        folder, "the bytes of each pixel are swapped, as in raw PNGs of FLIR cameras: this is put right"
+    )
+    return swapped
+
+
+def _full_range(image: NDArray[Any], bits: int | None, folder: str) -> NDArray[Any]:
+    """Scale a visible 16-bit image by its significant bits, unless its samples fill the 16 already."""
+    largest = int(image.max())
+    if bits is not None and 8 <= bits < 16 and largest < 2**bits:
+        return cv2.convertScaleAbs(image, alpha=255 / (2**bits - 1))
+    if bits is None and 0 < largest < 4096:
+        found = max(8, largest.bit_length())
+        warn_once(
+            folder,
+            f"visible images of 16 bits have no value over {largest}, so they are nearly black: if they hold "
+            f"{found} bits, say so (bits={found})",
+        )
+    return image
 
 
 def plain(image: NDArray[Any], what: str = "the image", measured: bool = False) -> NDArray[Any]:
@@ -102,9 +187,9 @@ def plain(image: NDArray[Any], what: str = "the image", measured: bool = False) 
     return np.ascontiguousarray(image[:, :, :3]) if channels == 4 else image
 
 
-def read_visible(path: str | Path) -> Image:
-    """Read a visible image as uint8 `[H, W]` or `[H, W, 3]` BGR; 16-bit is scaled by 1/257."""
-    return as_visible(read_image(path))
+def read_visible(path: str | Path, bits: int | None = None) -> Image:
+    """Read a visible image as uint8 `[H, W]` or `[H, W, 3]` BGR; 16 bits as `read_image` scales them."""
+    return as_visible(read_image(path, "vis", bits))
 
 
 def as_visible(image: NDArray[Any]) -> Image:
@@ -163,6 +248,17 @@ def fit_size(image: Image, size: tuple[int, int]) -> Image:
 def size_of(image: NDArray[Any]) -> str:
     """Return the size as text, width × height, such as `640x480`."""
     return f"{image.shape[1]}x{image.shape[0]}"
+
+
+def bits_of(text: str) -> int:
+    """Read the number of bits of a picture, 8 to 16.
+
+    Raises:
+        InputError: anything else.
+    """
+    if not text.isdecimal() or not 8 <= int(text) <= 16:
+        raise InputError(f"{text!r} is not a number of bits from 8 to 16")
+    return int(text)
 
 
 def parse_size(text: str) -> tuple[int, int]:

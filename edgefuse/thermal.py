@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse.errors import InputError, unknown_name
-from edgefuse.images import Image, luma, plain, read_image
+from edgefuse.images import Image, luma, plain, read_image, warn_once
+from edgefuse.palettes import find_palette, is_coloured, remove_palette
 
 __all__ = [
     "Agc",
@@ -239,10 +240,13 @@ class ThermalAgc:
 
     Args:
         config: AGC, polarity and window.
+        name: of the camera or folder, for warnings.
     """
 
-    def __init__(self, config: ThermalConfig | None = None) -> None:
+    def __init__(self, config: ThermalConfig | None = None, name: str = "infrared") -> None:
         self.config = config or ThermalConfig()
+        self._name = name
+        self._palette: str | None = None
         self._curve: Curve | None = None
         self._goal: Curve | None = None
         self._ground: Ground | None = None
@@ -254,8 +258,7 @@ class ThermalAgc:
         """Convert one frame.
 
         Args:
-            image: uint8 or uint16, int16 or float32 (temperatures), `[H, W]`, or `[H, W, 3]` BGR, whose luma
-                is taken.
+            image: uint8 or uint16, int16 or float32 (temperatures), `[H, W]`, or `[H, W, 3]` BGR, see `grey`.
             seconds: since the frame before.
             hold: use the curve as it is.
 
@@ -265,7 +268,7 @@ class ThermalAgc:
         Raises:
             InputError: another pixel type or shape.
         """
-        image = luma(plain(image, measured=True))
+        image = self.grey(image)
         if self.config.window is not None:
             grey = _through_window(image, self.config.window)
         elif image.dtype == np.uint8 and self.config.agc == "auto":
@@ -278,6 +281,27 @@ class ThermalAgc:
                 self._adapt(Samples(counts), seconds)
             return _look_up(self._table, counts)
         return cv2.bitwise_not(grey) if self.config.polarity == "black" else grey
+
+    def grey(self, image: NDArray[Any]) -> NDArray[Any]:
+        """Return one channel: of colours their place in the palette, where that is a known one, else luma.
+
+        Raises:
+            InputError: a pixel type or shape that is not supported.
+        """
+        image = plain(image, measured=True)
+        if image.ndim == 2:
+            return image
+        if image.dtype == np.uint8 and is_coloured(image):
+            self._palette = self._palette or find_palette(image)
+            if self._palette is not None:
+                warn_once(self._name, f"infrared is coloured: its palette {self._palette!r} is removed")
+                return remove_palette(image, self._palette)
+            warn_once(
+                self._name,
+                "infrared is coloured by a palette that is not known: its brightness is used, which is wrong "
+                "where hot is not bright. Set the camera or the export to white = hot",
+            )
+        return luma(image)
 
     def _adapt(self, samples: Samples, seconds: float) -> None:
         """Move the curve towards the one that this frame proposes."""
@@ -331,7 +355,7 @@ def as_infrared(image: NDArray[Any], config: ThermalConfig | None = None) -> Ima
 
 def read_infrared(path: str | Path, config: ThermalConfig | None = None) -> Image:
     """Read an infrared image as uint8 `[H, W]`, white = hot; see `read_image` and `as_infrared`."""
-    return as_infrared(read_image(path, measured=True), config)
+    return ThermalAgc(config, str(Path(path).parent))(read_image(path, "ir"))
 
 
 def counts_of(image: NDArray[Any]) -> NDArray[Any]:

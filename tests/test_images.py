@@ -1,9 +1,16 @@
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from PIL import Image as Pillow
 
 from edgefuse.errors import InputError
 from edgefuse.images import (
@@ -16,6 +23,8 @@ from edgefuse.images import (
     replace_luma,
     write_image,
 )
+from edgefuse.palettes import PALETTES
+from edgefuse.runtime.sources import open_source
 from edgefuse.thermal import as_infrared, read_infrared
 
 COLOUR = arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3)))
@@ -119,6 +128,227 @@ def test_unreadable_files_are_named(tmp_path):
         with pytest.raises(InputError, match=words) as caught:
             read_image(tmp_path / name)
         assert str(tmp_path) in str(caught.value)
+
+
+# --- what a file says about its pixels
+
+
+def stored_as(image: np.ndarray, kind: str, **options: Any) -> bytes:
+    """Write an image with Pillow, RGB or grey."""
+    file = io.BytesIO()
+    Pillow.fromarray(image).save(file, kind, **options)
+    return file.getvalue()
+
+
+MARKED = np.zeros((20, 32), np.uint8)
+MARKED[:8, :8] = 200  # upper left
+MARKED[:8, 24:] = 100  # upper right
+UPRIGHT: dict[int, np.ndarray] = {
+    1: MARKED,
+    2: MARKED[:, ::-1],
+    3: MARKED[::-1, ::-1],
+    4: MARKED[::-1],
+    5: MARKED.T,
+    6: np.rot90(MARKED, -1),
+    7: np.rot90(MARKED, 2).T,
+    8: np.rot90(MARKED),
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_images_are_turned_upright(tmp_path: Path, kind: str, orientation: int) -> None:
+    exif = Pillow.Exif()
+    exif[274] = orientation
+    options: dict[str, Any] = {"tiffinfo": {274: orientation}} if kind == "TIFF" else {"exif": exif}
+    if kind == "WEBP":
+        options["lossless"] = True
+    path = tmp_path / f"a.{kind.lower()}"
+    path.write_bytes(stored_as(MARKED, kind, **options))
+    expected = UPRIGHT[orientation]
+    got: tuple[np.ndarray, ...] = read_infrared(path), luma(read_visible(path))
+    for image in got:
+        assert image.shape == expected.shape
+        assert cv2.absdiff(image, np.ascontiguousarray(expected)).max() <= (12 if kind == "JPEG" else 1)
+
+
+def test_16_bits_are_turned_upright_too(tmp_path: Path) -> None:
+    counts = MARKED.astype(np.uint16) * 100
+    exif = Pillow.Exif()
+    exif[274] = 6
+    (tmp_path / "a.png").write_bytes(stored_as(counts, "PNG", exif=exif))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", "ir"), np.rot90(counts, -1))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_white_is_zero(tmp_path: Path, dtype: type) -> None:
+    image: np.ndarray = MARKED.astype(dtype) * (1 if dtype == np.uint8 else 256)
+    data = stored_as(image, "TIFF", tiffinfo={262: 0})
+    assert Pillow.open(io.BytesIO(data)).tag_v2[262] == 0  # type: ignore[attr-defined]
+    (tmp_path / "a.tif").write_bytes(data)
+    stored = np.asarray(Pillow.open(io.BytesIO(stored_as(image, "TIFF"))))
+    got = read_image(tmp_path / "a.tif")
+    raw = cv2.imdecode(np.frombuffer(stored_as(image, "TIFF"), np.uint8), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(stored, raw)
+    # Pillow inverts the 8 bits as it writes them.
+    np.testing.assert_array_equal(got, image if dtype == np.uint8 else 65535 - image)
+
+
+def warned(caplog: pytest.LogCaptureFixture) -> str:
+    text = "".join(record.getMessage() + "\n" for record in caplog.records if record.levelname == "WARNING")
+    caplog.clear()
+    return text
+
+
+def test_only_the_first_page_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in "ab":
+        pages = [Pillow.fromarray(MARKED), Pillow.fromarray(255 - MARKED), Pillow.fromarray(MARKED)]
+        pages[0].save(tmp_path / f"{name}.tif", save_all=True, append_images=pages[1:])
+        np.testing.assert_array_equal(read_infrared(tmp_path / f"{name}.tif"), MARKED)
+    assert warned(caplog) == f"{tmp_path}: only the first page or frame of each image is used\n"
+
+
+def test_pixels_that_are_not_square_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = bytearray(stored_as(MARKED, "JPEG"))
+    place = data.index(b"JFIF\0") + 7
+    data[place : place + 5] = bytes([0, 0, 1, 0, 2])  # no unit, 1 across, 2 down
+    (tmp_path / "a.jpg").write_bytes(data)
+    read_visible(tmp_path / "a.jpg")
+    assert "pixels are 2:1, they are taken as square" in warned(caplog)
+
+
+def with_sbit(data: bytes, bits: int) -> bytes:
+    chunk = b"sBIT" + bytes([bits])
+    return data[:33] + struct.pack(">I", 1) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[33:]
+
+
+RAMP = np.linspace(100, 4000, 32 * 20).reshape(20, 32).astype(np.uint16)
+
+
+def test_bits_of_a_visible_16_bit_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    expected = np.rint(RAMP / 4095 * 255).astype(np.uint8)
+    plain, marked, scaled = (tmp_path / name / "a.png" for name in ("plain", "marked", "scaled"))
+    for path, data in (
+        (plain, stored_as(RAMP, "PNG")),
+        (marked, with_sbit(stored_as(RAMP, "PNG"), 12)),
+        (scaled, with_sbit(stored_as(RAMP << 4 | RAMP >> 8, "PNG"), 12)),
+    ):
+        path.parent.mkdir()
+        path.write_bytes(data)
+    assert read_visible(plain).max() < 20
+    assert "no value over 4000, so they are nearly black: if they hold 12 bits, say so (bits=12)" in warned(
+        caplog
+    )
+    for image in (read_visible(plain, bits=12), read_visible(marked), read_visible(scaled)):
+        assert cv2.absdiff(image, expected).max() <= 1
+    assert warned(caplog) == ""
+    with open_source(f"{plain.parent}?bits=12", "vis") as source:
+        frame = source.read()
+    assert frame is not None
+    assert cv2.absdiff(as_visible(frame.image), expected).max() <= 1
+    np.testing.assert_array_equal(read_image(plain, "ir"), RAMP)
+
+
+def test_swapped_bytes_of_infrared_are_put_right(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rng = np.random.default_rng(0)
+    counts = cv2.GaussianBlur(rng.normal(0, 4000, (60, 80)), (0, 0), 5) + 15_000 + rng.normal(0, 3, (60, 80))
+    image = counts.round().astype(np.uint16)
+    cv2.imwrite(str(tmp_path / "a.png"), image.byteswap())
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", "ir"), image)
+    assert "bytes of each pixel are swapped" in warned(caplog)
+    for same in (
+        image,
+        image << 4,
+        image.astype(np.uint8).astype(np.uint16) * 257,
+        rng.integers(0, 65536, (60, 80)),
+    ):
+        cv2.imwrite(str(tmp_path / "a.png"), same.astype(np.uint16))
+        np.testing.assert_array_equal(read_image(tmp_path / "a.png", "ir"), same)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", "vis"), same)
+
+
+@pytest.mark.parametrize("quality", [0, 90])
+@pytest.mark.parametrize("name", PALETTES)
+def test_palettes_are_removed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, quality: int
+) -> None:
+    y, x = np.mgrid[0:96, 0:128]
+    grey = (40 + 0.9 * x + 60 * ((x - 60) ** 2 + (y - 40) ** 2 < 400)).astype(np.uint8)
+    coloured = cv2.applyColorMap(grey, PALETTES[name])
+    path = tmp_path / ("a.jpg" if quality else "a.png")
+    cv2.imwrite(str(path), coloured, [cv2.IMWRITE_JPEG_QUALITY, quality] if quality else [])
+    image = read_infrared(path)
+    assert np.abs(image.astype(int) - grey).mean() < 4
+    assert "its palette" in warned(caplog)
+
+
+def test_colours_of_no_palette_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), picture)
+    np.testing.assert_array_equal(read_infrared(tmp_path / "a.png"), luma(picture))
+    assert "coloured by a palette that is not known" in warned(caplog)
+    grey = np.repeat(MARKED[..., None], 3, 2)
+    grey[:3, :20] = (0, 0, 255)  # a scale that is burnt in
+    cv2.imwrite(str(tmp_path / "b.png"), grey)
+    read_infrared(tmp_path / "b.png")
+    assert warned(caplog) == ""
+
+
+def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bomb = stored_as(MARKED, "PNG")
+    header = b"IHDR" + struct.pack(">II", 30_000, 30_000) + bomb[24:29]
+    (tmp_path / "a.png").write_bytes(bomb[:12] + header + struct.pack(">I", zlib.crc32(header)) + bomb[33:])
+    sentence = r"a\.png has 30000x30000 = 900,000,000 pixels, more than 268,435,456: set EDGEFUSE_MAX_PIXELS"
+    with pytest.raises(InputError, match=sentence):
+        read_visible(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(bomb)
+    monkeypatch.setenv("EDGEFUSE_MAX_PIXELS", "639")
+    with pytest.raises(InputError, match="32x20 = 640 pixels, more than 639"):
+        read_visible(tmp_path / "b.png")
+    monkeypatch.setenv("EDGEFUSE_MAX_PIXELS", "640")
+    assert read_visible(tmp_path / "b.png").shape == (20, 32)
+    monkeypatch.setenv("EDGEFUSE_MAX_PIXELS", "many")
+    with pytest.raises(InputError, match="EDGEFUSE_MAX_PIXELS is 'many'"):
+        read_visible(tmp_path / "b.png")
+
+
+def test_a_damaged_jpeg_is_refused(tmp_path: Path, pair: tuple[np.ndarray, np.ndarray]) -> None:
+    for progressive in (0, 1):
+        flag = [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive]
+        whole = cv2.imencode(".jpg", cv2.resize(pair[1], (320, 240)), flag)[1].tobytes()
+        middle = len(whole) // 2
+        path = tmp_path / "a.jpg"
+        path.write_bytes(whole)
+        assert read_visible(path).shape == (240, 320, 3)
+        for data in (whole[:middle], whole[:middle] + bytes(300) + whole[middle + 300 :]):
+            path.write_bytes(data)
+            with pytest.raises(InputError, match=r"a\.jpg is damaged"):
+                read_visible(path)
+        path.write_bytes(whole + b"trailing bytes, as cameras add them")
+        assert read_visible(path).shape == (240, 320, 3)
+
+
+def test_a_radiometric_jpeg_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = stored_as(MARKED, "JPEG")
+    body = b"FLIR\0\1\0\0" + bytes(20)
+    (tmp_path / "a.jpg").write_bytes(
+        data[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + data[2:]
+    )
+    read_infrared(tmp_path / "a.jpg")
+    assert "radiometric JPEGs" in warned(caplog)
+
+
+@pytest.mark.parametrize("cut", [5, 20, 40, 100])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM"])
+def test_files_that_end_early_are_refused_in_one_sentence(tmp_path: Path, kind: str, cut: int) -> None:
+    exif = Pillow.Exif()
+    exif[274] = 6
+    options = {"exif": exif} if kind in ("JPEG", "PNG", "WEBP") else {}
+    (tmp_path / "a.png").write_bytes(stored_as(np.dstack([MARKED] * 3), kind, **options)[:cut])
+    with pytest.raises(InputError, match=r"a\.png"):
+        read_visible(tmp_path / "a.png")
 
 
 def test_unwritable_files_are_named(tmp_path, pair):

@@ -80,7 +80,7 @@ def read_grey(path: Path, infrared: bool = False, video: bool = False) -> Image:
     Raises:
         InputError: not an image, or a 16-bit infrared frame of a video.
     """
-    image = read_image(path, measured=infrared)
+    image = read_image(path, "ir" if infrared else "vis")
     if image.dtype == np.uint8 or not infrared:
         return grey(as_visible(image))
     if video:

@@ -4,7 +4,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from edgefuse.images import Image, luma, plain
+from edgefuse.images import Image
 from edgefuse.runtime.cameras.freeze import StillDetector
 from edgefuse.thermal import ThermalAgc, ThermalConfig
 
@@ -25,7 +25,7 @@ class ThermalPreprocess:
         Raises:
             InputError: a pixel type or shape that `ThermalAgc` does not take.
         """
-        image = luma(plain(image, measured=True))
+        image = self.agc.grey(image)
         seconds, repeated = self.still.update(image, timestamp)
         # Behind the shutter there is nothing to learn about the scene.
         return self.agc(image, seconds, hold=repeated)

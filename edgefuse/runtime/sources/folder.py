@@ -2,11 +2,13 @@
 
 import re
 import time
+from collections.abc import Callable
 from glob import glob, has_magic
 from pathlib import Path
+from typing import Any
 
 from edgefuse.errors import InputError, SourceError
-from edgefuse.images import IMAGE_SUFFIXES, read_image
+from edgefuse.images import IMAGE_SUFFIXES, bits_of, read_image
 from edgefuse.pairs import images_by_stem
 from edgefuse.runtime.sources.base import Frame, Role, Source
 from edgefuse.runtime.sources.text import Spec, positive_number, seconds, yes_or_no
@@ -19,7 +21,8 @@ DEFAULT_FPS = 25.0
 class ImageFolder(Source):
     """The images of a folder, or of a pattern such as `frames/*_ir.png`, in natural order (2 before 10).
 
-    Options: `fps` (25), `start` in seconds, `loop=1` to begin again at the end.
+    Options: `fps` (25), `start` in seconds, `loop=1` to begin again at the end; for visible
+    images `bits`, those of 16 that are used.
     """
 
     texts = "frames/, 'frames/*.png'"
@@ -31,7 +34,14 @@ class ImageFolder(Source):
         return Path(target).is_dir() or (has_magic(target) and not Path(target).exists())
 
     def __init__(self, spec: Spec, role: Role) -> None:
-        options = spec.read_options({"fps": positive_number, "start": seconds, "loop": yes_or_no})
+        readers: dict[str, Callable[[str], Any]] = {
+            "fps": positive_number,
+            "start": seconds,
+            "loop": yes_or_no,
+        }
+        if role == "vis":
+            readers["bits"] = bits_of
+        options = spec.read_options(readers)
         self.name = spec.name
         self.fps = options.get("fps", DEFAULT_FPS)
         skipped = round(options.get("start", 0.0) * self.fps)
@@ -44,6 +54,7 @@ class ImageFolder(Source):
         self.length: int | None = None if options.get("loop") else len(self._files)
         self._next = 0
         self._role = role
+        self._bits: int | None = options.get("bits")
 
     def read(self) -> Frame | None:
         """Return the next image; None after the last.
@@ -56,7 +67,7 @@ class ImageFolder(Source):
         index, captured = self._next, time.monotonic()
         self._next += 1
         try:
-            image = read_image(self._files[index % len(self._files)], measured=self._role == "ir")
+            image = read_image(self._files[index % len(self._files)], self._role, self._bits)
         except InputError as error:
             raise SourceError(str(error)) from None
         return Frame(image, index, index / self.fps, captured)

@@ -1,0 +1,161 @@
+"""What an image file says about its pixels beside their values: the one place where metadata is read.
+
+Pillow parses the files' headers; the pixels come from OpenCV, which keeps 16 bits, int16 and floats in colour
+and grey alike but leaves out most of what is read here.
+"""
+
+import os
+import warnings
+from dataclasses import dataclass
+from importlib import import_module
+from io import BytesIO
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefuse.errors import InputError
+
+__all__ = ["Stored", "check_jpeg", "read_stored", "upright"]
+
+MAX_PIXELS = 16384 * 16384
+"""Largest image that is decoded; the environment variable `EDGEFUSE_MAX_PIXELS` says otherwise. A few hundred
+kilobytes of PNG can hold more pixels than there is memory."""
+
+# First bytes of a file → (Pillow's module, class). `Image.open` warns and raises by a limit of its own.
+READERS = {
+    b"\x89PNG": ("PngImagePlugin", "PngImageFile"),
+    b"\xff\xd8": ("JpegImagePlugin", "JpegImageFile"),
+    b"II*\0": ("TiffImagePlugin", "TiffImageFile"),
+    b"MM\0*": ("TiffImagePlugin", "TiffImageFile"),
+    b"RIFF": ("WebPImagePlugin", "WebPImageFile"),
+    b"BM": ("BmpImagePlugin", "BmpImageFile"),
+    b"P5": ("PpmImagePlugin", "PpmImageFile"),
+    b"P6": ("PpmImagePlugin", "PpmImageFile"),
+}
+ORIENTATION, PHOTOMETRIC = 274, 262  # tags of EXIF and TIFF
+DAMAGED = OSError, SyntaxError, ValueError, LookupError, TypeError, ArithmeticError, EOFError
+"""What Pillow raises for damaged headers."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a file says."""
+
+    kind: str = ""
+    """`PNG`, `JPEG`, `TIFF` …; empty: unknown."""
+    orientation: int = 1
+    """EXIF's 1 to 8: how the stored pixels are to be turned for display."""
+    white_is_zero: bool = False
+    """A TIFF whose 0 is white."""
+    bits: int | None = None
+    """Significant bits of a PNG's samples (its sBIT)."""
+    pages: int = 1
+    aspect: float = 1.0
+    """Width of a pixel over its height."""
+    radiometric: bool = False
+    """A JPEG of a FLIR camera, in which the measured values stand beside the picture."""
+
+
+def read_stored(data: bytes, name: str) -> Stored:
+    """Read the header of an image file.
+
+    Args:
+        data: the whole file.
+        name: begins the error's sentence.
+
+    Raises:
+        InputError: more pixels than the limit.
+    """
+    reader = next((reader for magic, reader in READERS.items() if data.startswith(magic)), None)
+    if reader is None:
+        return Stored()
+    # What is wrong with metadata, Pillow prints. The decoder says whether there is a picture.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = getattr(import_module(f"PIL.{reader[0]}"), reader[1])(BytesIO(data))
+        except DAMAGED:
+            return Stored()
+        with image:
+            _check_size(image.size, name)
+            try:
+                return _described(image, data)
+            except DAMAGED:
+                return Stored(image.format)
+
+
+def _check_size(size: tuple[int, int], name: str) -> None:
+    text = os.environ.get("EDGEFUSE_MAX_PIXELS", "")
+    if text and not text.isdecimal():
+        raise InputError(f"EDGEFUSE_MAX_PIXELS is {text!r}, a number of pixels is needed")
+    limit = int(text) if text else MAX_PIXELS
+    if size[0] * size[1] > limit:
+        raise InputError(
+            f"{name} has {size[0]}x{size[1]} = {size[0] * size[1]:,} pixels, more than {limit:,}: "
+            "set EDGEFUSE_MAX_PIXELS to a larger number to read it all the same"
+        )
+
+
+def _described(image: Any, data: bytes) -> Stored:
+    exif = image.getexif()
+    orientation = int(exif.get(ORIENTATION, 1))
+    tags = getattr(image, "tag_v2", {})
+    across, down = image.info.get("aspect", (1, 1)) if image.format == "PNG" else (1, 1)
+    if image.format == "JPEG" and image.info.get("jfif_unit") == 0:
+        across, down = image.info.get("jfif_density", (1, 1))
+    return Stored(
+        image.format,
+        orientation=orientation if 1 <= orientation <= 8 else 1,
+        white_is_zero=tags.get(PHOTOMETRIC) == 0,
+        bits=_significant_bits(data) if image.format == "PNG" else None,
+        pages=getattr(image, "n_frames", 1),
+        # Densities are pixels per length: more of them across make a pixel narrower.
+        aspect=down / across if across and down else 1.0,
+        radiometric=image.format == "JPEG"
+        and any(marker == "APP1" and body.startswith(b"FLIR\0") for marker, body in image.applist),
+    )
+
+
+def _significant_bits(data: bytes) -> int | None:
+    """Return the largest number in a PNG's sBIT chunk, which Pillow does not read."""
+    place = 8
+    while place + 8 <= len(data):
+        length, kind = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
+        if kind == b"sBIT":
+            return max(data[place + 8 : place + 8 + length], default=None)
+        if kind in (b"IDAT", b"PLTE"):
+            break
+        place += 12 + length
+    return None
+
+
+def upright(image: NDArray[Any], stored: Stored) -> NDArray[Any]:
+    """Turn decoded pixels as their EXIF orientation says. OpenCV has done so for TIFF."""
+    if stored.kind == "TIFF" or stored.orientation == 1:
+        return image
+    if stored.orientation >= 5:  # 5 to 8: rows and columns exchanged
+        image = image.swapaxes(0, 1)
+    if stored.orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if stored.orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image)
+
+
+def check_jpeg(data: bytes, name: str) -> None:
+    """Raise `InputError` if a JPEG is damaged inside: OpenCV returns it all the same, grey or torn.
+
+    FFmpeg's decoder is asked, since libjpeg prints such damage to stderr and goes on. A changed byte that
+    makes another valid code is found by no decoder: a JPEG holds no checksum.
+    """
+    decoder = av.CodecContext.create("mjpeg", "r")
+    decoder.options = {"err_detect": "explode"}
+    try:
+        decoder.decode(av.Packet(data))
+        decoder.decode(None)
+    except av.error.InvalidDataError:
+        raise InputError(f"{name} is damaged: its JPEG data is cut off or has invalid codes") from None
+    except av.error.FFmpegError:  # a kind of JPEG that FFmpeg does not know
+        return
