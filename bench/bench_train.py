@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgefuse.train.precision import resolve_precision
+from edgefuse.train.machine import resolve_precision
 
 ROUNDS, STEPS, THREADS = 3, 4, 2
 AIMS = {("cnn", "fp32"): 2, ("cnn", "bf16"): 3, ("transformer", "fp32"): 8}

@@ -9,13 +9,12 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from bench.plain_networks import plain
 from edgefuse.export.graph import build_graph, make_spec
 from edgefuse.export.quantize import insert_pairs, quantizable
 from edgefuse.train.checkpoint import Checkpoint, load_checkpoint, restore_model
-from edgefuse.train.models import build_model
+from edgefuse.train.models import FusionNetwork, build_model
 from edgefuse.weights import checkpoint_file, shipped
 
 __all__ = ["built", "frame", "naive"]
@@ -78,7 +77,7 @@ def frame(size: Size) -> NDArray[np.float32]:
     return np.random.default_rng(0).random((1, 2, size[1], size[0]), np.float32)
 
 
-def _network(model: str) -> tuple[Checkpoint, nn.Module]:
+def _network(model: str) -> tuple[Checkpoint, FusionNetwork]:
     """Return a network as it is shipped; one that is not has random weights."""
     if model in shipped():
         checkpoint = load_checkpoint(checkpoint_file(model))

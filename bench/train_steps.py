@@ -18,9 +18,8 @@ from torch.nn import functional as F
 
 from bench.plain_networks import plain
 from edgefuse.train.config import TrainConfig
-from edgefuse.train.heap import keep_heap
-from edgefuse.train.learner import Learner, rate
-from edgefuse.train.parallel import ALONE
+from edgefuse.train.machine import SINGLE_PROCESS, keep_heap
+from edgefuse.train.trainer import Trainer, learning_rate_factor
 
 BATCH, PATCH = 8, 128
 EPS = 1e-8
@@ -77,14 +76,14 @@ class Plain:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         # The same first weights as ours.
-        self.network = plain(Learner(config, ALONE).network).train()
+        self.network = plain(Trainer(config, SINGLE_PROCESS).network).train()
         self.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate)
 
     def step(self, uint8: Tensor, step: int) -> float:
         x = uint8.float() / 255
         for group in self.optimiser.param_groups:
-            group["lr"] = self.config.learning_rate * rate(step, self.config.steps)
+            group["lr"] = self.config.learning_rate * learning_rate_factor(step, self.config.steps)
         loss = plain_loss(self.network(x), x[:, :1], x[:, 1:])
         self.optimiser.zero_grad()
         loss.backward()
@@ -98,10 +97,10 @@ class Ours:
 
     def __init__(self, config: TrainConfig) -> None:
         keep_heap()
-        self.learner = Learner(config, ALONE)
+        self.trainer = Trainer(config, SINGLE_PROCESS)
 
     def step(self, uint8: Tensor, step: int) -> float:
-        losses, _ = self.learner.step(uint8, step)
+        losses, _ = self.trainer.step(uint8, step)
         return float(losses["total"])
 
 

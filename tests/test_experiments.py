@@ -5,14 +5,13 @@ import numpy as np
 import pytest
 
 from edgefuse.errors import InputError
+from edgefuse.experiments.cells import Cell, pair_set
+from edgefuse.experiments.grids import GRIDS, published
+from edgefuse.experiments.run import Experiment, reproduce
+from edgefuse.experiments.tables import improvement
 from edgefuse.images import read_image, write_image
 from edgefuse.metrics import CORE_METRICS
 from edgefuse.train.config import TrainConfig
-from edgefuse.train.experiments.cells import Cell, pair_set
-from edgefuse.train.experiments.grids import GRIDS
-from edgefuse.train.experiments.published import published
-from edgefuse.train.experiments.run import Experiment, reproduce
-from edgefuse.train.experiments.tables import improvement
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

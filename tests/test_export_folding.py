@@ -44,14 +44,14 @@ def test_folded_networks_answer_the_same(name, size):
     before = {key: value.clone() for key, value in model.state_dict().items()}
     x = inputs(size)
     with torch.inference_mode():
-        folded, expected = model.fuse()(x), model(x)
+        folded, expected = model.reparameterize()(x), model(x)
     torch.testing.assert_close(folded, expected, atol=3e-5, rtol=0)
     assert expected.std() > 0.01
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
 def test_nothing_is_left_to_shuffle_or_to_concatenate_layer_by_layer():
-    folded = CNN().fuse()
+    folded = CNN().reparameterize()
     kinds = {type(module) for module in folded.modules()}
     assert not kinds & {nn.PixelShuffle, nn.PixelUnshuffle, nn.GroupNorm}
     assert sum(isinstance(module, nn.BatchNorm2d) for module in folded.modules()) == 12
@@ -61,7 +61,7 @@ def test_nano_in_grey_levels():
     model = randomise(Nano())
     x = torch.rand(1, 2, 24, 36)
     with torch.inference_mode():
-        torch.testing.assert_close(model.fuse(255)(255 * x) / 255, model(x), atol=1e-5, rtol=0)
+        torch.testing.assert_close(model.reparameterize(255.0)(255 * x) / 255, model(x), atol=1e-5, rtol=0)
 
 
 # --- the rearrangements one by one, in double precision

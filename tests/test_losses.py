@@ -1,5 +1,6 @@
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -10,18 +11,29 @@ from torch.nn import functional as F
 from edgefuse.errors import InputError
 from edgefuse.train.config import LossConfig
 from edgefuse.train.losses import (
-    distillation_losses,
-    fusion_losses,
+    Batch,
+    active_losses,
     gradient,
     gradient_loss,
     intensity_loss,
     share,
     ssim,
     ssim_loss,
+    total_loss,
 )
 
 SEEDS = st.integers(0, 2**31)
 GRADIENT_SCALES: tuple[Any, ...] = ("image", "batch", "none")
+
+
+def fusion_losses(fused, ir, vis, config, score=None):
+    names = active_losses(config, adversarial=score is not None)
+    return total_loss(Batch(fused, ir, vis, noisy=torch.zeros(len(fused)), critic_score=score), config, names)
+
+
+def distillation_losses(fused, target, vis, noisy, config):
+    names = active_losses(config, teacher=True)
+    return total_loss(Batch(fused, vis, vis, target, noisy), config, names)
 
 
 def images(seed, count=3, shape=(2, 1, 24, 33)):
@@ -214,11 +226,11 @@ def test_weights_of_ssim_may_come_from_the_batch():
     torch.testing.assert_close(ssim_loss(*alone, "batch"), ssim_loss(*alone, "image"))
 
 
-def test_a_good_opinion_lowers_the_total():
+def test_a_good_score_lowers_the_total():
     ir, vis, fused = images(4)
     without, plain = fusion_losses(fused, ir, vis, LossConfig())
-    opinion = torch.tensor([0.5, -0.1])
-    total, terms = fusion_losses(fused, ir, vis, LossConfig(adversarial=0.3), opinion)
+    score = torch.tensor([0.5, -0.1])
+    total, terms = fusion_losses(fused, ir, vis, LossConfig(adversarial=0.3), score)
     assert list(terms) == [*plain, "adversarial"]
     torch.testing.assert_close(total, without - 0.3 * 0.2)
 
@@ -247,6 +259,14 @@ def test_a_teacher_is_matched_in_level_slope_and_structure():
     torch.testing.assert_close(terms["intensity"], (a - b).abs().mean())
     torch.testing.assert_close(terms["ssim"], 1 - ssim(a, b).mean())
     torch.testing.assert_close(terms["fallback"], (1 - ssim(a, vis)[0]) / 2)
+    # OpenCV's Sobel kernels, whose answer to a step from 0 to 1 is 4, as the reference.
+    difference = (a - b).numpy()
+    slopes = [
+        np.abs(cv2.Sobel(image, cv2.CV_32F, dx, 1 - dx, borderType=cv2.BORDER_REPLICATE)).mean()
+        for image in difference[:, 0]
+        for dx in (0, 1)
+    ]
+    assert float(terms["gradient"]) == pytest.approx(2 * np.mean(slopes) / 4, rel=1e-5)
     same, _ = distillation_losses(b, b, vis, torch.zeros(2), config)
     assert abs(same) < 1e-6
 

@@ -13,7 +13,6 @@ from edgefuse.train.models import (
     Nano,
     Transformer,
     build_model,
-    multiple_of,
     parameter_count,
 )
 from edgefuse.train.models.discriminator import Discriminator
@@ -25,7 +24,7 @@ from edgefuse.train.released import import_released
 def test_models_keep_the_size_and_learn_everywhere(name):
     torch.manual_seed(0)
     model = build_model(name)
-    multiple = multiple_of(model)
+    multiple = model.size_divisor
     x = torch.rand(2, 2, 6 * multiple, 9 * multiple)
     fused = model(x)
     assert fused.shape == (2, 1, *x.shape[2:])
@@ -129,7 +128,7 @@ def test_a_folded_nano_answers_the_same(size):
     x = torch.rand(2, 2, *size)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.inference_mode():
-        torch.testing.assert_close(model.fuse()(x), model(x), atol=1e-5, rtol=0)
+        torch.testing.assert_close(model.reparameterize()(x), model(x), atol=1e-5, rtol=0)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 

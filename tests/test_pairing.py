@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefuse.errors import InputError
-from edgefuse.train.pairing import Pairing, limit_base
+from edgefuse.train.sampler import PairSampler, limit_base
 
 KEYS = st.lists(st.integers(0, 12), min_size=1, max_size=9, unique=True)
 
@@ -21,19 +21,19 @@ def test_each_paradigm_draws_exactly_its_set(ir, vis, seed):
     for paradigm, pairs in expected.items():
         if not pairs:
             with pytest.raises(InputError):
-                Pairing(paradigm, ir, vis)
+                PairSampler(paradigm, ir, vis)
             continue
-        pairing = Pairing(paradigm, ir, vis)
-        drawn = pairing.draw(len(pairs), seed)
+        pairing = PairSampler(paradigm, ir, vis)
+        drawn = pairing.sample(len(pairs), seed)
         assert len(pairing) == len(pairs)
         assert len(drawn) == len(set(drawn))
         assert set(drawn) == pairs
-    assert set(Pairing("aptp", ir, vis).aligned()) == matched
+    assert set(PairSampler("aptp", ir, vis).aligned()) == matched
 
 
 @given(KEYS, st.integers(1, 60), st.integers(0, 9))
 def test_no_pair_comes_again_before_all_have_come(keys, count, seed):
-    drawn = Pairing("sptp", keys, keys).draw(count, seed)
+    drawn = PairSampler("sptp", keys, keys).sample(count, seed)
     counts = [drawn.count((i, i)) for i in range(len(keys))]
     assert len(drawn) == count
     assert max(counts) - min(counts) <= 1
@@ -41,25 +41,30 @@ def test_no_pair_comes_again_before_all_have_come(keys, count, seed):
 
 @given(st.integers(1, 60), st.integers(0, 9), st.sampled_from([0.25, 0.5, 1.0]))
 def test_a_share_of_the_pairs_can_be_aligned(count, seed, aligned):
-    pairing = Pairing("aptp", list(range(30)), list(range(25, 40)))
-    drawn = pairing.draw(count, seed, aligned)
+    pairing = PairSampler("aptp", list(range(30)), list(range(25, 40)))
+    drawn = pairing.sample(count, seed, aligned)
     assert len(drawn) == count
     assert sum(pairing.is_aligned(*pair) for pair in drawn) >= round(aligned * count)
-    assert drawn == pairing.draw(count, seed, aligned)
-    assert Pairing("aptp", [0, 1], [2, 3]).draw(4, seed, aligned) == Pairing("aptp", [0, 1], [2, 3]).draw(
-        4, seed
-    )
+    assert drawn == pairing.sample(count, seed, aligned)
+    strangers = PairSampler("aptp", [0, 1], [2, 3])
+    assert strangers.sample(4, seed, aligned) == strangers.sample(4, seed)
+
+
+def test_aligned_pairs_are_shuffled_among_the_others():
+    sampler = PairSampler("aptp", list(range(30)), list(range(30)))
+    kinds = [sampler.is_aligned(*pair) for pair in sampler.sample(40, 3, 0.5)]
+    assert 5 < sum(kinds[:20]) < 15
 
 
 def test_draws_are_a_function_of_the_seed():
-    pairing = Pairing("aptp", range(150), range(150))
-    assert pairing.draw(100, (0, 1)) == pairing.draw(100, (0, 1))
-    assert pairing.draw(100, (0, 1)) != pairing.draw(100, (0, 2))
+    pairing = PairSampler("aptp", range(150), range(150))
+    assert pairing.sample(100, (0, 1)) == pairing.sample(100, (0, 1))
+    assert pairing.sample(100, (0, 1)) != pairing.sample(100, (0, 2))
 
 
 def test_a_million_by_a_million_images_cost_no_memory():
-    pairing = Pairing("aptp", range(10**6), range(10**6, 2 * 10**6))
-    drawn = pairing.draw(22_500, 0)
+    pairing = PairSampler("aptp", range(10**6), range(10**6, 2 * 10**6))
+    drawn = pairing.sample(22_500, 0)
     assert len(pairing) == 10**12
     assert len(set(drawn)) == 22_500
     assert sys.getsizeof(pairing._matched) < 1000
@@ -68,9 +73,9 @@ def test_a_million_by_a_million_images_cost_no_memory():
 
 def test_without_common_stems_uptp_is_aptp():
     ir, vis = ["a", "b"], ["c", "d", "e"]
-    uptp, aptp = Pairing("uptp", ir, vis), Pairing("aptp", ir, vis)
+    uptp, aptp = PairSampler("uptp", ir, vis), PairSampler("aptp", ir, vis)
     assert len(uptp) == len(aptp) == 6
-    assert uptp.draw(6, 3) == aptp.draw(6, 3)
+    assert uptp.sample(6, 3) == aptp.sample(6, 3)
 
 
 @pytest.mark.parametrize(
@@ -85,12 +90,12 @@ def test_without_common_stems_uptp_is_aptp():
 )
 def test_impossible_pairings_are_named(paradigm, ir, vis, words):
     with pytest.raises(InputError, match=words):
-        Pairing(paradigm, ir, vis)
+        PairSampler(paradigm, ir, vis)
 
 
 def test_no_pairs_cannot_be_drawn():
     with pytest.raises(InputError, match="0"):
-        Pairing("aptp", ["a"], ["b"]).draw(0, 0)
+        PairSampler("aptp", ["a"], ["b"]).sample(0, 0)
 
 
 def test_the_base_set_prefers_aligned_images():
@@ -101,5 +106,5 @@ def test_the_base_set_prefers_aligned_images():
     ir_places, vis_places = limit_base(ir, vis, 7, seed=1)
     assert (len(set(ir_places)), len(set(vis_places))) == (7, 7)
     for base in (0, 8):
-        with pytest.raises(InputError, match="--base"):
+        with pytest.raises(InputError, match="base is"):
             limit_base(ir, vis, base, seed=1)

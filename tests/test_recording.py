@@ -250,13 +250,13 @@ def test_a_disk_that_hangs_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize("segment", [None, 1])
 def test_training_takes_a_recording_as_it_is(tmp_path: Path, segment: int | None) -> None:
     pytest.importorskip("torch")
-    from edgefuse.train.bank import folder_banks
+    from edgefuse.train.cache import cache_folders
 
     ir = images("16-bit", 30, (48, 64))
     vis = images("colour", 50, (48, 64))
     cameras = {"ir": ListSource(ir, fps=10), "vis": ListSource(vis, fps=25)}
     record(cameras, tmp_path, segment=segment)  # type: ignore[arg-type]
-    ir_bank, vis_bank = folder_banks([tmp_path / "ir"], [tmp_path / "vis"])
+    ir_bank, vis_bank = cache_folders([tmp_path / "ir"], [tmp_path / "vis"])
     assert ir_bank.keys == [(0, "0"), (0, "1"), (0, "2")]
     assert vis_bank.keys == [(0, "0"), (0, "1")]
     assert np.array_equal(vis_bank[1], cv2.cvtColor(vis[25], cv2.COLOR_BGR2GRAY))

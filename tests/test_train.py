@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import threading
 from dataclasses import replace
 from itertools import pairwise
@@ -13,17 +14,17 @@ from safetensors.torch import save_file
 from edgefuse.errors import InputError, ModelError
 from edgefuse.images import read_image, write_image
 from edgefuse.settings import from_plain
-from edgefuse.train.adversary import Adversary
-from edgefuse.train.bank import ImageBank
+from edgefuse.train.cache import ImageCache
 from edgefuse.train.checkpoint import Checkpoint, load_checkpoint, restore_model, save_weights
 from edgefuse.train.config import LossConfig, TrainConfig
 from edgefuse.train.data import TrainingSet, training_set
-from edgefuse.train.learner import Learner, rate
 from edgefuse.train.loop import train
+from edgefuse.train.losses import LOSSES, Loss
+from edgefuse.train.machine import DistributedContext, resolve_precision
 from edgefuse.train.models import build_model
-from edgefuse.train.pairing import Pairing
-from edgefuse.train.parallel import Team
-from edgefuse.train.precision import resolve_precision
+from edgefuse.train.released import import_released
+from edgefuse.train.sampler import PairSampler
+from edgefuse.train.trainer import Adversary, Trainer, learning_rate_factor
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -86,7 +87,7 @@ def test_a_teacher_is_learned_from(folders, finished, tmp_path):
     )
     train(config, training_set(config), tmp_path / "same")
     assert rows_of(tmp_path / "same")[0]["total"] < 2e-3  # the teacher's picture is clamped
-    assert rows_of(tmp_path / "same")[0]["fallback"] == 0
+    assert "fallback" not in rows_of(tmp_path / "same")[0]
     config = replace(config, corrupt=1.0, losses=LossConfig(fallback=0.5))
     train(config, training_set(config), tmp_path / "spoilt")
     first, _ = rows_of(tmp_path / "spoilt")
@@ -100,11 +101,11 @@ def test_aligned_pairs_need_equal_stems(folders, tmp_path):
     (tmp_path / "vis").mkdir()
     for k in range(2):
         write_image(tmp_path / "vis" / f"other{k}.png", np.zeros((66, 70), np.uint8))
-    with pytest.raises(InputError, match=r"--aligned is 0\.5"):
+    with pytest.raises(InputError, match=r"aligned is 0\.5"):
         training_set(replace(configured(folders), vis=(str(tmp_path / "vis"),), aligned=0.5))
     for k in range(2):  # of one stem, but of another size
         write_image(tmp_path / "vis" / f"{k}.png", np.zeros((70, 66), np.uint8))
-    with pytest.raises(InputError, match=r"--aligned is 0\.5"):
+    with pytest.raises(InputError, match=r"aligned is 0\.5"):
         training_set(replace(configured(folders), vis=(str(tmp_path / "vis"),), aligned=0.5))
 
 
@@ -183,7 +184,7 @@ def test_a_loss_that_is_no_number_is_never_saved(finished, tmp_path, monkeypatch
     stop = threading.Event()
     stop.set()
     told = {"total": torch.tensor(float("nan"))}, True
-    monkeypatch.setattr("edgefuse.train.learner.Learner.step", lambda *_: told)
+    monkeypatch.setattr("edgefuse.train.trainer.Trainer.step", lambda *_: told)
     with pytest.raises(InputError, match="nan at step 1"):
         train(config, training_set(config), tmp_path, stop=stop)
     assert not (tmp_path / "checkpoint.pt").exists()
@@ -195,7 +196,7 @@ def test_resuming_wants_the_same_run(finished, tmp_path):
     with pytest.raises(ModelError, match=r"batch = 2, this run has 4"):
         train(replace(config, batch=4), data, out, resume=True)
     other = replace(
-        data, ir=data.ir.subset([0, 1, 2]), pairing=Pairing("aptp", data.ir.keys[:3], data.vis.keys)
+        data, ir=data.ir.subset([0, 1, 2]), pairing=PairSampler("aptp", data.ir.keys[:3], data.vis.keys)
     )
     with pytest.raises(InputError, match="trained on other images"):
         train(config, other, out, resume=True)
@@ -216,12 +217,11 @@ def test_impossible_times_between_checkpoints_are_refused(finished, minutes):
 def test_an_infinite_gradient_spoils_no_checkpoint(folders, tmp_path, monkeypatch):
     config = configured(folders, steps=3, checkpoint_minutes=0)
 
-    def root_of_nothing(fused, *_):
+    def root_of_nothing(batch, _):
         # Finite, with a slope that is not.
-        total = torch.sqrt((fused - fused.detach()).pow(2).sum())
-        return total, {"intensity": total, "gradient": total, "ssim": total}
+        return torch.sqrt((batch.fused - batch.fused.detach()).pow(2).sum())
 
-    monkeypatch.setattr("edgefuse.train.learner.fusion_losses", root_of_nothing)
+    monkeypatch.setitem(LOSSES, "intensity", Loss(root_of_nothing))
     with pytest.raises(InputError, match="gradient became infinite in step 1"):
         train(config, training_set(config), tmp_path)
     assert not (tmp_path / "checkpoint.pt").exists()
@@ -262,7 +262,7 @@ def test_a_base_does_not_hide_that_folders_are_not_strictly_paired(folders, tmp_
 
 def banks(sizes):
     images = [(k, np.full(size, 10 * k + 1, np.uint8)) for k, size in enumerate(sizes)]
-    return ImageBank(images), ImageBank((k, image + 100) for k, image in images)
+    return ImageCache(images), ImageCache((k, image + 100) for k, image in images)
 
 
 def test_a_bank_gives_back_its_images():
@@ -277,8 +277,8 @@ def test_a_bank_gives_back_its_images():
 def test_aligned_pairs_are_cropped_at_one_place_and_others_apart():
     y, x = np.mgrid[0:100, 0:120]
     image = (y + x).astype(np.uint8)
-    ir, vis = ImageBank([("a", image), ("b", image)]), ImageBank([("a", image), ("b", image)])
-    data = TrainingSet(ir, vis, Pairing("aptp", ir.keys, vis.keys), 4, 4, 32, seed=0)
+    ir, vis = ImageCache([("a", image), ("b", image)]), ImageCache([("a", image), ("b", image)])
+    data = TrainingSet(ir, vis, PairSampler("aptp", ir.keys, vis.keys), 4, 4, 32, seed=0)
     together = data.patches([(0, 0), (1, 1)] * 8, step=3).numpy()
     assert (together[:, 0] == together[:, 1]).all()
     apart = data.patches([(0, 1), (1, 0)] * 8, step=3).numpy()
@@ -292,7 +292,7 @@ def pairs_of(batches):
 
 def test_epochs_follow_one_another_and_each_is_drawn_afresh():
     ir, vis = banks([(32, 32)] * 5)
-    data = TrainingSet(ir, vis, Pairing("aptp", ir.keys, vis.keys), pairs=7, batch=3, patch=32, seed=0)
+    data = TrainingSet(ir, vis, PairSampler("aptp", ir.keys, vis.keys), pairs=7, batch=3, patch=32, seed=0)
     seen = [pair for batch in pairs_of(data.batches(0, 7)) for pair in batch]
     epochs = [seen[:7], seen[7:14], seen[14:]]
     assert all(len(set(epoch)) == 7 for epoch in epochs)
@@ -303,30 +303,28 @@ def test_epochs_follow_one_another_and_each_is_drawn_afresh():
 def test_processes_share_the_patches_of_a_step():
     y, x = np.mgrid[0:90, 0:80]
     images = [(k, (y * k + x).astype(np.uint8)) for k in range(4)]
-    ir, vis = ImageBank(images), ImageBank(images)
-    pairing = Pairing("aptp", ir.keys, vis.keys)
+    ir, vis = ImageCache(images), ImageCache(images)
+    pairing = PairSampler("aptp", ir.keys, vis.keys)
     whole = TrainingSet(ir, vis, pairing, pairs=11, batch=6, patch=32, seed=0).batches(0, 5)
-    parts = [
-        TrainingSet(ir, vis, pairing, pairs=11, batch=2, patch=32, seed=0).batches(0, 5, Team(rank, 3))
-        for rank in range(3)
-    ]
+    data = TrainingSet(ir, vis, pairing, pairs=11, batch=2, patch=32, seed=0)
+    parts = [replace(data).batches(0, 5, DistributedContext(rank, 3)) for rank in range(3)]
     for expected, *shares in zip(whole, *parts, strict=True):
         assert torch.equal(torch.cat(shares), expected)
 
 
 def test_pairs_of_unequal_sizes_are_not_taken_for_aligned():
-    ir = ImageBank([("a", np.zeros((40, 50), np.uint8))])
-    vis = ImageBank([("a", np.zeros((80, 100), np.uint8))])
+    ir = ImageCache([("a", np.zeros((40, 50), np.uint8))])
+    vis = ImageCache([("a", np.zeros((80, 100), np.uint8))])
     with pytest.raises(InputError, match="a is 50x40 in infrared and 100x80 in visible"):
-        TrainingSet(ir, vis, Pairing("sptp", ir.keys, vis.keys), 1, 1, 32, seed=0)
-    data = TrainingSet(ir, vis, Pairing("aptp", ir.keys, vis.keys), 1, 1, 32, seed=0)
+        TrainingSet(ir, vis, PairSampler("sptp", ir.keys, vis.keys), 1, 1, 32, seed=0)
+    data = TrainingSet(ir, vis, PairSampler("aptp", ir.keys, vis.keys), 1, 1, 32, seed=0)
     assert data.patches([(0, 0)], 0).shape == (1, 2, 32, 32)
 
 
 def test_images_smaller_than_a_patch_are_named():
     ir, vis = banks([(64, 64), (64, 40)])
     with pytest.raises(InputError, match=r"infrared image 1 .*40 pixels.*patch of 48"):
-        TrainingSet(ir, vis, Pairing("aptp", ir.keys, vis.keys), 1, 1, 48, seed=0)
+        TrainingSet(ir, vis, PairSampler("aptp", ir.keys, vis.keys), 1, 1, 48, seed=0)
 
 
 def test_two_folders_of_one_list_do_not_mix_their_stems(folders):
@@ -339,7 +337,7 @@ def test_two_folders_of_one_list_do_not_mix_their_stems(folders):
 
 
 def test_the_simulated_rig_trains_without_folders(monkeypatch):
-    monkeypatch.setattr("edgefuse.train.bank.SIMULATED_FRAMES", 8)
+    monkeypatch.setattr("edgefuse.train.cache.SIMULATED_FRAMES", 8)
     data = training_set(TrainConfig(base=2))
     assert data.patches([(0, 0)], 0).shape == (1, 2, 128, 128)
 
@@ -386,7 +384,7 @@ def test_unknown_settings_are_named():
 
 
 def test_the_learning_rate_warms_up_and_falls():
-    rates = [rate(step, 1000) for step in range(1000)]
+    rates = [learning_rate_factor(step, 1000) for step in range(1000)]
     assert rates[0] == pytest.approx(0.05)
     assert max(rates) == rates[20] == 1
     assert rates[-1] == pytest.approx(0.01, abs=1e-4)
@@ -441,11 +439,11 @@ def test_infrared_and_visible_images_are_real_by_turns_through_all_steps(first):
 
 def test_the_discriminator_learns(folders):
     config = configured(folders, model="gan", steps=1)
-    learner = Learner(config, Team())
-    assert learner.adversary is not None
-    before = [p.clone() for p in learner.adversary.parameters()]
-    learner.step(next(training_set(config).batches(0, 1)), 0)
-    after = learner.adversary.parameters()
+    trainer = Trainer(config, DistributedContext())
+    assert trainer.adversary is not None
+    before = [p.clone() for p in trainer.adversary.parameters()]
+    trainer.step(next(training_set(config).batches(0, 1)), 0)
+    after = trainer.adversary.parameters()
     moved = sum(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert moved > 0.9 * len(before)
 
@@ -464,7 +462,7 @@ def test_a_gan_trains_both_players_and_resumes(folders, tmp_path, monkeypatch):
     assert all(torch.equal(expected[name], answer[name]) for name in expected)
     last = rows_of(parts)[-1]
     assert last["total"] == pytest.approx(
-        last["intensity"] + last["gradient"] + 0.2 * last["ssim"] - 0.01 * last["adversarial"], rel=1e-4
+        last["intensity"] + last["gradient"] + 0.2 * last["ssim"] + 0.01 * last["adversarial"], rel=1e-4
     )
     assert read_image(tmp_path / "whole" / "loss.png").shape[1] == 1500
 
@@ -505,6 +503,64 @@ def test_the_average_of_the_weights_lags_behind_them(folders, tmp_path):
     network = averaged.training["network"]
     assert all(torch.equal(last.weights[name], network[name]) for name in network)
     assert any(not torch.equal(averaged.weights[name], network[name]) for name in network)
+
+
+def test_the_average_follows_fast_at_first(folders):
+    """With a decay of 0.999 from the start, five steps would leave it at the random weights."""
+    trainer = Trainer(configured(folders, steps=5, learning_rate=0.01), DistributedContext())
+    (start,) = (p.clone() for p in list(trainer.averaged.parameters())[:1])
+    for step, patches in enumerate(training_set(configured(folders)).batches(0, 5)):
+        trainer.step(patches, step)
+    moved = (next(trainer.network.parameters()) - start).abs().mean()
+    followed = (next(trainer.averaged.parameters()) - start).abs().mean()
+    assert followed > 0.4 * moved
+
+
+def test_a_trainer_leaves_the_callers_random_numbers_alone(folders):
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    Trainer(configured(folders, model="gan"), DistributedContext())
+    assert torch.equal(torch.rand(3), expected)
+
+
+class Malicious:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+def test_nothing_in_a_checkpoint_is_executed(tmp_path):
+    values = {"format": 2, "model": "nano", "weights": {}, "step": 1, "config": {}, "training": None}
+    torch.save(values | {"training": Malicious(tmp_path / "executed")}, tmp_path / "bad.pt")
+    for read in (load_checkpoint, lambda path: import_released(path, "cnn")):
+        with pytest.raises(ModelError, match="not a readable checkpoint"):
+            read(tmp_path / "bad.pt")
+    assert not (tmp_path / "executed").exists()
+    torch.load(tmp_path / "bad.pt", weights_only=False)  # the attack works where it is let
+    assert (tmp_path / "executed").exists()
+
+
+def test_a_loss_is_one_function_and_one_entry(folders, tmp_path, monkeypatch):
+    def roughness(batch, _):
+        return batch.fused.diff(dim=3).abs().mean()
+
+    monkeypatch.setitem(LOSSES, "roughness", Loss(roughness))
+    config = configured(folders, steps=2, losses=LossConfig(ssim=0, others={"roughness": 2.0}))
+    train(config, training_set(config), tmp_path)
+    (row,) = rows_of(tmp_path)
+    assert row["total"] == pytest.approx(row["intensity"] + row["gradient"] + 2 * row["roughness"], rel=1e-5)
+    assert row["roughness"] > 0
+    assert "ssim" not in row
+    with pytest.raises(InputError, match=r"unknown loss 'roughnes' .did you mean 'roughness'"):
+        Trainer(replace(config, losses=LossConfig(others={"roughnes": 1.0})), DistributedContext())
+    nothing = LossConfig(intensity=0, gradient=0, ssim=0)
+    with pytest.raises(InputError, match="nothing to learn from"):
+        Trainer(replace(config, losses=nothing), DistributedContext())
 
 
 @pytest.mark.parametrize("model", ["nano", "cnn"])

@@ -41,13 +41,14 @@ def reproduce(
     require("train", "torch", "safetensors", "matplotlib")
     import torch
 
+    from edgefuse.experiments.cells import pair_set
+    from edgefuse.experiments.run import Experiment
+    from edgefuse.experiments.run import reproduce as run
     from edgefuse.runtime.backends import check_threads
-    from edgefuse.train.experiments.cells import pair_set
-    from edgefuse.train.experiments.run import Experiment
-    from edgefuse.train.experiments.run import reproduce as run
-    from edgefuse.train.parallel import team
+    from edgefuse.train.machine import distributed, keep_heap
     from edgefuse.train.record import Progress
 
+    keep_heap()
     check_threads(budget.threads)
     if budget.threads is not None:
         torch.set_num_threads(budget.threads)
@@ -72,9 +73,9 @@ def reproduce(
             speed = f"{now.pairs_per_second:.0f} pairs/s"
             console.print(f"{name}: step {now.step}, loss {now.losses['total']:.4f}, {speed}")
 
-    with team() as here:
-        if here.size > 1:
+    with distributed() as context:
+        if context.size > 1:
             raise InputError("reproduce runs in one process: start it without torchrun")
-        report = run(asked, out or Path("experiments") / experiment, show, here)
+        report = run(asked, out or Path("experiments") / experiment, show, context)
     console.print(report.read_text("utf-8"), markup=False, highlight=False, soft_wrap=True)
     console.print(f"Report in {report}")

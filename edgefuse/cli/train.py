@@ -68,9 +68,10 @@ def train(
     from edgefuse.runtime.backends import check_threads
     from edgefuse.train.data import training_set
     from edgefuse.train.loop import train as run
-    from edgefuse.train.parallel import describe_processes, team
+    from edgefuse.train.machine import describe_processes, distributed, keep_heap
     from edgefuse.train.record import Progress as Step
 
+    keep_heap()
     check_threads(config.threads)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -93,7 +94,7 @@ def train(
     stop = threading.Event()
     with (
         stopping_on_signals(lambda _: stop.set()),
-        team() as here,
+        distributed() as context,
         Progress(*columns, console=console, disable=not console.is_terminal) as bar,
     ):
         task = bar.add_task("train", total=config.steps, losses="")
@@ -105,7 +106,7 @@ def train(
             if not console.is_terminal and now.step % 500 == 0:  # a log file gets lines instead of a bar
                 console.print(f"step {now.step}/{config.steps}  {losses}")
 
-        result = run(config, data, folder, resume=resume, on_progress=show, stop=stop, team=here)
+        result = run(config, data, folder, resume=resume, on_progress=show, stop=stop, context=context)
     if result.suffix == ".pt":
         console.print(f"Stopped; checkpoint in {result}. The same command with --resume continues.")
         return

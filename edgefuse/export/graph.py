@@ -1,7 +1,6 @@
 """From a network in torch to an ONNX graph with its spec inside."""
 
 import contextlib
-import copy
 import io
 import logging
 import warnings
@@ -19,7 +18,7 @@ from edgefuse.export.deploy import wrap
 from edgefuse.files import replace_file
 from edgefuse.spec import ModelSpec
 from edgefuse.train.checkpoint import Checkpoint
-from edgefuse.train.models import multiple_of
+from edgefuse.train.models import FusionNetwork
 
 __all__ = ["OPSET", "OPSETS", "build_graph", "make_spec", "save_graph"]
 
@@ -27,7 +26,7 @@ OPSET = 20
 """The first with an operator for GELU, which older ones spell out in five passes over the data."""
 OPSETS = range(18, 22)
 
-DATA = ("paradigm", "ir", "vis", "base", "pairs", "aligned", "batch", "patch", "spoil")
+DATA = ("paradigm", "ir", "vis", "base", "pairs", "aligned", "batch", "patch", "corrupt", "spoil")
 KEPT = (*DATA, "learning_rate", "losses", "teacher", "init", "seed")
 """Settings of a training that a file's metadata tells."""
 
@@ -35,29 +34,20 @@ KEPT = (*DATA, "learning_rate", "losses", "teacher", "init", "seed")
 class _Core(nn.Module):
     """The network as deployed: folded where it can be, in its precision, its answer clamped to 0..peak."""
 
-    def __init__(self, model: nn.Module, precision: str, peak: int) -> None:
+    def __init__(self, model: FusionNetwork, precision: str, peak: int) -> None:
         super().__init__()
-        fuse = getattr(model, "fuse", None)
-        folded: nn.Module = copy.deepcopy(model)
-        if callable(fuse):
-            folded = fuse(peak) if takes_levels(model) else fuse()
         self.peak = peak
         self.dtype = torch.float16 if precision == "fp16" else torch.float32
-        self.model = folded.to(self.dtype)
+        self.model = model.reparameterize(peak).to(self.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         fused: Tensor = self.model(x.to(self.dtype))
         return fused.float().clamp(0, self.peak)
 
 
-def takes_levels(model: nn.Module) -> bool:
-    """Tell whether a network can be folded into one that takes and gives grey levels 0..255."""
-    return hasattr(model, "peak")
-
-
 def make_spec(
     checkpoint: Checkpoint,
-    model: nn.Module,
+    model: FusionNetwork,
     size: tuple[int, int] | None,
     precision: str,
     *,
@@ -71,7 +61,7 @@ def make_spec(
         InputError: width or height of a core graph is not a multiple of what the network needs, or the
             opset is not one of `OPSETS`.
     """
-    multiple = multiple_of(model)
+    multiple = model.size_divisor
     if graph == "core" and size is not None and (size[0] % multiple or size[1] % multiple):
         fit = "x".join(str(side + -side % multiple) for side in size)
         raise InputError(
@@ -95,7 +85,7 @@ def make_spec(
 
 
 def build_graph(
-    model: nn.Module, spec: ModelSpec, rework: Callable[[onnx.ModelProto, int], None] | None = None
+    model: FusionNetwork, spec: ModelSpec, rework: Callable[[onnx.ModelProto, int], None] | None = None
 ) -> onnx.ModelProto:
     """Make the graph of a network in evaluation mode.
 
@@ -109,7 +99,7 @@ def build_graph(
         The graph, not yet checked.
     """
     # Levels in half precision would need weights below its normal range.
-    levels = spec.graph == "deploy" and spec.precision != "fp16" and takes_levels(model)
+    levels = spec.graph == "deploy" and spec.precision != "fp16" and 255.0 in model.white_levels
     peak = 255 if levels else 1
     graph = _trace(_Core(model, spec.precision, peak).eval(), spec)
     _strip(graph)

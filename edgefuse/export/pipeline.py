@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from torch import nn
 
 from edgefuse.errors import InputError, ModelError
 from edgefuse.export.calibrate import METHODS
@@ -27,6 +26,7 @@ from edgefuse.runtime.fuser import network_input
 from edgefuse.spec import ModelSpec
 from edgefuse.train.backend import TorchBackend
 from edgefuse.train.checkpoint import load_checkpoint, restore_model
+from edgefuse.train.models import FusionNetwork
 
 __all__ = ["Calibration", "export"]
 
@@ -144,7 +144,7 @@ def export(
 
 
 def _build(
-    model: nn.Module,
+    model: FusionNetwork,
     spec: ModelSpec,
     int8: Calibration | None,
     gates: Gates,

@@ -1,4 +1,4 @@
-"""Spoiling the inputs of a network in training, while its losses go on looking at the clean images.
+"""Corrupting the inputs of a network in training, while its losses look at the clean images.
 
 Real cameras are noisy, a little out of focus, not quite aligned, and set their gain as they like. A network
 that sees such inputs, and is asked for the fusion of the clean ones, learns what to trust.
@@ -13,7 +13,7 @@ from torch import Tensor
 from edgefuse.degrade import agc, blur, exposure, sensor_noise, shift, tone
 from edgefuse.images import Image
 
-__all__ = ["WAYS", "spoil"]
+__all__ = ["AUGMENTATIONS", "corrupt"]
 
 Generator = np.random.Generator
 IR, VIS = 0, 1
@@ -62,7 +62,7 @@ def loss(seen: Image, wanted: Image, rng: Generator) -> None:
     wanted[dead] = wanted[1 - dead]
 
 
-WAYS: tuple[tuple[float, Callable[[Image, Image, Generator], None]], ...] = (
+AUGMENTATIONS: tuple[tuple[float, Callable[[Image, Image, Generator], None]], ...] = (
     (0.40, noise),
     (0.05, dusk),
     (0.20, focus),
@@ -70,13 +70,13 @@ WAYS: tuple[tuple[float, Callable[[Image, Image, Generator], None]], ...] = (
     (0.12, gain),
     (0.03, loss),
 )
-"""Share of the spoilt patches that each befalls."""
+"""Share of the corrupted patches that each is applied to."""
 
 
-def spoil(
+def corrupt(
     patches: Tensor, share: float, seed: tuple[int, ...], first: int = 0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Spoil a share of the patches, each in one of the ways; what is random follows from the seed.
+    """Corrupt a share of the patches, each by one of `AUGMENTATIONS`; what is random follows from the seed.
 
     Args:
         patches: uint8 `[B, 2, P, P]` (infrared, visible luma) in main memory; not changed.
@@ -90,12 +90,12 @@ def spoil(
     """
     seen, wanted = patches.clone(), patches.clone()
     noisy = torch.zeros(len(patches), dtype=torch.bool)
-    shares, ways = zip(*WAYS, strict=True)
+    shares, functions = zip(*AUGMENTATIONS, strict=True)
     for k, (row, target) in enumerate(zip(seen.numpy(), wanted.numpy(), strict=True)):
         # Never 0 at the end: numpy takes that for the shorter seed, where the patches' places come from.
         rng = np.random.default_rng((*seed, 1 + first + k))
         if rng.random() < share:
-            way = ways[rng.choice(len(ways), p=shares)]
-            way(row, target, rng)
-            noisy[k] = way is noise
+            function = functions[rng.choice(len(functions), p=shares)]
+            function(row, target, rng)
+            noisy[k] = function is noise
     return seen, wanted, noisy

@@ -3,10 +3,9 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from edgefuse.spec import ModelSpec
-from edgefuse.train.models import multiple_of
+from edgefuse.train.models import FusionNetwork
 
 __all__ = ["TorchBackend"]
 
@@ -21,9 +20,9 @@ class TorchBackend:
 
     device = "torch"
 
-    def __init__(self, model: nn.Module, name: str) -> None:
+    def __init__(self, model: FusionNetwork, name: str) -> None:
         self.model = model
-        self.spec = ModelSpec(model=name, multiple=multiple_of(model))
+        self.spec = ModelSpec(model=name, multiple=model.size_divisor)
 
     @torch.inference_mode()
     def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:

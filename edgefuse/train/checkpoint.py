@@ -1,4 +1,4 @@
-"""Checkpoints: `.pt` to go on training from, `.safetensors` with the weights alone to ship."""
+"""Checkpoints: `.pt` to continue training from, `.safetensors` with the weights alone to ship."""
 
 import json
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgefuse.errors import ModelError
 from edgefuse.files import replace_file
-from edgefuse.train.models import build_model
+from edgefuse.train.models import FusionNetwork, build_model
 
 __all__ = ["Checkpoint", "load_checkpoint", "restore_model", "save_checkpoint", "save_weights"]
 
@@ -29,7 +29,7 @@ class Checkpoint:
     step: int
     config: dict[str, Any]
     training: dict[str, Any] | None = None
-    """What training needs to go on; see `Learner.state`."""
+    """What training needs to continue; see `Trainer.state_dict`."""
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -65,7 +65,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return _load_safetensors(path) if path.suffix == ".safetensors" else _load_pt(path)
 
 
-def restore_model(checkpoint: Checkpoint, path: object = "the checkpoint") -> nn.Module:
+def restore_model(checkpoint: Checkpoint, path: object = "the checkpoint") -> FusionNetwork:
     """Build the checkpoint's network, with its weights, in evaluation mode.
 
     Raises:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from edgefuse.errors import InputError, ModelError, unknown_name
+from edgefuse.errors import InputError
 from edgefuse.settings import check, setting
 
 __all__ = ["LossConfig", "Paradigm", "Precision", "TrainConfig"]
@@ -142,19 +142,17 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check(self)
         from edgefuse.train.models import (  # with torch, which the command line's help lacks
-            ADVERSARIAL,
             MODELS,
         )
 
-        if self.model not in MODELS:
-            raise ModelError(unknown_name("model", self.model, MODELS))
+        network = MODELS.named(self.model)
         if bool(self.ir) != bool(self.vis):
             raise InputError("give both --ir and --vis, or neither to train on the simulated rig")
         if bool(self.val_ir) != bool(self.val_vis) or (self.val_ir and self.hold_out):
             raise InputError("validate on --val-ir and --val-vis, or on --hold-out training pairs")
         if self.aligned and self.paradigm == "uptp":
             raise InputError("uptp never draws aligned pairs: leave --aligned out, or train with aptp")
-        if self.teacher is not None and self.model in ADVERSARIAL:
+        if self.teacher is not None and network.adversarial:
             raise InputError(f"{self.model} learns from its discriminator: leave --teacher out")
         if self.losses.fallback and (self.teacher is None or not self.corrupt):
             raise InputError("losses.fallback needs a teacher and corrupted patches: set teacher and corrupt")

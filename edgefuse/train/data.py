@@ -1,4 +1,4 @@
-"""Training patches, cut out of the image banks. What step n sees is a pure function of (seed, n)."""
+"""Training patches, cut out of the image caches. What step n sees is a pure function of (seed, n)."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from edgefuse.errors import InputError
 from edgefuse.images import Image, size_of
-from edgefuse.train.bank import ImageBank, folder_banks, name_of, simulated_banks
+from edgefuse.train.cache import ImageCache, cache_folders, cache_simulation, name_of
 from edgefuse.train.config import TrainConfig
-from edgefuse.train.pairing import Pairing, limit_base
-from edgefuse.train.parallel import ALONE, Team
+from edgefuse.train.machine import SINGLE_PROCESS, DistributedContext
+from edgefuse.train.sampler import PairSampler, limit_base
 
 __all__ = ["TrainingSet", "training_set"]
 
@@ -29,19 +29,19 @@ def training_set(config: TrainConfig) -> "TrainingSet":
         InputError: a folder, image, paradigm or base size that cannot be used.
     """
     if config.ir:
-        ir, vis = folder_banks([Path(p) for p in config.ir], [Path(p) for p in config.vis])
+        ir, vis = cache_folders([Path(p) for p in config.ir], [Path(p) for p in config.vis])
     else:
-        ir, vis = simulated_banks(config.seed)
+        ir, vis = cache_simulation(config.seed)
     ir, vis, validation = _held_out(ir, vis, config)
-    Pairing(config.paradigm, ir.keys, vis.keys)  # refuses folders, of which a base could hide the reason
+    PairSampler(config.paradigm, ir.keys, vis.keys)  # refuses folders, of which a base could hide the reason
     if config.base is not None:
         ir_places, vis_places = limit_base(ir.keys, vis.keys, config.base, config.seed)
         ir, vis = ir.subset(ir_places), vis.subset(vis_places)
-    pairing = Pairing(config.paradigm, ir.keys, vis.keys)
+    pairing = PairSampler(config.paradigm, ir.keys, vis.keys)
     pairs = config.pairs or min(len(pairing), MAX_PAIRS)
     if config.aligned and not _aligned(ir, vis):
         raise InputError(
-            f"--aligned is {config.aligned}, but no two images have one stem and size: leave it out"
+            f"aligned is {config.aligned}, but no two images have one stem and size: leave it out"
         )
     return TrainingSet(
         ir, vis, pairing, pairs, config.batch, config.patch, config.seed, validation, config.aligned
@@ -49,11 +49,11 @@ def training_set(config: TrainConfig) -> "TrainingSet":
 
 
 def _held_out(
-    ir: ImageBank, vis: ImageBank, config: TrainConfig
-) -> tuple[ImageBank, ImageBank, tuple[tuple[Image, Image], ...]]:
+    ir: ImageCache, vis: ImageCache, config: TrainConfig
+) -> tuple[ImageCache, ImageCache, tuple[tuple[Image, Image], ...]]:
     """Return what is left to train on, and the aligned pairs to validate on."""
     if config.val_ir:
-        of_ir, of_vis = folder_banks([Path(p) for p in config.val_ir], [Path(p) for p in config.val_vis])
+        of_ir, of_vis = cache_folders([Path(p) for p in config.val_ir], [Path(p) for p in config.val_vis])
         pairs = _aligned(of_ir, of_vis)
         if not pairs:
             raise InputError(f"no aligned pairs to validate on in {config.val_ir[0]} and {config.val_vis[0]}")
@@ -62,7 +62,7 @@ def _held_out(
         return ir, vis, ()
     pairs = _aligned(ir, vis)
     if len(pairs) <= config.hold_out:
-        raise InputError(f"cannot hold out {config.hold_out} of {len(pairs)} aligned pairs: lower --hold-out")
+        raise InputError(f"cannot hold out {config.hold_out} of {len(pairs)} aligned pairs: lower hold_out")
     # Evenly spread: neighbours in a folder often show the same scene.
     out = [pairs[k * len(pairs) // config.hold_out] for k in range(config.hold_out)]
     taken_ir, taken_vis = {i for i, _ in out}, {j for _, j in out}
@@ -71,8 +71,8 @@ def _held_out(
     return rest_ir, rest_vis, tuple((ir[i], vis[j]) for i, j in out)
 
 
-def _aligned(ir: ImageBank, vis: ImageBank) -> list[tuple[int, int]]:
-    pairs = Pairing("aptp", ir.keys, vis.keys).aligned()
+def _aligned(ir: ImageCache, vis: ImageCache) -> list[tuple[int, int]]:
+    pairs = PairSampler("aptp", ir.keys, vis.keys).aligned()
     return [(i, j) for i, j in pairs if ir.shape(i) == vis.shape(j)]
 
 
@@ -83,7 +83,7 @@ class TrainingSet:
     Args:
         ir: infrared images.
         vis: visible lumas.
-        pairing: the pairs, over the banks' positions.
+        pairing: the pairs, over the caches' positions.
         pairs: pairs drawn per epoch, fresh each epoch.
         batch: patches per step.
         patch: side of a patch, in pixels.
@@ -95,9 +95,9 @@ class TrainingSet:
         InputError: an image is smaller than a patch.
     """
 
-    ir: ImageBank
-    vis: ImageBank
-    pairing: Pairing
+    ir: ImageCache
+    vis: ImageCache
+    pairing: PairSampler
     pairs: int
     batch: int
     patch: int
@@ -107,8 +107,8 @@ class TrainingSet:
 
     def __post_init__(self) -> None:
         self._drawn: tuple[int, list[tuple[int, int]]] = (-1, [])
-        for what, bank in (("infrared", self.ir), ("visible", self.vis)):
-            side, name = bank.smallest_side()
+        for what, cache in (("infrared", self.ir), ("visible", self.vis)):
+            side, name = cache.smallest_side()
             if side < self.patch:
                 raise InputError(
                     f"{what} image {name} has a side of {side} pixels, smaller than a patch of {self.patch}: "
@@ -125,7 +125,7 @@ class TrainingSet:
 
     def fingerprint(self) -> str:
         """Return a hash of the names and sizes of all images, by which another set is told from this one."""
-        facts = [[(key, bank.shape(k)) for k, key in enumerate(bank.keys)] for bank in (self.ir, self.vis)]
+        facts = [[(key, cache.shape(k)) for k, key in enumerate(cache.keys)] for cache in (self.ir, self.vis)]
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
     def describe(self) -> str:
@@ -152,23 +152,25 @@ class TrainingSet:
         if 2 * (self.ir.nbytes + self.vis.nbytes) <= free:
             self.ir, self.vis = self.ir.to(device), self.vis.to(device)
 
-    def batches(self, start: int, stop: int, team: Team = ALONE) -> Iterator[Tensor]:
+    def batches(
+        self, start: int, stop: int, context: DistributedContext = SINGLE_PROCESS
+    ) -> Iterator[Tensor]:
         """Yield this process's patches of steps `start` to `stop` - 1.
 
         The pairs of the epochs follow one another without a gap, so every step is full, and a step is cut
         into equal parts for the processes.
         """
-        size = self.batch * team.size
+        size = self.batch * context.size
         for step in range(start, stop):
-            first = step * size + team.rank * self.batch
+            first = step * size + context.rank * self.batch
             pairs = [self._pair(position) for position in range(first, first + self.batch)]
-            yield self.patches(pairs, step, team.rank * self.batch)
+            yield self.patches(pairs, step, context.rank * self.batch)
 
     def _pair(self, position: int) -> tuple[int, int]:
         """Return the pair at a position in the epochs' pairs, taken one after the other."""
         epoch, place = divmod(position, self.pairs)
         if self._drawn[0] != epoch:
-            self._drawn = epoch, self.pairing.draw(self.pairs, (self.seed, epoch), self.aligned)
+            self._drawn = epoch, self.pairing.sample(self.pairs, (self.seed, epoch), self.aligned)
         return self._drawn[1][place]
 
     def patches(self, pairs: Sequence[tuple[int, int]], step: int, first: int = 0) -> Tensor:
@@ -178,7 +180,7 @@ class TrainingSet:
         of the time.
 
         Args:
-            pairs: positions in the two banks.
+            pairs: positions in the two caches.
             step: decides the places.
             first: position of the first pair in the step, which other processes may have a share in.
         """
@@ -200,7 +202,7 @@ class TrainingSet:
         aligned = [(i, j) for i, j in self._spread(count) if self.ir.shape(i) == self.vis.shape(j)]
         if aligned:
             return [(self.ir[i], self.vis[j]) for i, j in aligned]
-        loose = [(self.ir[i], self.vis[j]) for i, j in self.pairing.draw(count, (self.seed, "samples"))]
+        loose = [(self.ir[i], self.vis[j]) for i, j in self.pairing.sample(count, (self.seed, "samples"))]
         sides = [np.minimum(ir.shape, vis.shape) for ir, vis in loose]
         return [(ir[:h, :w], vis[:h, :w]) for (ir, vis), (h, w) in zip(loose, sides, strict=True)]
 
@@ -211,8 +213,8 @@ class TrainingSet:
     def _is_aligned(self, i: int, j: int) -> bool:
         return self.pairing.is_aligned(i, j) and self.ir.shape(i) == self.vis.shape(j)
 
-    def _crop(self, bank: ImageBank, index: int, y: float, x: float) -> Tensor:
+    def _crop(self, cache: ImageCache, index: int, y: float, x: float) -> Tensor:
         """Return the patch at a place given as shares (in [0, 1)) of where it can be."""
-        height, width = bank.shape(index)
+        height, width = cache.shape(index)
         top, left = int(y * (height - self.patch + 1)), int(x * (width - self.patch + 1))
-        return bank.tensor(index)[top : top + self.patch, left : left + self.patch]
+        return cache.tensor(index)[top : top + self.patch, left : left + self.patch]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgefuse.errors import InputError, ModelError
 from edgefuse.settings import from_plain, to_plain
@@ -20,11 +20,10 @@ from edgefuse.train.checkpoint import (
 )
 from edgefuse.train.config import TrainConfig
 from edgefuse.train.data import TrainingSet
-from edgefuse.train.heap import keep_heap
-from edgefuse.train.learner import Learner
-from edgefuse.train.parallel import ALONE, Team
-from edgefuse.train.precision import resolve_precision
+from edgefuse.train.machine import SINGLE_PROCESS, DistributedContext, resolve_precision
+from edgefuse.train.models import FusionNetwork
 from edgefuse.train.record import Progress, RunRecord, require_finite
+from edgefuse.train.trainer import Trainer
 from edgefuse.weights import checkpoint_file
 
 __all__ = ["CHECKPOINT", "train"]
@@ -44,9 +43,9 @@ def train(
     resume: bool = False,
     on_progress: Callable[[Progress], None] = lambda _: None,
     stop: threading.Event | None = None,
-    team: Team = ALONE,
+    context: DistributedContext = SINGLE_PROCESS,
 ) -> Path:
-    """Train a network and return the file to go on with: its weights, or the checkpoint if stopped.
+    """Train a network and return the file to continue with: its weights, or the checkpoint if stopped.
 
     The run folder gets `config.json`, `log.csv`, `loss.png`, `samples/`, `checkpoint.pt` and, at the end,
     `<model>.safetensors`; with pairs to validate on, also `validation.csv` and `validation.png`. Same
@@ -57,9 +56,9 @@ def train(
         config: what to train, how.
         data: the images, from `training_set(config)`.
         folder: the run folder; made if it does not exist.
-        resume: go on from the folder's checkpoint; without one, begin.
+        resume: continue from the folder's checkpoint; without one, start.
         on_progress: called with the mean losses every few steps.
-        team: the processes that train together; the first one writes the folder.
+        context: the processes that train together; the first one writes the folder.
         stop: when set, the run writes a checkpoint after the step at hand and ends.
 
     Raises:
@@ -68,44 +67,45 @@ def train(
         ModelError: the checkpoint to begin with or to resume from is damaged or of another configuration.
     """
     config = replace(config, precision=resolve_precision(config.precision))
-    if team.size != config.processes:
-        raise InputError(f"the configuration is for {config.processes} processes, and {team.size} take part")
-    keep_heap()
-    data.move_to(team.device)
-    learner = Learner(config, team, None if config.teacher is None else _model_of(config.teacher))
-    writes = team.rank == 0
-    images = data.fingerprint() + learner.fingerprint()
+    if context.size != config.processes:
+        raise InputError(
+            f"the configuration is for {config.processes} processes, and {context.size} take part"
+        )
+    data.move_to(context.device)
+    trainer = Trainer(config, context, None if config.teacher is None else _model_of(config.teacher))
+    writes = context.rank == 0
+    images = data.fingerprint() + trainer.fingerprint()
     if resume and (folder / CHECKPOINT).exists():
-        start = _resume(folder / CHECKPOINT, config, learner, images)
+        start = _resume(folder / CHECKPOINT, config, trainer, images)
     else:
-        start = _begin(folder, config, learner, writes)
-    record = RunRecord(folder, config, data, start, on_progress) if writes else None
+        start = _begin(folder, config, trainer, writes)
+    record = RunRecord(folder, config, trainer, data, start, on_progress) if writes else None
     checkpoint, saved = folder / CHECKPOINT, time.monotonic()
 
-    for step, patches in enumerate(data.batches(start, config.steps, team), start):
-        losses, stopped = learner.step(patches, step, stop is not None and stop.is_set())
+    for step, patches in enumerate(data.batches(start, config.steps, context), start):
+        losses, stopped = trainer.step(patches, step, stop is not None and stop.is_set())
         done = step + 1
         stopped = stopped and done < config.steps
         if record is not None:
-            record.add(done, losses, learner.averaged)
+            record.add(done, losses, trainer.averaged)
             if stopped or done == config.steps or time.monotonic() - saved > config.checkpoint_minutes * 60:
                 require_finite(float(losses["total"]), done)
-                save_checkpoint(checkpoint, _checkpoint(config, learner, done, images))
+                save_checkpoint(checkpoint, _checkpoint(config, trainer, done, images))
                 saved = time.monotonic()
         if stopped:
             return checkpoint
     weights = folder / f"{config.model}.safetensors"
     if writes:
-        save_weights(weights, _checkpoint(config, learner, config.steps, images))
+        save_weights(weights, _checkpoint(config, trainer, config.steps, images))
     return weights
 
 
-def _begin(folder: Path, config: TrainConfig, learner: Learner, writes: bool) -> int:
-    # Only a checkpoint makes a run: what was killed before its first one is begun anew.
+def _begin(folder: Path, config: TrainConfig, trainer: Trainer, writes: bool) -> int:
+    # Only a checkpoint makes a run: what was killed before its first one starts again.
     if writes and (folder / CHECKPOINT).exists():
-        raise InputError(f"{folder} already holds a run: give another --out, or --resume to go on with it")
+        raise InputError(f"{folder} already holds a run: give another --out, or --resume to continue it")
     if config.init is not None:
-        learner.begin_with(_initial_weights(checkpoint_file(config.init), config))
+        trainer.initialise(_initial_weights(checkpoint_file(config.init), config))
     if not writes:
         return 0
     try:
@@ -121,12 +121,12 @@ def _initial_weights(path: Path, config: TrainConfig) -> dict[str, Tensor]:
     return restore_model(replace(load_checkpoint(path), model=config.model), path).state_dict()
 
 
-def _model_of(teacher: str) -> nn.Module:
+def _model_of(teacher: str) -> FusionNetwork:
     path = checkpoint_file(teacher)
     return restore_model(load_checkpoint(path), path)
 
 
-def _resume(path: Path, config: TrainConfig, learner: Learner, images: str) -> int:
+def _resume(path: Path, config: TrainConfig, trainer: Trainer, images: str) -> int:
     checkpoint = load_checkpoint(path)
     before = to_plain(from_plain(TrainConfig, checkpoint.config, str(path)))
     now = to_plain(config)
@@ -139,11 +139,11 @@ def _resume(path: Path, config: TrainConfig, learner: Learner, images: str) -> i
         raise InputError(
             f"{path} was trained on other images, whose names or sizes have changed, or with another teacher"
         )
-    learner.restore(checkpoint.weights, checkpoint.training)
+    trainer.restore(checkpoint.weights, checkpoint.training)
     return checkpoint.step
 
 
-def _checkpoint(config: TrainConfig, learner: Learner, step: int, images: str) -> Checkpoint:
-    weights = learner.averaged.state_dict()
-    training = {**learner.state(), "images": images}
+def _checkpoint(config: TrainConfig, trainer: Trainer, step: int, images: str) -> Checkpoint:
+    weights = trainer.averaged.state_dict()
+    training = {**trainer.state_dict(), "images": images}
     return Checkpoint(config.model, weights, step, to_plain(config), training)

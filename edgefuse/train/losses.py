@@ -6,23 +6,31 @@ the source with more of a quantity counts for more. Nothing asks that the source
 Images are `[B, 1, H, W]` tensors in [0, 1]; each loss is a scalar, best 0.
 """
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from edgefuse.errors import InputError
+from edgefuse.plugins import Registry
 from edgefuse.train.config import LossConfig
 
 __all__ = [
-    "distillation_losses",
-    "fusion_losses",
+    "LOSSES",
+    "Batch",
+    "Loss",
+    "active_losses",
+    "directed_gradient_loss",
     "gradient",
     "gradient_loss",
     "intensity_loss",
     "ssim",
     "ssim_loss",
+    "total_loss",
 ]
 
 EPS = 1e-8
@@ -120,61 +128,111 @@ def ssim_loss(fused: Tensor, ir: Tensor, vis: Tensor, weights: str = "image") ->
     return (1 - (w_ir * s_ir + w_vis * s_vis)).abs().mean()
 
 
-def fusion_losses(
-    fused: Tensor, ir: Tensor, vis: Tensor, config: LossConfig, opinion: Tensor | None = None
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the total loss of Eq. 6, or with an opinion of Eq. 7, and its unweighted terms by name.
+def directed_gradient_loss(fused: Tensor, target: Tensor) -> Tensor:
+    """Return the mean difference of the Sobel answers across and down, unscaled: |∇O − ∇T| with directions.
 
-    Eq. 6 and not Eq. 9, which permutes the weights.
-
-    Args:
-        fused: the network's answer.
-        ir: infrared.
-        vis: visible luma.
-        config: the weights.
-        opinion: a discriminator's scores of the fused images, higher for those it takes for a camera's;
-            their mean is the term `adversarial`, the only one of which more is better.
+    Noise that is left over has the wrong directions, while it helps towards a magnitude alone.
     """
-    # Sums and roots over a patch lose too much in half precision.
-    fused, ir, vis = fused.float(), ir.float(), vis.float()
-    terms = {
-        "intensity": intensity_loss(fused, ir, vis, config.intensity_power),
-        "gradient": gradient_loss(fused, ir, vis, config.gradient_scale, config.gradient_target),
-        "ssim": ssim_loss(fused, ir, vis, config.ssim_weights),
-    }
-    total = sum((getattr(config, k) * v for k, v in terms.items()), torch.zeros((), device=fused.device))
-    if opinion is not None:
-        terms["adversarial"] = opinion.float().mean()
-        total = total - config.adversarial * terms["adversarial"]
-    return total, terms
+    pairs = zip(_slopes(fused), _slopes(target), strict=True)
+    return sum(((a - b).abs().mean() for a, b in pairs), fused.new_zeros(())) / 4
 
 
-def distillation_losses(
-    fused: Tensor, wanted: Tensor, vis: Tensor, noisy: Tensor, config: LossConfig
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the loss against a picture that is wanted, weighted as the terms of Eq. 6, and these by name.
+@dataclass(frozen=True)
+class Batch:
+    """What a loss may look at, all float32: images `[B, 1, H, W]` in [0, 1]."""
 
-    Gradients are compared with their directions here, unscaled: noise that is left over has the wrong ones,
-    while it helps towards a magnitude alone.
+    fused: Tensor
+    """The network's answer."""
+    ir: Tensor
+    vis: Tensor
+    """Visible luma."""
+    target: Tensor | None = None
+    """A teacher's fusion of the clean images."""
+    noisy: Tensor | None = None
+    """`[B]`, 1 for images that the network saw with a noisy infrared, else 0."""
+    critic_score: Tensor | None = None
+    """`[B]`, a discriminator's scores of the fused images, higher for those it takes for a camera's."""
 
-    Args:
-        fused: the network's answer.
-        wanted: a teacher's.
-        vis: visible luma.
-        noisy: `[B]`, 1 for images that the network saw with a noisy infrared, 0 for others.
-        config: the weights.
+
+class Loss(NamedTuple):
+    """One term of the total loss."""
+
+    compute: Callable[[Batch, LossConfig], Tensor]
+    """Returns a scalar; the lower the better."""
+    needs: tuple[str, ...] = ()
+    """Members of the batch without which the term is left out."""
+
+
+def _intensity(batch: Batch, config: LossConfig) -> Tensor:
+    if batch.target is not None:
+        return (batch.fused - batch.target).abs().mean()
+    return intensity_loss(batch.fused, batch.ir, batch.vis, config.intensity_power)
+
+
+def _gradient(batch: Batch, config: LossConfig) -> Tensor:
+    if batch.target is not None:
+        return directed_gradient_loss(batch.fused, batch.target)
+    return gradient_loss(batch.fused, batch.ir, batch.vis, config.gradient_scale, config.gradient_target)
+
+
+def _ssim_term(batch: Batch, config: LossConfig) -> Tensor:
+    if batch.target is not None:
+        return (1 - ssim(batch.fused, batch.target)).mean()
+    return ssim_loss(batch.fused, batch.ir, batch.vis, config.ssim_weights)
+
+
+def _fallback(batch: Batch, config: LossConfig) -> Tensor:  # noqa: ARG001
+    assert batch.noisy is not None
+    return (batch.noisy * (1 - ssim(batch.fused, batch.vis))).mean()
+
+
+def _adversarial(batch: Batch, config: LossConfig) -> Tensor:  # noqa: ARG001
+    assert batch.critic_score is not None
+    return -batch.critic_score.mean()
+
+
+LOSSES: Registry[Loss] = Registry(
+    "loss",
+    "edgefuse.losses",
+    {
+        "intensity": Loss(_intensity),
+        "gradient": Loss(_gradient),
+        "ssim": Loss(_ssim_term),
+        "adversarial": Loss(_adversarial, ("critic_score",)),
+        "fallback": Loss(_fallback, ("target", "noisy")),
+    },
+)
+"""The terms by name; their weights are in `LossConfig`, those of terms added here in its `others`.
+
+With a teacher, whose picture is the target, the first three compare with it instead of with the sources.
+"""
+
+
+def active_losses(config: LossConfig, *, teacher: bool = False, adversarial: bool = False) -> list[str]:
+    """Return the names of the terms that count: of a weight above 0, with all that they need.
+
+    Raises:
+        InputError: a weight for a loss that is not in `LOSSES`.
     """
-    fused, wanted, vis = fused.float(), wanted.float(), vis.float()
-    pairs = zip(_slopes(fused), _slopes(wanted), strict=True)
-    terms = {
-        "intensity": (fused - wanted).abs().mean(),
-        "gradient": sum(((a - b).abs().mean() for a, b in pairs), torch.zeros((), device=fused.device)) / 4,
-        "ssim": (1 - ssim(fused, wanted)).mean(),
-        "fallback": (noisy * (1 - ssim(fused, vis))).mean(),
-    }
-    return sum(
-        (getattr(config, k) * v for k, v in terms.items()), torch.zeros((), device=fused.device)
-    ), terms
+    for name in config.others:
+        LOSSES.named(name)
+    there = {"noisy", *["target"] * teacher, *["critic_score"] * adversarial}
+    names = [
+        name for name, loss in LOSSES.items() if config.weight(name) > 0 and there.issuperset(loss.needs)
+    ]
+    if not names:
+        raise InputError("no loss has a weight above 0: there is nothing to learn from")
+    return names
+
+
+def total_loss(batch: Batch, config: LossConfig, names: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the weighted sum of some terms (Eq. 6, or with a critic's score Eq. 7), and these by name.
+
+    Eq. 6 and not Eq. 9, which permutes the weights. The terms by name are unweighted.
+    """
+    terms = {name: LOSSES[name].compute(batch, config) for name in names}
+    start = batch.fused.new_zeros(())
+    return sum((config.weight(name) * value for name, value in terms.items()), start), terms
 
 
 @lru_cache(maxsize=16)

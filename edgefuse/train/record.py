@@ -1,37 +1,39 @@
 """What a run leaves to look at: losses and validation as CSV and plots, and sample fusions."""
 
+import csv
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgefuse.errors import InputError
+from edgefuse.files import replace_file
 from edgefuse.images import Image, write_image
 from edgefuse.metrics import CORE_METRICS, score
 from edgefuse.runtime.fuser import Fuser
 from edgefuse.train.backend import TorchBackend
 from edgefuse.train.config import TrainConfig
-from edgefuse.train.csvlog import CsvLog, plot_rows
 from edgefuse.train.data import TrainingSet
-from edgefuse.train.models import ADVERSARIAL
+from edgefuse.train.models import FusionNetwork
+from edgefuse.train.trainer import Trainer
 
 __all__ = [
-    "LOSSES",
-    "OPPONENTS",
+    "CsvLog",
     "Progress",
     "RunRecord",
+    "plot_rows",
     "require_finite",
     "sample_tiles",
     "validate",
 ]
 
-LOSSES = ("total", "intensity", "gradient", "ssim")
-OPPONENTS = ("adversarial", "discriminator", "score_real", "score_fused")
+CRITIC = ("discriminator", "score_real", "score_fused")
 LOG_EVERY = 20
 SAMPLES = 3
 GAP = 4
@@ -52,8 +54,9 @@ class RunRecord:
     Args:
         folder: the run folder.
         config: the run's settings.
+        trainer: whose losses are written down.
         data: the images; the first pairs to validate on become the samples, or some that are trained on.
-        start: step that the run begins or goes on at; later rows of an older log are dropped.
+        start: step that the run starts or continues at; later rows of an older log are dropped.
         on_progress: called with every row that is logged.
     """
 
@@ -61,6 +64,7 @@ class RunRecord:
         self,
         folder: Path,
         config: TrainConfig,
+        trainer: Trainer,
         data: TrainingSet,
         start: int,
         on_progress: Callable[[Progress], None],
@@ -70,21 +74,18 @@ class RunRecord:
         self.held_out = data.validation
         self.samples = list(self.held_out[:SAMPLES]) or data.samples(SAMPLES)
         self.title = f"{config.model}, {config.paradigm}, {len(data.pairing):,} possible pairs"
-        self.panels: list[tuple[str, ...]] = [(name,) for name in LOSSES]
-        names: tuple[str, ...] = LOSSES
-        if config.model in ADVERSARIAL:
-            self.panels += [("discriminator",), OPPONENTS[2:]]
-            names += OPPONENTS
-        if config.teacher is not None:
-            self.panels.append(("fallback",))
-            names += ("fallback",)
+        names = ["total", *trainer.losses]
+        self.panels: list[tuple[str, ...]] = [(name,) for name in names]
+        if trainer.adversary is not None:
+            self.panels += [CRITIC[:1], CRITIC[1:]]
+            names += CRITIC
         self.log = CsvLog(folder / "log.csv", ("step", *names, "pairs_per_second"), start)
         if self.held_out:
             self.validation = CsvLog(folder / "validation.csv", ("step", *CORE_METRICS), start)
         self._sums: dict[str, Tensor | float] = {}
         self._count, self._since = 0, time.monotonic()
 
-    def add(self, step: int, losses: dict[str, Tensor], model: nn.Module) -> None:
+    def add(self, step: int, losses: dict[str, Tensor], model: FusionNetwork) -> None:
         """Take in the losses of a step; write what is due after it, seen with the model's weights."""
         for name, value in losses.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
@@ -107,7 +108,7 @@ class RunRecord:
         self._sums, self._count, self._since = {}, 0, time.monotonic()
         self.on_progress(Progress(step, means, speed))
 
-    def _validate(self, step: int, model: nn.Module) -> None:
+    def _validate(self, step: int, model: FusionNetwork) -> None:
         self.validation.append({"step": step, **validate(model, self.held_out)})
         title = f"{self.title}; {len(self.held_out)} pairs to validate on, protocol field"
         plots = [(name,) for name in CORE_METRICS]
@@ -120,14 +121,14 @@ def require_finite(loss: float, step: int) -> None:
         raise InputError(f"the loss is {loss} at step {step}: lower the learning rate")
 
 
-def validate(model: nn.Module, pairs: tuple[tuple[Image, Image], ...]) -> dict[str, float]:
+def validate(model: FusionNetwork, pairs: tuple[tuple[Image, Image], ...]) -> dict[str, float]:
     """Return the means of the five metrics over aligned grey pairs, by protocol `field`."""
     fuser = Fuser(TorchBackend(model, "validated"))
     scores = [score(fuser(ir, vis), ir, vis, metrics=CORE_METRICS) for ir, vis in pairs]
     return {name: float(np.mean([values[name] for values in scores])) for name in CORE_METRICS}
 
 
-def write_samples(path: Path, model: nn.Module, pairs: list[tuple[Image, Image]]) -> None:
+def write_samples(path: Path, model: FusionNetwork, pairs: list[tuple[Image, Image]]) -> None:
     """Fuse grey pairs and write them as rows infrared | visible | fused of one picture."""
     fuser = Fuser(TorchBackend(model, "sample"))
     rows: list[Image] = []
@@ -145,3 +146,95 @@ def sample_tiles(picture: Image, shape: tuple[int, int]) -> tuple[Image, Image, 
     height, width = shape
     ir, vis, fused = (picture[:height, k * (width + GAP) :][:, :width] for k in range(3))
     return ir, vis, fused
+
+
+class CsvLog:
+    """A CSV file with one row of numbers per logged step.
+
+    Args:
+        path: the file.
+        columns: names; the first is `step`.
+        start: step that the run goes on at; rows after it are dropped, 0 empties the file.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], start: int = 0) -> None:
+        self.path, self.columns = path, tuple(columns)
+        kept = [row for row in self.rows() if row["step"] <= start] if start else []
+        replace_file(path, lambda partial: self._write(partial, kept))
+
+    def _write(self, path: Path, rows: list[dict[str, float]]) -> None:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self.columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def append(self, row: dict[str, float]) -> None:
+        """Write one row."""
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self.columns).writerow(row)
+
+    def rows(self) -> list[dict[str, float]]:
+        """Read the complete rows; none if there is no such file."""
+        rows: list[dict[str, float]] = []
+        if not self.path.exists():
+            return rows
+        with self.path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                try:
+                    rows.append({name: float(row[name]) for name in self.columns})
+                except (KeyError, TypeError, ValueError):
+                    break  # a row cut short when the run was killed
+        return rows
+
+
+def plot_rows(
+    rows: list[dict[str, float]],
+    panels: Sequence[Sequence[str]],
+    out: Path,
+    title: str,
+    *,
+    logarithmic: bool = False,
+) -> None:
+    """Draw columns against the step and write a PNG file.
+
+    Args:
+        rows: with a `step` and the panels' columns.
+        panels: the columns that each panel shows.
+        out: the file, replaced in one move.
+        title: above all panels.
+        logarithmic: of panels whose values are all positive, the scale is logarithmic.
+    """
+    # On a canvas of its own: pyplot keeps global state and may look for a display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    across = 2 if len(panels) <= 4 else 3
+    down = -(-len(panels) // across)
+    figure = Figure(figsize=(5 * across, 2.8 * down), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    grid = list(figure.subplots(down, across, squeeze=False).flat)
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    steps = [row["step"] for row in rows]
+    for axes, names in zip(grid, panels, strict=False):
+        values = {name: np.array([row[name] for row in rows]) for name in names}
+        for name, color in zip(names, ("tab:blue", "tab:orange"), strict=False):
+            axes.plot(steps, values[name], lw=0.7, alpha=0.35, color=color)
+            axes.plot(steps, _smooth(values[name]), lw=1.6, color=color, label=name)
+        axes.set_title(", ".join(names), fontsize=10)
+        axes.set_xlabel("step", fontsize=8)
+        axes.grid(alpha=0.25)
+        if len(names) > 1:
+            axes.legend(fontsize=8)
+        if logarithmic and rows and all((column > 0).all() for column in values.values()):
+            axes.set_yscale("log")
+    replace_file(out, canvas.print_png)
+
+
+def _smooth(values: Any, share: float = 0.02) -> Any:
+    window = max(1, int(len(values) * share))
+    if not len(values):
+        return values
+    padded = np.pad(values, (window // 2, window - 1 - window // 2), mode="edge")
+    return np.convolve(padded, np.ones(window) / window, mode="valid")

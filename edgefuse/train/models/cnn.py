@@ -1,4 +1,4 @@
-"""`cnn`: the CNN baseline of "Beyond Strict Pairing" (Deng et al., CVPR 2026), also its GAN's generator.
+"""`cnn`: the CNN baseline of "Beyond Strict Pairing" (Deng et al., CVPR 2026), also the generator of its GAN.
 
 Structure as in the authors' released checkpoints (214,882 weights); the paper leaves it to its
 supplement. Where the original flattens pixels and applies linear layers, this uses 1×1 convolutions:
@@ -11,7 +11,9 @@ import copy
 import torch
 from torch import Tensor, nn
 
-__all__ = ["CNN", "FrameNorm", "down", "up"]
+from edgefuse.train.models.base import FusionNetwork
+
+__all__ = ["CNN", "GAN", "FrameNorm", "down", "up"]
 
 
 class FrameNorm(nn.GroupNorm):
@@ -85,11 +87,10 @@ def up(channels: int) -> nn.Sequential:
     return nn.Sequential(nn.PixelShuffle(2), nn.Conv2d(channels // 4, channels // 2, 3, padding=1))
 
 
-class CNN(nn.Module):
+class CNN(FusionNetwork):
     """Three-level encoder and decoder with dense blocks and gated per-pixel MLPs on the skips."""
 
-    multiple = 4
-    """Height and width must be multiples of this."""
+    size_divisor = 4
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,8 +113,18 @@ class CNN(nn.Module):
         u2 = self.up_2(self.dense_4(torch.cat((u1, s1 + self.skip_1(s1)), 1)))
         return torch.tanh(self.head(torch.cat((u2, s0 + self.skip_0(s0), x), 1)))
 
-    def fuse(self) -> nn.Module:
-        """Return a network for deployment that answers the same in evaluation mode, and faster."""
+    def reparameterize(self, white_level: float = 1.0) -> FusionNetwork:  # noqa: ARG002
+        """Return a network for deployment that answers the same, and faster."""
         from edgefuse.train.models.cnn_folded import FoldedCNN
 
         return FoldedCNN(copy.deepcopy(self).eval())
+
+
+class GAN(CNN):
+    """The generator of the GAN baseline, the part that fuses and is shipped.
+
+    The network is the CNN baseline's; what differs is the training, against the discriminator in
+    `edgefuse.train.models.discriminator`.
+    """
+
+    adversarial = True

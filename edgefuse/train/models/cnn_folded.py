@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from edgefuse.train.models.base import FusionNetwork
 from edgefuse.train.models.folding import convolution, into_phases, pad_channels, shuffle, weights
 
 if TYPE_CHECKING:
@@ -139,11 +140,10 @@ class FoldedTail(nn.Module):
         return torch.tanh(self.last(F.relu(hidden)))
 
 
-class FoldedCNN(nn.Module):
+class FoldedCNN(FusionNetwork):
     """Answers as the network that it is made of does in evaluation mode."""
 
-    multiple = 4
-    """Height and width must be multiples of this."""
+    size_divisor = 4
 
     def __init__(self, net: "CNN") -> None:
         super().__init__()

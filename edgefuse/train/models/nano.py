@@ -14,15 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgefuse.train.models.base import FusionNetwork
 from edgefuse.train.models.restoration import PHASES, Restoration
 
-__all__ = ["Nano"]
+__all__ = ["Nano", "NanoL"]
 
 MIDDLE = 128 / 255
 """Becomes 0 inside. A grey level, so that 8-bit sources are whole steps of 1/255 from it."""
 
 
-class Nano(nn.Module):
+class Nano(FusionNetwork):
     """Restored sources, blend weight and residual, all at a quarter of the resolution.
 
     Args:
@@ -33,8 +34,8 @@ class Nano(nn.Module):
             its judgement of the picture to choose one source for all of it.
     """
 
-    multiple = 4
-    """Height and width must be multiples of this."""
+    size_divisor = 4
+    white_levels = (1.0, 255.0)
 
     def __init__(self, channels: int = 32, depth: int = 3, *, restores: bool = True) -> None:
         super().__init__()
@@ -44,12 +45,10 @@ class Nano(nn.Module):
         # Two layers, as engines take longer to cut one's answer in two than to compute a second one.
         self.weight = nn.Conv2d(channels, PHASES, 1)
         self.residual = nn.Conv2d(channels, PHASES, 1)
-        self.peak = 1.0
-        """What white is; 255 in a copy that takes and gives grey levels."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Fuse `[B, 2, H, W]` (infrared, visible luma) in [0, 1] into `[B, 1, H, W]`, about [0, 1]."""
-        middle = MIDDLE * self.peak
+        middle = MIDDLE * self.white_level
         sources, trust = _into_phases(x - middle), None
         if self.restoration is not None:
             sources, trust = self.restoration(sources)
@@ -59,22 +58,25 @@ class Nano(nn.Module):
             if trust is not None:
                 f, trust = f * trust, None
         ir, vis = sources[:, :PHASES], sources[:, PHASES:]
-        residual = 0.5 * self.peak * torch.tanh(self.residual(f)) + middle
+        residual = 0.5 * self.white_level * torch.tanh(self.residual(f)) + middle
         return _from_phases(vis + torch.sigmoid(self.weight(f)) * (ir - vis) + residual)
 
-    def fuse(self, peak: float = 1.0) -> "Nano":
-        """Return a copy for deployment that answers the same.
-
-        Args:
-            peak: what white is in the copy's input and answer, 1 or 255; 255 saves two passes over the image.
-        """
+    def reparameterize(self, white_level: float = 1.0) -> "Nano":
+        """Return a copy for deployment that answers the same."""
         copied = copy.deepcopy(self)
-        copied.peak, factor = peak, peak / self.peak
+        copied.white_level, factor = white_level, white_level / self.white_level
         if copied.restoration is not None:
             copied.restoration.deploy(factor)
         with torch.no_grad():
             copied.body[0].weight.div_(factor)  # type: ignore[operator]
-        return copied.train(self.training)
+        return copied.eval()
+
+
+class NanoL(Nano):
+    """A larger one without restoration, the teacher of `nano`."""
+
+    def __init__(self) -> None:
+        super().__init__(channels=48, depth=7, restores=False)
 
 
 # Both are written out because engines shuffle five axes faster than six.

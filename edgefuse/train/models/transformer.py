@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgefuse.train.models.base import FusionNetwork
 from edgefuse.train.models.cnn import FrameNorm, down, up
 
 __all__ = ["Transformer"]
@@ -129,11 +130,10 @@ class GatedMLP(nn.Module):
         return self.linear2(self.gate(F.gelu(self.linear1(x))))
 
 
-class Transformer(nn.Module):
+class Transformer(FusionNetwork):
     """Three-level encoder and decoder of channel attention, with gated per-pixel MLPs on the skips."""
 
-    multiple = 4
-    """Height and width must be multiples of this."""
+    size_divisor = 4
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ class Transformer(nn.Module):
         u2 = self.up_2(self.layer_4(torch.cat((u1, self.skip_1(s1), s1), 1)))
         return torch.tanh(self.head(torch.cat((u2, s0, self.skip_0(s0)), 1)))
 
-    def fuse(self) -> nn.Module:
+    def reparameterize(self, white_level: float = 1.0) -> FusionNetwork:  # noqa: ARG002
         """Return a network for deployment that answers the same, and faster."""
         from edgefuse.train.models.transformer_folded import FoldedTransformer
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgefuse.train.models.base import FusionNetwork
 from edgefuse.train.models.folding import convolution, into_phases, pad_channels, shuffle, weights
 
 if TYPE_CHECKING:
@@ -155,11 +156,10 @@ class FoldedTail(nn.Module):
         return torch.tanh(self.last(F.relu(hidden)))
 
 
-class FoldedTransformer(nn.Module):
+class FoldedTransformer(FusionNetwork):
     """Answers as the network that it is made of does."""
 
-    multiple = 4
-    """Height and width must be multiples of this."""
+    size_divisor = 4
 
     def __init__(self, net: "Transformer") -> None:
         super().__init__()

@@ -1,11 +1,13 @@
-"""Several processes that train one network together, as `torchrun` starts them.
+"""What trains: the processes that torchrun started, the arithmetic of the machine, its memory.
 
 Every process computes the gradients of its own patches; their mean is the gradient of all patches. With
 networks of less than a megabyte one exchange per step is enough, and it also carries the losses and the
 wish to stop, so that all processes log the same and end after the same step.
 """
 
+import ctypes
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,21 +17,32 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from edgefuse.errors import InputError
-from edgefuse.train.config import TrainConfig
+from edgefuse.train.config import Precision, TrainConfig
 from edgefuse.train.models import build_model
 
-__all__ = ["ALONE", "Team", "describe_processes", "team"]
+__all__ = [
+    "SINGLE_PROCESS",
+    "DistributedContext",
+    "describe_processes",
+    "distributed",
+    "keep_heap",
+    "resolve_precision",
+]
+
+# Parameters of mallopt(3), from <malloc.h>.
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+PAD = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class Team:
+class DistributedContext:
     """This process's place among those that train together."""
 
     rank: int = 0
     size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
-    def average(self, tensors: list[Tensor]) -> list[Tensor]:
+    def all_reduce_mean(self, tensors: list[Tensor]) -> list[Tensor]:
         """Return the means of tensors over the processes, exchanged as one float32 vector."""
         if self.size == 1:
             return tensors
@@ -39,12 +52,12 @@ class Team:
         return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
-ALONE = Team()
+SINGLE_PROCESS = DistributedContext()
 
 
 @contextmanager
-def team() -> Iterator[Team]:
-    """Join the processes that torchrun started, for the time of the block; without it, a team of one.
+def distributed() -> Iterator[DistributedContext]:
+    """Join the processes that torchrun started, for the time of the block; without it, this one alone.
 
     Raises:
         InputError: more processes than GPUs, on a machine that has any.
@@ -58,13 +71,13 @@ def team() -> Iterator[Team]:
         )
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if "WORLD_SIZE" not in os.environ:
-        yield Team(device=device)
+        yield DistributedContext(device=device)
         return
     if cuda:
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if cuda else "gloo")
     try:
-        yield Team(dist.get_rank(), dist.get_world_size(), device)
+        yield DistributedContext(dist.get_rank(), dist.get_world_size(), device)
     finally:
         dist.destroy_process_group()
 
@@ -80,3 +93,40 @@ def describe_processes(config: TrainConfig) -> str:
             else "each process norms by its own patches, the first one's are kept"
         )
     return text
+
+
+def resolve_precision(name: Precision) -> Precision:
+    """Return the precision to compute in; for `auto`, bf16 where the processor has arithmetic for it.
+
+    Raises:
+        InputError: fp16 without a GPU.
+    """
+    cuda = torch.cuda.is_available()
+    if name == "auto":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else _cpu_has_bf16()
+        return "bf16" if fast else "fp32"
+    if name == "fp16" and not cuda:
+        raise InputError("fp16 training needs a GPU, and torch sees none: use fp32, or bf16")
+    return name
+
+
+def _cpu_has_bf16() -> bool:
+    # Older releases of torch cannot tell.
+    capabilities = getattr(torch.cpu, "get_capabilities", dict[str, bool])()
+    return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
+
+
+def keep_heap() -> bool:
+    """Tell glibc to keep freed memory for this process; return whether it did. Elsewhere it does nothing.
+
+    glibc returns every large block to the system when it is freed, and a training step on a CPU frees and
+    asks for hundreds of them: much of its time goes into page faults. The process then holds its peak memory
+    until it ends, so this is for a process that does nothing else.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, PAD))
+    return all(mallopt(name, value) == 1 for name, value in settings)

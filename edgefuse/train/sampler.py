@@ -8,16 +8,18 @@ import random
 from bisect import bisect_right
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import get_args
 
 from edgefuse.errors import InputError, unknown_name
+from edgefuse.train.config import Paradigm
 
-__all__ = ["PARADIGMS", "Pairing", "limit_base"]
+__all__ = ["PairSampler", "limit_base"]
 
-PARADIGMS = ("sptp", "uptp", "aptp")
+PARADIGMS = get_args(Paradigm)
 
 
 @dataclass(frozen=True)
-class Pairing:
+class PairSampler:
     """The set of pairs of one paradigm over N infrared and M visible images, never written out.
 
     Memory is O(N + M), whatever N·M is.
@@ -45,10 +47,10 @@ class Pairing:
         place = {key: j for j, key in enumerate(self.vis)}
         matched = [(i, place[key]) for i, key in enumerate(self.ir) if key in place]
         if self.paradigm == "sptp":
-            alone = sorted(set(self.ir) ^ set(self.vis), key=str)
-            if alone:
+            unpaired = sorted(set(self.ir) ^ set(self.vis), key=str)
+            if unpaired:
                 raise InputError(
-                    f"sptp needs every image in both folders; without a partner: {_names(alone)} "
+                    f"sptp needs every image in both folders; without a partner: {_names(unpaired)} "
                     "(train with --paradigm aptp or uptp instead)"
                 )
         flat = sorted(i * len(self.vis) + j for i, j in matched)
@@ -68,7 +70,7 @@ class Pairing:
         """Return the positions (i, j) of equal keys, whether or not the paradigm draws them."""
         return [divmod(flat, len(self.vis)) for flat in self._matched]
 
-    def draw(self, count: int, seed: object, aligned: float = 0.0) -> list[tuple[int, int]]:
+    def sample(self, count: int, seed: object, aligned: float = 0.0) -> list[tuple[int, int]]:
         """Draw `count` pairs (i, j) of positions, a pure function of `seed`.
 
         No pair is repeated before every pair has had its turn. O(count) time and memory.
@@ -120,7 +122,7 @@ def limit_base(
     """
     if not 1 <= base <= min(len(ir), len(vis)):
         raise InputError(
-            f"--base is {base}; it must be from 1 to {min(len(ir), len(vis))}, the size of the smaller side"
+            f"base is {base}, it must be from 1 to {min(len(ir), len(vis))}, the size of the smaller side"
         )
     generator = random.Random(f"base-{seed}")
     common = sorted(set(ir) & set(vis), key=str)

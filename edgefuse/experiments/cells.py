@@ -20,7 +20,7 @@ from edgefuse.train.checkpoint import load_checkpoint, restore_model
 from edgefuse.train.config import Paradigm, TrainConfig
 from edgefuse.train.data import training_set
 from edgefuse.train.loop import train
-from edgefuse.train.parallel import ALONE, Team
+from edgefuse.train.machine import SINGLE_PROCESS, DistributedContext
 from edgefuse.train.record import Progress
 
 __all__ = ["Cell", "PairSet", "Scores", "pair_set", "run_cell", "score_pairs"]
@@ -105,7 +105,7 @@ def run_cell(
     limit: int | None = None,
     sample_every: int | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
-    team: Team = ALONE,
+    context: DistributedContext = SINGLE_PROCESS,
 ) -> dict[str, Scores]:
     """Train a cell, unless that was done before, and return its scores by test set.
 
@@ -114,12 +114,12 @@ def run_cell(
         budget: steps, patches, learning rate and whatever else the cell leaves open.
         seed: of the base images, the pairs and the weights.
         tests: the test sets.
-        runs: where the run folders are; one that was interrupted is gone on with.
+        runs: where the run folders are; one that was interrupted is resumed.
         protocol: a name in `edgefuse.metrics.PROTOCOLS`.
         limit: pairs of each test set to score.
         sample_every: steps between two sets of sample fusions; none but the last by default.
         on_progress: called with the mean losses every few steps.
-        team: of one process; says where to train.
+        context: of one process; says where to train.
     """
     config = replace(cell.config(budget, seed), sample_every=sample_every or budget.steps)
     folder = runs / cell.folder(seed)
@@ -133,7 +133,7 @@ def run_cell(
         folder,
         resume=True,
         on_progress=on_progress,
-        team=team,
+        context=context,
     )
     known = folder / "scores.json"
     scores: dict[str, Scores] = json.loads(known.read_text("utf-8")) if known.exists() else {}

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edgefuse.experiments.cells import Scores
+from edgefuse.experiments.grids import Row, published
 from edgefuse.metrics import CORE_METRICS
-from edgefuse.train.experiments.cells import Scores
-from edgefuse.train.experiments.grids import Row
-from edgefuse.train.experiments.published import published
 
 __all__ = ["Results", "improvement", "others_table", "relation", "rows_table"]
 

@@ -8,22 +8,22 @@ from pathlib import Path
 from edgefuse.errors import InputError, unknown_name
 from edgefuse.evaluate.baselines import BASELINES
 from edgefuse.evaluate.candidates import Candidate, folder, trivial
-from edgefuse.files import replace_file
-from edgefuse.metrics import PROTOCOLS
-from edgefuse.settings import to_plain
-from edgefuse.train.config import TrainConfig
-from edgefuse.train.experiments import figures
-from edgefuse.train.experiments.cells import PairSet, run_cell, score_pairs
-from edgefuse.train.experiments.grids import GRIDS, Row
-from edgefuse.train.experiments.tables import (
+from edgefuse.experiments import figures
+from edgefuse.experiments.cells import PairSet, run_cell, score_pairs
+from edgefuse.experiments.grids import GRIDS, Row
+from edgefuse.experiments.tables import (
     Results,
     others_table,
     relation,
     relations_table,
     rows_table,
 )
+from edgefuse.files import replace_file
+from edgefuse.metrics import PROTOCOLS
+from edgefuse.settings import to_plain
+from edgefuse.train.config import TrainConfig
+from edgefuse.train.machine import SINGLE_PROCESS, DistributedContext
 from edgefuse.train.models import MODELS
-from edgefuse.train.parallel import ALONE, Team
 from edgefuse.train.record import Progress
 
 __all__ = ["Experiment", "reproduce"]
@@ -82,7 +82,7 @@ def reproduce(
     experiment: Experiment,
     out: Path,
     on_progress: Callable[[str, Progress], None] = lambda _name, _step: None,
-    team: Team = ALONE,
+    context: DistributedContext = SINGLE_PROCESS,
 ) -> Path:
     """Run an experiment and return its report, a Markdown file.
 
@@ -93,7 +93,7 @@ def reproduce(
         experiment: what to run.
         out: the folder; made if it does not exist.
         on_progress: called every few steps with the name of the training and its losses.
-        team: of one process; says where to train.
+        context: of one process; says where to train.
     """
     for test in experiment.tests:  # what cannot be scored is told before hours of training
         test.pairs(1)
@@ -118,7 +118,7 @@ def reproduce(
                 limit=experiment.limit,
                 sample_every=max(1, budget.steps // POINTS) if watched else None,
                 on_progress=lambda step, name=name: on_progress(name, step),  # type: ignore[misc]
-                team=team,
+                context=context,
             )
             seeds.append(scores)
         results.append(seeds)

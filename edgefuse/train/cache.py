@@ -1,4 +1,4 @@
-"""Images decoded once into one memory-mapped uint8 bank."""
+"""Images decoded once into one memory-mapped uint8 file."""
 
 import math
 import tempfile
@@ -17,12 +17,12 @@ from edgefuse.runtime.recording import recorded_parts
 from edgefuse.runtime.sources import Role, open_source
 from edgefuse.thermal import read_infrared
 
-__all__ = ["ImageBank", "folder_banks", "name_of", "simulated_banks"]
+__all__ = ["ImageCache", "cache_folders", "cache_simulation", "name_of"]
 
 SIMULATED_FRAMES = 48
 
 
-class ImageBank:
+class ImageCache:
     """Grey images of any sizes behind one another in one memory-mapped file.
 
     Args:
@@ -51,7 +51,7 @@ class ImageBank:
         return self.tensor(index).cpu().numpy()
 
     def tensor(self, index: int) -> Tensor:
-        """Return a view of image `index`, uint8 `[H, W]`, where the bank is."""
+        """Return a view of image `index`, uint8 `[H, W]`, where the cache is."""
         start, (height, width) = self._places[index]
         return self._pixels[start : start + height * width].view(height, width)
 
@@ -59,8 +59,8 @@ class ImageBank:
         """Return (height, width) of image `index`."""
         return self._places[index][1]
 
-    def to(self, device: torch.device) -> "ImageBank":
-        """Return the bank with its pixels on a device."""
+    def to(self, device: torch.device) -> "ImageCache":
+        """Return the cache with its pixels on a device."""
         moved = copy(self)
         moved._pixels = self._pixels.to(device)
         return moved
@@ -70,8 +70,8 @@ class ImageBank:
         """Memory that the pixels take, in bytes."""
         return self._pixels.nbytes
 
-    def subset(self, positions: Sequence[int]) -> "ImageBank":
-        """Return a bank of some of the images, over the same memory."""
+    def subset(self, positions: Sequence[int]) -> "ImageCache":
+        """Return a cache of some of the images, over the same memory."""
         part = copy(self)
         part.keys = [self.keys[i] for i in positions]
         part._places = [self._places[i] for i in positions]
@@ -84,14 +84,14 @@ class ImageBank:
         )
 
 
-def folder_banks(ir: Sequence[Path], vis: Sequence[Path]) -> tuple[ImageBank, ImageBank]:
-    """Read folders, videos and recordings into an infrared and a visible (luma) bank.
+def cache_folders(ir: Sequence[Path], vis: Sequence[Path]) -> tuple[ImageCache, ImageCache]:
+    """Read folders, videos and recordings into an infrared and a visible (luma) cache.
 
     Keys are (place of the folder, stem), or (place of the video, second): of a video, the first frame of
     every second is taken, since those between look the same. So the two videos of a recording that stand
     at the same place are aligned, as folders of equal stems are.
     """
-    return ImageBank(_images(ir, "ir")), ImageBank(_images(vis, "vis"))
+    return ImageCache(_images(ir, "ir")), ImageCache(_images(vis, "vis"))
 
 
 def _images(paths: Sequence[Path], role: Role) -> Iterator[tuple[tuple[int, str], Image]]:
@@ -117,15 +117,15 @@ def _video_images(path: Path, role: Role) -> Iterator[tuple[int, Image]]:
                 yield second, luma(as_visible(frame.image)) if image is None else image
 
 
-def simulated_banks(seed: int) -> tuple[ImageBank, ImageBank]:
+def cache_simulation(seed: int) -> tuple[ImageCache, ImageCache]:
     """Render aligned frames of the simulated rig, a few seconds apart in several scenes."""
     from edgefuse.sim import Rig, RigConfig
 
     rigs = [Rig(RigConfig(seed=seed * 1000 + k)) for k in range(4)]
     frames = [(rig, k, n * 40) for k, rig in enumerate(rigs) for n in range(SIMULATED_FRAMES // len(rigs))]
     return (
-        ImageBank(((k, n), rig.frame("ir", n)) for rig, k, n in frames),
-        ImageBank(((k, n), luma(rig.frame("vis", n))) for rig, k, n in frames),
+        ImageCache(((k, n), rig.frame("ir", n)) for rig, k, n in frames),
+        ImageCache(((k, n), luma(rig.frame("vis", n))) for rig, k, n in frames),
     )
 
 

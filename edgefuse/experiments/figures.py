@@ -8,11 +8,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from edgefuse.experiments.grids import Row
+from edgefuse.experiments.tables import Results
 from edgefuse.files import replace_file
 from edgefuse.images import Image, read_image, write_image
 from edgefuse.metrics import CORE_METRICS
-from edgefuse.train.experiments.grids import Row
-from edgefuse.train.experiments.tables import Results
 from edgefuse.train.record import sample_tiles
 
 __all__ = ["convergence", "evolution", "metric_against_base"]

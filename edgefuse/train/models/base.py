@@ -1,0 +1,42 @@
+"""What every network that fuses is."""
+
+import copy
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+__all__ = ["FusionNetwork", "parameter_count"]
+
+
+class FusionNetwork(nn.Module):
+    """Maps `[B, 2, H, W]` (infrared, visible luma) in [0, 1] to the fused luma `[B, 1, H, W]`, about [0, 1].
+
+    A new network derives from this and gets an entry in `edgefuse.train.models.MODELS`.
+    """
+
+    size_divisor: ClassVar[int] = 1
+    """Height and width of the input must be multiples of this, in pixels."""
+    adversarial: ClassVar[bool] = False
+    """It trains against a discriminator."""
+    white_levels: ClassVar[tuple[float, ...]] = (1.0,)
+    """What `reparameterize` can make white in the input and the answer."""
+    white_level: float = 1.0
+    """What white is; 255 in a copy that takes and gives grey levels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Fuse the sources."""
+        raise NotImplementedError
+
+    def reparameterize(self, white_level: float = 1.0) -> "FusionNetwork":
+        """Return a copy for deployment, in evaluation mode, that answers the same, and faster if it can.
+
+        Args:
+            white_level: what white is for the copy, one of `white_levels`; 255 saves passes over the image.
+        """
+        assert white_level in self.white_levels
+        return copy.deepcopy(self).eval()
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Return the number of trained weights."""
+    return sum(p.numel() for p in model.parameters())
