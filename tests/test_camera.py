@@ -18,7 +18,7 @@ from edgefuse.errors import SourceError
 from edgefuse.runtime.sources import open_source
 from edgefuse.runtime.sources.opencv import Gaps
 
-SHIM = Path(__file__).with_name("fake_v4l2.c")
+SHIM = Path(__file__).parent / "support" / "fake_v4l2.c"
 
 READ = """
 import json, sys, time

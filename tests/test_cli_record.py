@@ -11,7 +11,7 @@ import av
 import pytest
 
 from edgefuse.runtime.recording import read_timestamps
-from tests.recorded import frames_of
+from tests.support.recorded import frames_of
 
 
 def start_command(*arguments: str) -> "subprocess.Popen[bytes]":

@@ -25,7 +25,7 @@ from edgefuse.runtime.live import LiveConfig, Report, Session, StopRequest, run
 from edgefuse.runtime.sinks import Callback, FusedFrame
 from edgefuse.runtime.sources import Frame, Source
 from edgefuse.runtime.sources.base import SILENCE, SilencePolicy
-from tests.servers import MPEG2, TS, TS_TCP, CutOff, Process, Servers, Watch, together
+from tests.support.servers import MPEG2, TS, TS_TCP, CutOff, Process, Servers, Watch, together
 
 SIM = "sim?size=160x120&fps=25"
 

@@ -12,7 +12,7 @@ import pytest
 
 from edgefuse.errors import LostError, SourceError
 from edgefuse.runtime.sources import Frame, Source, open_source
-from tests.servers import H264, MJPEG, TS, TS_TCP, Servers, Watch, together
+from tests.support.servers import H264, MJPEG, TS, TS_TCP, Servers, Watch, together
 
 
 @pytest.fixture

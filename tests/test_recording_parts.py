@@ -15,7 +15,7 @@ from edgefuse.runtime.recording import part_name
 from edgefuse.runtime.sinks import VideoOut
 from edgefuse.runtime.sinks.lossless import LosslessVideo
 from edgefuse.runtime.sources import Source, open_source
-from tests.recorded import TAGS, ListSource, check_account, frames_of, images
+from tests.support.recorded import TAGS, ListSource, check_account, frames_of, images
 
 
 def test_a_camera_that_comes_back_larger_gets_a_second_file(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from edgefuse.runtime.sinks import (
     QuotaReachedError,
     VideoOut,
 )
-from tests.shots import frames_of, noise, shot
+from tests.support.shots import frames_of, noise, shot
 
 
 def test_two_runs_with_one_output_leave_each_other_alone(

@@ -19,7 +19,7 @@ from edgefuse.runtime.sinks import (
 from edgefuse.runtime.sinks.writer import Deadline
 from edgefuse.runtime.sources import Frame, Source
 from edgefuse.runtime.timing import StageTimes
-from tests.shots import shot
+from tests.support.shots import shot
 
 
 @pytest.mark.parametrize("grey", [False, True])

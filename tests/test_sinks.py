@@ -23,7 +23,7 @@ from edgefuse.runtime.sinks import (
 )
 from edgefuse.runtime.sinks.writer import Deadline
 from edgefuse.runtime.timing import StageTimes
-from tests.shots import frames_of, noise, shot
+from tests.support.shots import frames_of, noise, shot
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mkv", ".MP4"])

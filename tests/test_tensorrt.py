@@ -27,7 +27,7 @@ from edgefuse.runtime.tensorrt import Engine, TensorRtBackend
 from edgefuse.runtime.tensorrt_build import build_engine
 from edgefuse.spec import ModelSpec
 from edgefuse.weights import checkpoint_file, model_file
-from tests.fake_tensorrt import FakeCuda, fake_tensorrt
+from tests.support.fake_tensorrt import FakeCuda, fake_tensorrt
 
 NANO = model_file("nano")
 

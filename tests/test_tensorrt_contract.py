@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from edgefuse.weights import model_file
-from tests.bindings import MAJORS, environment
-from tests.contract import Argument, Signature, signatures
+from tests.support.bindings import MAJORS, environment
+from tests.support.contract import Argument, Signature, signatures
 
-SCRIPT = Path(__file__).with_name("contract_tensorrt.py")
+SCRIPT = Path(__file__).parent / "support" / "contract_tensorrt.py"
 GONE_IN_11 = ("a flag", "a creation flag", "an attribute", "a class", "a setting")
 WRONG_IN_BOTH = ("a method", "a count", "a name", "a type", "a missing one", "a read-only property")
 

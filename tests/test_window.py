@@ -13,7 +13,7 @@ from edgefuse.runtime.sinks import (
 )
 from edgefuse.runtime.sinks.writer import Deadline
 from edgefuse.runtime.timing import StageTimes
-from tests.shots import shot
+from tests.support.shots import shot
 
 
 @pytest.mark.skipif(os.name != "posix", reason="displays are named by the environment on Linux only")

@@ -66,7 +66,7 @@ def environment(libraries: Path, major: int) -> dict[str, str]:
     folders = [str(unpacked(requirement)) for requirement in MAJORS[major]]
     if sys.platform != "linux":
         pytest.skip("the stub libraries are for Linux")
-    root = str(Path(__file__).parents[1])
+    root = str(Path(__file__).parents[2])
     # cuda is a package in two wheels, without __init__: both folders serve it.
     path = os.pathsep.join([*folders, root])
     return {**os.environ, "PYTHONPATH": path, "LD_LIBRARY_PATH": str(stub_libraries(libraries, major))}

@@ -17,7 +17,7 @@ import tensorrt_bindings as real
 from cuda import bindings
 from cuda.bindings import runtime as real_cuda
 
-from tests.contract import Contract, check_overrides, executed_lines, member_names, uses
+from tests.support.contract import Contract, check_overrides, executed_lines, member_names, uses
 
 LAYER = {
     "LayerType": "kgen",
@@ -106,7 +106,7 @@ cuda_contract = Contract(real_cuda, CUDA, kept=("cudaStream_t", "cudaDeviceProp"
 
 def whole_path(onnx: Path, folder: Path) -> dict:
     """Build, inspect, load and run; then all that may go wrong on the way."""
-    runtime = Path(__file__).parents[1] / "edgefuse" / "runtime"
+    runtime = Path(__file__).parents[2] / "edgefuse" / "runtime"
     files = [runtime / name for name in ("cuda.py", "tensorrt.py", "tensorrt_build.py")]
     phases: list = []
     with executed_lines(files) as lines:
