@@ -2,14 +2,27 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PYTEST := $(BIN)/python -m pytest
+# Two workers; the tests of one file stay together, as they share what they have made.
+PARALLEL := -n 2 --dist loadfile
 
-.PHONY: demo test check bench bench-models format clean
+.PHONY: demo quick test test310 check bench bench-models format clean
 
 demo: .venv/cpu.stamp
 	$(BIN)/edgefuse stream --ir sim --vis sim --duration 8 --out demo.mp4 --still demo.png
 
+quick: .venv/dev.stamp
+	$(PYTEST) $(PARALLEL) -m "not slow and not network and not golden"
+
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest
+	$(PYTEST) $(PARALLEL) --cov=edgefuse --cov-report=term:skip-covered --cov-fail-under=90
+
+# The core on the oldest Python: images, metrics, the live loop, sinks, the command line. Its packages are
+# others than in constraints.txt, whose newest versions need a newer Python.
+test310: .venv310/stamp
+	.venv310/bin/python -m pytest -n 2 -m "not slow and not network and not golden" -p no:cacheprovider \
+	  tests/test_package.py tests/test_images.py tests/test_fuser.py tests/test_live.py \
+	  tests/test_metrics.py tests/test_thermal.py tests/test_sinks.py tests/test_sim.py
 
 check: .venv/dev.stamp
 	$(BIN)/ruff check
@@ -18,10 +31,10 @@ check: .venv/dev.stamp
 	$(BIN)/vermin -q --no-tips --violations --eval-annotations -t=3.10- edgefuse bench tests
 
 bench: .venv/dev.stamp
-	$(BIN)/python -m pytest bench -o python_files='bench_*.py' --benchmark-enable --benchmark-only --benchmark-json=bench.json
+	$(PYTEST) bench -o python_files='bench_*.py' --benchmark-enable --benchmark-only --benchmark-json=bench.json
 
 bench-models: .venv/dev.stamp
-	$(BIN)/python -m pytest bench/bench_models.py -o python_files='bench_*.py' --benchmark-enable --benchmark-json=bench-models.json
+	$(PYTEST) bench/bench_models.py -o python_files='bench_*.py' --benchmark-enable --benchmark-json=bench-models.json
 	$(BIN)/python bench/write_benchmarks.py bench-models.json docs/benchmarks.md
 
 format: .venv/dev.stamp
@@ -29,7 +42,7 @@ format: .venv/dev.stamp
 	$(BIN)/ruff format
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv310 .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -43,3 +56,9 @@ clean:
 	@echo "Installing edgefuse with the development tools into .venv …"
 	$(INSTALL) -e '.[dev]'
 	touch $@ .venv/cpu.stamp
+
+.venv310/stamp: pyproject.toml
+	python3.10 -m venv .venv310
+	.venv310/bin/python -m pip install --quiet --disable-pip-version-check -e '.[cpu]' pytest pytest-xdist \
+	  pytest-benchmark hypothesis scipy
+	touch $@

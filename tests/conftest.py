@@ -16,6 +16,13 @@ settings.load_profile("project")
 SHARED = Path(__file__).parents[2] / "shared"
 
 
+def pytest_collection_modifyitems(items):
+    """Mark what needs reference data."""
+    for item in items:
+        if "shared" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.golden)
+
+
 @pytest.fixture(autouse=True)
 def same_logger():
     """Undo what the command line does to the logger, which other tests listen to."""
