@@ -7,7 +7,7 @@ from pathlib import Path
 from edgefuse.errors import InputError
 from edgefuse.images import IMAGE_SUFFIXES
 
-__all__ = ["FolderPairs", "images_by_stem", "pair_folders"]
+__all__ = ["FolderPairs", "images_by_stem", "natural_key", "pair_folders"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def images_by_stem(folder: str | Path, doubled: dict[str, str] | None = None) ->
         raise InputError(f"{folder} is a file, a folder of images is needed")
     found: dict[str, Path] = {}
     try:
-        entries = sorted(folder.iterdir(), key=_by_number)
+        entries = sorted(folder.iterdir(), key=natural_key)
     except OSError as error:
         raise InputError(f"cannot read folder {folder}: {error.strerror}") from None
     for path in entries:
@@ -75,6 +75,7 @@ def pair_folders(ir: str | Path, vis: str | Path, doubled: dict[str, str] | None
     )
 
 
-def _by_number(path: Path) -> list[tuple[bool, int, str]]:
-    parts = re.split(r"(\d+)", path.name)
-    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
+def natural_key(path: Path) -> list[tuple[int, str]]:
+    """Return a sorting key in which runs of digits count as numbers: 9 before 10."""
+    parts = re.split(r"(\d+)", path.as_posix().casefold())
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]

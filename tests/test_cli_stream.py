@@ -22,7 +22,6 @@ from edgefuse.cli.stream import stream
 from edgefuse.errors import EdgefuseError, InputError, ModelError, SourceError
 from edgefuse.images import read_image, write_image
 from edgefuse.runtime.live import Report, SinkReport, SourceReport
-from edgefuse.runtime.opencv_video import open_writer
 from edgefuse.runtime.sources import safe_name
 from edgefuse.runtime.sources.base import ROLES
 from edgefuse.runtime.timing import STAGES, Durations
@@ -119,8 +118,8 @@ def test_the_skew_of_recordings_is_that_of_their_times(folders: tuple[str, str],
 
 def test_videos_become_a_side_by_side_video_and_a_still(tmp_path: Path, mean_model: str) -> None:
     for name, value in (("ir", 100), ("vis", 60)):
-        writer = open_writer(str(tmp_path / f"{name}.avi"), "MJPG", 20, (64, 48))
-        assert writer is not None
+        writer = cv2.VideoWriter(str(tmp_path / f"{name}.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 20, (64, 48))
+        assert writer.isOpened()
         for _ in range(6):
             writer.write(np.full((48, 64, 3), value, np.uint8))
         writer.release()
@@ -213,8 +212,16 @@ def test_a_video_in_parts(tmp_path: Path, folders: tuple[str, str], mean_model: 
         ({"--vis": "cam97?gain=nan", "--on-loss": "stop"}, SourceError, "option gain: 'nan' is outside"),
         ({"--vis": "cam97?gain=1e99", "--on-loss": "stop"}, SourceError, "option gain: '1e99' is outside"),
         ({"--set": "quality=0"}, InputError, "quality is 0"),
-        ({"--segment": "2", "--out": "frames/"}, InputError, "a codec and segments are for videos"),
-        ({"--max-size": "2", "--out": "-"}, InputError, "a largest size is for files"),
+        (
+            {"--segment": "2", "--out": "frames/"},
+            InputError,
+            "segment is not for frames/ .images.",
+        ),
+        (
+            {"--max-size": "2", "--out": "-"},
+            InputError,
+            "max-size is not for - .raw.: give a vid",
+        ),
     ],
 )
 def test_wrong_input_gets_one_sentence(

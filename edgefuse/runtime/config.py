@@ -79,9 +79,10 @@ class StreamConfig(LiveConfig):
     vis: str | None = setting(None, "Visible: likewise.", metavar="SOURCE")
     realtime: bool = setting(False, "Play recordings at their own rate.")
     show: bool = setting(False, "Show a window; Q closes it and stops.")
-    out: str | None = setting(
-        None,
-        "Video (.mp4, .avi, lossless .mkv), folder for a PNG per frame (frames/), or - for raw BGR frames.",
+    out: tuple[str, ...] = setting(
+        (),
+        "Video (.mp4, .avi, lossless .mkv), folder for a PNG per frame (frames/), or - for raw BGR frames; "
+        "several times for several outputs.",
         metavar="FILE",
     )
     side_by_side: bool = setting(False, "In --out and --show: infrared, visible and fused.")

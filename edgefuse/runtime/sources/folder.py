@@ -1,6 +1,6 @@
 """The images of a folder, or those that a pattern matches, as a recording."""
 
-import re
+import logging
 import time
 from collections.abc import Callable
 from glob import glob, has_magic
@@ -9,13 +9,14 @@ from typing import Any
 
 from edgefuse.errors import InputError, SourceError
 from edgefuse.images import IMAGE_SUFFIXES, bits_of, read_image
-from edgefuse.pairs import images_by_stem
+from edgefuse.pairs import images_by_stem, natural_key
+from edgefuse.runtime.frames import NOMINAL_FPS
 from edgefuse.runtime.sources.base import Frame, Role, Source
 from edgefuse.runtime.sources.text import Spec, positive_number, seconds, yes_or_no
 
 __all__ = ["ImageFolder"]
 
-DEFAULT_FPS = 25.0
+logger = logging.getLogger(__name__)
 
 
 class ImageFolder(Source):
@@ -43,7 +44,7 @@ class ImageFolder(Source):
             readers["bits"] = bits_of
         options = spec.read_options(readers)
         self.name = spec.name
-        self.fps = options.get("fps", DEFAULT_FPS)
+        self.fps = options.get("fps", NOMINAL_FPS)
         skipped = round(options.get("start", 0.0) * self.fps)
         files = _files(spec.target)
         self._files = files[skipped:]
@@ -52,6 +53,7 @@ class ImageFolder(Source):
                 f"{self.name} has {len(files)} images, none of them after {options['start']:g} s"
             )
         self.length: int | None = None if options.get("loop") else len(self._files)
+        self._whole = Path(spec.target).is_dir() and not skipped
         self._next = 0
         self._role = role
         self._bits: int | None = options.get("bits")
@@ -76,20 +78,38 @@ class ImageFolder(Source):
         """Nothing is held open between two images."""
 
 
+def pair_by_stem(ir: ImageFolder, vis: ImageFolder) -> None:
+    """Leave out the images of two folders that have no partner of equal stem, and say how many.
+
+    Where no stem is in both, or one is not a whole folder, images are paired in order.
+    """
+    if not (ir._whole and vis._whole):
+        return
+    stems = {path.stem for path in ir._files} & {path.stem for path in vis._files}
+    if not stems:
+        logger.warning("no file stem is in both %s and %s: pairing their images in order", ir.name, vis.name)
+        return
+    for source in (ir, vis):
+        kept = [path for path in source._files if path.stem in stems]
+        if len(kept) < len(source._files):
+            logger.warning(
+                "%s: %d of %d images have no partner, and are left out",
+                source.name,
+                len(source._files) - len(kept),
+                len(source._files),
+            )
+        source._files = kept
+        source.length = None if source.length is None else len(kept)
+
+
 def _files(target: str) -> list[Path]:
     if Path(target).is_dir():
         try:
-            return sorted(images_by_stem(target).values(), key=_natural)
+            return sorted(images_by_stem(target).values(), key=natural_key)
         except InputError as error:
             raise SourceError(str(error)) from None
     found = [Path(name) for name in glob(target, recursive=True)]
     images = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     if not images:
         raise SourceError(f"no images match {target} ({len(found)} other files do)")
-    return sorted(images, key=_natural)
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Return a sorting key in which runs of digits count as numbers."""
-    parts = re.split(r"(\d+)", path.as_posix().casefold())
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+    return sorted(images, key=natural_key)
