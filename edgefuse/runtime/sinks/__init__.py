@@ -40,8 +40,8 @@ __all__ = [
 ]
 
 
-SINKS: dict[str, SinkKind] = {"raw": RawOut, "video": VideoOut, "images": ImageSequence}
-"""Name → class; the first that accepts a text writes there. To add one, write a `SinkKind`, name it here."""
+SINKS: dict[str, SinkKind] = {"images": ImageSequence, "video": VideoOut, "raw": RawOut}
+"""Name → class; the last that accepts a text writes there. To add one, write a `SinkKind`, name it here."""
 
 
 def open_output(out: str, options: OutputOptions) -> Sink:
@@ -53,7 +53,7 @@ def open_output(out: str, options: OutputOptions) -> Sink:
     known = "; ".join(kind.texts for kind in SINKS.values())
     if not out:
         raise InputError(f"the output is empty: give one of {known}")
-    for name, kind in SINKS.items():
+    for name, kind in reversed(SINKS.items()):
         if not kind.accepts(out):
             continue
         for option in ("codec", "segment", "max_size"):
