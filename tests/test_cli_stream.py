@@ -217,10 +217,11 @@ def test_a_video_in_parts(tmp_path: Path, folders: tuple[str, str], mean_model: 
             InputError,
             "segment is not for frames/ .images.",
         ),
+        ({"--out": "rtsp://a:pw@h/live"}, InputError, r"cannot write to rtsp://a:\*\*\*@h/live: network"),
         (
             {"--max-size": "2", "--out": "-"},
             InputError,
-            "max-size is not for - .raw.: give a vid",
+            "max-size is not for - .raw.: give a folder",
         ),
     ],
 )
