@@ -50,4 +50,4 @@ def test_the_base_installation_has_no_engine() -> None:
     listed = re.search(r"^dependencies = \[\n(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.M | re.S)
     assert listed is not None
     names = set(re.findall(r'"([a-z-]+)>', listed[1]))
-    assert names == {"numpy", "opencv-python", "av", "pillow", "typer", "rich", "msgspec", "tomli"}
+    assert names == {"numpy", "opencv-python", "av", "pillow", "typer", "rich", "jinja2", "msgspec", "tomli"}
