@@ -334,12 +334,13 @@ def test_the_report_prints_names_as_they_are() -> None:
     print_report(report, console)
     assert isinstance(console.file, StringIO)
     for name in names:
-        assert f"{name}: 1 shutter calibration," in console.file.getvalue()
+        assert f"{name}: 1 shutter calibration" in console.file.getvalue()
 
 
 def report_of(ir: dict[str, Any] | None = None, vis: dict[str, Any] | None = None, **values: Any) -> Report:
     given: dict[str, Any] = {
-        "live": True, "frames": 250, "shown_alone": 0, "repeated": 0, "seconds": 10.0, "cpu_seconds": 1.0,
+        "live": True, "frames": 250, "shown_alone": 0, "repeated": 0, "held": 0, "starved_s": 0.0,
+        "seconds": 10.0, "cpu_seconds": 1.0,
         "sinks": (), "stages": {}, "skew": Durations(), "ages": {}, "clock": None, "quality": None,
         "ended": "end", "error": None,
     }  # fmt: skip
@@ -372,6 +373,10 @@ def report_of(ir: dict[str, Any] | None = None, vis: dict[str, Any] | None = Non
             {"vis": {"captured": 500, "dropped": 250}, "ir": {"failed": 1}},
             "Problems: 25.0 fps; 1 frame of infrared could not be used; too slow: 50% of the visible frames "
             "were dropped",
+        ),
+        (
+            {"starved_s": 4.0},
+            "Problems: 25.0 fps, nothing dropped; this machine is too busy: threads waited 4.0 s for a core",
         ),
         (
             {"sinks": (SinkReport("out.mp4", 240, 10, None), SinkReport("pipe", 1, 249, "gone"))},

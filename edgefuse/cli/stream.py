@@ -38,7 +38,6 @@ def stream(config: StreamConfig) -> None:
 
     share_arenas()
     from edgefuse.runtime import live, sinks
-    from edgefuse.runtime.contrast import stretched
     from edgefuse.runtime.fuser import Fuser
 
     ir, vis = required(config, "ir"), required(config, "vis")
@@ -80,7 +79,7 @@ def stream(config: StreamConfig) -> None:
                 report = live.run(
                     ir_camera,
                     vis_camera,
-                    stretched(fuser) if config.contrast == "auto" else fuser,
+                    fuser,
                     outputs,
                     config,
                     stop=stop,
