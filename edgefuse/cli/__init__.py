@@ -20,6 +20,7 @@ __all__ = ["app", "main"]
 COMMANDS = {
     "stream": "stream",
     "record": "record",
+    "calibrate": "calibrate",
     "fuse": "fuse",
     "train": "train",
     "export": "export",

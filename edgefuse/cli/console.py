@@ -2,10 +2,7 @@
 
 from rich.console import Console
 
-__all__ = ["SOME_FAILED", "stderr", "stdout"]
-
-SOME_FAILED = 3
-"""Exit code of a command that did its work but for some files, which it lists. 1: it did nothing."""
+__all__ = ["stderr", "stdout"]
 
 
 def stdout(*, quiet: bool = False) -> Console:

@@ -1,0 +1,218 @@
+"""The map from infrared to visible pixels, estimated from pictures of both, with what it is worth."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+
+import numpy as np
+
+from edgefuse.align import ASPECT_TOLERANCE
+from edgefuse.calibrate.checks import CalibrationError, refuse_unusable, why_not
+from edgefuse.calibrate.features import Picture
+from edgefuse.calibrate.refine import Level, ModelName, Surfaces, disagreement, improve, surfaces
+from edgefuse.calibrate.scenes import Scenes
+from edgefuse.calibrate.search import search
+from edgefuse.errors import InputError
+from edgefuse.images import Image, luma
+from edgefuse.rig import Matrix, Rig, overlap_of, rows, scale_of, scaling
+
+__all__ = ["LEAST_Z", "CalibrationError", "Estimate", "estimate", "make_rig", "weigh"]
+
+LEAST_Z = 6.5
+"""Below, chance could have made the agreement: docs/calibration.md shows what unrelated pictures reach."""
+LEAST_Z_SMALL = 8.0
+"""The same for visible pictures of less than 300 pixels, in which chance agrees more easily."""
+LEAST_SHARE = 0.06
+"""Part of all edges that must agree: a ramp or stripes agree somewhere, but with little."""
+BETTER_Z = 1.0
+"""By how much z must rise before a model of more parameters is believed."""
+SCENES_FOR_MORE = 3
+"""Scenes from which on more than a similarity is tried: on one scene it fits the depths in it."""
+MOST_IN_SEARCH = 4
+GUESSES = 6
+SIDES = (160, 320, 640)
+"""Longer side of the visible picture at each level."""
+FLIPS: dict[str, int | None] = {"": None, "upside down": -1, "mirrored": 1, "mirrored and upside down": 0}
+
+Pairs = Sequence[tuple[Picture, Picture]]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A map from infrared to visible pixels, and how far to trust it."""
+
+    matrix: Matrix
+    """3×3: infrared pixel (x, y, 1) to visible pixel, pixel centres at integers."""
+    model: ModelName
+    z: float
+    """Agreement of the edges in standard deviations from chance."""
+    share: float
+    """Agreement of the edges against what it would be if all of them agreed, 0..1."""
+    residual_px: float
+    """How far apart the same thing in both pictures is after mapping, root mean square over parts of the
+    picture, in visible pixels: depth, lens distortion and what the estimate is off."""
+    scenes: int
+    """Number of different scenes in the pictures that were used."""
+    pairs: int
+    """Number of pairs that were used."""
+    flip: str = ""
+    """How the infrared picture is turned over, for people: empty, "mirrored", "upside down" or both."""
+
+    @property
+    def confidence(self) -> float:
+        """How sure it is that the map is not one that chance made, 0..1."""
+        return 1 - math.exp(-max(self.z - LEAST_Z + 1, 0) / 2.5)
+
+    def moves(self, ir_size: tuple[int, int], vis_size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """Return the map in words: scale, turn in degrees, and pixels that its centre lies right and down."""
+        x, y, w = self.matrix @ ((ir_size[0] - 1) / 2, (ir_size[1] - 1) / 2, 1)
+        turn = math.degrees(math.atan2(self.matrix[1, 0], self.matrix[0, 0]))
+        right, down = x / w - (vis_size[0] - 1) / 2, y / w - (vis_size[1] - 1) / 2
+        return scale_of(self.matrix, ir_size[::-1]), turn, right, down
+
+
+def estimate(pairs: Sequence[tuple[Image, Image]], model: ModelName | None = None) -> Estimate:
+    """Estimate the map from infrared to visible pixels.
+
+    Args:
+        pairs: (infrared, visible), uint8, taken at the same moments; all infrared pictures of one size and
+            all visible ones of one size. Pictures of different scenes tell most.
+        model: to use; without one, a similarity, and more only if the scenes ask for it.
+
+    Raises:
+        CalibrationError: the pictures do not determine it; the message says why, and what to do.
+        InputError: no pairs, or pictures of several sizes.
+    """
+    kept = Scenes()
+    for ir, vis in pairs:
+        kept.offer(ir, vis)
+    if not kept.pairs:
+        raise InputError("there are no pairs of pictures to calibrate from")
+    refuse_unusable(kept.pairs)
+    ir, vis = kept.pairs[0]
+    used = [(Picture.of(luma(ir)), Picture.of(luma(vis))) for ir, vis in kept.pairs]
+    least = LEAST_Z if max(used[0][1].grey.shape) >= 300 else LEAST_Z_SMALL
+    best: tuple[Estimate, Matrix] | None = None
+    for name, code in FLIPS.items():
+        flipped = [(ir.flipped(code), vis) for ir, vis in used]
+        for stretch in _stretches(ir.shape, vis.shape):
+            stretched = [(ir.widened(stretch), vis) for ir, vis in flipped]
+            found = replace(_estimate(stretched, kept.count, model), flip=name)
+            if stretch != 1 and found.model == "similarity":
+                found = replace(found, model="affine")
+            if best is None or found.z > best[0].z:
+                before = scaling(used[0][0].grey.shape, stretched[0][0].grey.shape)
+                best = found, before @ _flip_matrix(used[0][0].grey.shape, code)
+        if best is not None and _accepted(best[0], least):
+            break
+    assert best is not None
+    found, before = best
+    if not _accepted(found, least):
+        raise CalibrationError(why_not(used, found.z, found.share, kept.count, least))
+    to_working, from_working = Picture.working(ir.shape), np.linalg.inv(Picture.working(vis.shape))
+    whole = from_working @ found.matrix @ before @ to_working
+    residual = found.residual_px * from_working[0, 0]
+    return replace(found, matrix=whole / whole[2, 2], residual_px=residual)
+
+
+def _stretches(ir: tuple[int, ...], vis: tuple[int, ...]) -> list[float]:
+    """Return the factors by which infrared pixels may be wider than high.
+
+    Most cameras have square pixels; but one whose picture was resized to other proportions has not.
+    """
+    stretch = (vis[1] / vis[0]) / (ir[1] / ir[0])
+    return [1.0] if abs(stretch - 1) < ASPECT_TOLERANCE else [1.0, stretch]
+
+
+def make_rig(found: Estimate, pair: tuple[Image, Image], ir_camera: str, vis_camera: str) -> Rig:
+    """Return what is written into the rig file.
+
+    Args:
+        found: the map.
+        pair: an infrared and a visible picture, for their sizes.
+        ir_camera: name of the infrared source.
+        vis_camera: name of the visible source.
+    """
+    ir_size, vis_size = ((image.shape[1], image.shape[0]) for image in pair)
+    return Rig(
+        matrix=rows(found.matrix),
+        ir_size=ir_size,
+        vis_size=vis_size,
+        ir_camera=ir_camera,
+        vis_camera=vis_camera,
+        model=found.model,
+        residual_px=round(found.residual_px, 3),
+        confidence=round(found.confidence, 4),
+        overlap=round(overlap_of(found.matrix, ir_size, vis_size), 4),
+        scenes=found.scenes,
+        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+
+
+def weigh(pairs: Pairs, matrix: Matrix, radius: int = 8) -> tuple[Matrix, float, float]:
+    """Return the similarity nearest to a map that suits the pictures best, its z, and its share."""
+    level = Level.of(pairs, SIDES[1], matrix)
+    return _weighed(level, matrix, "similarity", radius)
+
+
+def _accepted(found: Estimate, least: float) -> bool:
+    return found.z >= least and found.share >= LEAST_SHARE
+
+
+def _estimate(pairs: Pairs, scenes: int, model: ModelName | None) -> Estimate:
+    """Search, refine and weigh the map; nothing is refused here."""
+    few = pairs[:MOST_IN_SEARCH]
+    guesses = []
+    for guess in search(few, GUESSES):
+        level, matrix, z = Level.of(few, SIDES[0], guess.matrix), guess.matrix, 0.0
+        for _ in range(2):
+            matrix, z = _step(level, matrix, 5, "similarity")
+        guesses.append((z, matrix))
+    guesses.sort(key=lambda guess: -guess[0])
+    results = []
+    for _, matrix in guesses[:2]:
+        level = Level.of(few, SIDES[1], matrix)
+        results.append(_weighed(level, _step(level, matrix, 4, "similarity")[0], "similarity"))
+    matrix = max(results, key=lambda result: result[1])[0]
+    level = Level.of(pairs, SIDES[1], matrix)
+    matrix, z, share = _weighed(level, matrix, "similarity")
+    chosen: ModelName = "similarity"
+    for bigger in ("affine", "homography"):
+        if bigger == model or (model is None and scenes >= SCENES_FOR_MORE):
+            result = _weighed(level, _step(level, matrix, 4, bigger)[0], bigger)
+            if bigger == model or result[1] > z + BETTER_Z:
+                (matrix, z, share), chosen = result, bigger
+    fine = Level.of(pairs, SIDES[2], matrix)
+    matrix, _ = _step(fine, matrix, 4, chosen)
+    found = surfaces(fine, matrix, 3)
+    matrix = _moved(fine, matrix, improve(found, chosen, fine.shape)[0])
+    residual = disagreement(found) / math.sqrt(abs(np.linalg.det(fine.to_level)))
+    return Estimate(matrix, chosen, z, share, residual, scenes, len(pairs))
+
+
+def _step(level: Level, matrix: Matrix, radius: int, model: ModelName) -> tuple[Matrix, float]:
+    change, _, z = improve(surfaces(level, matrix, radius), model, level.shape)
+    return _moved(level, matrix, change), z
+
+
+def _weighed(level: Level, matrix: Matrix, model: ModelName, radius: int = 8) -> tuple[Matrix, float, float]:
+    """Return the map improved once more, its z against wide surroundings, and the share of agreeing edges."""
+    found: Surfaces = surfaces(level, matrix, radius)
+    change, value, z = improve(found, model, level.shape)
+    return _moved(level, matrix, change), z, value / max(found.energy, 1e-9)
+
+
+def _moved(level: Level, matrix: Matrix, change: Matrix) -> Matrix:
+    moved: Matrix = np.linalg.inv(level.to_level) @ change @ level.to_level @ matrix
+    return moved
+
+
+def _flip_matrix(shape: tuple[int, ...], code: int | None) -> Matrix:
+    height, width = shape[:2]
+    matrix = np.eye(3)
+    if code in (1, -1):
+        matrix[0] = (-1, 0, width - 1)
+    if code in (0, -1):
+        matrix[1] = (0, -1, height - 1)
+    return matrix

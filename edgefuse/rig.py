@@ -1,0 +1,292 @@
+"""Where one camera's pixels lie in the other one's: the rig file, and the warp that follows from it."""
+
+import json
+import math
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import cv2
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefuse.align import ASPECT_TOLERANCE, Align, Aligned
+from edgefuse.errors import InputError
+from edgefuse.files import replace_file
+from edgefuse.images import MIN_SIDE, Image
+
+__all__ = ["Matrix", "Rig", "RigAlign", "overlap_of", "rows", "scale_of", "scaling"]
+
+Matrix = NDArray[np.float64]
+"""3×3, maps (x, y, 1) of one picture to another one; pixel centres are at integers."""
+
+VERSION = 1
+MOST_BYTES = 65_536
+"""Far above any rig file: what is larger is something else, or meant to hurt."""
+SOFT = 0.01
+"""Width of the soft edge around the infrared picture, in widths of the visible one."""
+
+Rows = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
+
+
+@dataclass(frozen=True)
+class Rig:
+    """Two cameras in fixed positions to each other.
+
+    Raises:
+        InputError: values that no rig can have.
+    """
+
+    matrix: Rows
+    """3×3: infrared pixel (x, y, 1) to visible pixel, pixel centres at integers."""
+    ir_size: tuple[int, int]
+    """Width and height of the infrared camera's pictures."""
+    vis_size: tuple[int, int]
+    ir_camera: str = ""
+    """The name of the infrared source at the time of calibration."""
+    vis_camera: str = ""
+    model: str = "similarity"
+    """similarity, affine, homography; points or board if set by hand."""
+    residual_px: float = 0.0
+    """How far apart the same thing in both pictures is to be expected, in visible pixels."""
+    confidence: float = 1.0
+    """0..1."""
+    overlap: float = 1.0
+    """Part of the visible picture that infrared covers, 0..1."""
+    scenes: int = 0
+    date: str = ""
+    """ISO 8601, UTC."""
+    distance: float | None = None
+    """Metres at which `matrix` holds; None: unknown, or so far away that it does not matter."""
+    parallax: tuple[float, float, float] | None = None
+    """The visible camera's image of the infrared camera's centre, pixels × metres: at Z metres the last
+    column of `matrix` moves by `parallax` · (1/Z − 1/`distance`)."""
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        if self.version != VERSION:
+            raise InputError(f"it has version {self.version}, this edgefuse reads version {VERSION}")
+        for what, size in (("ir_size", self.ir_size), ("vis_size", self.vis_size)):
+            if not all(MIN_SIDE <= side <= 16384 for side in size):
+                raise InputError(
+                    f"{what} is {size[0]}x{size[1]}, {MIN_SIDE}x{MIN_SIDE} to 16384x16384 is possible"
+                )
+        if not 0 <= self.confidence <= 1 or not 0 <= self.overlap <= 1:
+            raise InputError(f"confidence {self.confidence} and overlap {self.overlap} must be in 0..1")
+        if not 0 <= self.residual_px < 1e5:
+            raise InputError(f"residual_px is {self.residual_px}, a number of pixels from 0 on is needed")
+        if self.distance is not None and not 0 < self.distance < 1e9:
+            raise InputError(f"distance is {self.distance}, metres over 0 are needed")
+        if not all(math.isfinite(value) for value in self.parallax or ()):
+            raise InputError("parallax must be three finite numbers")
+        _check_matrix(np.array(self.matrix), self.ir_size, self.vis_size)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Rig":
+        """Read a rig file.
+
+        Raises:
+            InputError: missing, too large, not JSON, or with values that no rig can have.
+        """
+        path = Path(path)
+        try:
+            with path.open("rb") as file:
+                data = file.read(MOST_BYTES + 1)
+        except OSError as error:
+            raise InputError(f"cannot read the rig file {path}: {error.strerror or error}") from None
+        if len(data) > MOST_BYTES:
+            raise InputError(f"{path} is no rig file: it has more than {MOST_BYTES} bytes")
+        try:
+            return msgspec.json.decode(data, type=cls)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+            raise InputError(f"{path} is no usable rig file: {reason}") from None
+        except InputError as error:
+            raise InputError(f"{path} is no usable rig file: {error}") from None
+
+    def save(self, path: str | Path) -> None:
+        """Write the rig file; a half-written one never has the final name.
+
+        Raises:
+            InputError: the disk refuses.
+        """
+        values = {"version": self.version} | asdict(self)
+        lines = ",\n".join(f'  "{name}": {json.dumps(value)}' for name, value in values.items())
+        replace_file(Path(path), lambda partial: partial.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8"))
+
+    def at(self, distance: float) -> "Rig":
+        """Return the rig with the matrix for things at another distance, in metres.
+
+        Raises:
+            InputError: the rig does not know how its map changes with distance.
+        """
+        if self.parallax is None:
+            raise InputError(
+                "the rig file has no parallax, so it is the same at all distances: calibrate with --baseline "
+                "and --focal"
+            )
+        if not distance > 0:
+            raise InputError(f"the distance is {distance:g} m, it must be over 0")
+        inverse = 1 / distance - (1 / self.distance if self.distance else 0.0)
+        matrix = np.array(self.matrix)
+        matrix[:, 2] += np.array(self.parallax) * inverse
+        return replace(self, matrix=rows(matrix), distance=distance)
+
+    def matrix_for(self, ir_shape: tuple[int, ...], vis_shape: tuple[int, ...]) -> Matrix:
+        """Return the matrix for pictures of other sizes, `[H, W]`, of the same proportions.
+
+        Raises:
+            InputError: the proportions differ: the picture was cropped or is of another camera.
+        """
+        matrix = np.array(self.matrix)
+        known, given = self.ir_size, (ir_shape[1], ir_shape[0])
+        if given != known:
+            _check_proportions("infrared", known, given)
+            matrix = matrix @ scaling(ir_shape, (known[1], known[0]))
+        known, given = self.vis_size, (vis_shape[1], vis_shape[0])
+        if given != known:
+            _check_proportions("visible", known, given)
+            matrix = scaling((known[1], known[0]), vis_shape) @ matrix
+        return matrix
+
+    def align(self) -> "RigAlign":
+        """Return what brings infrared pictures onto the visible camera's pixels."""
+        return RigAlign(self)
+
+
+class RigAlign(Align):
+    """Warps infrared pictures by a rig's map, which is worked out once for each pair of sizes.
+
+    Where the infrared camera sees nothing, its picture is continued as in a mirror, so that no network
+    sees an edge there; `Aligned.valid` says where that is.
+    """
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self._key: tuple[tuple[int, ...], tuple[int, int]] | None = None
+        self._warp: _Warp | None = None
+
+    def __call__(self, ir: Image, vis_shape: tuple[int, int]) -> Aligned:
+        """Warp one picture.
+
+        Raises:
+            InputError: a picture's proportions are not those of the rig file.
+        """
+        if self._warp is None or self._key != (ir.shape, vis_shape):
+            self._warp = _Warp(self.rig.matrix_for(ir.shape, vis_shape), ir.shape[:2], vis_shape)
+            self._key = (ir.shape, vis_shape)
+        return self._warp(ir)
+
+
+class _Warp:
+    def __init__(self, matrix: Matrix, ir_shape: tuple[int, ...], vis_shape: tuple[int, int]) -> None:
+        height, width = vis_shape
+        # An infrared picture with more pixels than it has room for is shrunk first, or it would flicker.
+        shrink = scale_of(matrix, ir_shape)
+        self._size: tuple[int, int] | None = None
+        if shrink < 0.7:
+            self._size = max(round(ir_shape[1] * shrink), 2), max(round(ir_shape[0] * shrink), 2)
+            smaller = (self._size[1], self._size[0])
+            matrix = matrix @ scaling(smaller, ir_shape)
+            ir_shape = smaller
+        x, y = np.meshgrid(np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64))
+        inverse = np.linalg.inv(matrix)
+        u, v, w = (inverse[i, 0] * x + inverse[i, 1] * y + inverse[i, 2] for i in range(3))
+        front = w * np.sign(np.linalg.det(inverse)) * np.sign(np.linalg.det(inverse[:2, :2])) > 1e-9
+        w = np.where(np.abs(w) > 1e-9, w, 1e-9)
+        u, v = u / w, v / w
+        inside = front & (u >= 0) & (u <= ir_shape[1] - 1) & (v >= 0) & (v <= ir_shape[0] - 1)
+        maps = (_mirrored(u, ir_shape[1]).astype(np.float32), _mirrored(v, ir_shape[0]).astype(np.float32))
+        self._maps = cv2.convertMaps(*maps, cv2.CV_16SC2)
+        self._valid = _soft_edge(inside.astype(np.uint8))
+
+    def __call__(self, ir: Image) -> Aligned:
+        if self._size is not None:
+            ir = cv2.resize(ir, self._size, interpolation=cv2.INTER_AREA)
+        # The border counts for pixels that are half outside by rounding alone.
+        return Aligned(
+            cv2.remap(ir, *self._maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), self._valid
+        )
+
+
+def _mirrored(at: Matrix, length: int) -> Matrix:
+    """Fold coordinates back into 0..length - 1, as between two mirrors."""
+    period = 2.0 * (length - 1)
+    at = np.mod(np.clip(at, -1e9, 1e9), period)
+    return np.minimum(at, period - at)
+
+
+def _soft_edge(inside: Image) -> Image | None:
+    """Return weights that fall to 0 at the infrared picture's edge; None if the edge is not in sight."""
+    if inside.all():
+        return None
+    wide = max(SOFT * inside.shape[1], 2.0)
+    # The margin is no edge: infrared goes on there, outside the visible picture.
+    padded = cv2.copyMakeBorder(inside, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    distance = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]
+    weights: Image = np.clip((distance - 1) * (255 / wide), 0, 255).astype(np.uint8)
+    return weights
+
+
+def scaling(before: tuple[int, ...], after: tuple[int, ...]) -> Matrix:
+    """Return the matrix from pixels of a picture of shape `before` to those of it resized to `after`.
+
+    `cv2.resize` keeps the corners of the outer pixels, not their centres.
+    """
+    fx, fy = after[1] / before[1], after[0] / before[0]
+    return np.array([[fx, 0, (fx - 1) / 2], [0, fy, (fy - 1) / 2], [0, 0, 1]])
+
+
+def scale_of(matrix: Matrix, shape: tuple[int, ...]) -> float:
+    """Return by how much a map enlarges, in the middle of a picture of `shape`."""
+    x, y = (shape[1] - 1) / 2, (shape[0] - 1) / 2
+    w = float(matrix[2] @ (x, y, 1))
+    u, v = (matrix[:2] @ (x, y, 1)) / w
+    jacobian = (matrix[:2, :2] - np.outer((u, v), matrix[2, :2])) / w
+    return float(np.sqrt(abs(np.linalg.det(jacobian))))
+
+
+def overlap_of(matrix: Matrix, ir_size: tuple[int, int], vis_size: tuple[int, int]) -> float:
+    """Return the part of the visible picture that infrared covers, 0..1."""
+    outline = _outline(matrix, ir_size)
+    frame = np.array([[0, 0], [vis_size[0], 0], list(vis_size), [0, vis_size[1]]], np.float32) - 0.5
+    area, _ = cv2.intersectConvexConvex(cv2.convexHull(outline.astype(np.float32)), frame)
+    return float(np.clip(area / (vis_size[0] * vis_size[1]), 0, 1))
+
+
+def rows(matrix: Matrix) -> Rows:
+    """Return a matrix as the rig file has it."""
+    a, b, c = ((float(x), float(y), float(z)) for x, y, z in matrix)
+    return a, b, c
+
+
+def _outline(matrix: Matrix, ir_size: tuple[int, int]) -> Matrix:
+    """Return where the corners of the infrared picture come to lie, `[4, 2]`."""
+    width, height = ir_size
+    corners = np.array(
+        [[-0.5, -0.5, 1], [width - 0.5, -0.5, 1], [width - 0.5, height - 0.5, 1], [-0.5, height - 0.5, 1]]
+    )
+    placed = corners @ matrix.T
+    outline: Matrix = placed[:, :2] / placed[:, 2:]
+    return outline
+
+
+def _check_matrix(matrix: Matrix, ir_size: tuple[int, int], vis_size: tuple[int, int]) -> None:
+    if not np.isfinite(matrix).all() or np.abs(matrix).max() > 1e9:
+        raise InputError("matrix has numbers that are not finite, or far too large")
+    width, height = ir_size
+    depths = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]]) @ matrix[2]
+    if not (np.all(depths > 1e-9) or np.all(depths < -1e-9)):
+        raise InputError("matrix puts a part of the infrared picture behind the camera")
+    if abs(np.linalg.det(matrix / depths.mean())) < 1e-6:
+        raise InputError("matrix puts the infrared picture on a line or a point")
+    if overlap_of(matrix, ir_size, vis_size) <= 0:
+        raise InputError("matrix puts the infrared picture outside the visible one")
+
+
+def _check_proportions(what: str, known: tuple[int, int], given: tuple[int, int]) -> None:
+    if abs((given[0] / given[1]) / (known[0] / known[1]) - 1) > ASPECT_TOLERANCE:
+        raise InputError(
+            f"the {what} picture is {given[0]}x{given[1]}, the rig file was made for {known[0]}x{known[1]}: "
+            "the proportions differ, so it is another camera, or another crop; calibrate again"
+        )

@@ -1,0 +1,173 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from edgefuse.calibrate import CalibrationError, Scenes, estimate, make_rig
+from edgefuse.calibrate.features import Picture, edge_field, valid_area
+from edgefuse.calibrate.pictures import before_and_after
+from edgefuse.cli import app
+from edgefuse.errors import InputError
+from edgefuse.images import write_image
+from edgefuse.sim import Rig, RigConfig
+
+
+def shot(seed=0, **config):
+    """Return a pair and the true map."""
+    rig = Rig(RigConfig(seed=seed, **config))
+    return (rig.frame("ir", 40), rig.frame("vis", 40)), rig.homography
+
+
+def corner_error(matrix, truth, size):
+    width, height = size
+    corners = np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]], float)[None]
+    return np.linalg.norm(
+        cv2.perspectiveTransform(corners, matrix) - cv2.perspectiveTransform(corners, truth), axis=2
+    ).mean()
+
+
+@pytest.mark.parametrize(
+    ("config", "most"),
+    [
+        ({"scale": 0.8, "rotation": 4.0, "shift": (40, -25)}, 0.6),
+        ({"size": (1280, 1024), "ir_size": (640, 512), "scale": 1.3, "shift": (-60, 40)}, 1.5),
+        ({"size": (960, 540), "ir_size": (320, 256), "rotation": -3.0}, 1.5),
+    ],
+    ids=["similar", "sizes differ", "pixels not square"],
+)
+def test_finds_the_map_of_one_pair(config, most):
+    pair, truth = shot(3, **config)
+    found = estimate([pair])
+    assert corner_error(found.matrix, truth, pair[0].shape[::-1]) < most
+    assert found.z > 10
+    assert found.confidence > 0.8
+    assert found.scenes == 1
+    assert found.residual_px < 3
+
+
+def test_the_brighter_side_of_an_edge_does_not_matter():
+    grey = shot(1)[0][0]
+    plain, inverted = edge_field(Picture.of(grey)), edge_field(Picture.of(255 - grey))
+    np.testing.assert_allclose(plain, inverted, atol=1e-3)
+
+
+def test_finds_infrared_that_is_mirrored():
+    (ir, vis), truth = shot(2, scale=0.9)
+    found = estimate([(np.ascontiguousarray(ir[:, ::-1]), vis)])
+    assert found.flip == "mirrored"
+    mirror = np.array([[-1, 0, ir.shape[1] - 1], [0, 1, 0], [0, 0, 1.0]])
+    assert corner_error(found.matrix, truth @ mirror, ir.shape[::-1]) < 1
+
+
+def test_black_borders_of_a_warped_picture_are_no_edges():
+    (ir, vis), _ = shot(5)
+    turn = cv2.getRotationMatrix2D((320, 240), 5, 0.75)
+    warped = cv2.warpAffine(ir, turn, (640, 480))
+    inside = cv2.warpAffine(np.full_like(ir, 255), turn, (640, 480))
+    assert np.mean((valid_area(warped) == 255) == (inside == 255)) > 0.97
+    truth = np.linalg.inv(np.vstack([turn, [0, 0, 1]]))
+    assert corner_error(estimate([(warped, vis)]).matrix, truth, (640, 480)) < 2
+
+
+def test_a_dark_sky_is_no_border():
+    grey = np.random.default_rng(0).integers(60, 200, (240, 320)).astype(np.uint8)
+    skyline = np.cumsum(np.random.default_rng(1).integers(-6, 7, 320)) + 110
+    sky = np.arange(240)[:, None] < skyline
+    grey[sky] = 0
+    assert np.mean(valid_area(grey)[cv2.dilate(sky.astype(np.uint8), np.ones((9, 9))) > sky]) > 245
+
+
+def textured(seed, shape=(120, 160)):
+    """Return blobs of several sizes, different ones for each seed."""
+    rng = np.random.default_rng(seed)
+    blobs = [cv2.GaussianBlur(rng.normal(size=shape), (0, 0), sigma) * sigma for sigma in (1.5, 4.0, 10.0)]
+    return np.clip(128 + 40 * sum(blobs), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("ir", "vis", "why"),
+    [
+        (textured(1), textured(2), "no better than by chance"),
+        (np.full((120, 160), 90, np.uint8), textured(2), "infrared pictures are uniform"),
+        (textured(1), np.zeros((120, 160, 3), np.uint8), "visible pictures are uniform"),
+        (textured(1), textured(1), "name one camera"),
+        (
+            cv2.applyColorMap(textured(1), cv2.COLORMAP_JET),
+            cv2.cvtColor(textured(2), cv2.COLOR_GRAY2BGR),
+            "swapped",
+        ),
+        (textured(1), cv2.blur(textured(2), (31, 1)), "blurred"),
+        (np.tile(np.arange(160, dtype=np.uint8), (120, 1)), textured(3), "no better than by chance"),
+    ],
+    ids=["unrelated", "covered", "wall", "identical", "swapped", "motion blur", "ramp"],
+)
+def test_refuses_what_determines_no_map(ir, vis, why):
+    with pytest.raises(CalibrationError, match=why):
+        estimate([(ir, vis)])
+
+
+def test_pictures_of_several_sizes_are_refused():
+    with pytest.raises(InputError, match=r"160x120.*then.*80x60"):
+        estimate([(textured(1), textured(2)), (textured(1, (60, 80)), textured(2))])
+    with pytest.raises(InputError, match="no pairs"):
+        estimate([])
+
+
+def test_keeps_scenes_that_differ():
+    scenes = Scenes(most=6)
+    for seed in (0, 0, 0, 1, 1, 2):
+        for shake in range(4):
+            scenes.offer(textured(seed, (240, 320)), np.roll(textured(seed, (240, 320)), shake, axis=1))
+    assert scenes.count == 3
+    assert len(scenes.pairs) <= 6
+    firsts = [pair[0] for pair in scenes.pairs[:3]]
+    for seed, ir in enumerate(firsts):
+        np.testing.assert_array_equal(ir, textured(seed, (240, 320)))
+
+
+def folders(tmp_path, pairs):
+    for index, (ir, vis) in enumerate(pairs):
+        for role, image in (("ir", ir), ("vis", vis)):
+            (tmp_path / role).mkdir(exist_ok=True)
+            write_image(tmp_path / role / f"{index}.png", image)
+    return str(tmp_path / "ir"), str(tmp_path / "vis")
+
+
+def test_command_writes_a_rig_file_and_a_picture(tmp_path):
+    pair, truth = shot(3, scale=0.8, shift=(40, -25))
+    ir, vis = folders(tmp_path, [pair])
+    out = tmp_path / "rig.json"
+    result = CliRunner().invoke(app, ["calibrate", "--ir", ir, "--vis", vis, "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "residual" in result.output
+    written = json.loads(out.read_text())
+    assert corner_error(np.array(written["matrix"]), truth, (640, 480)) < 0.6
+    assert written["ir_size"] == [640, 480]
+    assert (tmp_path / "rig.png").stat().st_size > 10_000
+
+
+def test_a_refusal_writes_no_file(tmp_path):
+    ir, vis = folders(tmp_path, [(textured(1), textured(2))])
+    out = tmp_path / "rig.json"
+    result = CliRunner().invoke(app, ["calibrate", "--ir", ir, "--vis", vis, "--out", str(out)])
+    assert result.exit_code != 0
+    assert isinstance(result.exception, CalibrationError)
+    assert not out.exists()
+
+
+def test_recordings_are_collected_and_can_be_kept(tmp_path):
+    arguments = ["calibrate", "--keep", str(tmp_path / "kept"), "--out", str(tmp_path / "rig.json")]
+    ir, vis = "sim?frames=8&seed=4&scale=0.9", "sim?frames=8&seed=4&scale=0.9"
+    result = CliRunner().invoke(app, [*arguments, "--ir", ir, "--vis", vis, "--no-pictures"])
+    assert result.exit_code == 0, result.output
+    assert len(list((tmp_path / "kept" / "ir").iterdir())) >= 1
+    assert not (tmp_path / "rig.png").exists()
+
+
+def test_picture_shows_before_and_after():
+    pair, _ = shot(3, size=(320, 240), shift=(20, 10))
+    picture = before_and_after(make_rig(estimate([pair]), pair, "a", "b"), *pair)
+    assert picture.shape == (480, 640, 3)
+    assert np.abs(picture[:240].astype(int) - picture[240:]).mean() > 1

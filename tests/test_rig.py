@@ -1,0 +1,136 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from edgefuse.errors import InputError
+from edgefuse.rig import Rig, overlap_of, scaling
+
+IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+
+
+def shifted(right, down, size=(64, 48)):
+    return Rig(((1.0, 0.0, right), (0.0, 1.0, down), (0.0, 0.0, 1.0)), size, size)
+
+
+def gradient(width=64, height=48):
+    x, y = np.meshgrid(np.arange(width), np.arange(height))
+    return (x * 2 + y).astype(np.uint8)
+
+
+def test_is_read_as_it_was_written(tmp_path):
+    rig = Rig(
+        ((1.5, 0.1, 20.0), (-0.1, 1.5, -7.25), (1e-5, 0.0, 1.0)),
+        (640, 512),
+        (1280, 1024),
+        ir_camera="cam0",
+        model="homography",
+        residual_px=0.75,
+        confidence=0.9,
+        overlap=0.8,
+        parallax=(40.0, 0.0, 0.0),
+    )
+    rig.save(tmp_path / "rig.json")
+    assert Rig.load(tmp_path / "rig.json") == rig
+    written = json.loads((tmp_path / "rig.json").read_text())
+    assert {"version", "matrix", "residual_px", "confidence", "model", "date", "overlap"} <= written.keys()
+    assert written["matrix"][0] == [1.5, 0.1, 20.0]
+
+
+def test_unknown_keys_of_later_versions_are_ignored(tmp_path):
+    shifted(1, 2).save(tmp_path / "rig.json")
+    values = json.loads((tmp_path / "rig.json").read_text()) | {"lens": [1, 2]}
+    (tmp_path / "rig.json").write_text(json.dumps(values))
+    assert Rig.load(tmp_path / "rig.json") == shifted(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"matrix": [[1, 0, 0], [0, 1, 0]]}, "length 3"),
+        ({"matrix": [[1, 0, 0], [0, 0, 0], [0, 0, 1]]}, "line or a point"),
+        ({"matrix": [[1, 0, 9000], [0, 1, 0], [0, 0, 1]]}, "outside the visible"),
+        ({"matrix": [[1, 0, 0], [0, 1, 0], [-0.1, 0, 1]]}, "behind the camera"),
+        ({"matrix": "identity"}, "Expected `array`"),
+        ({"ir_size": [0, 10]}, "ir_size is 0x10"),
+        ({"version": 2}, "version 2"),
+        ({"confidence": 7}, "confidence 7"),
+        ({"distance": -1}, "distance is -1"),
+    ],
+)
+def test_refuses_what_no_rig_can_be(tmp_path, change, why):
+    shifted(1, 2).save(tmp_path / "rig.json")
+    values = json.loads((tmp_path / "rig.json").read_text()) | change
+    (tmp_path / "rig.json").write_text(json.dumps(values))
+    with pytest.raises(InputError, match=why):
+        Rig.load(tmp_path / "rig.json")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\xff\xfe\x00", b"[" * 60_000, b'{"matrix": NaN}', b'{"matrix": 1e999}', b" " * 70_000, b"null"],
+    ids=["empty", "binary", "nested", "nan", "overflow", "huge", "null"],
+)
+def test_hostile_files_get_one_sentence(tmp_path, data):
+    (tmp_path / "rig.json").write_bytes(data)
+    with pytest.raises(InputError, match=r"rig\.json is no (usable )?rig file"):
+        Rig.load(tmp_path / "rig.json")
+    with pytest.raises(InputError, match="cannot read"):
+        Rig.load(tmp_path / "missing.json")
+
+
+def test_warps_each_pixel_to_its_place():
+    aligned = shifted(8, -3).align()(gradient(), (48, 64))
+    np.testing.assert_array_equal(aligned.image[:45, 8:], gradient()[3:, :56])
+    assert aligned.valid is not None
+    assert aligned.valid[20, 40] == 255
+    assert aligned.valid[:, :8].max() == 0
+    assert aligned.valid[45:].max() == 0
+    assert aligned.valid[0, 40] == 255, "infrared goes on above: that is no edge"
+    assert 0 < aligned.valid[20, 10] < 255
+
+
+def test_full_cover_has_no_mask():
+    rig = Rig(((2.0, 0.0, -30.0), (0.0, 2.0, -20.0), (0.0, 0.0, 1.0)), (64, 48), (64, 48))
+    assert rig.align()(gradient(), (48, 64)).valid is None
+
+
+def test_no_edge_is_seen_where_infrared_ends():
+    aligned = shifted(20, 10).align()(gradient(), (48, 64))
+    steps = np.abs(np.diff(aligned.image.astype(int), axis=1))
+    assert steps.max() <= 2, "the picture goes on as in a mirror"
+
+
+def test_a_source_of_another_size_is_rescaled_or_refused():
+    rig = shifted(8, 4)
+    double = cv2.resize(gradient(), (128, 96), interpolation=cv2.INTER_LINEAR)
+    wanted = rig.align()(gradient(), (48, 64)).image.astype(int)
+    got = rig.align()(double, (48, 64)).image.astype(int)
+    assert np.abs(got - wanted)[8:, 12:].max() <= 2
+    larger = rig.align()(gradient(), (96, 128))
+    assert larger.image.shape == (96, 128)
+    assert larger.valid is not None
+    assert larger.valid[:, :15].max() == 0
+    with pytest.raises(InputError, match=r"infrared picture is 64x64.*64x48"):
+        rig.align()(np.zeros((64, 64), np.uint8), (48, 64))
+    with pytest.raises(InputError, match="visible picture is 64x36"):
+        rig.align()(gradient(), (36, 64))
+
+
+def test_distance_moves_the_matrix_along_the_baseline(tmp_path):
+    rig = Rig(IDENTITY, (640, 480), (640, 480), parallax=(60.0, 0.0, 0.0))
+    assert rig.at(10.0).matrix[0][2] == pytest.approx(6.0)
+    assert rig.at(10.0).at(5.0).matrix[0][2] == pytest.approx(12.0)
+    with pytest.raises(InputError, match="no parallax"):
+        shifted(1, 2).at(10.0)
+    with pytest.raises(InputError, match="must be over 0"):
+        rig.at(float("nan"))
+
+
+def test_overlap_and_scaling():
+    assert overlap_of(np.eye(3), (64, 48), (64, 48)) == pytest.approx(1.0)
+    assert overlap_of(np.array([[1, 0, 32], [0, 1, 0], [0, 0, 1.0]]), (64, 48), (64, 48)) == pytest.approx(
+        0.5
+    )
+    assert scaling((10, 10), (20, 20)) @ (0, 0, 1) == pytest.approx([0.5, 0.5, 1])
