@@ -5,13 +5,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 
 from edgefuse import Fuser
 from edgefuse.batch import fuse_files, plan
 from edgefuse.images import write_image
 from edgefuse.runtime import live
-from edgefuse.runtime.opencv_video import open_writer
 from edgefuse.runtime.sinks import VideoOut
 from edgefuse.runtime.sources import open_source
 from edgefuse.sim import Rig
@@ -25,8 +25,8 @@ def recordings(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("recordings")
     for camera in ("ir", "vis"):
         (root / camera).mkdir()
-        writer = open_writer(str(root / f"{camera}.avi"), "MJPG", 25, (640, 480))
-        assert writer is not None
+        writer = cv2.VideoWriter(str(root / f"{camera}.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (640, 480))
+        assert writer.isOpened()
         for n in range(FRAMES):
             image = rig.frame(camera, n)
             if n < IMAGES:

@@ -19,11 +19,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
+
 from edgefuse import Fuser
 from edgefuse.runtime import live
 from edgefuse.runtime.cameras.camera import connect
 from edgefuse.runtime.cameras.thermal import ThermalPreprocess
-from edgefuse.runtime.opencv_video import open_writer
 from edgefuse.runtime.sinks import Callback
 from edgefuse.runtime.sources import Role, open_source
 from edgefuse.sim import Rig, RigConfig
@@ -63,8 +64,10 @@ def make_recordings(folder: Path) -> None:
     """Write the simulated rig as `ir.avi` and `vis.avi`, MJPEG."""
     rig = Rig(RigConfig(size=(640, 480)))
     for camera in ("ir", "vis"):
-        writer = open_writer(str(folder / f"{camera}.avi"), "MJPG", 25, (640, 480))
-        assert writer is not None
+        writer = cv2.VideoWriter(
+            str(folder / f"{camera}.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (640, 480)
+        )
+        assert writer.isOpened()
         for n in range(FRAMES):
             image = rig.frame(camera, n)
             writer.write(image if image.ndim == 3 else image[:, :, None].repeat(3, axis=2))

@@ -8,7 +8,7 @@ from edgefuse.errors import InputError
 from edgefuse.images import IMAGE_SUFFIXES, read_visible, write_image
 from edgefuse.pairs import pair_folders
 from edgefuse.runtime.fuser import Fuser
-from edgefuse.thermal import read_infrared
+from edgefuse.thermal import ThermalConfig, read_infrared
 
 __all__ = ["Jobs", "fuse_files", "plan"]
 
@@ -45,7 +45,7 @@ def plan(ir: Path, vis: Path, out: Path) -> Jobs:
         if out.is_file():
             raise InputError(f"--out {out} is a file; two folders are fused into a folder")
         found = pair_folders(ir, vis)
-        files = [(a, b, out / b.name) for _, a, b in found.pairs]
+        files = [(a, b, (out / stem).with_name(b.name)) for stem, a, b in found.pairs]
         jobs = Jobs(files, found.only_ir, found.only_vis)
     for a, b, fused in jobs.files:
         if fused.resolve() in (a.resolve(), b.resolve()):
@@ -53,17 +53,29 @@ def plan(ir: Path, vis: Path, out: Path) -> Jobs:
     return jobs
 
 
-def fuse_files(jobs: Jobs, fuser: Fuser) -> Iterator[Path]:
-    """Fuse and write one pair after the other; yield each written file.
+def fuse_files(
+    jobs: Jobs, fuser: Fuser, thermal: ThermalConfig | None = None, bits: int | None = None
+) -> Iterator[tuple[Path, InputError | None]]:
+    """Fuse and write one pair after the other; yield each file, and why it could not be read.
+
+    Args:
+        jobs: what is fused.
+        fuser: by what.
+        thermal: how infrared becomes 8 bits.
+        bits: of visible 16-bit images; None: as the files say.
 
     Raises:
-        InputError: a file that cannot be read or written; what was written before stays.
+        InputError: a file that cannot be written; what was written before stays.
     """
     for ir, vis, fused in jobs.files:
-        image = fuser(read_infrared(ir), read_visible(vis))
+        try:
+            image = fuser(read_infrared(ir, thermal), read_visible(vis, bits))
+        except InputError as error:
+            yield fused, error
+            continue
         try:
             fused.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot make folder {fused.parent}: {error.strerror}") from None
         write_image(fused, image)
-        yield fused
+        yield fused, None

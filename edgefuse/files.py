@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable
+from glob import escape
 from pathlib import Path
 
 from edgefuse.errors import InputError
@@ -50,7 +51,7 @@ def replace_file(path: Path, write: Callable[[Path], object], *, durable: bool =
         os.replace(partial, path)
         if durable:
             _sync(path.parent)
-            for left in path.parent.glob(f".{path.name}.*.part"):
+            for left in path.parent.glob(f".{escape(path.name)}.*.part"):
                 left.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from None

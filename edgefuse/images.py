@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgefuse.errors import InputError
 from edgefuse.files import replace_file
+from edgefuse.opencv import quiet_opencv
 from edgefuse.stored import check_jpeg, read_stored, upright
 
 __all__ = [
@@ -70,12 +71,11 @@ def read_image(path: str | Path, role: Role | None = None, bits: int | None = No
     data = _bytes_of(path)
     stored = read_stored(data, str(path))
     # From bytes rather than by name: OpenCV cannot tell a missing file from a damaged one.
-    if hasattr(cv2.utils, "logging"):  # what OpenCV would print of a damaged one, the error below says
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     if stored.kind == "JPEG":
         check_jpeg(data, str(path))
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+        with quiet_opencv():
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     except cv2.error:
         image = None
     if image is None:

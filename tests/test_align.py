@@ -7,6 +7,7 @@ from edgefuse.images import Image
 from edgefuse.runtime.compose import side_by_side
 from edgefuse.runtime.live import LiveConfig, run
 from edgefuse.runtime.sinks import Callback, FusedFrame
+from tests.support.shots import both
 from tests.test_live import FakeSource
 
 
@@ -74,8 +75,9 @@ def test_a_session_aligns_what_it_fuses_scores_and_shows():
     )
     assert report.stages["align"].count == 6
     for frame in frames:
-        assert frame.ir.shape == frame.vis.shape[:2]
+        ir, vis = both(frame)
+        assert ir.shape == vis.shape[:2]
         assert (frame.fused[:, :12] == 100).all()
-        assert (frame.fused[:, 13:] == frame.vis[:, 13:]).all()
+        assert (frame.fused[:, 13:] == vis[:, 13:]).all()
         assert side_by_side(frame.ir, frame.vis, frame.fused).shape == (16, 72, 3)
-    assert [int(frame.ir[0, 0]) for frame in frames] == list(range(6))
+    assert [int(both(frame)[0][0, 0]) for frame in frames] == list(range(6))

@@ -64,6 +64,39 @@ def test_fusing_says_once_that_infrared_is_resized(run, folders):
     assert err.count("infrared is resized from 50x40") == 1
 
 
+def test_files_that_cannot_be_read_are_listed_at_the_end(run, folders):
+    (folders / "ir/a[1].png").write_text("no picture")
+    for name in ("a[1]", "c"):
+        cv2.imwrite(str(folders / f"vis/{name}.png"), np.zeros((40, 50), np.uint8))
+    status, _, err = run("fuse", "--ir", "ir", "--vis", "vis", "--out", "out")
+    assert status == 3
+    assert "Wrote 2 fused images: out" in err
+    assert "Not fused, 1 of 3:" in err
+    assert "ir/a[1].png is not an image that can be decoded" in err
+    assert sorted(path.name for path in (folders / "out").iterdir()) == ["b.png", "c.png"]
+
+
+ONE_PAIR = ["--ir", "ir.png", "--vis", "vis.png", "--out", "o.png"]
+
+
+def test_how_files_are_read_can_be_said(run, folders):
+    counts = np.random.default_rng(0).integers(30_000, 30_100, (40, 50)).astype(np.uint16)
+    counts[10:30, 10:30] += 900
+    cv2.imwrite("ir.png", counts)
+    cv2.imwrite("vis.png", np.random.default_rng(1).integers(900, 1150, (40, 50)).astype(np.uint16))
+    means = []
+    for options in (["--window", "30000-31000"], ["--window", "30000-31000", "--polarity", "black"]):
+        assert (
+            run("fuse", "--ir", "ir.png", "--vis", "vis.png", "--out", "o.png", "--bits", "12", *options)[0]
+            == 0
+        )
+        means.append(read_image("o.png")[15:25, 15:25].mean())
+    assert means[0] > means[1] + 30
+    assert 40 < read_image("o.png")[15:25, 15:25].mean() < 90
+    status, _, err = run("fuse", *ONE_PAIR, "--window", "9-x")
+    assert (status, "window '9-x' is not LOW-HIGH" in err) == (1, True)
+
+
 def test_the_shipped_models_are_listed(run):
     status, out, _ = run("models")
     assert status == 0

@@ -22,7 +22,6 @@ from edgefuse.cli.stream import stream
 from edgefuse.errors import EdgefuseError, InputError, ModelError, SourceError
 from edgefuse.images import read_image, write_image
 from edgefuse.runtime.live import Report, SinkReport, SourceReport
-from edgefuse.runtime.opencv_video import open_writer
 from edgefuse.runtime.sources import safe_name
 from edgefuse.runtime.sources.base import ROLES
 from edgefuse.runtime.timing import STAGES, Durations
@@ -119,8 +118,8 @@ def test_the_skew_of_recordings_is_that_of_their_times(folders: tuple[str, str],
 
 def test_videos_become_a_side_by_side_video_and_a_still(tmp_path: Path, mean_model: str) -> None:
     for name, value in (("ir", 100), ("vis", 60)):
-        writer = open_writer(str(tmp_path / f"{name}.avi"), "MJPG", 20, (64, 48))
-        assert writer is not None
+        writer = cv2.VideoWriter(str(tmp_path / f"{name}.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 20, (64, 48))
+        assert writer.isOpened()
         for _ in range(6):
             writer.write(np.full((48, 64, 3), value, np.uint8))
         writer.release()
@@ -203,7 +202,7 @@ def test_a_video_in_parts(tmp_path: Path, folders: tuple[str, str], mean_model: 
         ({"--model": "nanno"}, ModelError, "unknown model 'nanno'"),
         ({"--model": "missing.onnx"}, ModelError, "no such model file: missing.onnx"),
         ({"--model": __file__}, ModelError, "is not a model that ONNX Runtime can load"),
-        ({"--out": "out.gif"}, InputError, "the suffix of a video must be"),
+        ({"--out": "out.gif"}, InputError, "known outputs are"),
         ({"--still": "still.mp4"}, InputError, "the suffix of a still must be"),
         ({"--duration": "0"}, InputError, "duration is 0.0, it must be above 0"),
         ({"--threads": "0"}, InputError, "threads is 0"),
@@ -213,8 +212,17 @@ def test_a_video_in_parts(tmp_path: Path, folders: tuple[str, str], mean_model: 
         ({"--vis": "cam97?gain=nan", "--on-loss": "stop"}, SourceError, "option gain: 'nan' is outside"),
         ({"--vis": "cam97?gain=1e99", "--on-loss": "stop"}, SourceError, "option gain: '1e99' is outside"),
         ({"--set": "quality=0"}, InputError, "quality is 0"),
-        ({"--segment": "2", "--out": "frames/"}, InputError, "a codec and segments are for videos"),
-        ({"--max-size": "2", "--out": "-"}, InputError, "a largest size is for files"),
+        (
+            {"--segment": "2", "--out": "frames/"},
+            InputError,
+            "segment is not for frames/ .images.",
+        ),
+        ({"--out": "rtsp://a:pw@h/live"}, InputError, r"cannot write to rtsp://a:\*\*\*@h/live: network"),
+        (
+            {"--max-size": "2", "--out": "-"},
+            InputError,
+            "max-size is not for - .raw.: give a folder",
+        ),
     ],
 )
 def test_wrong_input_gets_one_sentence(
@@ -232,6 +240,53 @@ def test_wrong_input_gets_one_sentence(
         run(*(word for pair in given.items() for word in pair))
     assert "\n" not in str(raised.value)
     assert os.listdir(tmp_path) == []
+
+
+def test_one_camera_given_twice_is_refused(tmp_path: Path, folders: tuple[str, str]) -> None:
+    (tmp_path / "link").symlink_to(folders[0])
+    for vis in (folders[0], f"{folders[0]}/", str(tmp_path / "link"), f"{folders[0]}?fps=9"):
+        with pytest.raises(SourceError, match="both cameras are"):
+            run("--ir", folders[0], "--vis", vis)
+    with pytest.raises(SourceError, match="both cameras are cam0"):
+        run("--ir", "cam0", "--vis", "cam0?fps=30")
+
+
+def test_several_outputs_are_all_written(tmp_path: Path, folders: tuple[str, str], mean_model: str) -> None:
+    arguments = ("--ir", folders[0], "--vis", folders[1], "--model", mean_model)
+    outs = [str(tmp_path / name) for name in ("a.mp4", "b.mkv", "c/")]
+    assert run(*arguments, *(word for out in outs for word in ("--out", out))).exit_code == 0
+    for out in outs[:2]:
+        assert cv2.VideoCapture(out, cv2.CAP_FFMPEG).get(cv2.CAP_PROP_FRAME_COUNT) == 8
+    assert len(os.listdir(outs[2])) == 8
+    with pytest.raises(InputError, match=r"x\.mp4 is given twice"):
+        run(*arguments, "--out", tmp_path / "x.mp4", "--out", tmp_path / "x.mp4")
+
+
+def test_folders_are_paired_by_the_names_of_their_files(
+    tmp_path: Path, mean_model: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One image is missing: pairing in order would shift all the rest."""
+    for camera, missing in (("ir", 2), ("vis", 4)):
+        (tmp_path / camera).mkdir()
+        for n in range(6):
+            if n != missing:
+                write_image(tmp_path / camera / f"{n}.png", np.full((48, 64), 40 * n, np.uint8))
+    result = run(
+        "--ir", tmp_path / "ir", "--vis", tmp_path / "vis", "--model", mean_model, "--out", tmp_path / "o/"
+    )
+    assert result.exit_code == 0, result.output
+    levels = [int(read_image(path)[20, 30].mean()) for path in sorted((tmp_path / "o").iterdir())]
+    assert levels == [0, 40, 120, 200]
+    assert len([message for message in caplog.messages if "1 of 5 images have no partner" in message]) == 2
+
+
+def test_a_camera_that_never_came_is_an_error_though_the_other_was_shown(
+    tmp_path: Path, mean_model: str
+) -> None:
+    arguments = ("--ir", "cam97", "--vis", "sim?size=64x48", "--model", mean_model, "--duration", "3")
+    with pytest.raises(SourceError, match="nothing was fused: cam97 never gave a picture"):
+        run(*arguments, "--out", tmp_path / "o.mkv")
+    assert cv2.VideoCapture(str(tmp_path / "o.mkv"), cv2.CAP_FFMPEG).get(cv2.CAP_PROP_FRAME_WIDTH) == 64
 
 
 @pytest.mark.parametrize("key", ["psd", "pin", "PW", "userpw", "sig", "signature", "credential", "session"])
@@ -279,12 +334,13 @@ def test_the_report_prints_names_as_they_are() -> None:
     print_report(report, console)
     assert isinstance(console.file, StringIO)
     for name in names:
-        assert f"{name}: 1 shutter calibration," in console.file.getvalue()
+        assert f"{name}: 1 shutter calibration" in console.file.getvalue()
 
 
 def report_of(ir: dict[str, Any] | None = None, vis: dict[str, Any] | None = None, **values: Any) -> Report:
     given: dict[str, Any] = {
-        "live": True, "frames": 250, "shown_alone": 0, "repeated": 0, "seconds": 10.0, "cpu_seconds": 1.0,
+        "live": True, "frames": 250, "shown_alone": 0, "repeated": 0, "held": 0, "starved_s": 0.0,
+        "seconds": 10.0, "cpu_seconds": 1.0,
         "sinks": (), "stages": {}, "skew": Durations(), "ages": {}, "clock": None, "quality": None,
         "ended": "end", "error": None,
     }  # fmt: skip
@@ -317,6 +373,10 @@ def report_of(ir: dict[str, Any] | None = None, vis: dict[str, Any] | None = Non
             {"vis": {"captured": 500, "dropped": 250}, "ir": {"failed": 1}},
             "Problems: 25.0 fps; 1 frame of infrared could not be used; too slow: 50% of the visible frames "
             "were dropped",
+        ),
+        (
+            {"starved_s": 4.0},
+            "Problems: 25.0 fps, nothing dropped; this machine is too busy: threads waited 4.0 s for a core",
         ),
         (
             {"sinks": (SinkReport("out.mp4", 240, 10, None), SinkReport("pipe", 1, 249, "gone"))},

@@ -18,6 +18,7 @@ from edgefuse.evaluate import (
     Candidate,
     Problem,
     Settings,
+    baseline,
     best,
     compare,
     evaluate,
@@ -25,19 +26,16 @@ from edgefuse.evaluate import (
     named,
     summarise,
     summarise_degraded,
-    trivial,
     write_csv,
     write_html,
     write_json,
 )
 from edgefuse.evaluate.candidates import unique
-from edgefuse.evaluate.compare import FEWEST, _correlated, _interval, _joins
-from edgefuse.evaluate.pair import PairTask
-from edgefuse.evaluate.pictures import picture_rows
-from edgefuse.evaluate.summary import level_changes
-from edgefuse.evaluate.video import frames_before, in_order
+from edgefuse.evaluate.report import _Fusions
+from edgefuse.evaluate.run import PairTask, frames_before, in_order
+from edgefuse.evaluate.summary import FEWEST, _correlated, _interval, _joins, level_changes
 from edgefuse.images import write_image
-from edgefuse.metrics import score
+from edgefuse.metrics import measure_named, score
 
 STEMS = ["f1", "f2", "f3"]
 
@@ -93,7 +91,7 @@ def test_a_folder_of_fused_images_scores_as_the_fusion_does(folders):
     for column, mean in summary["maximum"].items():
         assert summary["fused"][column] == pytest.approx(mean, nan_ok=True)
     assert [pair.stem for pair in result.pairs] == STEMS
-    assert best(summary, "VIF") == {"maximum", "fused"}
+    assert best({name: row["VIF"] for name, row in summary.items()}, "VIF") == {"maximum", "fused"}
 
 
 def test_means_are_those_of_score(folders):
@@ -275,7 +273,7 @@ def test_a_video_without_consecutive_frames_is_refused(folders):
 def test_flicker_needs_a_frame_before(folders):
     result = run(folders, ("maximum",), Settings(video=True))
     assert ["Flicker" in pair.scores["maximum"] for pair in result.pairs] == [False, True, True]
-    assert summarise(result)["maximum"]["Flicker"] == pytest.approx((0, *[math.nan] * 3, 2), nan_ok=True)
+    assert summarise(result)["maximum"]["Flicker"] == pytest.approx((0, *[math.nan] * 3, 0, 2), nan_ok=True)
 
 
 def test_degraded_sources_are_scored_against_the_clean_ones(folders):
@@ -436,9 +434,9 @@ def test_json_and_csv_hold_every_score(folders):
 
 def test_candidates_of_one_name_are_told_apart(tmp_path):
     paths = [tmp_path / "a" / "out", tmp_path / "b" / "out"]
-    candidates = unique([folder(paths[0]), folder(paths[1]), trivial("ratio"), folder(paths[0])])
+    candidates = unique([folder(paths[0]), folder(paths[1]), baseline("ratio"), folder(paths[0])])
     assert [c.name for c in candidates] == [f"folder {paths[0]}", f"folder {paths[1]}", "ratio"]
-    assert named("average") == Candidate("average", "trivial")
+    assert named("average") == Candidate("average", "baseline")
     assert named("some/model.onnx").name == "model"
 
 
@@ -474,11 +472,12 @@ def test_the_report_is_one_file_with_tables_plots_and_pictures(folders):
     result.problems.append(Problem("<script>", "why & how"))
     write_html(folders / "e.html", result, compare(result, "average", "maximum"))
     page = _Page((folders / "e.html").read_text())
-    assert page.count["svg"] == len(settings.columns) + 4  # distributions, and bars by source
-    assert page.count["figure"] == 3 * 5
-    assert page.count["table"] == 2 + 7 + 1
+    assert page.count["svg"] == len(settings.columns) + 6  # distributions, and bars by source
+    assert page.count["figure"] == 3 * 5 + 3 * 4  # worst and best; the contact sheet
+    judging = [c for c in settings.columns if measure_named(c).compares]
+    assert page.count["table"] == 2 + len(judging) + 2 + 1  # change of the output, by level; left out
     assert page.count["script"] == 0
-    assert len(page.addresses) == 2 * 15
+    assert len(page.addresses) == 2 * 15 + 12
     assert all(address.startswith("data:image/jpeg;base64,") for address in page.addresses)
 
 
@@ -489,21 +488,21 @@ def test_the_report_of_a_single_pair_and_column(folders):
     write_html(folders / "e.html", run(folders, ("copy-ir",), Settings(metrics=("EN",))))
     text = (folders / "e.html").read_text()
     page = _Page(text)
-    assert (page.count["svg"], page.count["figure"]) == (2, 3)
-    assert "1 pair of" in text
+    assert (page.count["svg"], page.count["figure"]) == (2, 3 + 3)
+    assert "1 pair, protocol field" in text
 
 
 def test_every_table_of_the_report_states_its_protocol(folders):
     result = run(folders, ("average", "maximum"), Settings("strict", ("VIF",), robust=True))
     write_html(folders / "e.html", result, compare(result, "average", "maximum"))
-    assert (folders / "e.html").read_text().count("protocol <b>strict</b>") == 3
+    assert (folders / "e.html").read_text().count("protocol strict") == 2 + 5
 
 
 def test_pictures_are_shown_as_they_are_scored(folders):
     shown = {}
     for protocol in ("field", "paper"):
         result = run(folders, ("average",), Settings(protocol, ("VIF",)))
-        panel = picture_rows(result, result.pairs[:1])[0].panels[2]
+        panel = _Fusions(result, result.candidates).panels(result.pairs[0], "VIF")[2]
         assert panel.name == "average"
         data = base64.b64decode(panel.whole.partition(",")[2])
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)

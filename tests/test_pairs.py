@@ -1,9 +1,17 @@
+import os
+import sys
+import unicodedata
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 
 from edgefuse.errors import InputError
 from edgefuse.images import write_image
 from edgefuse.pairs import images_by_stem, pair_folders
+from edgefuse.runtime.sources import open_source
+from edgefuse.thermal import read_infrared
 
 
 @pytest.fixture
@@ -28,7 +36,8 @@ def test_numbers_are_sorted_by_their_value(tmp_path):
     for number in (8, 10, 9, 11):
         write_image(tmp_path / f"f{number}.png", np.zeros((16, 16), np.uint8))
     assert list(images_by_stem(tmp_path)) == ["f8", "f9", "f10", "f11"]
-    assert [stem for stem, _, _ in pair_folders(tmp_path, tmp_path).pairs] == ["f8", "f9", "f10", "f11"]
+    with pytest.raises(InputError, match="is given for both cameras"):
+        pair_folders(tmp_path, tmp_path)
 
 
 def test_other_files_and_subfolders_are_left_alone(folders):
@@ -63,3 +72,64 @@ def test_folders_without_a_common_stem_are_refused(folders):
     write_image(folders / "other" / "z.png", np.zeros((16, 16), np.uint8))
     with pytest.raises(InputError, match=r"no stem is in both.*'a'.*'z'"):
         pair_folders(folders / "ir", folders / "other")
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+@pytest.mark.parametrize(
+    ("files", "ir", "vis"),
+    [
+        (["ir/1.png", "vi/1.png"], "", ""),  # MSRS
+        (["Ir/1.png", "Vis/1.png"], "", ""),  # M3FD
+        (["infrared/1.jpg", "visible/1.jpg"], "infrared", "visible"),  # LLVIP
+        (["ir/day/1.png", "vi/day/1.png"], "", ""),
+        (["a/1_ir.png", "b/1_vi.png"], "a", "b"),
+        (["a/1_ir.png", "a/1_vi.png", "a/README.txt"], "a", "a"),
+        (["a/1-IR.png", "a/1-RGB.png"], "a", "a"),
+        (["a/FLIR_1_PreviewData.jpeg", "a/FLIR_1_RGB.jpg"], "a", "a"),  # FLIR ADAS, aligned
+        (["a/1/2.png", "b/1/2.png", "b/.git/2.png"], "a", "b"),
+    ],
+)
+def test_layouts_of_data_sets(tmp_path: Path, files: list[str], ir: str, vis: str) -> None:
+    touch(*(tmp_path / file for file in files))
+    found = pair_folders(tmp_path / ir, tmp_path / vis)
+    assert [(i, v) for _, i, v in found.pairs] == [(tmp_path / files[0], tmp_path / files[1])]
+    assert found.only_ir == found.only_vis == []
+
+
+def test_equal_stems_are_taken_whatever_they_end_in(tmp_path: Path) -> None:
+    touch(*(tmp_path / file for file in ("ir/1_ir.png", "ir/1.png", "vis/1_ir.png", "vis/1_vis.png")))
+    assert [stem for stem, _, _ in pair_folders(tmp_path / "ir", tmp_path / "vis").pairs] == ["1_ir"]
+
+
+def test_names_that_look_equal_are_paired(tmp_path: Path) -> None:
+    touch(tmp_path / "ir" / unicodedata.normalize("NFD", "Wärme.png"), tmp_path / "vis" / "Wärme.png")
+    ((stem, ir, _),) = pair_folders(tmp_path / "ir", tmp_path / "vis").pairs
+    assert stem == "Wärme"
+    assert ir.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_names_that_are_no_text_are_paired_and_can_be_printed(tmp_path: Path) -> None:
+    for folder in ("ir", "vis"):
+        (tmp_path / folder).mkdir()
+        image = cv2.imencode(".png", np.full((16, 16), 9, np.uint8))[1].tobytes()
+        Path(os.fsdecode(os.fsencode(tmp_path / folder) + b"/n\xe4hte.png")).write_bytes(image)
+    ((stem, ir, _),) = pair_folders(tmp_path / "ir", tmp_path / "vis").pairs
+    assert stem.encode() == b"n\\xe4hte"
+    assert read_infrared(ir).shape == (16, 16)
+
+
+@pytest.mark.parametrize("text", ["data[1]", "data[1]/*.png", "data[1]/2.p[n]g"])
+def test_a_folder_in_brackets_is_no_pattern(tmp_path: Path, text: str) -> None:
+    for number in (10, 2):
+        touch(tmp_path / "data[1]" / f"{number}.png")
+        write_image(tmp_path / "data[1]" / f"{number}.png", np.full((16, 16), number, np.uint8))
+    with open_source(str(tmp_path / text), "vis") as source:
+        frame = source.read()
+    assert frame is not None
+    assert frame.image[0, 0] == 2

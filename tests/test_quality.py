@@ -13,6 +13,7 @@ from edgefuse.metrics import CORE_METRICS, score
 from edgefuse.runtime.live import background as module
 from edgefuse.runtime.live.background import Quality
 from edgefuse.runtime.sinks.base import FusedFrame
+from tests.support.shots import both
 
 
 def frame(number: int = 0) -> FusedFrame:
@@ -42,7 +43,7 @@ def test_every_kth_frame_is_scored() -> None:
         quality.offer(each)
     report = finish(quality)
     assert (report.scored, report.skipped, report.protocol) == (3, 0, "field")
-    scores = [score(f.fused, f.ir, f.vis, metrics=CORE_METRICS) for f in frames[::3]]
+    scores = [score(f.fused, *both(f), metrics=CORE_METRICS) for f in frames[::3]]
     assert report.means == pytest.approx({name: np.mean([s[name] for s in scores]) for name in CORE_METRICS})
 
 

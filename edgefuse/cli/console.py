@@ -2,7 +2,10 @@
 
 from rich.console import Console
 
-__all__ = ["stderr", "stdout"]
+__all__ = ["SOME_FAILED", "stderr", "stdout"]
+
+SOME_FAILED = 3
+"""Exit code of a command that did its work but for some files, which it lists. 1: it did nothing."""
 
 
 def stdout(*, quiet: bool = False) -> Console:

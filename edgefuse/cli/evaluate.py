@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from edgefuse.errors import EdgefuseError, InputError
@@ -15,10 +14,7 @@ from edgefuse.errors import EdgefuseError, InputError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rich.table import Table
-
     from edgefuse.evaluate import Candidate, Evaluation
-    from edgefuse.evaluate.tables import Titled
 
 __all__ = ["evaluate"]
 
@@ -29,65 +25,82 @@ def evaluate(
     model: list[str] = typer.Option(
         [], help="Shipped model or .onnx file; may be repeated.", show_default="default model"
     ),
-    fused: list[Path] = typer.Option([], help="Folder of images fused elsewhere; may be repeated."),
-    trivial: bool = typer.Option(True, help="Also score the fusions that need no network."),
+    fused: list[str] = typer.Option(
+        [], help="Folder of images fused elsewhere, or NAME=FOLDER; may be repeated.", metavar="FOLDER"
+    ),
+    baselines: bool = typer.Option(
+        True,
+        "--baselines/--no-baselines",
+        "--trivial/--no-trivial",
+        help="Also score the fusions that need no network.",
+    ),
+    engine: str | None = typer.Option(
+        None, help="Engine that runs the models.", show_default="the first that is installed"
+    ),
     protocol: str = typer.Option("field", help="field, paper (fused stretched to 0..255) or strict."),
-    metrics: str = typer.Option(
-        "EN,MI,VIF,Qabf,SSIM", help="Names separated by commas, in any case; `all` for all."
+    metrics: str | None = typer.Option(
+        None,
+        help="Names separated by commas, in any case; `all` for all, `core` for the field's five.",
+        show_default="twelve that tell most",
     ),
-    limit: int | None = typer.Option(
-        None, help="Score so many of the pairs that all folders have.", show_default="all"
-    ),
+    limit: int | None = typer.Option(None, help="Score at most this many pairs.", show_default="all"),
     video: bool = typer.Option(False, "--video", help="The pairs are numbered frames: measure flicker."),
     skip_bad: bool = typer.Option(False, "--skip-bad", help="Exit with 0 although pairs were left out."),
     jobs: int | None = typer.Option(None, help="Worker processes.", show_default="one a core it may use"),
-    robust: bool = typer.Option(False, "--robust", help="Also fuse noisy, blurred, shifted … sources."),
+    robust: bool = typer.Option(
+        False, "--robust", help="Also fuse noisy, blurred, shifted, darker … sources and compare."
+    ),
     compare: tuple[str, str] | None = typer.Option(
-        None, help="Two models, folders or trivial fusions: B minus A, with confidence.", metavar="A B"
+        None, help="Two models, folders or baselines: B minus A, with confidence.", metavar="A B"
     ),
     json: Path | None = typer.Option(None, help="Write all scores as JSON."),
     csv: Path | None = typer.Option(None, help="Write one row a pair and candidate."),
     html: Path | None = typer.Option(None, help="Write a report with plots and pictures to look at."),
+    table: Path | None = typer.Option(None, help="Write the means ± standard deviation: .md, .tex or .csv."),
 ) -> None:
-    """Score models and folders of fused images over pairs, beside the trivial fusions.
+    """Score models and folders of fused images over pairs, beside fusions that need no network.
 
     Pairs have equal file stems and must be of one size. A pair that one candidate lacks counts for none; it
     is listed, and the exit status is then not 0.
     """
-    from edgefuse.evaluate import Settings, write_csv, write_html, write_json
+    from edgefuse.evaluate import Settings, write_csv, write_html, write_json, write_table
     from edgefuse.evaluate import compare as run_comparison
     from edgefuse.evaluate import evaluate as run
+    from edgefuse.evaluate.files import check_table_file
     from edgefuse.evaluate.tables import (
         compare_table,
         degradations,
-        level_table,
+        problem_table,
         robust_tables,
         summary_table,
     )
+    from edgefuse.tables import as_lines, show
 
     settings = Settings(protocol, _names(metrics), video, robust)
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs is {jobs}, it must be at least 1")
-    _check_targets(json, csv, html)
-    candidates, compared = _candidates(model, fused, trivial, compare)
+    _check_targets(json, csv, html, table)
+    if table:
+        check_table_file(table)
+    candidates, compared = _candidates(model, fused, baselines, compare, engine)
     stdout, stderr = Console(), Console(stderr=True)
     result = _scored(stderr, partial(run, ir, vis, candidates, settings, limit=limit, jobs=jobs or _cores()))
     comparison = run_comparison(result, *compared) if compared else None
-    _print_all(stdout, lambda stacked: [summary_table(result, stacked)])
-    _print_all(stdout, lambda stacked: robust_tables(result, stacked))
+    show(stdout, [summary_table(result), *robust_tables(result)])
     if robust:
-        _print_all(stdout, lambda _: [level_table(result)])
-        stdout.print(degradations(), soft_wrap=True)
+        stdout.print(degradations(), soft_wrap=True, markup=False, highlight=False)
     if comparison:
-        _print_all(stdout, lambda _: [compare_table(comparison)])
+        show(stdout, [compare_table(comparison)])
     if json:
         write_json(json, result, comparison)
     if csv:
         write_csv(csv, result)
     if html:
         write_html(html, result, comparison)
+    if table:
+        write_table(table, result)
     if result.problems:
-        _list_problems(stderr, result)
+        stderr.print(as_lines(problem_table(result)), soft_wrap=True, markup=False, highlight=False)
         if not skip_bad:
             raise typer.Exit(1)
 
@@ -110,30 +123,15 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _names(text: str) -> tuple[str, ...]:
-    """Return the metrics that a comma-separated text names; `all` stands for all of them."""
-    from edgefuse.metrics import METRICS
+def _names(text: str | None) -> tuple[str, ...]:
+    """Return the metrics that a comma-separated text names."""
+    from edgefuse.metrics import CORE_METRICS, METRICS, TABLE_METRICS
 
+    if text is None:
+        return TABLE_METRICS
+    groups = {"all": tuple(METRICS), "core": CORE_METRICS}
     names = [name.strip() for name in text.split(",") if name.strip()]
-    return tuple(each for name in names for each in (METRICS if name.lower() == "all" else [name]))
-
-
-def _print_all(console: Console, tables: "Callable[[bool], list[Titled]]") -> None:
-    """Print tables, of which no number is cut off: rather are the lines long."""
-    width = console.width
-    stacked = any(_width(shown.table, console) > width for shown in tables(False))
-    for title, table, caption in tables(stacked):
-        console.print(title, soft_wrap=True, highlight=False)
-        console.width = max(width, _width(table, console))
-        console.print(table)
-        console.width = width
-        if caption:
-            console.print(f"[dim]{caption}[/]", soft_wrap=True, highlight=False)
-        console.print()
-
-
-def _width(table: "Table", console: Console) -> int:
-    return console.measure(table, options=console.options.update(width=10_000)).maximum
+    return tuple(each for name in names for each in groups.get(name.lower(), (name,)))
 
 
 def _check_targets(*paths: Path | None) -> None:
@@ -148,28 +146,40 @@ def _check_targets(*paths: Path | None) -> None:
 
 
 def _candidates(
-    models: list[str], folders: list[Path], with_trivial: bool, compare: tuple[str, str] | None
+    models: list[str],
+    folders: list[str],
+    with_baselines: bool,
+    compare: tuple[str, str] | None,
+    engine: str | None,
 ) -> "tuple[list[Candidate], tuple[str, str] | None]":
     """Return what is scored, and the names of what is compared."""
-    from edgefuse.evaluate import BASELINES, folder, model, named, trivial
+    from edgefuse.evaluate import BASELINES, baseline, model, named
     from edgefuse.evaluate.candidates import unique
+    from edgefuse.packages import is_installed
     from edgefuse.weights import DEFAULT_MODEL
 
-    compared = [named(text) for text in compare or ()]
+    compared = [named(text, engine) for text in compare or ()]
     if len(compared) > len(set(compared)):
         raise InputError(
             f"--compare has {compare[0] if compare else ''!r} twice, it needs two different ones"
         )
+    without_engine = not any(map(is_installed, ("onnxruntime", "openvino", "tensorrt")))
+    if not models and not compared and not (folders and without_engine):
+        models = [DEFAULT_MODEL]
     # Named by its option and not by what is there: a folder called nano is not the model.
-    chosen = compared + [trivial(name) if name in BASELINES else model(name) for name in models]
-    chosen = chosen + [folder(path) for path in folders] or [model(DEFAULT_MODEL)]
-    if with_trivial:
-        chosen += [trivial(name) for name in BASELINES]
+    chosen = compared + [baseline(name) if name in BASELINES else model(name, engine) for name in models]
+    chosen += [_folder(text) for text in folders]
+    if with_baselines:
+        chosen += [baseline(name) for name in BASELINES]
     chosen = unique(chosen)
     return chosen, (chosen[0].name, chosen[1].name) if compared else None
 
 
-def _list_problems(console: Console, result: "Evaluation") -> None:
-    console.print(f"[yellow]Left out: {len(result.problems)} of the stems[/]")
-    for problem in result.problems:
-        console.print(f"  {escape(problem.stem)}: {escape(problem.reason)}", highlight=False, soft_wrap=True)
+def _folder(text: str) -> "Candidate":
+    """Return the folder of `NAME=FOLDER` or `FOLDER`; what is a folder as a whole is no name."""
+    from edgefuse.evaluate import folder
+
+    name, equals, path = text.partition("=")
+    if equals and name and path and not Path(text).is_dir():
+        return folder(path, name)
+    return folder(text)

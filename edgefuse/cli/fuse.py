@@ -4,11 +4,15 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from edgefuse.cli.console import SOME_FAILED
 from edgefuse.weights import DEFAULT_MODEL
 
 __all__ = ["fuse"]
+
+READING = "Reading files"
 
 
 def fuse(
@@ -28,21 +32,51 @@ def fuse(
     no_rebuild: bool = typer.Option(
         False, "--no-rebuild", help="Refuse a TensorRT engine of another machine instead of rebuilding it."
     ),
+    agc: str = typer.Option(
+        "auto", help="16-bit infrared to 8: auto, fusion or linear.", rich_help_panel=READING
+    ),
+    polarity: str = typer.Option(
+        "white", help="What is hot in infrared: white or black.", rich_help_panel=READING
+    ),
+    window: str | None = typer.Option(
+        None, metavar="LOW-HIGH", help="Infrared values shown black and white.", rich_help_panel=READING
+    ),
+    bits: str | None = typer.Option(
+        None, metavar="N", help="Bits used of visible 16-bit images.", rich_help_panel=READING
+    ),
 ) -> None:
-    """Fuse an infrared and a visible image, or two folders of them, in colour."""
+    """Fuse an infrared and a visible image, or two folders of them, in colour.
+
+    Files that cannot be read are listed at the end, and the exit code is then 3.
+    """
     from edgefuse.batch import fuse_files, plan
+    from edgefuse.images import bits_of
     from edgefuse.runtime.fuser import Fuser
+    from edgefuse.thermal import ThermalConfig
 
     console = Console(stderr=True)
+    texts = {"agc": agc, "polarity": polarity} | ({"window": window} if window else {})
+    thermal = ThermalConfig.from_options(texts)
     jobs = plan(ir, vis, out)
     fuser = Fuser(model, threads, engine, provider=provider, rebuild=not no_rebuild)
     for side, stems in (("visible", jobs.only_ir), ("infrared", jobs.only_vis)):
         if stems:
             shown = ", ".join(stems[:10]) + (f" and {len(stems) - 10} more" if len(stems) > 10 else "")
-            console.print(f"[yellow]No {side} image for:[/] {shown}")
+            console.print(f"[yellow]No {side} image for:[/] {escape(shown)}")
+    failed: list[Exception] = []
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=len(jobs.files))
-        for path in fuse_files(jobs, fuser):
-            bar.update(task, advance=1, description=path.name)
-    console.print(f"Wrote {len(jobs.files)} fused image{'s' * (len(jobs.files) != 1)}: {out}")
+        for path, error in fuse_files(jobs, fuser, thermal, bits_of(bits) if bits else None):
+            bar.update(task, advance=1, description=escape(path.name))
+            if error is not None:
+                failed.append(error)
+    if len(failed) == len(jobs.files):
+        raise failed[0]
+    written = len(jobs.files) - len(failed)
+    console.print(f"Wrote {written} fused image{'s' * (written != 1)}: {escape(str(out))}")
+    if failed:
+        console.print(f"[red]Not fused, {len(failed)} of {len(jobs.files)}:[/]")
+        for reason in failed:
+            console.print(f"  {escape(str(reason))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(SOME_FAILED)

@@ -60,7 +60,7 @@ def record(
     console = Console()
     stop = live.StopRequest()
     with ending_on_signals(), ExitStack() as stack:
-        ir_camera, vis_camera = live.connect(ir, "ir"), live.connect(vis, "vis")
+        ir_camera, vis_camera = live.connect_pair(ir, vis)
         stack.enter_context(ir_camera)
         stack.enter_context(vis_camera)
         with stopping_on_signals(lambda reason: stop(reason, immediate=True)):

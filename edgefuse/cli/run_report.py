@@ -18,6 +18,8 @@ WAITING = ("pair", "total", "output")
 """Stages that in recordings, which are read ahead, mostly measure how long a frame waits for its turn."""
 MAX_DROPPED = 0.05
 """Share of the visible frames beyond which the machine counts as too slow for the camera."""
+MAX_STARVED = 0.05
+"""Share of the time that threads may wait for a core."""
 
 
 @contextmanager
@@ -82,6 +84,8 @@ def _problems(report: "Report") -> Iterator[str]:
     visible = report.sources[1]
     if report.live and visible.dropped > MAX_DROPPED * visible.captured:
         yield f"too slow: {visible.dropped / visible.captured:.0%} of the visible frames were dropped"
+    if report.starved_s > MAX_STARVED * report.seconds:
+        yield f"this machine is too busy: threads waited {report.starved_s:.1f} s for a core"
     for sink in report.sinks:
         if sink.error:
             yield f"{sink.name} failed"
@@ -108,6 +112,8 @@ def _facts(report: "Report") -> Iterator[str]:
     """Yield the lines below the tables."""
     for source in report.sources:
         yield from _camera_facts(source)
+    if report.held:
+        yield f"{_frames(report.held)} fused with infrared of a moment before, labelled"
     if report.shown_alone or report.repeated:
         yield f"without a partner: {report.shown_alone} shown alone, {report.repeated} held or black"
     delays = {"skew": report.skew} | {f"age of {role}": ages for role, ages in report.ages.items()}
@@ -142,10 +148,7 @@ def _camera_facts(source: "SourceReport") -> Iterator[str]:
         )
     if source.calibrations:
         plural = "s" * (source.calibrations != 1)
-        yield (
-            f"{escape(source.name)}: {source.calibrations} shutter calibration{plural}, the last picture was "
-            "used meanwhile"
-        )
+        yield (f"{escape(source.name)}: {source.calibrations} shutter calibration{plural}")
 
 
 def _times(count: int) -> str:

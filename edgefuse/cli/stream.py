@@ -38,30 +38,30 @@ def stream(config: StreamConfig) -> None:
 
     share_arenas()
     from edgefuse.runtime import live, sinks
-    from edgefuse.runtime.contrast import stretched
     from edgefuse.runtime.fuser import Fuser
 
     ir, vis = required(config, "ir"), required(config, "vis")
     out, still, realtime = config.out, config.still, config.realtime
-    for written in (out, still):
+    for written in (*out, still):
         refuse_own_input(written, ir, vis)
-    console = stderr() if out == "-" else stdout()
+    if double := next((written for written in out if out.count(written) > 1), None):
+        raise InputError(f"the output {double} is given twice")
+    console = stderr() if "-" in out else stdout()
     stop = live.StopRequest()
     with ending_on_signals(), ExitStack() as stack:
         fuser = Fuser(config.model, config.threads, config.engine, rebuild=config.rebuild)
-        ir_camera = live.connect(ir, "ir", realtime)
+        ir_camera, vis_camera = live.connect_pair(ir, vis, realtime)
         stack.enter_context(ir_camera)
-        vis_camera = live.connect(vis, "vis", realtime)
         stack.enter_context(vis_camera)
         outputs: list[sinks.Sink] = []
-        if out is not None:
-            fps = live.file_rate(ir_camera, vis_camera, config.rate)
-            size = bytes_of(config.max_size)
-            outputs.append(
-                sinks.open_output(
-                    out, fps, config.side_by_side, codec=config.codec, segment=config.segment, max_size=size
-                )
-            )
+        options = sinks.OutputOptions(
+            live.file_rate(ir_camera, vis_camera, config.rate),
+            config.side_by_side,
+            config.codec,
+            config.segment,
+            bytes_of(config.max_size),
+        )
+        outputs += [sinks.open_output(written, options) for written in out]
         if still is not None:
             outputs.append(sinks.Still(still))
         if config.show:
@@ -79,7 +79,7 @@ def stream(config: StreamConfig) -> None:
                 report = live.run(
                     ir_camera,
                     vis_camera,
-                    stretched(fuser) if config.contrast == "auto" else fuser,
+                    fuser,
                     outputs,
                     config,
                     stop=stop,
@@ -92,9 +92,8 @@ def stream(config: StreamConfig) -> None:
     if report.error is not None:
         raise SourceError(report.error)
     silent = [source.name for source in report.sources if source.captured == 0]
-    if silent and not report.shown_alone:
-        verb = "gives" if len(silent) == 1 else "give"
-        raise SourceError(f"nothing was fused: {' and '.join(silent)} {verb} no picture")
+    if silent:  # whatever was shown in its place
+        raise SourceError(f"nothing was fused: {' and '.join(silent)} never gave a picture")
 
 
 def refuse_own_input(written: str | None, *sources: str) -> None:

@@ -1,4 +1,4 @@
-"""Scoring models, folders of fused images and trivial fusions over pairs of images.
+"""Scoring models, folders of fused images and baselines over pairs of images.
 
 >>> from edgefuse.evaluate import evaluate, named, summarise
 >>> result = evaluate("ir/", "vis/", [named("nano"), named("maximum")])
@@ -6,13 +6,20 @@
 """
 
 from edgefuse.evaluate.baselines import BASELINES
-from edgefuse.evaluate.candidates import Candidate, folder, model, named, trivial
-from edgefuse.evaluate.compare import Comparison, Difference, compare
-from edgefuse.evaluate.files import as_dict, write_csv, write_json
-from edgefuse.evaluate.pair import PairScores, Settings
+from edgefuse.evaluate.candidates import Candidate, baseline, folder, model, named
+from edgefuse.evaluate.files import as_dict, write_csv, write_json, write_table
 from edgefuse.evaluate.report import write_html
-from edgefuse.evaluate.run import Evaluation, Problem, evaluate
-from edgefuse.evaluate.summary import Mean, best, summarise, summarise_degraded
+from edgefuse.evaluate.run import Evaluation, PairScores, Problem, Settings, evaluate
+from edgefuse.evaluate.summary import (
+    Comparison,
+    Difference,
+    Mean,
+    best,
+    compare,
+    level_changes,
+    summarise,
+    summarise_degraded,
+)
 
 __all__ = [
     "BASELINES",
@@ -25,16 +32,18 @@ __all__ = [
     "Problem",
     "Settings",
     "as_dict",
+    "baseline",
     "best",
     "compare",
     "evaluate",
     "folder",
+    "level_changes",
     "model",
     "named",
     "summarise",
     "summarise_degraded",
-    "trivial",
     "write_csv",
     "write_html",
     "write_json",
+    "write_table",
 ]

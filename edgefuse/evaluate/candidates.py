@@ -1,4 +1,4 @@
-"""What is evaluated: trivial fusions, models, and folders of images that somebody else has fused."""
+"""What is evaluated: baselines, models, and folders of images that somebody else has fused."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse.errors import InputError
-from edgefuse.evaluate.baselines import BASELINES, UNROUNDED
+from edgefuse.evaluate.baselines import BASELINES, COPIES, UNROUNDED
 from edgefuse.images import Image, as_visible, read_image
 from edgefuse.metrics import grey
 from edgefuse.pairs import images_by_stem
 from edgefuse.thermal import as_infrared
 from edgefuse.weights import shipped
 
-__all__ = ["Candidate", "FuseFunction", "folder", "model", "named", "read_grey", "trivial", "unique"]
+__all__ = ["Candidate", "FuseFunction", "baseline", "folder", "model", "named", "read_grey", "unique"]
 
 FuseFunction: TypeAlias = Callable[[str, Image, Image], Image | NDArray[np.float32]]
 """(stem, infrared, visible) → fused; all `[H, W]`, uint8 or, if asked for, unrounded float32 of 0..255."""
@@ -27,14 +27,21 @@ class Candidate:
     """One row of the table. It holds names only, so it travels to worker processes."""
 
     name: str
-    kind: Literal["trivial", "model", "folder"]
+    kind: Literal["baseline", "model", "folder"]
     source: str = ""
     """Shipped name or file of a model, path of a folder."""
+    engine: str | None = None
+    """What runs a model; None: the first engine that is installed."""
 
     @property
     def fuses(self) -> bool:
         """Whether it can fuse other images than the given ones."""
         return self.kind != "folder"
+
+    @property
+    def competes(self) -> bool:
+        """Whether it may be the best: a copy of one source fuses nothing."""
+        return self.kind != "baseline" or self.name not in COPIES
 
     def open(self, unrounded: bool = False) -> FuseFunction:
         """Load what is needed to fuse.
@@ -47,13 +54,13 @@ class Candidate:
             ModelError: the model cannot be used.
             BackendError: no inference engine is installed.
         """
-        if self.kind == "trivial":
+        if self.kind == "baseline":
             fuse = (BASELINES | UNROUNDED if unrounded else BASELINES)[self.name]
             return lambda _stem, ir, vis: fuse(ir, vis)
         if self.kind == "model":
             from edgefuse.runtime.fuser import Fuser
 
-            fuser = Fuser(self.source, threads=1)
+            fuser = Fuser(self.source, threads=1, engine=self.engine)
             run = fuser.fuse_unrounded if unrounded else fuser.fuse_luma
             return lambda _stem, ir, vis: run(ir, vis)
         doubled: dict[str, str] = {}
@@ -91,27 +98,27 @@ def read_grey(path: Path, infrared: bool = False, video: bool = False) -> Image:
     return as_infrared(image)
 
 
-def trivial(name: str) -> Candidate:
-    """Return the trivial fusion of that name."""
-    return Candidate(name, "trivial")
+def baseline(name: str) -> Candidate:
+    """Return the baseline of that name."""
+    return Candidate(name, "baseline")
 
 
-def model(source: str | Path) -> Candidate:
+def model(source: str | Path, engine: str | None = None) -> Candidate:
     """Return a shipped model by its name, or the file of a model, named by its stem."""
     path = Path(source)
-    return Candidate(path.stem if path.suffix else str(source), "model", str(source))
+    return Candidate(path.stem if path.suffix else str(source), "model", str(source), engine)
 
 
-def folder(path: str | Path) -> Candidate:
-    """Return a folder of fused images, named by its last part."""
-    return Candidate(Path(path).resolve().name, "folder", str(path))
+def folder(path: str | Path, name: str | None = None) -> Candidate:
+    """Return a folder of fused images, named by its last part unless a name is given."""
+    return Candidate(name or Path(path).resolve().name, "folder", str(path))
 
 
-def named(text: str) -> Candidate:
-    """Return what a text means: a trivial fusion, else a shipped model, else a folder, else a model file."""
+def named(text: str, engine: str | None = None) -> Candidate:
+    """Return what a text means: a baseline, else a shipped model, else a folder, else a model file."""
     if text in BASELINES:
-        return trivial(text)
-    return folder(text) if text not in shipped() and Path(text).is_dir() else model(text)
+        return baseline(text)
+    return folder(text) if text not in shipped() and Path(text).is_dir() else model(text, engine)
 
 
 def unique(candidates: list[Candidate]) -> list[Candidate]:

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgefuse.evaluate.compare import Comparison
+from edgefuse.errors import InputError
 from edgefuse.evaluate.run import Evaluation
-from edgefuse.evaluate.summary import Mean, level_changes, summarise, summarise_degraded
+from edgefuse.evaluate.summary import Comparison, Mean, level_changes, summarise, summarise_degraded
+from edgefuse.evaluate.tables import spread_table
 from edgefuse.files import replace_file
 from edgefuse.metrics import CHANGE, PROTOCOLS, Parts, measure_named
+from edgefuse.tables import TEXT_FORMATS
 
-__all__ = ["as_dict", "write_csv", "write_json"]
+__all__ = ["as_dict", "check_table_file", "write_csv", "write_json", "write_table"]
 
 PARTS = ("ir", "vis", "worst_source")
 
@@ -98,6 +100,26 @@ def write_csv(path: Path, evaluation: Evaluation) -> None:
                         writer.writerow({**dict(zip(header, fixed, strict=False)), **_flat(row)})
 
     replace_file(path, write)
+
+
+def write_table(path: Path, evaluation: Evaluation) -> None:
+    """Write the means with their standard deviations as Markdown, LaTeX or CSV, by the file's suffix.
+
+    Raises:
+        InputError: another suffix, or it cannot be written.
+    """
+    check_table_file(path)
+    text = TEXT_FORMATS[path.suffix.lower()](spread_table(evaluation))
+    replace_file(path, lambda partial: partial.write_text(text, "utf-8"))
+
+
+def check_table_file(path: Path) -> None:
+    """Raise `InputError` unless the suffix of a file is that of a format for tables."""
+    if path.suffix.lower() not in TEXT_FORMATS:
+        known = ", ".join(TEXT_FORMATS)
+        raise InputError(
+            f"{path}: a table is written as Markdown, LaTeX or CSV, so the suffix must be one of {known}"
+        )
 
 
 def _compared(comparison: Comparison) -> dict[str, Any]:

@@ -1,48 +1,59 @@
 """An evaluation as one HTML file: tables, plots and pictures, nothing loaded from elsewhere."""
 
-import math
-from html import escape
+import base64
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
 
 from edgefuse.degrade import DEGRADATIONS
+from edgefuse.evaluate.candidates import Candidate, baseline, model, read_grey
 from edgefuse.evaluate.charts import bars, boxes
-from edgefuse.evaluate.compare import Comparison
-from edgefuse.evaluate.page import cell, heading, number, page, table, unit
-from edgefuse.evaluate.pair import PairScores
-from edgefuse.evaluate.pictures import extremes, picture_rows, ranked_by
-from edgefuse.evaluate.run import Evaluation
-from edgefuse.evaluate.summary import best, judging, places, summarise, summarise_degraded
-from edgefuse.evaluate.tables import counted, notes, resampling
+from edgefuse.evaluate.run import Evaluation, PairScores
+from edgefuse.evaluate.summary import Comparison, summarise
+from edgefuse.evaluate.tables import (
+    compare_table,
+    number,
+    problem_table,
+    robust_tables,
+    summary_table,
+    unit,
+)
 from edgefuse.files import replace_file
-from edgefuse.metrics import PROTOCOLS, measure_named
+from edgefuse.images import Image
+from edgefuse.metrics import PROTOCOLS, FusionScorer, measure_named
+from edgefuse.metrics.targets import find_targets
+from edgefuse.tables import html as render
+from edgefuse.weights import DEFAULT_MODEL
 
 __all__ = ["html", "write_html"]
 
-EACH = 2  # so many of the worst pairs and of the best are shown
+EACH = 2
+"""How many of the worst pairs and of the best are shown."""
+WIDTH = 320
+CROP = 96  # pixels of the source, shown as large as the whole picture is
+SHEET_CROP = 320  # pixels, shown as they are
+SHEET_PAIRS = 6
+QUALITY = 88
 
 
-def html(evaluation: Evaluation, comparison: Comparison | None = None) -> str:
-    """Return the report as the text of an HTML page.
+@dataclass(frozen=True)
+class Panel:
+    """An image and its crop as `data:` addresses of JPEG files."""
 
-    Args:
-        evaluation: the scores; the worst and best pairs are read and fused again for their pictures.
-        comparison: from `compare`.
-    """
-    settings = evaluation.settings
-    body = [
-        "<h1>Fusion quality</h1>",
-        f"<p>{counted(evaluation)} of {escape(str(evaluation.ir))} and "
-        f"{escape(str(evaluation.vis))} · "
-        f"protocol <b>{settings.protocol}</b>: {escape(PROTOCOLS[settings.protocol].summary)}</p>",
-        _summary(evaluation),
-        _compared(comparison) if comparison else "",
-        _robust(evaluation),
-        _distributions(evaluation),
-        _sources(evaluation),
-        _pictures(evaluation),
-        _problems(evaluation),
-    ]
-    return page("Fusion quality", body)
+    name: str
+    crop: str
+    whole: str = ""
+    score: str = ""
+
+
+class Pictures(NamedTuple):
+    """The pictures of one pair."""
+
+    title: str
+    panels: list[Panel]
 
 
 def write_html(path: Path, evaluation: Evaluation, comparison: Comparison | None = None) -> None:
@@ -51,72 +62,35 @@ def write_html(path: Path, evaluation: Evaluation, comparison: Comparison | None
     replace_file(path, lambda partial: partial.write_text(text, "utf-8"))
 
 
-def _summary(evaluation: Evaluation) -> str:
-    columns, summary = evaluation.settings.columns, summarise(evaluation)
-    winners = {column: (best(summary, column), best(summary, column, "worst_source")) for column in columns}
-    rows = []
-    for candidate in evaluation.candidates:
-        name = candidate.name
-        cells = (cell(summary[name][c], c, *(name in w for w in winners[c])) for c in columns)
-        rows.append([escape(name), *cells])
-    return (
-        "<p>Means over the pairs; the small number is that of the source which is served worse. The best of "
-        f"each is marked. {escape(' '.join(notes(evaluation)))}</p>"
-        f"{table([heading(column) for column in columns], rows)}"
+def html(evaluation: Evaluation, comparison: Comparison | None = None) -> str:
+    """Return the report as the text of an HTML page.
+
+    Args:
+        evaluation: the scores; some pairs are read and fused again for their pictures.
+        comparison: from `compare`.
+    """
+    name, column = _ranked_by(evaluation)
+    stretched = " Fused images are stretched, as the protocol scores them."
+    sheet = _sheet_candidates(evaluation)
+    return render(
+        "evaluation.html.j2",
+        title="Fusion quality",
+        summary=summary_table(evaluation),
+        comparison=compare_table(comparison) if comparison else None,
+        robust=robust_tables(evaluation),
+        degradations=list(DEGRADATIONS.values()),
+        distributions=_distributions(evaluation),
+        sources=_sources(evaluation),
+        sheet=_contact_sheet(evaluation, sheet),
+        sheet_note=", ".join(["infrared", "visible", *(c.name for c in sheet)]) + ".",
+        pictures=_best_and_worst(evaluation),
+        pictures_note=f"Where {column} of {name} is worst and best. The lower picture is a crop around the "
+        f"strongest thermal target.{stretched * PROTOCOLS[evaluation.settings.protocol].stretch}",
+        problems=problem_table(evaluation),
     )
 
 
-def _compared(comparison: Comparison) -> str:
-    a, b = escape(comparison.a), escape(comparison.b)
-    rows = []
-    for column, d in comparison.columns.items():
-        digits = places(column)
-        kind = "better" if (d.mean > 0) == measure_named(column).higher_is_better else "worse"
-        mean = f"{d.mean:+.{digits}f}"
-        interval = "–" if math.isnan(d.low) else f"{d.low:+.{digits}f} … {d.high:+.{digits}f}"
-        rows.append(
-            [
-                heading(column),
-                number(d.a, column),
-                number(d.b, column),
-                f'<span class="{kind}">{mean}</span>' if d.certain else mean,
-                interval,
-                f"{d.wins:.0%}",
-                str(d.pairs),
-            ]
-        )
-    heads = [a, b, "difference", "95 % interval", f"{b} better", "pairs"]
-    return (
-        f"<h2>{b} against {a}</h2><p>Pair by pair, protocol <b>{comparison.protocol}</b>. "
-        f"{resampling(comparison)}</p>"
-        f"{table(heads, rows)}"
-    )
-
-
-def _robust(evaluation: Evaluation) -> str:
-    clean, degraded = summarise(evaluation), summarise_degraded(evaluation)
-    if not degraded:
-        return ""
-    parts = [
-        "<h2>Degraded sources</h2><p>Fused from degraded sources, scored against the clean ones: means over "
-        f"{counted(evaluation)}, protocol <b>{evaluation.settings.protocol}</b>. "
-    ]
-    parts.append("; ".join(f"<b>{d.name}</b>: {escape(d.summary)}" for d in DEGRADATIONS.values()))
-    parts.append('.</p><div class="tables">')
-    for column in judging(evaluation):
-        rows = [
-            [
-                escape(c.name),
-                *(cell(row[c.name][column], column) for row in (clean, *degraded.values())),
-            ]
-            for c in evaluation.candidates
-            if c.fuses
-        ]
-        parts.append(f"<div><h3>{heading(column)}</h3>{table(['clean', *degraded], rows)}</div>")
-    return "".join(parts) + "</div>"
-
-
-def _distributions(evaluation: Evaluation) -> str:
+def _distributions(evaluation: Evaluation) -> list[str]:
     plots = []
     for column in evaluation.settings.columns:
         values = {
@@ -124,49 +98,85 @@ def _distributions(evaluation: Evaluation) -> str:
             for c in evaluation.candidates
         }
         plots.append(boxes(f"{column}, {measure_named(column).title}{unit(column)}", values))
-    return (
-        "<h2>Image by image</h2>"
-        "<p>A dot is a pair, the box holds the middle half, the line is the median.</p>"
-        f'<div class="plots">{"".join(plots)}</div>'
-    )
+    return plots
 
 
-def _sources(evaluation: Evaluation) -> str:
+def _sources(evaluation: Evaluation) -> list[str]:
     summary = summarise(evaluation)
-    plots = []
-    for column in evaluation.settings.columns:
-        if measure_named(column).by_source:
-            values = {name: (row[column].ir, row[column].vis) for name, row in summary.items()}
-            plots.append(bars(f"{column}{unit(column)}", values))
-    if not plots:
-        return ""
-    return (
-        '<h2>Source by source</h2><p><span class="key" style="--c:var(--ir)">infrared</span> &nbsp; '
-        '<span class="key" style="--c:var(--vis)">visible</span></p>'
-        f'<div class="plots">{"".join(plots)}</div>'
-    )
+    return [
+        bars(f"{column}{unit(column)}", {name: row[column][1:3] for name, row in summary.items()})
+        for column in evaluation.settings.columns
+        if measure_named(column).by_source
+    ]
 
 
-def _pictures(evaluation: Evaluation) -> str:
-    name, column = ranked_by(evaluation)
-    parts = []
-    for title, pairs in zip(("Worst", "Best"), extremes(evaluation, EACH), strict=True):
-        for row in picture_rows(evaluation, pairs):
-            figures = "".join(
-                f'<figure><img alt="{escape(panel.name)}, {escape(row.pair.stem)}" src="{panel.whole}">'
-                f'<img alt="{escape(panel.name)}, the crop enlarged" src="{panel.crop}">'
-                f"<figcaption><b>{escape(panel.name)}</b> {_score(row.pair, panel.name, column)}"
-                "</figcaption></figure>"
-                for panel in row.panels
-            )
-            parts.append(f'<h3>{title}: {escape(row.pair.stem)}</h3><div class="pictures">{figures}</div>')
-    stretched = " Fused images are stretched, as the protocol scores them."
-    return (
-        f"<h2>Pairs in pictures</h2><p>Where {column} of {escape(name)} is worst and best. "
-        "The lower picture is a crop around the strongest thermal target."
-        f"{stretched * PROTOCOLS[evaluation.settings.protocol].stretch}</p>"
-        f"{''.join(parts)}"
-    )
+# --- pictures
+
+
+def _ranked_by(evaluation: Evaluation) -> tuple[str, str]:
+    """Return the candidate and column that best and worst are told by.
+
+    The first candidate that is no baseline, if there is one; VIF, or else the first column.
+    """
+    candidates, columns = evaluation.candidates, evaluation.settings.columns
+    name = next((c.name for c in candidates if c.kind != "baseline"), candidates[0].name)
+    return name, "VIF" if "VIF" in columns else columns[0]
+
+
+def _best_and_worst(evaluation: Evaluation) -> list[Pictures]:
+    """Return the worst pairs, worst first, and the best, best first; no pair is in both."""
+    name, column = _ranked_by(evaluation)
+    sign = 1 if measure_named(column).higher_is_better else -1
+    scored = [pair for pair in evaluation.pairs if column in pair.scores[name]]
+    order = sorted(scored, key=lambda pair: sign * pair.scores[name][column].total)
+    worst = order[: min(EACH, (len(order) + 1) // 2)]
+    chosen = [("Worst", pair) for pair in worst]
+    chosen += [("Best", pair) for pair in order[len(worst) :][-EACH:][::-1]]
+    fusions = _Fusions(evaluation, evaluation.candidates)
+    return [Pictures(f"{title}: {pair.stem}", fusions.panels(pair, column)) for title, pair in chosen]
+
+
+def _sheet_candidates(evaluation: Evaluation) -> list[Candidate]:
+    """Return the pyramid, the paper's network, the default model, and what else is scored."""
+    known = {c.name: c for c in evaluation.candidates}
+    runs_models = any(c.kind == "model" for c in evaluation.candidates)
+    usual = [baseline("laplacian"), *([model("cnn"), model(DEFAULT_MODEL)] if runs_models else [])]
+    return [known.pop(c.name, c) for c in usual] + [c for c in known.values() if c.kind != "baseline"]
+
+
+def _contact_sheet(evaluation: Evaluation, candidates: list[Candidate]) -> list[Pictures]:
+    """Return crops at their own size of pairs spread evenly over the set."""
+    count = min(SHEET_PAIRS, len(evaluation.pairs))
+    chosen = [evaluation.pairs[k * len(evaluation.pairs) // count] for k in range(count)]
+    fusions = _Fusions(evaluation, candidates)
+    return [Pictures(pair.stem, fusions.crops(pair)) for pair in chosen]
+
+
+class _Fusions:
+    """Fuses pairs again, as the protocol has them scored."""
+
+    def __init__(self, evaluation: Evaluation, candidates: list[Candidate]) -> None:
+        self._protocol = PROTOCOLS[evaluation.settings.protocol]
+        self._fuse = {c.name: c.open(self._protocol.stretch) for c in candidates}
+
+    def panels(self, pair: PairScores, column: str) -> list[Panel]:
+        images = self._images(pair)
+        window = _window(images["infrared"], images["visible"], CROP)
+        return [
+            Panel(name, _zoomed(image[window]), _small(image), _score(pair, name, column))
+            for name, image in images.items()
+        ]
+
+    def crops(self, pair: PairScores) -> list[Panel]:
+        images = self._images(pair)
+        window = _window(images["infrared"], images["visible"], SHEET_CROP)
+        return [Panel(name, _jpeg(image[window])) for name, image in images.items()]
+
+    def _images(self, pair: PairScores) -> dict[str, Image]:
+        ir, vis = read_grey(pair.ir, infrared=True), read_grey(pair.vis)
+        judged = FusionScorer(ir, vis, self._protocol.name).judged
+        fused = {name: judged(fuse(pair.stem, ir, vis)) for name, fuse in self._fuse.items()}
+        return {"infrared": ir, "visible": vis} | fused
 
 
 def _score(pair: PairScores, name: str, column: str) -> str:
@@ -174,8 +184,35 @@ def _score(pair: PairScores, name: str, column: str) -> str:
     return "" if parts is None else f"{column} {number(parts.total, column)}"
 
 
-def _problems(evaluation: Evaluation) -> str:
-    if not evaluation.problems:
-        return ""
-    rows = [[escape(p.stem), escape(p.reason)] for p in evaluation.problems]
-    return f"<h2>Left out</h2>{table(['why'], rows)}"
+def _window(ir: Image, vis: Image, side: int) -> tuple[slice, slice]:
+    """A square around the strongest thermal target; without one, where the sources differ most."""
+    targets = find_targets(ir)
+    side = min(side, *ir.shape)
+    if targets:
+        strongest = max(targets, key=lambda t: t.contrast * np.sqrt(np.count_nonzero(t.inside)))
+        rows, columns = strongest.window
+        inside = np.argwhere(strongest.inside).mean(axis=0)
+        y, x = int(rows.start + inside[0]), int(columns.start + inside[1])
+    else:
+        difference = cv2.blur(cv2.absdiff(ir, vis), (side, side))
+        x, y = cv2.minMaxLoc(difference)[3]
+    top, left = (
+        min(max(0, c - side // 2), length - side) for c, length in zip((y, x), ir.shape, strict=True)
+    )
+    return slice(top, top + side), slice(left, left + side)
+
+
+def _small(image: Image) -> str:
+    height = max(1, round(image.shape[0] * WIDTH / image.shape[1]))
+    shrinks = image.shape[1] > WIDTH
+    mode = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return _jpeg(cv2.resize(image, (WIDTH, height), interpolation=mode))
+
+
+def _zoomed(image: Image) -> str:
+    return _jpeg(cv2.resize(image, (WIDTH, WIDTH), interpolation=cv2.INTER_NEAREST))
+
+
+def _jpeg(image: Image) -> str:
+    data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
+    return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"

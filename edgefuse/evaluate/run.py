@@ -1,7 +1,9 @@
 """Scoring candidates over a set of pairs, in worker processes. Only names and scores travel between them."""
 
+import re
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -11,17 +13,87 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import cv2
+import numpy as np
 
+from edgefuse.degrade import DEGRADATIONS
 from edgefuse.errors import EdgefuseError, InputError
-from edgefuse.evaluate.candidates import Candidate, unique
-from edgefuse.evaluate.pair import PairScorer, PairScores, PairTask, Settings
-from edgefuse.evaluate.video import frames_before, in_order
+from edgefuse.evaluate.candidates import Candidate, FuseFunction, read_grey, unique
+from edgefuse.images import Image, size_of
+from edgefuse.metrics import (
+    CHANGE,
+    FLICKER,
+    PROTOCOLS,
+    TABLE_METRICS,
+    FusionScorer,
+    Parts,
+    SourceChange,
+)
+from edgefuse.metrics.scorer import Fused, named_metrics, named_protocol
+from edgefuse.metrics.statistics import rms_difference
 from edgefuse.pairs import FolderPairs, images_by_stem, pair_folders
 
-__all__ = ["Evaluation", "Problem", "evaluate"]
+__all__ = ["Evaluation", "PairScorer", "PairScores", "PairTask", "Problem", "Settings", "evaluate"]
 
 VIDEO_CHUNK = 8
 """Frames that a worker takes at a time; it fuses the one before them once more, for flicker."""
+
+Row: TypeAlias = dict[str, Parts]
+"""Score by column. A column is absent where it is undefined: no target, no frame before, a cut."""
+
+
+class PairTask(NamedTuple):
+    """A pair by its file names."""
+
+    stem: str
+    ir: Path
+    vis: Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured.
+
+    Raises:
+        InputError: unknown protocol or metric, or flicker without a video.
+    """
+
+    protocol: str = "field"
+    metrics: tuple[str, ...] = TABLE_METRICS
+    """Target stands beside them in any case, and Flicker if it is a video."""
+    video: bool = False
+    """The pairs are consecutive frames: also measure flicker."""
+    robust: bool = False
+    """Also fuse degraded sources, and score that against the clean ones."""
+
+    def __post_init__(self) -> None:
+        named_protocol(self.protocol)
+        flicker = [name for name in self.metrics if name.lower() == FLICKER.name.lower()]
+        if flicker and not self.video:
+            raise InputError(f"{FLICKER.name} is measured between the frames of a video: add --video")
+        metrics = [name for name in self.metrics if name not in flicker]
+        named = [] if flicker and not metrics else named_metrics(metrics)
+        parts = ("VIF_ir", "VIF_vis") if self.robust else ()
+        object.__setattr__(self, "metrics", tuple(dict.fromkeys([*named, *parts, "Target"])))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of what each pair is scored by."""
+        return (*self.metrics, *((FLICKER.name,) if self.video else ()))
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """The scores of one pair. A column is absent where it is undefined: no target, no frame before, a cut."""
+
+    stem: str
+    ir: Path
+    vis: Path
+    scores: dict[str, Row]
+    """By candidate, then column."""
+    degraded: dict[str, dict[str, Row]] = field(default_factory=dict)
+    """By degradation, then candidate, then column: what was fused from degraded sources."""
+    before: str | None = None
+    """Stem of the frame before, in a video."""
 
 
 class Problem(NamedTuple):
@@ -45,6 +117,90 @@ class Evaluation:
     """Sorted by stem."""
     passed_over: int = 0
     """Stems that lack a counterpart in some folder, and which a limit therefore leaves out unlisted."""
+
+
+class _Frame(NamedTuple):
+    ir: Image
+    vis: Image
+    fused: dict[str, Fused]
+
+
+class PairScorer:
+    """Scores pairs one after another; opens each candidate once.
+
+    Raises:
+        EdgefuseError: a candidate cannot be opened.
+    """
+
+    def __init__(self, candidates: Sequence[Candidate], settings: Settings) -> None:
+        self.settings = settings
+        unrounded = PROTOCOLS[settings.protocol].stretch
+        self._fusing = [c.name for c in candidates if c.fuses]
+        self._fuse: dict[str, FuseFunction] = {c.name: c.open(unrounded) for c in candidates}
+        self._last: tuple[PairTask, _Frame] | None = None
+
+    def score(self, task: PairTask, before: PairTask | None = None) -> PairScores:
+        """Score one pair.
+
+        Args:
+            task: the pair.
+            before: the pair of the frame before, for flicker.
+
+        Raises:
+            InputError: an image is missing, unreadable or of another size.
+        """
+        earlier = self._earlier(before) if before is not None and self.settings.video else None
+        frame = self._frame(task)
+        scorer = FusionScorer(frame.ir, frame.vis, self.settings.protocol)
+        scores = {name: scorer.parts(fused, self.settings.metrics) for name, fused in frame.fused.items()}
+        if earlier is not None and earlier.vis.shape == frame.vis.shape:
+            change = SourceChange((earlier.ir, frame.ir), (earlier.vis, frame.vis))
+            for name, fused in frame.fused.items():
+                value = change.flicker((scorer.judged(earlier.fused[name]), scorer.judged(fused)))
+                if value is not None:
+                    scores[name][FLICKER.name] = Parts(value)
+        if self.settings.video:
+            self._last = (task, frame)
+        degraded = self._degraded(task.stem, frame, scorer) if self.settings.robust else {}
+        return PairScores(
+            task.stem, task.ir, task.vis, scores, degraded, before.stem if before is not None else None
+        )
+
+    def _degraded(self, stem: str, frame: _Frame, scorer: FusionScorer) -> dict[str, dict[str, Row]]:
+        seed = zlib.crc32(stem.encode())  # another noise for each pair, the same in every run
+        scores: dict[str, dict[str, Row]] = {}
+        for degradation in DEGRADATIONS.values():
+            ir, vis = degradation.apply(frame.ir, frame.vis, seed)
+            scores[degradation.name] = {}
+            for name in self._fusing:
+                fused = self._fuse[name](stem, ir, vis)
+                change = rms_difference(scorer.rounded(fused), scorer.rounded(frame.fused[name]))
+                row = scorer.parts(fused, self.settings.metrics)
+                scores[degradation.name][name] = {**row, CHANGE.name: Parts(change)}
+        return scores
+
+    def _frame(self, task: PairTask) -> _Frame:
+        ir, vis = read_grey(task.ir, infrared=True, video=self.settings.video), read_grey(task.vis)
+        if ir.shape != vis.shape:
+            raise InputError(
+                f"the infrared image is {size_of(ir)} and the visible one {size_of(vis)}; "
+                "scores need one size, so bring them to one frame first"
+            )
+        fused = {name: fuse(task.stem, ir, vis) for name, fuse in self._fuse.items()}
+        for name, image in fused.items():
+            if image.shape != vis.shape:
+                raise InputError(
+                    f"the fused image of {name} is {size_of(image)} and its sources are {size_of(vis)}"
+                )
+        return _Frame(ir, vis, fused)
+
+    def _earlier(self, task: PairTask) -> _Frame | None:
+        if self._last is not None and self._last[0] == task:
+            return self._last[1]
+        try:
+            return self._frame(task)
+        except (EdgefuseError, MemoryError, cv2.error):  # listed when it was that pair's own turn
+            return None
 
 
 _Task: TypeAlias = tuple[PairTask, PairTask | None]
@@ -84,7 +240,7 @@ def evaluate(
     settings = settings or Settings()
     candidates = unique(candidates)
     if not candidates:
-        raise InputError("nothing to score: give a model, a folder of fused images or a trivial fusion")
+        raise InputError("nothing to score: give a model, a folder of fused images or a baseline")
     for what, number in (("limit", limit), ("jobs", jobs)):
         if number is not None and number < 1:
             raise InputError(f"{what} is {number}, it must be at least 1")
@@ -217,3 +373,73 @@ def _start_worker(candidates: list[Candidate], settings: Settings) -> None:
 
 def _work(chunk: list[_Task]) -> _Scored:
     return [_score(_worker, task, before) for task, before in chunk]
+
+
+# --- which frames of a video are consecutive: those whose names differ by one step in the last number
+
+_Clip: TypeAlias = tuple[str, str]
+"""What stands before the last number of a name and after it."""
+
+
+def in_order(tasks: Sequence[PairTask]) -> list[PairTask]:
+    """Return the frames clip by clip, each sorted by number; clips stay in the order of their first frames.
+
+    Raises:
+        InputError: two names of a clip have one number, such as 1 and 01.
+    """
+    clips: dict[_Clip, int] = {}
+    seen: dict[tuple[_Clip, int], str] = {}
+    places = []
+    for place, task in enumerate(tasks):
+        clip, number = _numbered(task.stem) or ((task.stem, ""), 0)
+        if (clip, number) in seen:
+            raise InputError(
+                f"{seen[clip, number]!r} and {task.stem!r} have the same number, so it is unknown "
+                "which frame of the video is which: rename or remove one"
+            )
+        seen[clip, number] = task.stem
+        places.append((clips.setdefault(clip, place), number, task))
+    return [task for _, _, task in sorted(places, key=lambda entry: entry[:2])]
+
+
+def frames_before(tasks: Sequence[PairTask], stems: Iterable[str]) -> list[PairTask | None]:
+    """Return the pair of the frame before each, None after a gap or at the beginning of another clip.
+
+    Frames follow each other if the last numbers in their names do and the rest of the names is equal. A clip
+    whose numbers go up by more than 1, as when every fifth frame was kept, has the smallest gap as its step
+    if most of its gaps, and at least two, are equal to it.
+
+    Args:
+        tasks: the pairs.
+        stems: all names there are, also of what has no partner.
+
+    Raises:
+        InputError: no pair follows another.
+    """
+    numbers: dict[_Clip, set[int]] = {}
+    for stem in stems:
+        if name := _numbered(stem):
+            numbers.setdefault(name[0], set()).add(name[1])
+    steps = {clip: _step(sorted(found)) for clip, found in numbers.items()}
+    by_name = {_numbered(task.stem): task for task in tasks}
+    before = []
+    for task in tasks:
+        name = _numbered(task.stem)
+        before.append(by_name.get((name[0], name[1] - steps[name[0]])) if name else None)
+    if not any(before):
+        raise InputError(
+            f"none of the {len(tasks)} pairs follows another by the last number in its name, such as "
+            "0001 and 0002: without consecutive frames there is no flicker to measure"
+        )
+    return before
+
+
+def _step(numbers: list[int]) -> int:
+    gaps = np.diff(numbers).tolist()
+    step = min(gaps, default=1)
+    return step if gaps.count(step) > max(1, len(gaps) / 2) else 1
+
+
+def _numbered(stem: str) -> tuple[_Clip, int] | None:
+    match = re.fullmatch(r"(.*?)(\d+)(\D*)", stem)
+    return ((match[1], match[3]), int(match[2])) if match else None

@@ -1,15 +1,13 @@
-"""An evaluation as tables for the terminal."""
+"""What stands in the tables of an evaluation, and what is marked in them."""
 
 import math
-from typing import NamedTuple
-
-from rich.markup import escape
-from rich.table import Table
+from collections.abc import Callable, Iterable
 
 from edgefuse.degrade import DEGRADATIONS
-from edgefuse.evaluate.compare import FEWEST, Comparison
 from edgefuse.evaluate.run import Evaluation
 from edgefuse.evaluate.summary import (
+    FEWEST,
+    Comparison,
     Mean,
     best,
     judging,
@@ -18,53 +16,126 @@ from edgefuse.evaluate.summary import (
     summarise,
     summarise_degraded,
 )
-from edgefuse.metrics import FLICKER, PROTOCOLS, measure_named
+from edgefuse.metrics import CHANGE, FLICKER, PROTOCOLS, measure_named
+from edgefuse.tables import Cell, Column, Row, Table
 
 __all__ = [
-    "Titled",
     "compare_table",
     "counted",
     "degradations",
     "level_table",
-    "notes",
-    "resampling",
+    "number",
+    "problem_table",
     "robust_tables",
+    "spread_table",
     "summary_table",
+    "unit",
 ]
 
-
-class Titled(NamedTuple):
-    """A table, and the lines above and below it. They may be longer than the terminal is wide."""
-
-    title: str
-    table: Table
-    caption: str
+WORST_SOURCE = "the second number is that of the source that is served worse."
 
 
-def summary_table(evaluation: Evaluation, stacked: bool = False) -> Titled:
-    """Return the means of every candidate, the best of each column and the best worst-served source marked.
-
-    Args:
-        evaluation: the scores.
-        stacked: put the worst-served source's mean below the total and not beside it, for narrow terminals.
-    """
-    settings, summary = evaluation.settings, summarise(evaluation)
-    winners = {c: (best(summary, c), best(summary, c, "worst_source")) for c in settings.columns}
-    table = _table()
-    for column in settings.columns:
-        arrow = "↑" if measure_named(column).higher_is_better else "↓"
-        table.add_column(f"{column} {arrow}", justify="right", no_wrap=True)
-    for candidate in evaluation.candidates:
-        name = candidate.name
-        cells = [_cell(summary[name][c], c, stacked, *(name in w for w in winners[c])) for c in winners]
-        table.add_row(escape(name), *cells)
-    return Titled(
-        f"{escape(str(evaluation.ir))} + {escape(str(evaluation.vis))}: {counted(evaluation)}, "
-        f"protocol [bold]{settings.protocol}[/]",
-        table,
+def summary_table(evaluation: Evaluation) -> Table:
+    """Return the means of every candidate; the best total and the best worst-served source are marked."""
+    settings = evaluation.settings
+    return Table(
+        f"{evaluation.ir} + {evaluation.vis}: {counted(evaluation)}, protocol {settings.protocol}",
+        [_column(column) for column in settings.columns],
+        _rows(evaluation, {column: _means(evaluation, column) for column in settings.columns}, _cell),
         f"{PROTOCOLS[settings.protocol].summary}. Means over the pairs; "
-        + " ".join(["the second number is that of the source that is served worse.", *notes(evaluation)]),
+        + " ".join([WORST_SOURCE, *_empty_columns(evaluation)]),
     )
+
+
+def spread_table(evaluation: Evaluation) -> Table:
+    """Return the same means, each with its standard deviation over the pairs, to be put into a paper."""
+    table = summary_table(evaluation)
+    columns = {column: _means(evaluation, column) for column in evaluation.settings.columns}
+    return Table(table.title, table.columns, _rows(evaluation, columns, _spread_cell))
+
+
+def robust_tables(evaluation: Evaluation) -> list[Table]:
+    """Return for each judging column a table of what is fused from clean and from degraded sources."""
+    clean, degraded = summarise(evaluation), summarise_degraded(evaluation)
+    protocol = evaluation.settings.protocol
+    tables = []
+    for column in [*judging(evaluation), CHANGE.name] if degraded else ():
+        means = {name: {c: row[column] for c, row in rows.items()} for name, rows in degraded.items()}
+        if column != CHANGE.name:
+            means = {"clean": {c: row[column] for c, row in clean.items()}} | means
+        against = "of the output" if column == CHANGE.name else "against the clean sources"
+        tables.append(
+            Table(
+                f"{_column(column)} {against}, {counted(evaluation)}, protocol {protocol}",
+                [Column(name, DEGRADATIONS[name].summary if name in DEGRADATIONS else "") for name in means],
+                _rows(evaluation, means, lambda mean, _, *wins: _cell(mean, column, *wins), column),  # noqa: B023
+                WORST_SOURCE.capitalize() if measure_named(column).by_source else "",
+            )
+        )
+    return [*tables, *([level_table(evaluation)] if degraded else [])]
+
+
+def level_table(evaluation: Evaluation) -> Table:
+    """Return how much each candidate depends on how bright infrared happens to be."""
+    rows = level_changes(evaluation)
+    competing = [c.name for c in evaluation.candidates if c.competes and c.name in rows]
+    heads = list(next(iter(rows.values()), {}))
+    lowest = {h: min(float(f"{rows[name][h]:.1f}") for name in competing) for h in heads if competing}
+
+    def cell(name: str, head: str) -> Cell:
+        text = f"{rows[name][head]:.1f}"
+        best = name in competing and float(text) == lowest[head]
+        return Cell("–" if text == "nan" else text, "best" if best else "")
+
+    return Table(
+        "Change of the output, RMS grey levels, when only infrared's level changes",
+        [Column(f"{head} %" if "VIF" in head else head, arrow="↓") for head in heads],
+        [Row(name, [cell(name, head) for head in heads], name not in competing) for name in rows],
+        "VIF_ir and VIF_vis: mean change of what each unchanged source keeps, percent.",
+    )
+
+
+def degradations() -> str:
+    """Return what the columns of `robust_tables` stand for."""
+    return "; ".join(f"{d.name}: {d.summary}" for d in DEGRADATIONS.values()) + "."
+
+
+def compare_table(comparison: Comparison) -> Table:
+    """Return the paired differences of two candidates."""
+    a, b = comparison.a, comparison.b
+    rows = []
+    for column, d in comparison.columns.items():
+        digits = places(column)
+        better = (d.mean > 0) == measure_named(column).higher_is_better
+        rows.append(
+            Row(
+                str(_column(column)),
+                [
+                    Cell(number(d.a, column)),
+                    Cell(number(d.b, column)),
+                    Cell(f"{d.mean:+.{digits}f}", ("better" if better else "worse") if d.certain else ""),
+                    Cell("–" if math.isnan(d.low) else f"{d.low:+.{digits}f} … {d.high:+.{digits}f}"),
+                    Cell(f"{d.wins:.0%}"),
+                    Cell(str(d.pairs)),
+                ],
+            )
+        )
+    longest = max((d.block for d in comparison.columns.values()), default=1)
+    what = "the pairs" if longest == 1 else f"blocks of up to {longest} consecutive frames"
+    missing = any(math.isnan(d.low) for d in comparison.columns.values())
+    return Table(
+        f"{b} minus {a}, pair by pair, protocol {comparison.protocol}",
+        [Column(name) for name in (a, b, "difference", "95 % interval", f"{b} better", "pairs")],
+        rows,
+        f"95 % interval of the mean difference, from resampling {what}; in colour where it leaves out 0."
+        + f" None from fewer than {FEWEST} pairs, or blocks of frames." * missing,
+    )
+
+
+def problem_table(evaluation: Evaluation) -> Table:
+    """Return what was left out, and why."""
+    rows = [Row(problem.stem, [Cell(problem.reason)]) for problem in evaluation.problems]
+    return Table(f"Left out: {len(rows)} of the stems", [Column("why")], rows)
 
 
 def counted(evaluation: Evaluation) -> str:
@@ -72,125 +143,71 @@ def counted(evaluation: Evaluation) -> str:
     return f"{len(evaluation.pairs)} pair{'s' * (len(evaluation.pairs) != 1)}"
 
 
-def notes(evaluation: Evaluation) -> list[str]:
-    """Return sentences on what a table of the means does not show: empty columns and what was passed over."""
-    found = []
+def number(value: float, column: str) -> str:
+    """Return a value with the decimals of its column; a dash where it is undefined."""
+    return "–" if math.isnan(value) else f"{value:.{places(column)}f}"
+
+
+def unit(column: str) -> str:
+    """Return the unit of a column in brackets, nothing for a ratio."""
+    text = measure_named(column).unit
+    return "" if text == "1" else f" ({text})"
+
+
+def _column(column: str) -> Column:
+    measure = measure_named(column)
+    return Column(column, measure.title + unit(column), "↑" if measure.higher_is_better else "↓")
+
+
+def _means(evaluation: Evaluation, column: str) -> dict[str, Mean]:
+    return {name: row[column] for name, row in summarise(evaluation).items()}
+
+
+def _rows(
+    evaluation: Evaluation,
+    columns: dict[str, dict[str, Mean]],
+    cell: Callable[[Mean, str, bool, bool], Cell],
+    measure: str | None = None,
+) -> list[Row]:
+    """Return a row for each candidate that has means.
+
+    Args:
+        evaluation: whose candidates they are.
+        columns: means by head of a column, then candidate.
+        cell: (mean, head, whether it is the best, whether its worst-served source is the best) → cell.
+        measure: what all columns hold; None: each what its head says.
+    """
+    competing = {c.name for c in evaluation.candidates if c.competes}
+    shared = [c.name for c in evaluation.candidates if all(c.name in means for means in columns.values())]
+    rows: dict[str, list[Cell]] = {name: [] for name in shared}
+    for head, means in columns.items():
+        judged = {name: mean for name, mean in means.items() if name in competing}
+        winners = [best(judged, measure or head, part) for part in ("total", "worst_source")]
+        for name, cells in rows.items():
+            cells.append(cell(means[name], head, *(name in w for w in winners)))
+    return [Row(name, cells, name not in competing) for name, cells in rows.items()]
+
+
+def _cell(mean: Mean, column: str, wins: bool, worst_wins: bool) -> Cell:
+    small = "" if math.isnan(mean.worst_source) else number(mean.worst_source, column)
+    return Cell(number(mean.total, column), "best" if wins else "", small, "best" if worst_wins else "")
+
+
+def _spread_cell(mean: Mean, column: str, wins: bool, _worst_wins: bool) -> Cell:
+    spread = "" if math.isnan(mean.spread) else f" ± {number(mean.spread, column)}"
+    return Cell(number(mean.total, column) + spread, "best" if wins else "")
+
+
+def _empty_columns(evaluation: Evaluation) -> Iterable[str]:
+    """Sentences on what a table of the means does not show: empty columns and what was passed over."""
     defined = {c for pair in evaluation.pairs for row in pair.scores.values() for c in row}
     if "Target" not in defined:
-        found.append("Target is – because no infrared image has a thermal target.")
+        yield "Target is – because no infrared image has a thermal target."
     if evaluation.settings.video and FLICKER.name not in defined:
         scored = {pair.stem for pair in evaluation.pairs}
         follows = any(pair.before in scored for pair in evaluation.pairs)
-        why = (
-            "less than a quarter of every frame is at rest"
-            if follows
-            else "no two frames in a row were scored"
-        )
-        found.append(f"{FLICKER.name} is – because {why}.")
+        still = "less than a quarter of every frame is at rest"
+        yield f"{FLICKER.name} is – because {still if follows else 'no two frames in a row were scored'}."
     if count := evaluation.passed_over:
         what = "1 stem that lacks" if count == 1 else f"{count} stems that lack"
-        found.append(f"The limit passed over {what} a counterpart in some folder.")
-    return found
-
-
-def robust_tables(evaluation: Evaluation, stacked: bool = False) -> list[Titled]:
-    """Return for each judging column a table of what is fused from clean and from degraded sources.
-
-    Args:
-        evaluation: the scores.
-        stacked: as for `summary_table`.
-    """
-    clean, degraded = summarise(evaluation), summarise_degraded(evaluation)
-    tables = []
-    for column in judging(evaluation) if degraded else ():
-        table = _table()
-        for name in ("clean", *degraded):
-            table.add_column(name, justify="right", no_wrap=True)
-        for candidate in evaluation.candidates:
-            if candidate.fuses:
-                means = [row[candidate.name][column] for row in (clean, *degraded.values())]
-                table.add_row(escape(candidate.name), *(_cell(m, column, stacked) for m in means))
-        title = (
-            f"{column} against the clean sources, {counted(evaluation)}, "
-            f"protocol [bold]{evaluation.settings.protocol}[/]"
-        )
-        note = "The second number is that of the source that is served worse."
-        tables.append(Titled(title, table, note if measure_named(column).by_source else ""))
-    return tables
-
-
-def level_table(evaluation: Evaluation) -> Titled:
-    """Return how much each candidate depends on how bright infrared happens to be."""
-    rows = level_changes(evaluation)
-    table = _table()
-    for name in next(iter(rows.values()), {}):
-        table.add_column(f"{name} %" if "VIF" in name else name, justify="right", no_wrap=True)
-    for name, row in rows.items():
-        table.add_row(escape(name), *("–" if math.isnan(value) else f"{value:.1f}" for value in row.values()))
-    return Titled(
-        "Change of the output, RMS grey levels, when only infrared's level changes; lower is better",
-        table,
-        "VIF_ir and VIF_vis: mean change of what each unchanged source keeps, percent.",
-    )
-
-
-def degradations() -> str:
-    """Return what the columns of `robust_tables` stand for."""
-    return "; ".join(f"[bold]{d.name}[/]: {d.summary}" for d in DEGRADATIONS.values()) + "."
-
-
-def compare_table(comparison: Comparison) -> Titled:
-    """Return the paired differences of two candidates."""
-    a, b = comparison.a, comparison.b
-    table = _table()
-    for column in (a, b, "difference", "95 % interval", f"{b} better", "pairs"):
-        table.add_column(escape(column), justify="right")
-    for column, d in comparison.columns.items():
-        digits = places(column)
-        colour = "green" if (d.mean > 0) == measure_named(column).higher_is_better else "red"
-        mean = f"{d.mean:+.{digits}f}"
-        interval = "–" if math.isnan(d.low) else f"{d.low:+.{digits}f} … {d.high:+.{digits}f}"
-        table.add_row(
-            column,
-            _number(d.a, column),
-            _number(d.b, column),
-            f"[bold {colour}]{mean}[/]" if d.certain else mean,
-            interval,
-            f"{d.wins:.0%}",
-            str(d.pairs),
-        )
-    return Titled(
-        f"{escape(b)} minus {escape(a)}, pair by pair, protocol [bold]{comparison.protocol}[/]",
-        table,
-        resampling(comparison),
-    )
-
-
-def resampling(comparison: Comparison) -> str:
-    """Return in words how the intervals of a comparison were made."""
-    longest = max((d.block for d in comparison.columns.values()), default=1)
-    what = "the pairs" if longest == 1 else f"blocks of up to {longest} consecutive frames"
-    missing = any(math.isnan(d.low) for d in comparison.columns.values())
-    return (
-        f"95 % interval of the mean difference, from resampling {what}; in colour where it leaves out 0."
-        + f" None from fewer than {FEWEST} pairs, or blocks of frames." * missing
-    )
-
-
-def _table() -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("", no_wrap=True)
-    return table
-
-
-def _cell(mean: Mean, column: str, stacked: bool, wins: bool = False, worst_wins: bool = False) -> str:
-    total, worst_source = _number(mean.total, column), ""
-    if not math.isnan(mean.worst_source):
-        style = "green" if worst_wins else "dim"
-        worst_source = f"[{style}]{_number(mean.worst_source, column)}[/]"
-    between = "\n" if worst_source and stacked else " " * bool(worst_source)
-    return (f"[bold green]{total}[/]" if wins else total) + between + worst_source
-
-
-def _number(value: float, column: str) -> str:
-    return "–" if math.isnan(value) else f"{value:.{places(column)}f}"
+        yield f"The limit passed over {what} a counterpart in some folder."

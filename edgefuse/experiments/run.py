@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgefuse.errors import InputError, unknown_name
 from edgefuse.evaluate.baselines import BASELINES
-from edgefuse.evaluate.candidates import Candidate, folder, trivial
+from edgefuse.evaluate.candidates import Candidate, baseline, folder
 from edgefuse.experiments import figures
 from edgefuse.experiments.cells import PairSet, run_cell, score_pairs
 from edgefuse.experiments.grids import GRIDS, Row
@@ -223,8 +223,8 @@ def _others(experiment: Experiment, test: PairSet) -> dict[str, dict[str, float]
 
 
 def _candidates(experiment: Experiment, test: PairSet) -> list[Candidate]:
-    """Return the trivial fusions and the folders of other methods, with a subfolder a test set or none."""
-    candidates: list[Candidate] = [trivial(name) for name in BASELINES]
+    """Return the baseline fusions and the folders of other methods, with a subfolder a test set or none."""
+    candidates: list[Candidate] = [baseline(name) for name in BASELINES]
     for path in experiment.others:
         inner = path / test.name.replace("/", ".")
         candidates.append(replace(folder(inner if inner.is_dir() else path), name=path.name))

@@ -10,19 +10,22 @@ __all__ = ["letterbox", "side_by_side", "with_label"]
 LABELS = ("infrared", "visible", "fused")
 
 
-def side_by_side(ir: Image, vis: Image, fused: Image) -> Image:
+def side_by_side(ir: Image | None, vis: Image | None, fused: Image) -> Image:
     """Return infrared | visible | fused as one BGR image `[H, 3 W, 3]`, each labelled in its corner.
 
     Args:
-        ir: uint8 `[H, W]`.
-        vis: uint8 `[H, W]` or `[H, W, 3]` BGR.
+        ir: uint8 `[H, W]`; None: black.
+        vis: uint8 `[H, W]` or `[H, W, 3]` BGR; None: black.
         fused: as `vis`.
     """
-    height, width = vis.shape[:2]
+    height, width = fused.shape[:2]
     canvas = np.empty((height, 3 * width, 3), np.uint8)
     for column, (label, image) in enumerate(zip(LABELS, (ir, vis, fused), strict=True)):
         panel = canvas[:, column * width : (column + 1) * width]
-        panel[:] = image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+        if image is None:
+            panel[:] = 0
+        else:
+            panel[:] = image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
         _label(panel, label)
     return canvas
 

@@ -49,14 +49,24 @@ class LiveConfig:
         None,
         "Largest time between the two frames of a pair, in seconds. Two recordings of one rate without times "
         "on a common clock are paired by number.",
-        unset="until the other camera counts as lost",
+        unset="0.25, or 2.5 frame periods if that is longer",
         above=0,
+        below=float("inf"),
+    )
+    max_age: float | None = setting(
+        None,
+        "Seconds for which the last infrared picture is fused, with a label, behind a closed shutter.",
+        unset="3 for a camera that repeats its picture meanwhile, 0 for one that is silent",
+        least=0,
         below=float("inf"),
     )
     on_loss: OnLoss = setting(
         "passthrough",
         "While a camera is lost: passthrough (of the other), hold, black or stop.",
         metavar="MODE",
+    )
+    contrast: Literal["off", "auto"] = setting(
+        "off", "auto: stretch the fused picture to the full range of grey, slowly, without flicker."
     )
     quality: int | None = setting(
         None, "Score every K-th fused frame in the background.", unset="none", least=1
@@ -79,9 +89,10 @@ class StreamConfig(LiveConfig):
     vis: str | None = setting(None, "Visible: likewise.", metavar="SOURCE")
     realtime: bool = setting(False, "Play recordings at their own rate.")
     show: bool = setting(False, "Show a window; Q closes it and stops.")
-    out: str | None = setting(
-        None,
-        "Video (.mp4, .avi, lossless .mkv), folder for a PNG per frame (frames/), or - for raw BGR frames.",
+    out: tuple[str, ...] = setting(
+        (),
+        "Video (.mp4, .avi, lossless .mkv), folder for a PNG per frame (frames/), or - for raw BGR frames; "
+        "several times for several outputs.",
         metavar="FILE",
     )
     side_by_side: bool = setting(False, "In --out and --show: infrared, visible and fused.")
@@ -95,9 +106,6 @@ class StreamConfig(LiveConfig):
         metavar="MB",
     )
     still: str | None = setting(None, "Save infrared, visible and fused of the last frame.", metavar="FILE")
-    contrast: Literal["off", "auto"] = setting(
-        "off", "auto: stretch the fused picture to the full range of grey, slowly, without flicker."
-    )
     model: str = setting(DEFAULT_MODEL, "Shipped model, .onnx or .engine file.", metavar="NAME|FILE")
     threads: int | None = setting(None, "CPU threads for the network.", unset="all cores", least=1)
     engine: str | None = setting(

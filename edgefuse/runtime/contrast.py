@@ -5,14 +5,12 @@ pump: one hot spot or passing lamp changes the whole picture. Here the ends are 
 scene slowly.
 """
 
-from collections.abc import Callable
-
 import cv2
 import numpy as np
 
 from edgefuse.images import Image, luma
 
-__all__ = ["Contrast", "stretched"]
+__all__ = ["Contrast"]
 
 TAIL = 0.5
 """Percent of the pixels at either end that may saturate."""
@@ -46,12 +44,6 @@ class Contrast:
         )
         self._ends = low, high
         return cv2.LUT(image, curve(low, high))
-
-
-def stretched(fuse: Callable[[Image, Image], Image]) -> Callable[[Image, Image], Image]:
-    """Return what fuses the pairs of one video as `fuse` does, and stretches the outcome."""
-    contrast = Contrast()
-    return lambda ir, vis: contrast(fuse(ir, vis))
 
 
 def curve(low: float, high: float) -> Image:

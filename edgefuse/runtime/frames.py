@@ -17,8 +17,9 @@ NAMES: dict[Role, str] = {"ir": "infrared", "vis": "visible"}
 NOMINAL_FPS = 25.0
 """Frames per second where nobody states a rate. Whoever uses it for a source says so."""
 
-FrameState: TypeAlias = Literal["fused", "visible only", "infrared only", "held", "black"]
-"""What a picture is: a fusion, or what is shown while a camera is lost."""
+FrameState: TypeAlias = Literal["fused", "infrared held", "visible only", "infrared only", "held", "black"]
+"""What a picture is: a fusion, a fusion with old infrared while the shutter is closed, or what is shown while
+a camera is lost. All but the first carry a label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class Frame:
     connection: int = 0
     """How often its camera was reopened before; each time, its clock may start over. Sources leave it at 0:
     whoever reopens them counts."""
+    repeated_s: float = 0.0
+    """Seconds for which the camera has repeated this picture, as behind its shutter. Sources leave 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +58,12 @@ class FrameStats:
 class FusedFrame:
     """One result with what it was made of."""
 
-    ir: Image
-    """uint8 `[H, W]`, aligned with the visible image; black if there is none."""
-    vis: Image
-    """uint8 `[H, W]` or `[H, W, 3]` BGR; black if there is none."""
+    ir: Image | None
+    """uint8 `[H, W]`, aligned with the visible image; None while the camera is absent."""
+    vis: Image | None
+    """uint8 `[H, W]` or `[H, W, 3]` BGR; None while the camera is absent."""
     fused: Image
-    """uint8, of the shape of `vis`; with a label while a camera is lost."""
+    """uint8, of the shape of `vis`; with a label unless `state` is `fused`."""
     index: int
     """Number of the picture, from 0."""
     timestamp: float
@@ -69,5 +72,7 @@ class FusedFrame:
     captured: float = 0.0
     """`time.monotonic()` of the arrival of its newer frame."""
     stats: FrameStats = FrameStats()
+    wall_time: float | None = None
+    """Seconds since 1970 (UTC) at `timestamp`; None for recordings."""
     valid: Image | None = None
     """Where infrared covers the visible image, see `Aligned`; None: everywhere."""

@@ -1,8 +1,10 @@
 """How long each stage of a live frame takes. `stream`, the benchmarks and any monitoring share its names."""
 
+import math
 import threading
 import time
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from edgefuse.errors import unknown_name
 
-__all__ = ["DELAYS", "EDGES", "STAGES", "Durations", "StageTimes", "percentiles"]
+__all__ = ["DELAYS", "EDGES", "STAGES", "Durations", "StageTimes", "WakeDelay", "percentiles"]
 
 STAGES = {
     "capture_ir": "wait for the infrared frame, decode and convert it",
@@ -39,6 +41,9 @@ WINDOW = 4096
 
 EDGES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Upper ends of the buckets in seconds; one more takes all that is longer."""
+
+BEAT_SECONDS, HISTORY_SECONDS = 0.05, 15.0
+USUAL_DELAY = 0.02  # seconds; a machine with nothing else to do wakes a thread within some milliseconds
 
 PERCENTS = np.array((50.0, 95.0, 99.0))
 
@@ -126,6 +131,48 @@ class StageTimes:
             name: Durations(count, total, *percentiles(latest), longest, buckets)
             for name, count, total, longest, buckets, latest in taken
         }
+
+
+class WakeDelay:
+    """Measures how late a sleeping thread of this process is woken: how long threads wait for a core.
+
+    A camera that seems to be silent on a machine that is too busy may only not have been listened to.
+    """
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        """Seconds since the start, delays that are usual not counted in."""
+        self._late: deque[tuple[float, float]] = deque(maxlen=round(HISTORY_SECONDS / BEAT_SECONDS))
+        self._due = math.inf
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._due = time.monotonic() + BEAT_SECONDS
+        self._thread = threading.Thread(target=self._run, name="wake-delay", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closing.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def since(self, begin: float) -> float:
+        """Return the delays in seconds since `time.monotonic()` was `begin`, the present one included."""
+        now = time.monotonic()
+        past = sum(late for at, late in list(self._late) if at > begin)
+        pending = now - self._due
+        return past + (pending if pending > USUAL_DELAY else 0.0)
+
+    def _run(self) -> None:
+        while not self._closing.wait(max(0.0, self._due - time.monotonic())):
+            now = time.monotonic()
+            if now - self._due > USUAL_DELAY:
+                self.total += now - self._due
+                self._late.append((now, now - self._due))
+            self._due = now + BEAT_SECONDS
 
 
 def percentiles(values: ArrayLike) -> tuple[float, float, float]:

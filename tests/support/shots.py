@@ -6,6 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from edgefuse.images import Image
 from edgefuse.runtime.sinks import (
     FusedFrame,
 )
@@ -17,6 +18,13 @@ def shot(index: int = 0, size: tuple[int, int] = (64, 48), grey: bool = False, a
     ir = np.full((height, width), 200, np.uint8)
     vis, fused = np.full(shape, 20, np.uint8), np.full(shape, 20 * index % 256, np.uint8)
     return FusedFrame(ir, vis, fused, index, at)
+
+
+def both(frame: FusedFrame) -> tuple[Image, Image]:
+    """Return infrared and visible of a frame that has both."""
+    assert frame.ir is not None
+    assert frame.vis is not None
+    return frame.ir, frame.vis
 
 
 def frames_of(path: Path) -> list[Any]:

@@ -1,8 +1,10 @@
 """Connecting a camera or recording: its text is read once, and everything about it stands in one object."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
 
@@ -14,11 +16,12 @@ from edgefuse.runtime.cameras.thermal import ThermalPreprocess
 from edgefuse.runtime.frames import NOMINAL_FPS, Role
 from edgefuse.runtime.sources import kind_of
 from edgefuse.runtime.sources.base import SILENCE, SilencePolicy, Source
+from edgefuse.runtime.sources.folder import ImageFolder, pair_by_stem
 from edgefuse.runtime.sources.paced import RealTime
 from edgefuse.runtime.sources.text import Spec, yes_or_no
 from edgefuse.thermal import ThermalConfig
 
-__all__ = ["Camera", "Preprocess", "connect"]
+__all__ = ["Camera", "Preprocess", "connect", "connect_pair"]
 
 Preprocess: TypeAlias = Callable[[NDArray[Any], float], Image]
 """Makes 8-bit pictures of a camera's frames, in its capture thread: (image, timestamp) → uint8."""
@@ -126,6 +129,35 @@ def connect(text: str, role: Role, realtime: bool = False) -> Camera:
         return Camera(spec.name, partial(kind, spec, role), thermal=thermal)
     camera = replace(Camera.of(kind(spec, role)), thermal=thermal)
     return camera.paced() if realtime else camera
+
+
+def connect_pair(ir: str, vis: str, realtime: bool = False) -> tuple[Camera, Camera]:
+    """Connect both cameras; two folders of images are paired by the stems of their files.
+
+    Arguments and errors are those of `connect`, and:
+
+    Raises:
+        SourceError: both texts ask for the same camera, folder or file.
+    """
+    _check_distinct(Spec.parse(ir), Spec.parse(vis))
+    with ExitStack() as opened:
+        cameras = [opened.enter_context(connect(ir, "ir", realtime))]
+        cameras.append(connect(vis, "vis", realtime))
+        opened.pop_all()
+    sources = [camera.open() for camera in cameras if camera.recorded and not camera.live]
+    if len(sources) == 2 and all(isinstance(source, ImageFolder) for source in sources):
+        pair_by_stem(*sources)  # type: ignore[arg-type]
+        cameras = [replace(camera, length=camera.open().length) for camera in cameras]
+    return cameras[0], cameras[1]
+
+
+def _check_distinct(ir: Spec, vis: Spec) -> None:
+    """Two parts of one file or camera are two sources: then `crop` tells them apart."""
+    same = ir.target == vis.target or (
+        Path(ir.target).exists() and Path(vis.target).exists() and Path(ir.target).samefile(vis.target)
+    )
+    if same and ir.target != "sim" and ir.options.get("crop") == vis.options.get("crop"):
+        raise SourceError(f"both cameras are {ir.name}: give the infrared and the visible one")
 
 
 def _opened(source: Source) -> Source:

@@ -47,7 +47,7 @@ class StillDetector:
             and np.array_equal(image, last)
         )
         if not same:
-            if self._still_for() >= NOTICE_SECONDS:
+            if self.seconds >= NOTICE_SECONDS:
                 self._moving_since = self._clock
             self._still_since = None
         elif self._still_since is None:
@@ -55,11 +55,13 @@ class StillDetector:
         self.state = self._state(image.dtype == np.uint8)
         return seconds, same
 
-    def _still_for(self) -> float:
+    @property
+    def seconds(self) -> float:
+        """How long the picture has stood still."""
         return self._clock - self._still_since if self._still_since is not None else 0.0
 
     def _state(self, may_be_coded: bool) -> StillState:
-        still = self._still_for()
+        still = self.seconds
         if still < NOTICE_SECONDS or self._still_since is None:
             return "live"
         if may_be_coded and self._still_since - self._moving_since < TRUST_SECONDS:

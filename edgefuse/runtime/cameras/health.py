@@ -85,9 +85,9 @@ class Health:
         """Whether no frame may mean that the shutter is closed: the camera has one, and is not lost."""
         return self._policy.shutter > 0 and self.state in PRESENT
 
-    def check(self, now: float) -> None:
-        """Notice silence."""
-        quiet = now - self.seen
+    def check(self, now: float, starved: float = 0.0) -> None:
+        """Notice silence. For `starved` seconds of it, the machine was too busy to listen."""
+        quiet = now - self.seen - starved
         if self.state in PRESENT and quiet > self.patience:
             self.mark_lost(f"{self._name}: no frame for {quiet:.1f} s")
         elif self.state is State.LIVE and quiet > self._policy.quiet(self.fps):
@@ -145,4 +145,4 @@ class Health:
 
     def _calibrate(self, how: str) -> None:
         self.state = State.CALIBRATING
-        logger.info("%s %s, probably a shutter calibration: keeping its last picture", self._name, how)
+        logger.info("%s %s, probably a shutter calibration", self._name, how)

@@ -84,14 +84,19 @@ class Supervisor:
         """Start reading."""
         self._start(self._reader)
 
-    def check(self, now: float) -> None:
-        """Notice silence and stuck threads; to be called several times a second."""
+    def check(self, now: float, starved_since: Callable[[float], float] = lambda _: 0.0) -> None:
+        """Notice silence and stuck threads; to be called several times a second.
+
+        Args:
+            now: `time.monotonic()`.
+            starved_since: for how many seconds since then threads have waited for a core, see `WakeDelay`.
+        """
         if self._camera.live:
-            self.health.check(now)
+            self.health.check(now, starved_since(self.health.seen))
         if not self._camera.reopens or self.health.state is State.ENDED or self._closing.is_set():
             return
         since = self._reader.busy_since
-        if since is not None and now - since > self._reader.patience:
+        if since is not None and now - since - starved_since(since) > self._reader.patience:
             self._replace()
 
     def _replace(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from edgefuse.align import Align
 from edgefuse.images import Image
-from edgefuse.runtime.cameras.camera import Camera, connect
+from edgefuse.runtime.cameras.camera import Camera, connect, connect_pair
 from edgefuse.runtime.config import LiveConfig, OnLoss, StopRequest
 from edgefuse.runtime.frames import FusedFrame, Role
 from edgefuse.runtime.live.background import BackgroundWorker
@@ -23,6 +23,7 @@ __all__ = [
     "SourceReport",
     "StopRequest",
     "connect",
+    "connect_pair",
     "file_rate",
     "run",
 ]

@@ -149,6 +149,7 @@ class Quality(BackgroundWorker[FusedFrame]):
         return QualityReport(scored, self.skipped, means, self.failed)
 
     def _score(self, frame: FusedFrame) -> None:
+        assert frame.ir is not None and frame.vis is not None  # noqa: PT018
         area = overlap(frame.valid)
         scores = score(frame.fused[area], frame.ir[area], frame.vis[area], PROTOCOL, self._metrics)
         with self._lock:

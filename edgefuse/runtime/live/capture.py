@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import cv2
@@ -36,7 +36,12 @@ class Capture:
         counters: get what is read, dropped and failed.
     """
 
-    def __init__(self, cameras: Mapping[Role, Camera], times: StageTimes, counters: FrameCounters) -> None:
+    def __init__(
+        self,
+        cameras: Mapping[Role, Camera],
+        times: StageTimes,
+        counters: FrameCounters,
+    ) -> None:
         self.live = any(camera.live for camera in cameras.values())
         self.errors: dict[Role, BaseException] = {}
         self._preprocess = {role: camera.preprocess(role) for role, camera in cameras.items()}
@@ -65,10 +70,10 @@ class Capture:
             self._waited[role] = time.perf_counter()
             supervisor.start()
 
-    def check(self, now: float) -> None:
-        """Let the supervisors notice silence and hanging threads; to be called several times a second."""
+    def check(self, now: float, starved_since: Callable[[float], float]) -> None:
+        """Let the supervisors notice silence and stuck threads, see `Supervisor.check`."""
         for supervisor in self.supervisors.values():
-            supervisor.check(now)
+            supervisor.check(now, starved_since)
 
     def take(self, roles: tuple[Role, ...], timeout: float) -> tuple[Role, Frame] | None:
         """Wait up to `timeout` seconds for a frame of one of these cameras; the first named comes first.
@@ -129,6 +134,8 @@ class Capture:
         still = None
         if self._can_freeze[role] and isinstance(preprocess, ThermalPreprocess):
             still = preprocess.still.state
+            if still == "calibrating":
+                frame = replace(frame, repeated_s=preprocess.still.seconds)
         if still == "frozen":
             self._counters.add(role, "dropped")
             return still

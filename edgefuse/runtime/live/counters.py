@@ -12,6 +12,7 @@ __all__ = ["FrameCounters", "FrameCounts", "Outcome"]
 
 Outcome: TypeAlias = Literal["fused", "unpaired", "dropped", "failed"]
 
+FUSED: tuple[FrameState, ...] = ("fused", "infrared held")
 ALONE: tuple[FrameState, ...] = ("visible only", "infrared only")
 """Pictures that are a frame whose partner is missing."""
 
@@ -65,7 +66,7 @@ class FrameCounters:
             self._pictures[state] += 1
             for role in roles:
                 counts = self._frames[role]
-                counts["fused" if state == "fused" else "unpaired"] += 1
+                counts["fused" if state in FUSED else "unpaired"] += 1
                 counts["shown_alone"] += state in ALONE
 
     def snapshot(self) -> tuple[Mapping[Role, FrameCounts], Mapping[FrameState, int]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgefuse.align import Align
 from edgefuse.errors import SourceError
 from edgefuse.images import Image
-from edgefuse.runtime.cameras.camera import Camera, connect
+from edgefuse.runtime.cameras.camera import Camera, connect, connect_pair
 from edgefuse.runtime.config import LiveConfig
 from edgefuse.runtime.frames import ROLES, FusedFrame
 from edgefuse.runtime.live.report import Report
@@ -130,6 +130,8 @@ def live(
     settings = LiveConfig(**config)
     fuse = model if callable(model) else Fuser(model, threads)
     with ExitStack() as stack:
+        if isinstance(ir, str) and isinstance(vis, str):
+            ir, vis = connect_pair(ir, vis, realtime)
         cameras: list[Source | Camera] = []
         for role, asked in zip(ROLES, (ir, vis), strict=True):
             camera = connect(asked, role, realtime) if isinstance(asked, str) else asked

@@ -25,7 +25,8 @@ OnUnpaired: TypeAlias = Callable[[Role], None]
 
 MAX_SLIP = 0.5  # periods by which two recordings that are paired by number may part until the end
 PARTNERS = 4  # frames to choose from
-QUIET = 0.5  # seconds without a frame that are no stutter
+LATE_SECONDS, LATE_PERIODS = 0.25, 2.5  # a frame that is older than both shows another scene
+QUIET = 0.5  # seconds without a leading frame, after which those of the other camera are shown
 MAX_WAIT = 0.02  # seconds that a frame waits for a partner that is nearer in time
 VAIN_WAITS, RETRY = 5, 32  # after so many waits in vain, only every 32nd frame tries again
 
@@ -42,6 +43,8 @@ class Pair:
     """Seconds between the two frames."""
     fresh: tuple[Role, ...] = ("ir", "vis")
     """The cameras whose frame was in no pair before."""
+    held: bool = False
+    """The infrared frame is older than a pair allows: its camera is silent, as behind its shutter."""
 
     @property
     def captured(self) -> float:
@@ -166,13 +169,15 @@ class LiveSynchronizer:
     """Each frame of the leading camera with the nearest of the other, as they come.
 
     A frame of the leading camera waits up to 20 ms for a partner that is about to come and will be
-    nearer. Without a partner it is shown alone once the other camera is silent; while the leading
-    camera is silent, the other's frames are. Before it counts as silent, as during a shutter calibration, its
-    last frame is held for the other's. Frames that are both too far apart are in no pair.
+    nearer. While the other camera sends nothing new it is shown alone; while the leading camera is silent,
+    the other's frames are. Where it is allowed, the last infrared frame is held for a while instead.
 
     Args:
         reference: the leading camera; the other's frames can serve several of its frames.
-        limit: seconds that two frames of a pair may be apart; None: the silence of the other camera.
+        limit: seconds that two frames of a pair may be apart, so that frames that never come closer are in no
+            pair; None: a quarter of a second, or 2.5 periods of the other camera.
+        max_age: seconds for which the last infrared frame is held while its camera is silent, or repeats it.
+            None: not at all while it is silent, for as long as it counts as a calibration while it repeats.
         silences: after how many seconds without a frame a camera counts as silent, by role.
         periods: nominal seconds between two frames, by role.
         grace: seconds from the first frame on in which a camera may come up before the other is shown alone.
@@ -186,9 +191,11 @@ class LiveSynchronizer:
         silences: dict[Role, float] | None = None,
         periods: dict[Role, float] | None = None,
         *,
+        max_age: float | None = None,
         grace: float = SilencePolicy.grace,
         on_unpaired: OnUnpaired = lambda _: None,
     ) -> None:
+        self._max_age, self._max_repeat = max_age or 0.0, math.inf if max_age is None else max_age
         self._grace, self._on_unpaired = grace, on_unpaired
         self.silences: dict[Role, float] = silences or {"ir": 0.5, "vis": 0.5}
         self.periods: dict[Role, float] = periods or {"ir": 0.04, "vis": 0.04}
@@ -208,6 +215,9 @@ class LiveSynchronizer:
 
     def push(self, role: Role, frame: Frame, at: float, now: float) -> None:
         """Take one frame in."""
+        if frame.repeated_s > self._max_repeat:  # as good as none
+            self._on_unpaired(role)
+            return
         self._begun = now if self._begun is None else self._begun
         self._seen[role] = now
         if role == self._reference:
@@ -225,16 +235,20 @@ class LiveSynchronizer:
             return self._without_lead(now)
         best = min(self._partners, key=lambda one: abs(one.at - lead.at), default=None)
         silent = self._silent(self._partner, now)
-        if best is not None and abs(best.at - lead.at) <= self._max_skew():
-            if not silent and self._waits_on(lead, best, now):
+        overdue = silent or self._overdue(self._partner, now)
+        near = best is not None and self._are_near(best, lead)
+        hold = best is not None and overdue and self._may_hold(self._partner, best, lead)
+        if best is not None and (near or hold):
+            if near and not silent and self._waits_on(lead, best, now):
                 return None
             self._lead, self._held = None, lead
-            return _pair_of(self._reference, lead, best)
-        if silent or self._quiet(self._partner, now):
+            return _pair_of(self._reference, lead, best, held=not near)
+        if not overdue and (best is None or self._waits_on(lead, best, now)):
+            return None
+        if overdue or self._limit is None:
             self._lead = None
             return _alone(self._reference, lead)
-        if best is not None and not self._waits_on(lead, best, now):
-            self._drop_lead()
+        self._drop_lead()
         return None
 
     def due(self, now: float) -> float:
@@ -259,25 +273,36 @@ class LiveSynchronizer:
             return self._begun is not None and now - self._begun > self._grace
         return now - self._seen[role] > self.silences[role]
 
-    def _quiet(self, role: Role, now: float) -> bool:
-        """Whether a frame is overdue, though the camera may not count as silent yet."""
-        return role in self._seen and now - self._seen[role] > max(QUIET, 3 * self.periods[role])
+    def _overdue(self, role: Role, now: float) -> bool:
+        """Whether no new frame can be near any more, though the camera may not count as silent yet."""
+        return role in self._seen and now - self._seen[role] > self._late(role)
+
+    def _late(self, role: Role) -> float:
+        return max(LATE_SECONDS, LATE_PERIODS * self.periods[role])
 
     def _max_skew(self) -> float:
-        return self.silences[self._partner] if self._limit is None else self._limit
+        return self._late(self._partner) if self._limit is None else self._limit
+
+    def _may_hold(self, role: Role, old: PendingFrame, new: PendingFrame) -> bool:
+        return role == "ir" and new.at - old.at + old.frame.repeated_s <= self._max_age
+
+    def _are_near(self, partner: PendingFrame, lead: PendingFrame) -> bool:
+        skew, repeated = abs(partner.at - lead.at), partner.frame.repeated_s
+        return skew <= self._max_skew() and (not repeated or skew + repeated <= self._max_repeat)
 
     def _without_lead(self, now: float) -> Pair | None:
         """While no leading frame comes: the other's newest one, unless it was shown already."""
         partner = self._partners[-1] if self._partners else None
         if partner is None or partner.used:
             return None
-        if self._silent(self._reference, now):
-            return _alone(self._partner, partner)
-        held = self._held
-        if held is None or not self._quiet(self._reference, now):
+        quiet = max(QUIET, self._late(self._reference))
+        if not self._silent(self._reference, now) and (
+            self._reference not in self._seen or now - self._seen[self._reference] <= quiet
+        ):
             return None
-        limit = self.silences[self._reference] if self._limit is None else self._limit
-        return _pair_of(self._partner, partner, held) if abs(held.at - partner.at) <= limit else None
+        if self._held is not None and self._may_hold(self._reference, self._held, partner):
+            return _pair_of(self._partner, partner, self._held, held=True)
+        return _alone(self._partner, partner)
 
     def _patience(self) -> float:
         return min(MAX_WAIT, self.periods[self._reference] / 2)
@@ -308,12 +333,12 @@ class LiveSynchronizer:
             self._on_unpaired(role)
 
 
-def _pair_of(lead_role: Role, lead: PendingFrame, partner: PendingFrame) -> Pair:
+def _pair_of(lead_role: Role, lead: PendingFrame, partner: PendingFrame, held: bool = False) -> Pair:
     """Return a pair, in which `lead` is of the camera `lead_role`, and mark both as used."""
     frames = {lead_role: lead.frame, other(lead_role): partner.frame}
     fresh = tuple(role for role, one in ((lead_role, lead), (other(lead_role), partner)) if not one.used)
     lead.used = partner.used = True
-    return Pair(frames["ir"], frames["vis"], lead.at, abs(lead.at - partner.at), fresh)
+    return Pair(frames["ir"], frames["vis"], lead.at, abs(lead.at - partner.at), fresh, held)
 
 
 def _alone(role: Role, held: PendingFrame) -> Pair:
@@ -324,7 +349,11 @@ def _alone(role: Role, held: PendingFrame) -> Pair:
 
 
 def choose_synchronizer(
-    cameras: Mapping[Role, Camera], reference: Role | None, limit: float | None, on_unpaired: OnUnpaired
+    cameras: Mapping[Role, Camera],
+    reference: Role | None,
+    limit: float | None,
+    on_unpaired: OnUnpaired,
+    max_age: float | None = None,
 ) -> tuple[Synchronizer, bool]:
     """Return what pairs the frames of two cameras, and whether it does so by their numbers.
 
@@ -334,10 +363,14 @@ def choose_synchronizer(
             slower of two recordings.
         limit: seconds that two frames of a pair may be apart; None: see `LiveConfig.max_skew`.
         on_unpaired: called for each frame that will never be in a pair.
+        max_age: as of `LiveSynchronizer`.
     """
     if any(camera.live for camera in cameras.values()):
         grace = max(camera.policy(role).grace for role, camera in cameras.items())
-        return LiveSynchronizer(reference or "vis", limit, grace=grace, on_unpaired=on_unpaired), False
+        synchronizer = LiveSynchronizer(
+            reference or "vis", limit, max_age=max_age, grace=grace, on_unpaired=on_unpaired
+        )
+        return synchronizer, False
     common_clock = all(camera.synchronised for camera in cameras.values())
     if _slip(cameras) < MAX_SLIP and not common_clock and reference is None and limit is None:
         return OfflineSynchronizer("vis", 0.0, on_unpaired=on_unpaired), True

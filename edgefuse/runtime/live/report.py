@@ -49,6 +49,8 @@ class Report:
     """Whether a camera is among the two sources."""
     frames: int
     """Pairs fused."""
+    held: int
+    """Those of `frames` with an old infrared picture, since its camera's shutter was closed."""
     shown_alone: int
     """Frames of one camera that were shown while the other one was lost."""
     repeated: int
@@ -57,6 +59,8 @@ class Report:
     """From the start of capture until now, or until every output was complete."""
     cpu_seconds: float
     """Processor time of the whole process in that time."""
+    starved_s: float
+    """Seconds for which threads of a live run waited for a core, as far as that is unusual."""
     sources: tuple[SourceReport, SourceReport]
     """Infrared and visible."""
     sinks: tuple[SinkReport, ...]

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 
 import cv2
 
-from edgefuse.align import Align, Aligned, Resize, show_visible_outside
+from edgefuse.align import Align, Resize, show_visible_outside
 from edgefuse.errors import EdgefuseError, SourceError
 from edgefuse.images import Image
 from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.cameras.clock import Clock, ClockReport
 from edgefuse.runtime.cameras.health import State
+from edgefuse.runtime.compose import with_label
 from edgefuse.runtime.config import LiveConfig, StopRequest
+from edgefuse.runtime.contrast import Contrast
 from edgefuse.runtime.frames import NAMES, ROLES, Frame, FrameStats, FusedFrame, Role
 from edgefuse.runtime.live.background import BackgroundWorker, Quality
 from edgefuse.runtime.live.capture import Capture
@@ -27,7 +29,7 @@ from edgefuse.runtime.live.report import Report, SinkReport, SourceReport
 from edgefuse.runtime.sinks.base import Sink
 from edgefuse.runtime.sinks.writer import Deadline, SinkWriter
 from edgefuse.runtime.sources.base import Source
-from edgefuse.runtime.timing import STAGES, Durations, StageTimes
+from edgefuse.runtime.timing import STAGES, Durations, StageTimes, WakeDelay
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -40,6 +42,7 @@ POLL_SECONDS = 0.1  # how long a request to stop can go unnoticed
 PROGRESS_SECONDS = 0.25
 PLACEHOLDER_SECONDS = 0.1  # between two pictures while both cameras are lost
 FINISH_SECONDS = 10.0  # for outputs to complete
+BUSY_SECONDS, LOG_SECONDS = 0.5, 10.0  # of a second that threads wait for a core, to be logged so often
 BACKGROUND_SECONDS = 1.0  # for background work on the last frame
 
 
@@ -89,6 +92,7 @@ class Session:
         self.config = config or LiveConfig()
         self.stop = stop or StopRequest()
         self.times, self.counters = StageTimes(), FrameCounters()
+        self._wake_delay = WakeDelay()
         self.capture = Capture(cameras, self.times, self.counters)
         self.clocks: dict[Role, Clock] = {role: Clock() for role in ROLES}
         self._synchronizer, self._by_number = choose_synchronizer(
@@ -96,9 +100,11 @@ class Session:
             self.config.rate,
             self.config.max_skew,
             lambda role: self.counters.add(role, "unpaired"),
+            self.config.max_age,
         )
         self._fuse, self._align = fuse, align or Resize()
         self._fallback = Fallback(self.config.on_loss, self._align)
+        self._contrast = Contrast() if self.config.contrast == "auto" else None
         self._quality = Quality(self.config.quality) if self.config.quality is not None else None
         self._workers = [*([self._quality] if self._quality else []), *background]
         alone = len(sinks) == 1
@@ -111,6 +117,7 @@ class Session:
         self._index = 0
         self._begun: tuple[float, float] | None = None  # monotonic and processor time
         self._finished: tuple[float, float] | None = None
+        self._log_busy_at = 0.0
         self._last_shown = self._last_progress = 0.0
         self._close_lock = threading.Lock()
         self._closed = False
@@ -136,6 +143,8 @@ class Session:
             writer.start()
         for worker in self._workers:
             worker.start()
+        if self.live:
+            self._wake_delay.start()
         self.capture.start()
 
     def close(self) -> None:
@@ -145,6 +154,7 @@ class Session:
                 return
             self._closed = True
         self.capture.close()
+        self._wake_delay.close()
         self._synchronizer.finish()
         for worker in self._workers:
             worker.close()
@@ -170,11 +180,13 @@ class Session:
         errors = (self._error, *(writer.error for writer in self._writers))
         return Report(
             live=self.live,
-            frames=pictures["fused"],
+            frames=pictures["fused"] + pictures["infrared held"],
+            held=pictures["infrared held"],
             shown_alone=pictures["visible only"] + pictures["infrared only"],
             repeated=pictures["held"] + pictures["black"],
             seconds=now - begun,
             cpu_seconds=cpu - begun_cpu,
+            starved_s=self._wake_delay.total,
             sources=(self._source_report("ir", frames["ir"]), self._source_report("vis", frames["vis"])),
             sinks=tuple(SinkReport(w.sink.name, w.written, w.dropped, w.error) for w in self._writers),
             stages={name: times[name] for name in STAGES if name in times},
@@ -259,50 +271,62 @@ class Session:
 
     def _picture(self, pair: Pair) -> FusedFrame | None:
         """Fuse a pair, or make what is shown for a frame that is alone."""
-        if pair.ir is None or pair.vis is None:
-            return self._picture_alone(pair)
-        now = time.monotonic()
-        ages: dict[Role, float] = {"ir": now - pair.ir.captured, "vis": now - pair.vis.captured}
-        self.times.record("pair", now - pair.captured)
         try:
-            aligned, fused = self._align_and_fuse(pair.ir.image, pair.vis.image)
+            if pair.ir is None or pair.vis is None:
+                frame = self._picture_alone(pair, "ir" if pair.ir is None else "vis")
+            else:
+                frame = self._picture_fused(pair.ir, pair.vis, pair)
         except (EdgefuseError, cv2.error) as error:
             self._reject(pair, error)
             return None
+        self.counters.add_picture(frame.state, pair.fresh)
+        if not self.live:
+            return frame
+        return replace(frame, wall_time=frame.timestamp + time.time() - time.monotonic())
+
+    def _picture_fused(self, ir: Frame, vis: Frame, pair: Pair) -> FusedFrame:
+        now = time.monotonic()
+        ages: dict[Role, float] = {"ir": now - ir.captured + ir.repeated_s, "vis": now - vis.captured}
+        self.times.record("pair", now - pair.captured)
+        with self.times.measure("align"):
+            aligned = self._align(ir.image, vis.image.shape[:2])
+        with self.times.measure("fuse"):
+            fused = self._fuse(aligned.image, vis.image)
+            if self._contrast is not None:
+                fused = self._contrast(fused)
+            fused = show_visible_outside(fused, vis.image, aligned.valid)
+        held = pair.held or ir.repeated_s > 0
+        if held:
+            fused = with_label(fused, f"infrared {ages['ir']:.1f} s old")
+        else:
+            self._fallback.remember(fused)
         latency = time.monotonic() - pair.captured
         # By number, frames are paired whatever their times.
-        skew = abs(pair.ir.timestamp - pair.vis.timestamp) if self._by_number else pair.skew
-        self.counters.add_picture("fused", pair.fresh)
+        skew = abs(ir.timestamp - vis.timestamp) if self._by_number else pair.skew
         self.times.record("total", latency)
         self.times.record("skew", skew)
         for role, age in ages.items():
             self.times.record(f"age_{role}", age)
         frame = FusedFrame(
             aligned.image,
-            pair.vis.image,
+            vis.image,
             fused,
             self._index,
-            pair.time if self.live else pair.vis.timestamp,
+            pair.time if self.live else vis.timestamp,
+            "infrared held" if held else "fused",
             captured=pair.captured,
             stats=FrameStats(latency, skew, ages),
             valid=aligned.valid,
         )
-        self._fallback.remember(frame)
-        for worker in self._workers:
-            worker.offer(frame)
+        if not held:
+            for worker in self._workers:
+                worker.offer(frame)
         return frame
 
-    def _align_and_fuse(self, ir: Image, vis: Image) -> tuple[Aligned, Image]:
-        with self.times.measure("align"):
-            aligned = self._align(ir, vis.shape[:2])
-        with self.times.measure("fuse"):
-            return aligned, show_visible_outside(self._fuse(aligned.image, vis), vis, aligned.valid)
-
-    def _picture_alone(self, pair: Pair) -> FusedFrame:
-        lost: Role = "ir" if pair.ir is None else "vis"
+    def _picture_alone(self, pair: Pair, lost: Role) -> FusedFrame:
         health = self.capture.supervisors[lost].health
-        frame = self._fallback.alone(pair, self._index, pair.time, calibrates=health.may_calibrate)
-        self.counters.add_picture(frame.state, pair.fresh)
+        how = "silent" if health.state in (State.LIVE, State.CALIBRATING) else "lost"
+        frame = self._fallback.alone(pair, self._index, f"{NAMES[lost]} {how}")
         age = time.monotonic() - pair.captured
         return replace(frame, stats=FrameStats(age, ages={other(lost): age}))
 
@@ -328,7 +352,10 @@ class Session:
 
     def _housekeep(self, now: float) -> None:
         """Do what must be done several times a second, whether frames come or not."""
-        self.capture.check(now)
+        self.capture.check(now, self._wake_delay.since)
+        if now >= self._log_busy_at and (starved := self._wake_delay.since(now - 1)) > BUSY_SECONDS:
+            self._log_busy_at = now + LOG_SECONDS
+            logger.warning("this machine is too busy: threads waited %.1f s for a core", starved)
         supervisors = self.capture.supervisors
         if isinstance(self._synchronizer, LiveSynchronizer):
             for role, supervisor in supervisors.items():

@@ -1,9 +1,15 @@
 """Outputs of the live loop: video files, image sequences, raw frames, a still, a window, a function."""
 
-from pathlib import Path
-
 from edgefuse.errors import InputError
-from edgefuse.runtime.sinks.base import FrameState, FrameStats, FusedFrame, QuotaReachedError, Sink
+from edgefuse.runtime.sinks.base import (
+    FrameState,
+    FrameStats,
+    FusedFrame,
+    OutputOptions,
+    QuotaReachedError,
+    Sink,
+    SinkKind,
+)
 from edgefuse.runtime.sinks.callback import Callback
 from edgefuse.runtime.sinks.encoder import CODECS, CONTAINERS
 from edgefuse.runtime.sinks.images import ImageSequence, Still
@@ -11,15 +17,18 @@ from edgefuse.runtime.sinks.raw import RawOut
 from edgefuse.runtime.sinks.video import VideoOut
 from edgefuse.runtime.sinks.window import Window
 from edgefuse.runtime.sinks.writer import SinkWriter
+from edgefuse.runtime.sources.text import safe_name
 
 __all__ = [
     "CODECS",
     "CONTAINERS",
+    "SINKS",
     "Callback",
     "FrameState",
     "FrameStats",
     "FusedFrame",
     "ImageSequence",
+    "OutputOptions",
     "QuotaReachedError",
     "RawOut",
     "Sink",
@@ -31,35 +40,30 @@ __all__ = [
 ]
 
 
-def open_output(
-    out: str,
-    fps: float | None,
-    triptych: bool = False,
-    *,
-    codec: str | None = None,
-    segment: float | None = None,
-    max_size: int | None = None,
-) -> Sink:
+SINKS: dict[str, SinkKind] = {"images": ImageSequence, "video": VideoOut, "raw": RawOut}
+"""Name → class; the last that accepts a text writes there. To add one, write a `SinkKind`, name it here."""
+
+
+def open_output(out: str, options: OutputOptions) -> Sink:
     """Open the output that a text asks for.
 
-    Args:
-        out: `-` for raw frames on standard output; a folder ends in / or has no suffix; else a video.
-        fps, triptych, codec, segment, max_size: see `VideoOut`; codec and segment are for videos only,
-            and raw frames have no largest size either.
-
     Raises:
-        InputError: it cannot be written to; the message says why.
+        InputError: it cannot be written to, or an option is not for it; the message says why.
     """
+    known = "; ".join(kind.texts for kind in SINKS.values())
     if not out:
-        raise InputError(f"the output is empty: give a video ({', '.join(CONTAINERS)}), a folder, or -")
-    path = Path(out)
-    folder = out.endswith("/") or path.is_dir() or not path.suffix
-    if not folder:
-        return VideoOut(path, fps, triptych, codec=codec, segment=segment, max_size=max_size)
-    if codec is not None or segment is not None:
-        raise InputError(f"a codec and segments are for videos, and {out} is none")
-    if out != "-":
-        return ImageSequence(path, triptych, max_size=max_size)
-    if max_size is not None:
-        raise InputError("a largest size is for files, and raw frames on standard output are none")
-    return RawOut(triptych=triptych)
+        raise InputError(f"the output is empty: give one of {known}")
+    for name, kind in reversed(SINKS.items()):
+        if not kind.accepts(out):
+            continue
+        for option in ("codec", "segment", "max_size"):
+            if getattr(options, option) is not None and option not in kind.options:
+                fit = " or ".join(k.texts for k in SINKS.values() if option in k.options)
+                raise InputError(f"{option.replace('_', '-')} is not for {out} ({name}): give {fit}")
+        return kind.open(out, options)
+    if "://" in out:
+        raise InputError(
+            f"cannot write to {safe_name(out)}: network streams are no output; write raw frames with --out - "
+            "into a program that serves them, such as ffmpeg or GStreamer"
+        )
+    raise InputError(f"cannot write {out}: known outputs are {known}")

@@ -1,12 +1,22 @@
 """What an output is, and what it gets."""
 
+from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from edgefuse.errors import EdgefuseError, InputError
 from edgefuse.runtime.frames import FrameState, FrameStats, FusedFrame
 
-__all__ = ["FrameRefusedError", "FrameState", "FrameStats", "FusedFrame", "QuotaReachedError", "Sink"]
+__all__ = [
+    "FrameRefusedError",
+    "FrameState",
+    "FrameStats",
+    "FusedFrame",
+    "OutputOptions",
+    "QuotaReachedError",
+    "Sink",
+    "SinkKind",
+]
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -18,6 +28,39 @@ class QuotaReachedError(EdgefuseError):
 
 class FrameRefusedError(InputError):
     """A frame that an output cannot take; it can take others."""
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """How frames are to be written, for every kind of output."""
+
+    fps: float | None = None
+    """Frames per second; None: frames come at times of their own, as from cameras."""
+    triptych: bool = False
+    """Write infrared | visible | fused in place of the fused picture alone."""
+    codec: str | None = None
+    """One of `CODECS`; None: the usual one."""
+    segment: float | None = None
+    """Seconds of each file; None: one file."""
+    max_size: int | None = None
+    """Bytes of all files; None: no limit."""
+
+
+class SinkKind(Protocol):
+    """A class of outputs, as it stands in `SINKS`: it says itself what it writes to."""
+
+    texts: str
+    """What asks for it, for people: `frames/`."""
+    extra: str | None
+    """The extra of the package that it needs; None: none."""
+    options: frozenset[str]
+    """Which of `codec`, `segment` and `max_size` it takes."""
+
+    def accepts(self, out: str) -> bool:
+        """Whether this text asks for it."""
+
+    def open(self, out: str, options: OutputOptions) -> "Sink":
+        """Open it. Raises `InputError`."""
 
 
 class Sink(Protocol):
@@ -32,6 +75,8 @@ class Sink(Protocol):
     """True for windows, which toolkits allow in the main thread only."""
     timed: bool = True
     """False: `write` only keeps the frame, which says nothing about how long outputs take."""
+
+    extra: ClassVar[str | None] = None
 
     lost_on_failure: int = 0
     """Frames that `write` took, and that a later failure has cost."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from edgefuse.errors import InputError
 from edgefuse.images import IMAGE_SUFFIXES, write_image
 from edgefuse.runtime.compose import side_by_side
-from edgefuse.runtime.sinks.base import FusedFrame, Sink
+from edgefuse.runtime.sinks.base import FusedFrame, OutputOptions, Sink
 from edgefuse.runtime.sinks.quota import DiskQuota, check_disk, check_limits
 from edgefuse.runtime.sinks.video import check_folder
 
@@ -24,7 +24,19 @@ class ImageSequence(Sink):
         InputError: the folder cannot be made, or has images in it already, or a size that is too small.
     """
 
+    texts = "a folder (frames/)"
+    options = frozenset({"max_size"})
     in_main_thread = False
+
+    @staticmethod
+    def accepts(out: str) -> bool:
+        """Whether the text is a folder, ends in / or has no suffix."""
+        return "://" not in out and (out.endswith("/") or Path(out).is_dir() or not Path(out).suffix)
+
+    @classmethod
+    def open(cls, out: str, options: OutputOptions) -> "ImageSequence":
+        """Write into a folder."""
+        return cls(out, options.triptych, max_size=options.max_size)
 
     def __init__(self, folder: str | Path, triptych: bool = False, *, max_size: int | None = None) -> None:
         check_limits(None, max_size)

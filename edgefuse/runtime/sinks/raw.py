@@ -10,7 +10,7 @@ import numpy as np
 from edgefuse.errors import InputError
 from edgefuse.images import Image, size_of
 from edgefuse.runtime.compose import letterbox, side_by_side
-from edgefuse.runtime.sinks.base import FusedFrame, Sink
+from edgefuse.runtime.sinks.base import FusedFrame, OutputOptions, Sink
 
 __all__ = ["RawOut"]
 
@@ -34,8 +34,21 @@ class RawOut(Sink):
         InputError: it is a terminal.
     """
 
+    texts = "- (raw BGR frames on standard output)"
+    options = frozenset[str]()
     in_main_thread = False
     name = "standard output"
+
+    @staticmethod
+    def accepts(out: str) -> bool:
+        """Whether the text is a single hyphen."""
+        return out == "-"
+
+    @classmethod
+    def open(cls, out: str, options: OutputOptions) -> "RawOut":
+        """Write to standard output."""
+        del out
+        return cls(triptych=options.triptych)
 
     def __init__(self, descriptor: int = 1, triptych: bool = False) -> None:
         if os.isatty(descriptor):

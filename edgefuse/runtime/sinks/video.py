@@ -11,7 +11,7 @@ from edgefuse.errors import InputError, unknown_name
 from edgefuse.images import Image, size_of
 from edgefuse.runtime.arenas import return_memory
 from edgefuse.runtime.compose import side_by_side
-from edgefuse.runtime.sinks.base import FusedFrame, QuotaReachedError, Sink
+from edgefuse.runtime.sinks.base import FusedFrame, OutputOptions, QuotaReachedError, Sink
 from edgefuse.runtime.sinks.encoder import CODECS, CONTAINERS, Encoder
 from edgefuse.runtime.sinks.naming import OutputNaming
 from edgefuse.runtime.sinks.quota import DiskQuota, check_disk, check_limits
@@ -43,7 +43,26 @@ class VideoOut(Sink):
         InputError: unknown suffix or codec, a value out of range, or no folder to write to.
     """
 
+    texts = f"a video ({', '.join(CONTAINERS)})"
+    options = frozenset({"codec", "segment", "max_size"})
     in_main_thread = False
+
+    @staticmethod
+    def accepts(out: str) -> bool:
+        """Whether the text is a file with the suffix of a video."""
+        return "://" not in out and Path(out).suffix.lower() in CONTAINERS and not Path(out).is_dir()
+
+    @classmethod
+    def open(cls, out: str, options: OutputOptions) -> "VideoOut":
+        """Write a video file."""
+        return cls(
+            out,
+            options.fps,
+            options.triptych,
+            codec=options.codec,
+            segment=options.segment,
+            max_size=options.max_size,
+        )
 
     def __init__(
         self,

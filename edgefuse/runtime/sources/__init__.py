@@ -16,15 +16,15 @@ from edgefuse.runtime.sources.video import VideoFile
 __all__ = ["SOURCES", "Frame", "RealTime", "Role", "Source", "kind_of", "open_source", "safe_name"]
 
 SOURCES: dict[str, SourceKind] = {
-    "sim": SimulatedCamera,
-    "pipeline": Pipeline,
-    "camera": DeviceCamera,
-    "url": NetworkStream,
-    "video": VideoFile,
-    "recording": Recording,
     "folder": ImageFolder,
+    "recording": Recording,
+    "video": VideoFile,
+    "url": NetworkStream,
+    "camera": DeviceCamera,
+    "pipeline": Pipeline,
+    "sim": SimulatedCamera,
 }
-"""Name → class. The first that accepts a text opens it; to add one, write a `SourceKind` and name it here."""
+"""Name → class. The last that accepts a text opens it; to add one, write a `SourceKind` and name it here."""
 
 
 def open_source(text: str, role: Role) -> Source:
@@ -50,7 +50,7 @@ def kind_of(spec: Spec) -> SourceKind:
         SourceError: there is none.
     """
     target = spec.target
-    for kind in SOURCES.values():
+    for kind in reversed(SOURCES.values()):
         if kind.accepts(target):
             return kind
     if not any(mark in target for mark in "/.\\"):  # which can hardly be meant as a path

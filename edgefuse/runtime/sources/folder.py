@@ -1,21 +1,22 @@
 """The images of a folder, or those that a pattern matches, as a recording."""
 
-import re
+import logging
 import time
 from collections.abc import Callable
-from glob import glob, has_magic
+from glob import escape, glob, has_magic
 from pathlib import Path
 from typing import Any
 
 from edgefuse.errors import InputError, SourceError
 from edgefuse.images import IMAGE_SUFFIXES, bits_of, read_image
-from edgefuse.pairs import images_by_stem
+from edgefuse.pairs import images_by_stem, natural_key, pair_folders
+from edgefuse.runtime.frames import NOMINAL_FPS
 from edgefuse.runtime.sources.base import Frame, Role, Source
 from edgefuse.runtime.sources.text import Spec, positive_number, seconds, yes_or_no
 
 __all__ = ["ImageFolder"]
 
-DEFAULT_FPS = 25.0
+logger = logging.getLogger(__name__)
 
 
 class ImageFolder(Source):
@@ -43,15 +44,17 @@ class ImageFolder(Source):
             readers["bits"] = bits_of
         options = spec.read_options(readers)
         self.name = spec.name
-        self.fps = options.get("fps", DEFAULT_FPS)
+        self.fps = options.get("fps", NOMINAL_FPS)
         skipped = round(options.get("start", 0.0) * self.fps)
-        files = _files(spec.target)
+        files = _files(spec.target, role)
         self._files = files[skipped:]
         if not self._files:
             raise SourceError(
                 f"{self.name} has {len(files)} images, none of them after {options['start']:g} s"
             )
         self.length: int | None = None if options.get("loop") else len(self._files)
+        self._target = spec.target
+        self._whole = Path(spec.target).is_dir() and not skipped
         self._next = 0
         self._role = role
         self._bits: int | None = options.get("bits")
@@ -76,20 +79,44 @@ class ImageFolder(Source):
         """Nothing is held open between two images."""
 
 
-def _files(target: str) -> list[Path]:
+def pair_by_stem(ir: ImageFolder, vis: ImageFolder) -> None:
+    """Leave out the images of two folders that have no partner of equal stem, and say how many.
+
+    Where no stem is in both, or one is not a whole folder, images are paired in order.
+    """
+    if not (ir._whole and vis._whole):
+        return
+    try:
+        pairs = pair_folders(ir._target, vis._target).pairs
+    except InputError as error:
+        if Path(ir._target).samefile(vis._target):
+            raise SourceError(str(error)) from None
+        logger.warning("%s and %s: pairing their images in order (%s)", ir.name, vis.name, error)
+        return
+    for source, files in ((ir, [pair[1] for pair in pairs]), (vis, [pair[2] for pair in pairs])):
+        if left := len(source._files) - len(files):
+            logger.warning(
+                "%s: %d of %d images have no partner, and are left out", source.name, left, len(source._files)
+            )
+        source._files = files
+        source.length = None if source.length is None else len(files)
+
+
+def _files(target: str, role: Role) -> list[Path]:
     if Path(target).is_dir():
         try:
-            return sorted(images_by_stem(target).values(), key=_natural)
+            return list(images_by_stem(target, role=role).values())
         except InputError as error:
             raise SourceError(str(error)) from None
-    found = [Path(name) for name in glob(target, recursive=True)]
+    found = [Path(name) for name in glob(_pattern(target), recursive=True)]
     images = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     if not images:
         raise SourceError(f"no images match {target} ({len(found)} other files do)")
-    return sorted(images, key=_natural)
+    return sorted(images, key=natural_key)
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Return a sorting key in which runs of digits count as numbers."""
-    parts = re.split(r"(\d+)", path.as_posix().casefold())
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+def _pattern(target: str) -> str:
+    """Return a pattern in which folders that exist, such as `data[1]`, stand for themselves."""
+    path = Path(target)
+    existing = next((parent for parent in path.parents if parent.is_dir()), None)
+    return target if existing is None else str(Path(escape(str(existing)), path.relative_to(existing)))

@@ -5,9 +5,8 @@ import re
 import cv2
 
 from edgefuse.errors import LostError, SourceError
-from edgefuse.runtime.opencv_video import open_capture
 from edgefuse.runtime.sources.base import SILENCE, Role
-from edgefuse.runtime.sources.opencv import CaptureSource
+from edgefuse.runtime.sources.opencv import CaptureSource, open_capture
 from edgefuse.runtime.sources.text import Spec, positive_number
 
 __all__ = ["Pipeline"]

@@ -10,9 +10,10 @@ import cv2
 from numpy.typing import NDArray
 
 from edgefuse.errors import LostError
+from edgefuse.opencv import quiet_opencv
 from edgefuse.runtime.sources.base import SILENCE, Frame, Role, Source
 
-__all__ = ["WAIT_SECONDS", "CaptureSource", "Gaps"]
+__all__ = ["WAIT_SECONDS", "CaptureSource", "Gaps", "open_capture"]
 
 DEFAULT_FPS = 25.0
 MOST_TORN = 10  # frames in a row that cannot be decoded
@@ -20,6 +21,19 @@ WAIT_SECONDS = 1  # that the library waits for one frame; a camera may be silent
 KNOWN_PERIODS = 9  # pauses between frames, whose median is the usual one
 MOST_PAUSE = 0.5  # seconds; longer, the camera was silent, and dropped nothing
 KERNEL_SECONDS = 5.0  # older than this, a timestamp is of another clock
+
+
+def open_capture(target: str | int, api: int, settings: list[int] | None = None) -> Any | None:
+    """Return an open `cv2.VideoCapture`, or None when OpenCV cannot open the target."""
+    with quiet_opencv():
+        try:
+            capture = cv2.VideoCapture(target, api, settings or [])
+        except cv2.error:
+            return None
+        if capture.isOpened():
+            return capture
+        capture.release()
+    return None
 
 
 class CaptureSource(Source):

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from edgefuse.errors import LostError, SourceError
 from edgefuse.images import parse_size, size_of
-from edgefuse.runtime.opencv_video import open_capture
 from edgefuse.runtime.sources.base import Role
-from edgefuse.runtime.sources.opencv import WAIT_SECONDS, CaptureSource
+from edgefuse.runtime.sources.opencv import WAIT_SECONDS, CaptureSource, open_capture
 from edgefuse.runtime.sources.text import Spec, positive_number, yes_or_no
 
 __all__ = ["DeviceCamera"]
