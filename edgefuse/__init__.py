@@ -13,16 +13,18 @@ loaded on first use, torch only by `edgefuse.train` and `edgefuse.export`.
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["EdgefuseError", "Fuser", "__version__", "live"]
+__all__ = ["EdgefuseError", "Fuser", "PushSource", "__version__", "live"]
 
 if TYPE_CHECKING:
     from edgefuse.errors import EdgefuseError
     from edgefuse.runtime.fuser import Fuser
     from edgefuse.runtime.live.iterate import live
+    from edgefuse.runtime.sources.push import PushSource
 
 _LAZY = {
     "Fuser": "edgefuse.runtime.fuser",
     "EdgefuseError": "edgefuse.errors",
+    "PushSource": "edgefuse.runtime.sources.push",
     "live": "edgefuse.runtime.live.iterate",
 }
 

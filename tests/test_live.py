@@ -1,14 +1,17 @@
 import logging
+import math
 import threading
 import time
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 import pytest
 
-from edgefuse import live
+from edgefuse import PushSource, live
 from edgefuse.errors import InputError, SourceError
 from edgefuse.images import Image
 from edgefuse.runtime.live import LiveConfig, Report, StopRequest, run
@@ -412,9 +415,103 @@ def test_live_raises_what_failed() -> None:
         list(live(FakeSource(10), FakeSource(10, fails_at=3), pick_visible))
 
 
-def test_live_refuses_wrong_settings() -> None:
-    with pytest.raises(InputError, match="unknown rate 'both'"):
-        live(FakeSource(), FakeSource(), pick_visible, rate="both")
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rate": "both"}, "unknown rate 'both'"),
+        ({"max_skw": 1}, r"live: unknown setting 'max_skw' \(did you mean 'max_skew'\?\)"),
+        ({"thread": 1}, r"live: unknown setting 'thread' \(did you mean 'threads'\?\)"),
+        ({"duration": "long"}, "duration is 'long', it must be"),
+        ({"duration": -1}, "duration"),
+    ],
+)
+def test_live_refuses_wrong_settings(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        live(FakeSource(), FakeSource(), pick_visible, **settings)
+
+
+@pytest.mark.parametrize("asked", [None, 1.5, True, -1, object()])
+def test_live_says_what_a_source_is(asked: Any) -> None:
+    with pytest.raises(InputError, match=r"is no source: give a text such as 'cam0'"):
+        live(FakeSource(), asked, pick_visible)
+
+
+def test_numbers_are_cameras_and_paths_are_texts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def note(ir: str, vis: str, _: bool) -> tuple[Source, Source]:
+        asked.extend((ir, vis))
+        return FakeSource(), FakeSource()
+
+    monkeypatch.setattr("edgefuse.runtime.live.iterate.connect_pair", note)
+    live(0, tmp_path, pick_visible).close()
+    assert asked == ["cam0", str(tmp_path)]
+
+
+def test_pairs_of_cameras_have_a_wall_time_and_those_of_recordings_none() -> None:
+    for pair in live(FakeSource(None, live=True), FakeSource(None, live=True), pick_visible):
+        assert pair.wall_time is not None
+        assert pair.wall_time - time.time() == pytest.approx(pair.timestamp - time.monotonic(), abs=0.05)
+        break
+    assert next(live(FakeSource(3), FakeSource(3), pick_visible)).wall_time is None
+
+
+def test_frames_can_be_pushed_from_a_callback() -> None:
+    ir, vis = PushSource("pushed", fps=50), FakeSource(None, live=True)
+    buffer = np.zeros((16, 24), np.uint16)
+    stop = threading.Event()
+
+    def drive() -> None:
+        for n in range(1, 10_000):
+            buffer[:] = 256 * n
+            ir.push(buffer)
+            buffer[:] = 0  # as a driver that uses its buffer again
+            if stop.wait(0.02):
+                return
+
+    thread = threading.Thread(target=drive)
+    thread.start()
+    with live(ir, vis, pick_visible) as pairs:
+        seen = [pair for pair, _ in zip((p for p in pairs if p.state == "fused"), range(20), strict=False)]
+    stop.set()
+    thread.join()
+    assert len(seen) == 20
+    assert pairs.report().sources[0].name == "pushed"
+    assert pairs.report().sources[0].in_flight == 0
+
+
+def test_of_pushed_frames_the_newest_is_kept_and_the_rest_counted() -> None:
+    camera = PushSource()
+    for n in range(5):
+        camera.push(np.full((16, 24), n, np.uint8), timestamp=n / 10)
+    frame = camera.read()
+    assert frame is not None
+    assert (frame.index, frame.timestamp, int(frame.image[0, 0])) == (4, 0.4, 4)
+    camera.close()
+    assert camera.read() is None
+    with pytest.raises(InputError, match="fps is 0"):
+        PushSource(fps=0)
+
+
+def test_levels_are_smoothed_and_passed_to_a_model_that_takes_them() -> None:
+    class TakesLevels:
+        spec = SimpleNamespace(levels=True)
+        given: ClassVar[list[float]] = []
+
+        def __call__(self, ir: Image, vis: Image, *, levels: Any) -> Image:
+            self.given.append(float(levels[2]))
+            return vis.copy()
+
+    class Steps(FakeSource):
+        def read(self) -> Frame | None:
+            frame = super().read()
+            return frame and replace(frame, image=np.full((16, 24), 255 * (frame.index >= 5), np.uint8))
+
+    fuse = TakesLevels()
+    run(FakeSource(10, fps=10), Steps(10, fps=10), fuse)
+    assert fuse.given[:5] == [0] * 5
+    expected = [1 - math.exp(-0.1 * n / 0.5) for n in range(1, 6)]
+    assert fuse.given[5:] == pytest.approx(expected, abs=1e-5)
 
 
 def test_some_frames_are_scored_in_the_background() -> None:

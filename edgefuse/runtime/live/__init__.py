@@ -41,7 +41,7 @@ def file_rate(ir: Source | Camera, vis: Source | Camera, rate: Role | None = Non
 def run(
     ir: Source | Camera,
     vis: Source | Camera,
-    fuse: Callable[[Image, Image], Image],
+    fuse: Callable[..., Image],
     sinks: Sequence[Sink] = (),
     config: LiveConfig | None = None,
     *,

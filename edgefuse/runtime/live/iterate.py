@@ -4,12 +4,13 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from edgefuse.align import Align
-from edgefuse.errors import SourceError
+from edgefuse.errors import InputError, SourceError, unknown_name
 from edgefuse.images import Image
 from edgefuse.runtime.cameras.camera import Camera, connect, connect_pair
 from edgefuse.runtime.config import LiveConfig
@@ -17,6 +18,7 @@ from edgefuse.runtime.frames import ROLES, FusedFrame
 from edgefuse.runtime.live.report import Report
 from edgefuse.runtime.live.session import Session
 from edgefuse.runtime.sources.base import Source
+from edgefuse.settings import from_plain
 from edgefuse.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -93,8 +95,8 @@ def _close_abandoned(session: Session, resources: ExitStack) -> None:
 
 
 def live(
-    ir: str | Source | Camera,
-    vis: str | Source | Camera,
+    ir: int | str | Path | Source | Camera,
+    vis: int | str | Path | Source | Camera,
     model: str | Path | Callable[[Image, Image], Image] = DEFAULT_MODEL,
     *,
     threads: int | None = None,
@@ -110,7 +112,8 @@ def live(
     ...     show(pair.fused, pair.timestamp, pair.stats.latency)
 
     Args:
-        ir: infrared: a text as for `edgefuse stream`, or an open source.
+        ir: infrared: a text as for `edgefuse stream`, the number of a camera, or an open source, such as a
+            `PushSource`.
         vis: visible, likewise.
         model: name or file of a model, or a function (infrared, visible) → fused.
         threads: CPU threads for the network; None: all cores.
@@ -119,15 +122,20 @@ def live(
         config: fields of `LiveConfig`, such as `duration=60` or `on_loss="hold"`.
 
     Returns:
-        An iterator of `FusedFrame`: `fused`, `ir`, `vis`, `timestamp`, `state`, `stats`. Used in a `with`,
-        it gives the cameras back at the end of that; else when nothing refers to it any more.
+        An iterator of `FusedFrame`: `fused`, `ir`, `vis`, `timestamp`, `wall_time`, `state`, `stats`. Used in
+        a `with`, it gives the cameras back at the end of that; else when nothing refers to it any more.
 
     Raises:
         EdgefuseError: a source, model or setting that cannot be used; while iterating: a source that failed.
     """
     from edgefuse.runtime.fuser import Fuser
 
-    settings = LiveConfig(**config)
+    ir, vis = _as_source(ir), _as_source(vis)
+    known = [*(each.name for each in fields(LiveConfig)), "threads", "realtime", "align"]
+    for name in config:
+        if name not in known:
+            raise InputError(f"live: {unknown_name('setting', name, known)}")
+    settings = from_plain(LiveConfig, config, "live")
     fuse = model if callable(model) else Fuser(model, threads)
     with ExitStack() as stack:
         if isinstance(ir, str) and isinstance(vis, str):
@@ -139,3 +147,21 @@ def live(
             cameras.append(camera)
         session = Session(cameras[0], cameras[1], fuse, settings, align=align)
         return Live(session, stack.pop_all())
+
+
+def _as_source(asked: int | str | Path | Source | Camera) -> str | Source | Camera:
+    """Return the text of a camera's number or a path, or the source itself.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    if isinstance(asked, int) and not isinstance(asked, bool) and asked >= 0:
+        return f"cam{asked}"
+    if isinstance(asked, str | Path):
+        return str(asked)
+    if not isinstance(asked, int) and (isinstance(asked, Camera) or hasattr(asked, "read")):
+        return asked
+    raise InputError(
+        f"{asked!r} is no source: give a text such as 'cam0' or 'video.mp4', the number of a camera, or an "
+        "open source"
+    )

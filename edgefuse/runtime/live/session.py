@@ -13,6 +13,7 @@ import cv2
 from edgefuse.align import Align, Resize, show_visible_outside
 from edgefuse.errors import EdgefuseError, SourceError
 from edgefuse.images import Image
+from edgefuse.levels import SmoothLevels, measure_levels
 from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.cameras.clock import Clock, ClockReport
 from edgefuse.runtime.cameras.health import State
@@ -63,7 +64,8 @@ class Session:
             `Camera` that was connected is opened here, and again whenever it is lost.
         vis: visible camera, likewise.
         fuse: (infrared uint8 `[H, W]`, visible uint8 `[H, W]` or BGR `[H, W, 3]`) → uint8 as visible,
-            a new array each time; a `Fuser` does this.
+            a new array each time; a `Fuser` does this. If its `spec.levels` is true, it gets `levels=` too:
+            how bright both pictures are, smoothed over time.
         config: how it goes.
         sinks: outputs, which are closed here.
         stop: call it with a reason to end the run.
@@ -76,7 +78,7 @@ class Session:
         self,
         ir: Source | Camera,
         vis: Source | Camera,
-        fuse: Callable[[Image, Image], Image],
+        fuse: Callable[..., Image],
         config: LiveConfig | None = None,
         *,
         sinks: Sequence[Sink] = (),
@@ -104,6 +106,8 @@ class Session:
         )
         self._fuse, self._align = fuse, align or Resize()
         self._fallback = Fallback(self.config.on_loss, self._align)
+        takes_levels = getattr(getattr(fuse, "spec", None), "levels", False)
+        self._levels = SmoothLevels() if takes_levels else None
         self._contrast = Contrast() if self.config.contrast == "auto" else None
         self._quality = Quality(self.config.quality) if self.config.quality is not None else None
         self._workers = [*([self._quality] if self._quality else []), *background]
@@ -286,12 +290,18 @@ class Session:
 
     def _picture_fused(self, ir: Frame, vis: Frame, pair: Pair) -> FusedFrame:
         now = time.monotonic()
+        timestamp = pair.time if self.live else vis.timestamp
         ages: dict[Role, float] = {"ir": now - ir.captured + ir.repeated_s, "vis": now - vis.captured}
         self.times.record("pair", now - pair.captured)
         with self.times.measure("align"):
             aligned = self._align(ir.image, vis.image.shape[:2])
         with self.times.measure("fuse"):
-            fused = self._fuse(aligned.image, vis.image)
+            if self._levels is None:
+                fused = self._fuse(aligned.image, vis.image)
+            else:
+                measured = measure_levels(aligned.image, vis.image, aligned.valid)
+                levels = self._levels.update(measured, timestamp)
+                fused = self._fuse(aligned.image, vis.image, levels=levels)
             if self._contrast is not None:
                 fused = self._contrast(fused)
             fused = show_visible_outside(fused, vis.image, aligned.valid)
@@ -312,7 +322,7 @@ class Session:
             vis.image,
             fused,
             self._index,
-            pair.time if self.live else vis.timestamp,
+            timestamp,
             "infrared held" if held else "fused",
             captured=pair.captured,
             stats=FrameStats(latency, skew, ages),
