@@ -21,9 +21,8 @@ from edgefuse.metrics import (
     ssim,
     vif,
 )
-from edgefuse.metrics.bands import bands
-from edgefuse.metrics.fidelity import LEAST, NOISE, scales_of
-from edgefuse.metrics.windows import gaussian
+from edgefuse.metrics.fidelity import LEAST, NOISE, Moments, _left_over, _moments, scales_of
+from edgefuse.metrics.windows import bands, gaussian
 
 ROUNDING = 1e-4
 # No variance of grey levels is above 127.5².
@@ -252,3 +251,28 @@ def test_gaussian_windows_are_those_of_a_filter(height: int, width: int, taps: i
 def test_bands_cover_every_row_once(height: int, width: int) -> None:
     rows = [row for band in bands(height, width) for row in range(band.start, band.stop)]
     assert rows == list(range(height))
+
+
+def test_no_window_explains_more_than_the_image_holds() -> None:
+    """Where the image is a multiple of the source all is explained, and rounding must not say more."""
+    rng = np.random.default_rng(0)
+    noise = cv2.GaussianBlur(rng.integers(0, 256, (17, 6000)).astype(np.float32), (0, 0), 1)
+    source = np.rint(cv2.normalize(noise, None, 0, 127, cv2.NORM_MINMAX)).astype(np.uint8)
+    of_source, of_image = (
+        _moments(image.astype(np.float32) - np.float32(image.mean().round() + 0.5), 17)
+        for image in (source, 2 * source)
+    )
+    for left in range(of_image.spread.shape[1]):
+        window = slice(left, left + 1)
+        source_window, image_window = (
+            Moments(
+                m.values[:, left : left + 17],
+                m.minus_mean[:, window],
+                m.minus_variance[:, window],
+                m.minus_divisor[:, window],
+                m.spread[:, window],
+                0.0,
+            )
+            for m in (of_source, of_image)
+        )
+        assert _left_over(source_window, image_window, 17) >= math.log(2) - 2e-4

@@ -8,7 +8,7 @@ import pytest
 
 from edgefuse.images import Image
 from edgefuse.metrics import PROTOCOLS, SourceChange, flicker, score, target_contrast
-from edgefuse.metrics.targets import RING, find_targets
+from edgefuse.metrics.detail import RING, find_targets
 
 
 def scene() -> tuple[Image, Image]:

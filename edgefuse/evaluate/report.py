@@ -24,7 +24,7 @@ from edgefuse.evaluate.tables import (
 from edgefuse.files import replace_file
 from edgefuse.images import Image
 from edgefuse.metrics import PROTOCOLS, FusionScorer, measure_named
-from edgefuse.metrics.targets import find_targets
+from edgefuse.metrics.detail import find_targets
 from edgefuse.tables import html as render
 from edgefuse.weights import DEFAULT_MODEL
 

@@ -7,11 +7,10 @@ Each metric is a pure function; `METRICS` lists them with unit, direction and re
 them under a named protocol, and `FusionScorer` scores many candidates against one pair.
 """
 
-from edgefuse.metrics.detail import DetailKept
+from edgefuse.metrics.detail import DetailKept, target_contrast
 from edgefuse.metrics.edges import qabf
 from edgefuse.metrics.fidelity import vif
 from edgefuse.metrics.flicker import SourceChange, flicker
-from edgefuse.metrics.information import entropy, mutual_information
 from edgefuse.metrics.prepared import grey
 from edgefuse.metrics.registry import (
     CHANGE,
@@ -31,13 +30,14 @@ from edgefuse.metrics.scorer import FusionScorer, score
 from edgefuse.metrics.statistics import (
     average_gradient,
     correlation,
+    entropy,
+    mutual_information,
     psnr,
     scd,
     spatial_frequency,
     standard_deviation,
 )
 from edgefuse.metrics.structure import ssim
-from edgefuse.metrics.targets import target_contrast
 
 __all__ = [
     "CHANGE",

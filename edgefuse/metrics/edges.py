@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse.images import Image
-from edgefuse.metrics.bands import Banded
+from edgefuse.metrics.windows import Banded
 
 __all__ = ["Edges", "edges_of", "kept_edges", "qabf"]
 

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse.images import Image
-from edgefuse.metrics.bands import Banded
-from edgefuse.metrics.windows import gaussian
+from edgefuse.metrics.windows import Banded, gaussian
 
 __all__ = ["LEAST", "Moments", "explained", "scales_of", "vif"]
 

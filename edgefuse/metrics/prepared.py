@@ -7,14 +7,13 @@ import numpy as np
 
 from edgefuse.errors import InputError
 from edgefuse.images import Image, check_image, size_of
-from edgefuse.metrics.bands import Banded
-from edgefuse.metrics.detail import Layers, layers
+from edgefuse.metrics.detail import Layers, Target, find_targets, layers
 from edgefuse.metrics.edges import Edges, edges_of
 from edgefuse.metrics.fidelity import Moments, scales_of
-from edgefuse.metrics.information import entropy
 from edgefuse.metrics.perceptual import Perceived
+from edgefuse.metrics.statistics import entropy
 from edgefuse.metrics.structure import WindowSums, window_sums
-from edgefuse.metrics.targets import Target, find_targets
+from edgefuse.metrics.windows import Banded
 
 __all__ = ["Prepared", "check_sizes", "grey"]
 

@@ -6,10 +6,9 @@ from functools import cached_property
 from typing import NamedTuple
 
 from edgefuse.images import Image
-from edgefuse.metrics.detail import DetailKept, detail_kept
+from edgefuse.metrics.detail import DetailKept, detail_kept, kept_contrast
 from edgefuse.metrics.edges import kept_edges
 from edgefuse.metrics.fidelity import explained
-from edgefuse.metrics.information import mutual_information
 from edgefuse.metrics.perceptual import qcb, qcv
 from edgefuse.metrics.prepared import Prepared
 from edgefuse.metrics.statistics import (
@@ -17,12 +16,12 @@ from edgefuse.metrics.statistics import (
     correlation,
     difference_correlation,
     mean_squared_error,
+    mutual_information,
     peak_ratio,
     spatial_frequency,
     standard_deviation,
 )
 from edgefuse.metrics.structure import similarity
-from edgefuse.metrics.targets import kept_contrast
 from edgefuse.plugins import Registry
 
 __all__ = [
@@ -253,7 +252,7 @@ _OWN = (
     ),
     Metric(
         *("Target", "contrast kept of thermal targets", "1"),
-        "edgefuse.metrics.targets",
+        "edgefuse.metrics.detail",
         _target,
         by_source=False,
     ),

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse.images import Image
-from edgefuse.metrics.bands import Banded
-from edgefuse.metrics.windows import uniform
+from edgefuse.metrics.windows import Banded, uniform
 
 __all__ = ["WindowSums", "similarity", "ssim", "window_sums"]
 
