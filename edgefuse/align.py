@@ -2,17 +2,22 @@
 
 import logging
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias, get_args
 
 import cv2
 import numpy as np
 
+from edgefuse.errors import InputError, unknown_name
 from edgefuse.images import Image, fit_size
 
-__all__ = ["Align", "Aligned", "Resize", "overlap", "show_visible_outside"]
+__all__ = ["Align", "Aligned", "Aspect", "Resize", "overlap", "show_visible_outside"]
 
 logger = logging.getLogger(__name__)
 
+Aspect: TypeAlias = Literal["stretch", "fit", "crop"]
+
+SOFT_EDGE = 17
+"""Pixels over which the edge of infrared is averaged; half of them fade."""
 ASPECT_TOLERANCE = 0.02
 """Relative difference of two aspect ratios that rounding to whole pixels explains."""
 
@@ -41,34 +46,64 @@ class Align(Protocol):
 
 
 class Resize(Align):
-    """Two cameras with the same field of view: the infrared image is only resized.
+    """Two cameras that look from one place in one direction: the infrared image is only resized.
 
     An image that has the size already is returned as it is, without a copy. A resize is logged once for
-    each pair of sizes, with a warning if the proportions differ.
+    each pair of sizes, with a warning if the proportions differ and nothing was said about it.
+
+    Args:
+        aspect: what to do where the proportions differ. `stretch`: both show the same field of view.
+            `fit`: infrared shows less to the sides and keeps its whole height (or the other way round); the
+            visible image shows beside it. `crop`: infrared shows more, what overhangs is cut off.
+
+    Raises:
+        InputError: another `aspect`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, aspect: Aspect = "stretch") -> None:
+        if aspect not in get_args(Aspect):
+            raise InputError(unknown_name("aspect", aspect, get_args(Aspect)))
+        self._aspect = aspect
         self._logged: set[tuple[tuple[int, ...], tuple[int, int]]] = set()
 
     def __call__(self, ir: Image, vis_shape: tuple[int, int]) -> Aligned:
         """Resize one image: area averages down, bilinear up."""
         if ir.shape == vis_shape:
             return Aligned(ir)
+        stretch = abs((vis_shape[1] / vis_shape[0]) / (ir.shape[1] / ir.shape[0]) - 1)
+        kept = self._aspect != "stretch" and stretch > ASPECT_TOLERANCE
         if (ir.shape, vis_shape) not in self._logged:
             self._logged.add((ir.shape, vis_shape))
-            _log_resize(ir.shape[:2], vis_shape)
+            logger.warning(
+                "infrared is resized from %dx%d to the visible camera's %dx%d%s",
+                *(ir.shape[1], ir.shape[0], vis_shape[1], vis_shape[0]),
+                f"; the proportions differ by {stretch:.0%}, so objects will not line up: choose aspect fit "
+                "or crop, or calibrate the rig"
+                if stretch > ASPECT_TOLERANCE and not kept
+                else "",
+            )
+        if kept:
+            return _keep_proportions(ir, vis_shape, self._aspect == "crop")
         return Aligned(fit_size(ir, (vis_shape[1], vis_shape[0])))
 
 
-def _log_resize(ir: tuple[int, ...], vis: tuple[int, int]) -> None:
-    stretch = abs((vis[1] / vis[0]) / (ir[1] / ir[0]) - 1)
-    logger.warning(
-        "infrared is resized from %dx%d to the visible camera's %dx%d%s",
-        *(ir[1], ir[0], vis[1], vis[0]),
-        f"; the proportions differ by {stretch:.0%}, so objects will not line up"
-        if stretch > ASPECT_TOLERANCE
-        else "",
-    )
+def _keep_proportions(ir: Image, vis_shape: tuple[int, int], crop: bool) -> Aligned:
+    """Scale infrared to cover the visible image (`crop`), or to lie inside it, in the middle of it."""
+    scales = vis_shape[0] / ir.shape[0], vis_shape[1] / ir.shape[1]
+    scale = max(scales) if crop else min(scales)
+    height, width = (max(1, round(side * scale)) for side in ir.shape[:2])
+    resized = fit_size(ir, (width, height))
+    top, left = (vis_shape[0] - height) // 2, (vis_shape[1] - width) // 2
+    if crop:
+        return Aligned(np.ascontiguousarray(resized[-top:, -left:][: vis_shape[0], : vis_shape[1]]))
+    bars = (top, vis_shape[0] - height - top, left, vis_shape[1] - width - left)
+    image = cv2.copyMakeBorder(resized, *bars, cv2.BORDER_REPLICATE)
+    inside = np.full((height, width), 255, np.uint8)
+    valid = cv2.copyMakeBorder(inside, *bars, cv2.BORDER_CONSTANT, value=0)
+    # The edge fades over a few pixels within infrared, only on the sides that end inside the picture.
+    soft = cv2.blur(valid, (SOFT_EDGE, SOFT_EDGE), borderType=cv2.BORDER_REPLICATE)
+    fading = np.clip(2 * soft.astype(np.int16) - 255, 0, 255).astype(np.uint8)
+    return Aligned(image, np.minimum(valid, fading))
 
 
 def show_visible_outside(fused: Image, vis: Image, valid: Image | None) -> Image:

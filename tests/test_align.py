@@ -1,8 +1,10 @@
+import cv2
 import numpy as np
 import pytest
 
 from edgefuse import Fuser
 from edgefuse.align import Aligned, Resize, overlap, show_visible_outside
+from edgefuse.errors import InputError
 from edgefuse.images import Image
 from edgefuse.runtime.compose import side_by_side
 from edgefuse.runtime.live import LiveConfig, run
@@ -42,6 +44,35 @@ def test_a_resize_is_logged_once_and_a_stretch_as_what_it_is(size, stretched, ca
     (message,) = caplog.messages
     assert message.startswith(f"infrared is resized from {size[0]}x{size[1]} to the visible camera's 80x60")
     assert ("the proportions differ" in message) is stretched
+
+
+@pytest.mark.parametrize(("ir_shape", "vis_shape"), [((80, 100), (90, 160)), ((45, 80), (120, 100))])
+def test_infrared_of_other_proportions_is_fitted_or_cropped(ir_shape, vis_shape, caplog):
+    """A circle stays one, in the middle of the picture."""
+    ir = np.zeros(ir_shape, np.uint8)
+    cv2.circle(ir, (ir_shape[1] // 2, ir_shape[0] // 2), 15, 255, -1)
+    wide = vis_shape[1] / vis_shape[0] > ir_shape[1] / ir_shape[0]
+    for aspect in ("fit", "crop"):
+        aligned = Resize(aspect)(ir, vis_shape)
+        assert aligned.image.shape == vis_shape
+        scale = (min if aspect == "fit" else max)(v / i for v, i in zip(vis_shape, ir_shape, strict=True))
+        x, y, width, height = cv2.boundingRect(cv2.compare(aligned.image, 127, cv2.CMP_GT))
+        assert width == pytest.approx(31 * scale, abs=3)
+        assert height == pytest.approx(31 * scale, abs=3)
+        assert x + width / 2 == pytest.approx(vis_shape[1] / 2, abs=2)
+        assert y + height / 2 == pytest.approx(vis_shape[0] / 2, abs=2)
+        if aspect == "crop":
+            assert aligned.valid is None
+        else:
+            assert aligned.valid is not None
+            covered = (aligned.valid > 0).any(axis=0 if wide else 1)
+            assert covered.sum() == pytest.approx(ir_shape[wide] * scale, abs=3)
+            assert aligned.valid[vis_shape[0] // 2, vis_shape[1] // 2] == 255
+            assert aligned.valid[0, vis_shape[1] // 2] == (255 if wide else 0)
+    assert "line up" not in caplog.text
+    assert Resize("fit")(ir, ir_shape).image is ir
+    with pytest.raises(InputError, match="unknown aspect 'fill'"):
+        Resize("fill")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("shape", [(20, 30), (20, 30, 3)])

@@ -1,6 +1,7 @@
 """`edgefuse fuse`."""
 
 from pathlib import Path
+from typing import cast
 
 import typer
 from rich.console import Console
@@ -41,6 +42,11 @@ def fuse(
     window: str | None = typer.Option(
         None, metavar="LOW-HIGH", help="Infrared values shown black and white.", rich_help_panel=READING
     ),
+    aspect: str = typer.Option(
+        "stretch",
+        help="Infrared of other proportions than the visible image: stretch, fit or crop.",
+        rich_help_panel=READING,
+    ),
     bits: str | None = typer.Option(
         None, metavar="N", help="Bits used of visible 16-bit images.", rich_help_panel=READING
     ),
@@ -49,6 +55,7 @@ def fuse(
 
     Files that cannot be read are listed at the end, and the exit code is then 3.
     """
+    from edgefuse.align import Aspect, Resize
     from edgefuse.batch import fuse_files, plan
     from edgefuse.images import bits_of
     from edgefuse.runtime.fuser import Fuser
@@ -58,7 +65,14 @@ def fuse(
     texts = {"agc": agc, "polarity": polarity} | ({"window": window} if window else {})
     thermal = ThermalConfig.from_options(texts)
     jobs = plan(ir, vis, out)
-    fuser = Fuser(model, threads, engine, provider=provider, rebuild=not no_rebuild)
+    fuser = Fuser(
+        model,
+        threads,
+        engine,
+        provider=provider,
+        rebuild=not no_rebuild,
+        align=Resize(cast("Aspect", aspect)),
+    )
     for side, stems in (("visible", jobs.only_ir), ("infrared", jobs.only_vis)):
         if stems:
             shown = ", ".join(stems[:10]) + (f" and {len(stems) - 10} more" if len(stems) > 10 else "")

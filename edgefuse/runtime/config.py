@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from edgefuse.align import Aspect
 from edgefuse.settings import check, setting
 from edgefuse.weights import DEFAULT_MODEL
 
@@ -67,6 +68,11 @@ class LiveConfig:
     )
     contrast: Literal["off", "auto"] = setting(
         "off", "auto: stretch the fused picture to the full range of grey, slowly, without flicker."
+    )
+    aspect: Aspect = setting(
+        "stretch",
+        "Infrared of other proportions than the visible picture: stretch, fit inside it, or crop.",
+        metavar="MODE",
     )
     quality: int | None = setting(
         None, "Score every K-th fused frame in the background.", unset="none", least=1

@@ -104,7 +104,7 @@ class Session:
             lambda role: self.counters.add(role, "unpaired"),
             self.config.max_age,
         )
-        self._fuse, self._align = fuse, align or Resize()
+        self._fuse, self._align = fuse, align or Resize(self.config.aspect)
         self._fallback = Fallback(self.config.on_loss, self._align)
         takes_levels = getattr(getattr(fuse, "spec", None), "levels", False)
         self._levels = SmoothLevels() if takes_levels else None
