@@ -402,6 +402,18 @@ def test_a_source_that_cannot_be_understood(text: str, sentence: str) -> None:
         ("http://h/v?psw=pw&loginpas=pw", "http://h/v?psw=***&loginpas=***"),
         ("rtsp://pw@h/live", "rtsp://***@h/live"),
         ("rtsp:/me:pw@h/live", "rtsp:/me:***@h/live"),
+        ("http://h/v?u=me&p=s3cret&ch=1", "http://h/v?u=me&p=***&ch=1"),
+        ("h/v?u=me&p=s3cret", "h/v?u=me&p=***"),
+        ("http://h/live/me/s3cret/1.ts", "http://h/live/me/***/1.ts"),
+        ("http://h/live/admin/secret/1.ts", "http://h/live/admin/***/1.ts"),
+        ("http://h/me:secret/live", "http://h/me:***/live"),
+        ("me:secret@h/live", "me:***@h/live"),
+        ("rtsp:me:secret@h/live", "rtsp:me:***@h/live"),
+        ("rtsp://h:554/Streaming/Channels/101", "rtsp://h:554/Streaming/Channels/101"),
+        ("rtsp://h/h264Preview_01_main", "rtsp://h/h264Preview_01_main"),
+        ("rtsp://h/live/ch00_1", "rtsp://h/live/ch00_1"),
+        ("rtsp://h/cam/realmonitor?channel=1&subtype=0", "rtsp://h/cam/realmonitor?channel=1&subtype=0"),
+        ("rtsp://me:${PASSWORD}@h/live", "rtsp://me:***@h/live"),
         ("recordings/a b?.mp4", "recordings/a b?.mp4"),
         ("gst:rtspsrc user-pw=abc ! appsink", "gst:rtspsrc user-pw=*** ! appsink"),
         (
@@ -412,6 +424,25 @@ def test_a_source_that_cannot_be_understood(text: str, sentence: str) -> None:
 )
 def test_passwords_are_never_shown(text: str, shown: str) -> None:
     assert safe_name(text) == shown
+
+
+def test_a_password_can_come_from_the_environment_or_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAMERA_PASSWORD", "p@ss/w#rd")
+    (tmp_path / "secret").write_text("p@ss\n")
+    spec = Spec.parse(
+        "rtsp://me:${CAMERA_PASSWORD}@h/live?token=${file:" + str(tmp_path / "secret") + "}#fps=9"
+    )
+    assert spec.target == "rtsp://me:p%40ss%2Fw%23rd@h/live?token=p%40ss"
+    assert spec.options == {"fps": "9"}
+    assert "p%40ss" not in spec.name
+    pipeline = Spec.parse("gst:rtspsrc user-pw=${CAMERA_PASSWORD} ! appsink")
+    assert pipeline.target == "gst:rtspsrc user-pw=p@ss/w#rd ! appsink"
+    with pytest.raises(SourceError, match="the environment has no variable CAMERA_PASSWROD"):
+        Spec.parse("rtsp://me:${CAMERA_PASSWROD}@h/live")
+    with pytest.raises(SourceError, match="cannot read /absent: No such file"):
+        Spec.parse("rtsp://me:${file:/absent}@h/live")
 
 
 def test_a_url_keeps_its_own_query() -> None:

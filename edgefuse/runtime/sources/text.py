@@ -1,11 +1,12 @@
 """How a source is asked for by text, and how that text is printed without its passwords."""
 
+import os
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from edgefuse.errors import EdgefuseError, SourceError, unknown_name
 
@@ -19,8 +20,17 @@ SECRET = re.compile(r"pas|psw|psd|pw|pin|token|key|secret|auth|cred|sig|session"
 SECRET_IN_PATH = re.compile(
     rf"([\w-]*(?:{SECRET.pattern})[\w-]*=)[^/&;]*?(?=[/&;]|_[a-z]+=|$)", re.IGNORECASE
 )
+# … or between slashes, behind the user's name or as a token: /live/admin/s3cret/1
+USER_IN_PATH = re.compile(r"admin|root|users?|login|operator|guest", re.IGNORECASE)
+TOKEN = re.compile(r"(?=.*\d)(?=.*[a-z]).{6,}", re.IGNORECASE)
+HARMLESS_IN_PATH = re.compile(
+    r".*(preview|profile|stream|channel|track|media|video|onvif|h26[45]|mpeg|live|cam|axis|main|unicast).*"
+    r"|[a-z]{1,2}[-_.]?\d+([-_.]\d+)*|\d+|.*\.(ts|m3u8|mp4|mkv|avi|sdp|cgi|amp|jpe?g)",
+    re.IGNORECASE,
+)
+REFERENCE = re.compile(r"\$\{(file:)?([^}]+)\}")
 OPTIONS_OF_A_PIPELINE = re.compile(r"(.*![^#!]*)#([^#!\s]*)", re.DOTALL)
-USER_OF_A_MISTYPED_URL = re.compile(r"^([a-z]{3,5}:/*[^:/@\s]*:)[^@]*@")
+USER_OF_A_MISTYPED_URL = re.compile(r"^((?:[a-z]{3,5}:/*)?[^:/@\s?]+:)[^@\\]*@")
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,8 @@ class Spec:
                 "the source is empty: give a camera such as cam0, a file, a folder, a URL or sim"
             )
         name = safe_name(text)
+        if "://" in text or text.startswith("gst:"):
+            text = REFERENCE.sub(lambda found: _secret(found, name, quoted="://" in text), text)
         if _exists(text):  # a file with ? in its name
             return cls(name, text, {})
         if text.startswith("gst:"):
@@ -135,7 +147,21 @@ def safe_name(text: str) -> str:
     if text.startswith("gst:"):
         text = re.sub(rf"([\w-]*(?:{SECRET.pattern})[\w-]*\s*=\s*)(\"[^\"]*\"|\S+)", r"\1***", text)
         return re.sub(r"[a-z]+://[^\s\"]+", lambda url: _safe_url(url[0]), text)
-    return _safe_url(text) if "://" in text else USER_OF_A_MISTYPED_URL.sub(r"\1***@", text)
+    if "://" in text:
+        return _safe_url(text)
+    before, mark, fields = USER_OF_A_MISTYPED_URL.sub(r"\1***@", text).partition("?")
+    return before + mark + _safe_fields(fields)
+
+
+def _secret(found: "re.Match[str]", name: str, quoted: bool) -> str:
+    """Return what `${NAME}` (of the environment) or `${file:PATH}` stands for."""
+    try:
+        value = Path(found[2]).read_text("utf-8").strip() if found[1] else os.environ[found[2]]
+    except KeyError:
+        raise SourceError(f"{name}: the environment has no variable {found[2]}") from None
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{name}: cannot read {found[2]}: {getattr(error, 'strerror', error)}") from None
+    return quote(value, safe="") if quoted else value
 
 
 def _safe_url(text: str) -> str:
@@ -150,15 +176,33 @@ def _safe_url(text: str) -> str:
     if user:  # without a colon it may be a password alone
         user = user.partition(":")[0] + ":***" if ":" in user else "***"
     query, options = (_safe_fields(part) for part in (url.query, url.fragment))
-    path = SECRET_IN_PATH.sub(r"\1***", url.path)
+    path = _safe_path(SECRET_IN_PATH.sub(r"\1***", url.path))
     return urlunsplit((url.scheme, f"{user}{at}{host}", path, query, options))
 
 
+def _safe_path(path: str) -> str:
+    parts = path.split("/")
+    for n, part in enumerate(parts):
+        behind_user = n > 0 and USER_IN_PATH.fullmatch(parts[n - 1]) is not None
+        token = TOKEN.fullmatch(part) is not None and "***" not in part
+        if (behind_user or token) and not HARMLESS_IN_PATH.fullmatch(part):
+            parts[n] = "***"
+        elif ":" in part:
+            parts[n] = part.partition(":")[0] + ":***"
+    return "/".join(parts)
+
+
 def _safe_fields(text: str) -> str:
-    if not SECRET.search(text):
-        return text
-    fields = parse_qsl(text, keep_blank_values=True)
-    return urlencode([(k, "***" if SECRET.search(k) else v) for k, v in fields], safe="*")
+    """Return the fields of a query with the values of secret ones replaced, all else as it was."""
+    fields = [field.partition("=") for field in text.split("&")]
+    return "&".join(
+        f"{key}=***" if _is_secret(unquote(key)) and value else f"{key}{mark}{value}"
+        for key, mark, value in fields
+    )
+
+
+def _is_secret(key: str) -> bool:
+    return key.lower() == "p" or SECRET.search(key) is not None
 
 
 def _exists(text: str) -> bool:
