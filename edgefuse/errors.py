@@ -1,6 +1,6 @@
 """The exceptions that edgefuse raises on purpose.
 
-Every message is one sentence that names what was asked, with its value, and how to mend it.
+Every message is one sentence that names what was asked, with its value, and what to do.
 The command line prints it and exits with status 1; a caller in Python catches `EdgefuseError`.
 """
 

@@ -14,9 +14,9 @@ import onnx
 import pytest
 import typer
 from onnx import TensorProto, helper
-from rich.console import Console
 from typer.testing import CliRunner, Result
 
+from edgefuse.cli.console import Output
 from edgefuse.cli.run_report import WAITING, print_report, verdict
 from edgefuse.cli.stream import stream
 from edgefuse.errors import EdgefuseError, InputError, ModelError, SourceError
@@ -330,7 +330,7 @@ def test_the_report_prints_names_as_they_are() -> None:
     """Brackets are no markup: neither those of an IPv6 address nor those that look like an end of one."""
     names = ("udp://[fe80::1]:5000", "odd[/x]")
     report = report_of(*({"name": name, "calibrations": 1} for name in names))
-    console = Console(file=StringIO(), width=200)
+    console = Output(file=StringIO(), width=200)
     print_report(report, console)
     assert isinstance(console.file, StringIO)
     for name in names:

@@ -8,8 +8,8 @@ import av
 import cv2
 import numpy as np
 import pytest
-from rich.console import Console
 
+from edgefuse.cli.console import Output
 from edgefuse.cli.record import _print_result
 from edgefuse.errors import InputError, LostError, SourceError
 from edgefuse.runtime.cameras.camera import Camera, connect
@@ -131,7 +131,7 @@ def test_a_camera_that_is_lost_for_good_counts_as_lost(tmp_path: Path) -> None:
     vis = ListSource(images("grey", 99), True)
     result = record({"ir": Camera("cam", open_camera), "vis": vis}, tmp_path, duration=0.6)
     assert [(camera.losses, camera.reconnects) for camera in result] == [(1, 0), (0, 0)]
-    console = Console(file=StringIO(), width=200)
+    console = Output(file=StringIO(), width=200)
     _print_result(result, "end", console)
     assert isinstance(console.file, StringIO)
     rows = [line.split("│") for line in console.file.getvalue().splitlines() if "│" in line]

@@ -489,7 +489,7 @@ def test_validation_may_have_folders_of_its_own(folders):
     own = {"val_ir": (str(folders / "ir"),), "val_vis": (str(folders / "vis"),)}
     data = training_set(configured(folders, **own))
     assert len(data.validation) == len(data.ir) == 4
-    with pytest.raises(InputError, match="--hold-out"):
+    with pytest.raises(InputError, match="hold_out"):
         configured(folders, hold_out=1, **own)
 
 

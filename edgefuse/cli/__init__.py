@@ -3,16 +3,13 @@
 Heavy modules are imported inside the commands, so that `edgefuse --help` answers at once.
 """
 
-import logging
 import sys
 from importlib import import_module
 
 import typer
-from rich.console import Console
-from rich.logging import RichHandler
 
+from edgefuse.cli.console import guarded
 from edgefuse.cli.options import Command
-from edgefuse.errors import EdgefuseError
 
 __all__ = ["app", "main"]
 
@@ -64,37 +61,8 @@ for _name, _module in COMMANDS.items():
 
 
 def main() -> None:
-    """Run the command line; known errors become one sentence on stderr and exit status 1."""
+    """Run the command line; errors become one sentence on stderr and an exit code, see `ExitCode`."""
     # Both places are accepted: `edgefuse --debug fuse …` and `edgefuse fuse … --debug`.
     debug = "--debug" in sys.argv[1:]
     args = ["--debug", *(a for a in sys.argv[1:] if a != "--debug")] if debug else sys.argv[1:]
-    stderr = Console(stderr=True)
-    logger = logging.getLogger("edgefuse")
-    logger.handlers = [RichHandler(console=stderr, show_time=False, show_path=False, markup=False)]
-    logger.setLevel(logging.DEBUG if debug else logging.INFO)
-    try:
-        app(args=args, prog_name="edgefuse")
-    except (EdgefuseError, OSError) as error:
-        if debug:
-            raise
-        stderr.print(f"[bold red]error:[/] {_sentence(error)}", highlight=False, soft_wrap=True)
-        sys.exit(1)
-    except Exception as error:
-        if debug:
-            raise
-        name = type(error).__name__
-        stderr.print(
-            f"[bold red]error:[/] this is a bug in edgefuse ({name}: {_sentence(error)}); "
-            "please report it with what --debug shows",
-            highlight=False,
-            soft_wrap=True,
-        )
-        sys.exit(70)  # EX_SOFTWARE
-
-
-def _sentence(error: Exception) -> str:
-    from rich.markup import escape
-
-    if isinstance(error, OSError) and error.strerror:
-        return escape(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
-    return escape(str(error))
+    guarded(lambda: app(args=args, prog_name="edgefuse"), debug=debug)

@@ -1,18 +1,187 @@
-"""What the command line says and how it ends: both streams, progress, and exit codes."""
+"""What the command line says and how it ends: both streams, logging, progress, exit codes."""
+
+import codecs
+import logging
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import IntEnum
 
 from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-__all__ = ["SOME_FAILED", "stderr", "stdout"]
+from edgefuse.errors import EdgefuseError
 
-SOME_FAILED = 3
-"""Exit code of a command that did its work but for some files, which it lists. 1: it did nothing."""
+__all__ = ["ExitCode", "Output", "guarded", "phases", "progress", "stderr", "stdout"]
+
+PROGRESS_SECONDS = 30.0
+"""Between two lines of progress where there is no terminal."""
+
+PLAIN = {"→": "->", "…": "...", "×": "x", "±": "+-", "–": "-", "−": "-", "·": "*", "°": " deg", "²": "^2"}
 
 
-def stdout(*, quiet: bool = False) -> Console:
+class ExitCode(IntEnum):
+    """How a command ended; docs/exit-codes.md explains them."""
+
+    OK = 0
+    ERROR = 1
+    USAGE = 2
+    PARTIAL = 3
+    BUG = 70
+    INTERRUPTED = 130
+
+
+class Output(Console):
+    """One of the two streams. Tables are printed, sentences are said."""
+
+    def say(self, text: str, style: str | None = None) -> None:
+        """Write one line as it is: nothing in it is markup, and nothing is cut or wrapped."""
+        self.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def stdout(*, quiet: bool = False) -> Output:
     """Return standard output."""
-    return Console(quiet=quiet)
+    return Output(quiet=quiet)
 
 
-def stderr() -> Console:
+def stderr() -> Output:
     """Return standard error."""
-    return Console(stderr=True)
+    return Output(stderr=True)
+
+
+@contextmanager
+def progress(output: Output, what: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """Show how far a piece of work is: a bar in a terminal, else a line now and then.
+
+    Args:
+        output: where.
+        what: names the work.
+        total: its size, if known by now.
+
+    Yields:
+        A function of what is done, the total, and a word on the last step.
+    """
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    last = time.monotonic()
+    with Progress(
+        *columns, TimeRemainingColumn(), console=output, transient=True, disable=not output.is_terminal
+    ) as bar:
+        task = bar.add_task("", total=total)
+
+        def show(done: int, total: int | None = total, text: str = "") -> None:
+            nonlocal last
+            bar.update(task, completed=done, total=total, description=text)
+            if not output.is_terminal and time.monotonic() - last >= PROGRESS_SECONDS:
+                last = time.monotonic()
+                output.say(f"{what}: {done}{'' if total is None else f' of {total}'}{text and f', {text}'}")
+
+        yield show
+
+
+@contextmanager
+def phases(output: Output, what: str) -> Iterator[Callable[[str], None]]:
+    """Show the phases of a piece of work: beside a spinner in a terminal, else a line each."""
+    if not output.is_terminal:
+        yield lambda text: output.say(f"{what}: {text}")
+        return
+    with output.status(f"{what} …") as status:
+        yield lambda text: status.update(f"{what}: {text} …")
+
+
+def guarded(run: Callable[[], object], *, debug: bool) -> None:
+    """Run a command; an error becomes one sentence on standard error, and an exit code.
+
+    With `debug`, it is raised as it is instead.
+    """
+    codecs.register_error("edgefuse", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="edgefuse")
+    errors = stderr()
+    logger = logging.getLogger("edgefuse")
+    logger.handlers = [_log_handler(errors)]
+    logger.setLevel(logging.DEBUG if debug else logging.INFO)
+    try:
+        run()
+    except BrokenPipeError:  # as of `edgefuse … | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitCode.ERROR)
+    except Exception as error:
+        if debug:
+            raise
+        code, sentence = explained(error)
+        errors.print("error: ", style="bold red", end="")
+        errors.say(sentence)
+        sys.exit(code)
+
+
+def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Write a character that the stream's encoding lacks: a name's odd byte as it is, others in ASCII."""
+    assert isinstance(error, UnicodeEncodeError)
+    character = error.object[error.start]
+    if "\udc80" <= character <= "\udcff":
+        return bytes([ord(character) - 0xDC00]), error.start + 1
+    return PLAIN.get(character, "?"), error.start + 1
+
+
+def _log_handler(errors: Output) -> logging.Handler:
+    if errors.is_terminal:
+        return RichHandler(console=errors, show_time=False, show_path=False, markup=False)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
+    return handler
+
+
+REINSTALL = "install it again: pip install --force-reinstall {}"
+LIBRARIES = {
+    "cv2": (
+        "OpenCV",
+        "install what it needs (Debian: apt install libgl1 libglib2.0-0), or take the build without windows: "
+        "pip uninstall opencv-python && pip install opencv-python-headless",
+    ),
+    "av": ("PyAV", REINSTALL.format("av")),
+    "numpy": ("NumPy", REINSTALL.format("numpy")),
+    "onnxruntime": ("ONNX Runtime", REINSTALL.format("onnxruntime")),
+    "openvino": ("OpenVINO", REINSTALL.format("openvino")),
+    "tensorrt": ("TensorRT", REINSTALL.format("tensorrt")),
+    "torch": ("PyTorch", REINSTALL.format("torch")),
+}
+"""Packages with libraries of their own: name, and what helps where one cannot be loaded."""
+
+
+def explained(error: Exception) -> tuple[ExitCode, str]:
+    """Return the exit code and the sentence for an error."""
+    if isinstance(error, EdgefuseError):
+        return ExitCode.ERROR, str(error)
+    if isinstance(error, ImportError) and (package := _package_of(error)):
+        name, hint = LIBRARIES[package]
+        return ExitCode.ERROR, f"{name} cannot be loaded ({_first_line(error)}): {hint}"
+    if isinstance(error, OSError):
+        text = error.strerror or str(error)
+        return ExitCode.ERROR, f"{error.filename}: {text}" if error.filename else text
+    if isinstance(error, MemoryError):
+        return ExitCode.ERROR, "there is not enough memory: use smaller images or batches, or fewer processes"
+    text = _first_line(error)
+    if type(error).__module__.partition(".")[0] in LIBRARIES or "CUDA" in text:
+        if "out of memory" in text.lower():
+            return ExitCode.ERROR, f"the GPU has not enough memory ({text}): use smaller batches or images"
+        if "CUDA" in text:
+            return ExitCode.ERROR, f"the GPU failed ({text}): check it with nvidia-smi, or use --engine cpu"
+    fault = f"{type(error).__name__}: {text}"
+    return ExitCode.BUG, f"this is a bug in edgefuse ({fault}); please report it with what --debug shows"
+
+
+def _package_of(error: ImportError) -> str | None:
+    """Return which package failed while it was imported, the innermost one that is known."""
+    frames = [*traceback.walk_tb(error.__traceback__)]
+    names = [str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame, _ in frames]
+    names.append((error.name or "").partition(".")[0])
+    return next((name for name in reversed(names) if name in LIBRARIES), None)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from edgefuse.cli.console import ExitCode, Output, progress, stderr, stdout
 from edgefuse.errors import EdgefuseError, InputError
+from edgefuse.files import check_writable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,14 +83,14 @@ def evaluate(
     if table:
         check_table_file(table)
     candidates, compared = _candidates(model, fused, baselines, compare, engine)
-    stdout, stderr = Console(), Console(stderr=True)
-    result = _scored(stderr, partial(run, ir, vis, candidates, settings, limit=limit, jobs=jobs or _cores()))
+    out, err = stdout(), stderr()
+    result = _scored(err, partial(run, ir, vis, candidates, settings, limit=limit, jobs=jobs or _cores()))
     comparison = run_comparison(result, *compared) if compared else None
-    show(stdout, [summary_table(result), *robust_tables(result)])
+    show(out, [summary_table(result), *robust_tables(result)])
     if robust:
-        stdout.print(degradations(), soft_wrap=True, markup=False, highlight=False)
+        out.say(degradations())
     if comparison:
-        show(stdout, [compare_table(comparison)])
+        show(out, [compare_table(comparison)])
     if json:
         write_json(json, result, comparison)
     if csv:
@@ -100,18 +100,16 @@ def evaluate(
     if table:
         write_table(table, result)
     if result.problems:
-        stderr.print(as_lines(problem_table(result)), soft_wrap=True, markup=False, highlight=False)
+        err.say(as_lines(problem_table(result)))
         if not skip_bad:
-            raise typer.Exit(1)
+            raise typer.Exit(ExitCode.PARTIAL)
 
 
-def _scored(console: Console, run: "Callable[..., Evaluation]") -> "Evaluation":
+def _scored(console: Output, run: "Callable[..., Evaluation]") -> "Evaluation":
     """Evaluate under a progress bar."""
-    columns = (TextColumn("Scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None)
+    with progress(console, "Scoring") as show:
         try:
-            return run(progress=lambda done, total: bar.update(task, completed=done, total=total))
+            return run(progress=show)
         except KeyboardInterrupt:
             raise EdgefuseError("stopped before all pairs were scored, nothing is written") from None
 
@@ -140,9 +138,8 @@ def _check_targets(*paths: Path | None) -> None:
     if twice := next((path for path in given if given.count(path) > 1), None):
         raise InputError(f"{twice} is named for two kinds of results, give each a file of its own")
     for path in paths:
-        if path and (path.is_dir() or not path.parent.is_dir()):
-            why = "it is a folder" if path.is_dir() else f"there is no folder {path.parent}"
-            raise InputError(f"cannot write {path}: {why}")
+        if path:
+            check_writable(path)
 
 
 def _candidates(

@@ -4,11 +4,8 @@ from pathlib import Path
 from typing import cast
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from edgefuse.cli.console import SOME_FAILED
+from edgefuse.cli.console import ExitCode, progress, stderr
 from edgefuse.weights import DEFAULT_MODEL
 
 __all__ = ["fuse"]
@@ -61,7 +58,7 @@ def fuse(
     from edgefuse.runtime.fuser import Fuser
     from edgefuse.thermal import ThermalConfig
 
-    console = Console(stderr=True)
+    console = stderr()
     texts = {"agc": agc, "polarity": polarity} | ({"window": window} if window else {})
     thermal = ThermalConfig.from_options(texts)
     jobs = plan(ir, vis, out)
@@ -76,21 +73,20 @@ def fuse(
     for side, stems in (("visible", jobs.only_ir), ("infrared", jobs.only_vis)):
         if stems:
             shown = ", ".join(stems[:10]) + (f" and {len(stems) - 10} more" if len(stems) > 10 else "")
-            console.print(f"[yellow]No {side} image for:[/] {escape(shown)}")
+            console.say(f"No {side} image for: {shown}", "yellow")
     failed: list[Exception] = []
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=len(jobs.files))
-        for path, error in fuse_files(jobs, fuser, thermal, bits_of(bits) if bits else None):
-            bar.update(task, advance=1, description=escape(path.name))
+    with progress(console, "Fusing", len(jobs.files)) as show:
+        results = fuse_files(jobs, fuser, thermal, bits_of(bits) if bits else None)
+        for done, (path, error) in enumerate(results, 1):
+            show(done, text=path.name)
             if error is not None:
                 failed.append(error)
     if len(failed) == len(jobs.files):
         raise failed[0]
     written = len(jobs.files) - len(failed)
-    console.print(f"Wrote {written} fused image{'s' * (written != 1)}: {escape(str(out))}")
+    console.say(f"Wrote {written} fused image{'s' * (written != 1)}: {out}")
     if failed:
-        console.print(f"[red]Not fused, {len(failed)} of {len(jobs.files)}:[/]")
+        console.say(f"Not fused, {len(failed)} of {len(jobs.files)}:", "red")
         for reason in failed:
-            console.print(f"  {escape(str(reason))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(SOME_FAILED)
+            console.say(f"  {reason}")
+        raise typer.Exit(ExitCode.PARTIAL)

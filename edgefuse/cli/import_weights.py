@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import typer
-from rich.console import Console
+
+from edgefuse.cli.console import stdout
 
 __all__ = ["import_weights"]
 
@@ -24,4 +25,4 @@ def import_weights(
     if out.suffix != ".pt":
         raise InputError(f"cannot write {out}: the suffix must be .pt")
     save_checkpoint(out, import_released(file, model))
-    Console().print(f"Wrote {out}. Next: edgefuse export {out}")
+    stdout().say(f"Wrote {out}. Next: edgefuse export {out}")

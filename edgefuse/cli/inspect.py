@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import typer
-from rich.console import Console
+
+from edgefuse.cli.console import stdout
 
 __all__ = ["inspect"]
 
@@ -32,4 +33,4 @@ def inspect(
         values = asdict(read_sidecar(path)) if path.suffix == ".engine" else asdict(spec)
         typer.echo(json.dumps({**values, "layers": layers}, indent=2))
     else:
-        Console().print(table(path, spec, layers))
+        stdout().print(table(path, spec, layers))

@@ -1,7 +1,8 @@
 """`edgefuse models`."""
 
-from rich.console import Console
 from rich.table import Table
+
+from edgefuse.cli.console import stdout
 
 __all__ = ["models"]
 
@@ -10,7 +11,7 @@ def models() -> None:
     """List the shipped models: size, licence of the training data, measured quality."""
     from edgefuse.weights import DEFAULT_MODEL, shipped
 
-    console = Console()
+    console = stdout()
     for card in shipped().values():
         table = Table(show_header=False, title_justify="left", box=None, padding=(0, 2, 0, 0))
         table.title = (

@@ -10,8 +10,10 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 import typer
 from typer.core import TyperCommand
 
+from edgefuse.cli.console import ExitCode, stderr
 from edgefuse.errors import InputError
-from edgefuse.settings import Setting, assign, from_plain, listing, read
+from edgefuse.runtime.config import StreamConfig
+from edgefuse.settings import Setting, assign, find_setting, from_plain, listing, read
 
 __all__ = [
     "CAMERAS",
@@ -97,6 +99,14 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse, after old options are replaced."""
         return super().parse_args(ctx, _today(args, OLD.get(self.name or "", {})))
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; Ctrl-C, where it is not handled, ends it with the shell's exit code."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            stderr().say("stopped by Ctrl-C")
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the options in groups: the panels that they name."""
@@ -231,46 +241,22 @@ _SET = _parameter(
         help="Any setting; repeatable. `edgefuse settings` lists all.",
     ),
 )
-InfraredSource: TypeAlias = Annotated[
-    str,
-    typer.Option(
-        "--ir",
-        metavar="SOURCE",
-        rich_help_panel=CAMERAS,
-        help="Infrared: cam0, /dev/video0, a video, a folder of images or of a recording, a URL, or sim; "
-        "with options, as in sim?seed=3&size=640x480.",
-    ),
-]
-VisibleSource: TypeAlias = Annotated[
-    str, typer.Option("--vis", metavar="SOURCE", rich_help_panel=CAMERAS, help="Visible: likewise.")
-]
-Duration: TypeAlias = Annotated[
-    float | None,
-    typer.Option(
-        "--duration",
-        metavar="SECONDS",
-        help="End so many seconds after the beginning, whether there are pictures or not.",
-    ),
-]
-Segment: TypeAlias = Annotated[
-    float | None,
-    typer.Option(
-        "--segment",
-        metavar="SECONDS",
-        rich_help_panel=OUTPUTS,
-        help="Begin a new video file every so many seconds.",
-    ),
-]
-MaxSize: TypeAlias = Annotated[
-    float | None,
-    typer.Option(
-        "--max-size",
-        metavar="MB",
-        rich_help_panel=OUTPUTS,
-        help="Millions of bytes of all the files: with --segment the oldest parts are removed, without it "
-        "the output ends.",
-    ),
-]
+
+
+def _shared(name: str, panel: str | None = None) -> Any:
+    """Return an option of `stream` for another command, with the same meaning."""
+    each = find_setting(StreamConfig, name)
+    flag = "--" + name.replace("_", "-")
+    return typer.Option(
+        flag, metavar=each.metadata["metavar"], rich_help_panel=panel, help=each.metadata["help"]
+    )
+
+
+InfraredSource: TypeAlias = Annotated[str, _shared("ir", CAMERAS)]
+VisibleSource: TypeAlias = Annotated[str, _shared("vis", CAMERAS)]
+Duration: TypeAlias = Annotated[float | None, _shared("duration")]
+Segment: TypeAlias = Annotated[float | None, _shared("segment", OUTPUTS)]
+MaxSize: TypeAlias = Annotated[float | None, _shared("max_size", OUTPUTS)]
 
 
 def bytes_of(megabytes: float | None) -> int | None:

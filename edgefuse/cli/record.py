@@ -5,10 +5,10 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from edgefuse.cli.console import Output, stdout
 from edgefuse.cli.options import (
     OUTPUTS,
     Duration,
@@ -57,7 +57,7 @@ def record(
     from edgefuse.runtime.record import record as record_cameras
     from edgefuse.thermal import ThermalConfig
 
-    console = Console()
+    console = stdout()
     stop = live.StopRequest()
     with ending_on_signals(), ExitStack() as stack:
         ir_camera, vis_camera = live.connect_pair(ir, vis)
@@ -65,13 +65,8 @@ def record(
         stack.enter_context(vis_camera)
         with stopping_on_signals(lambda reason: stop(reason, immediate=True)):
             if ir_camera.thermal != ThermalConfig():
-                console.print("Infrared is kept as it comes: give agc, polarity and window to its replay.")
-            console.print(
-                f"{escape(ir_camera.name)} + {escape(vis_camera.name)} → {escape(out)}"
-                f"{'' if duration else '; Ctrl-C ends'}",
-                highlight=False,
-                soft_wrap=True,
-            )
+                console.say("Infrared is kept as it comes: give agc, polarity and window to its replay.")
+            console.say(f"{ir_camera.name} + {vis_camera.name} → {out}{'' if duration else '; Ctrl-C ends'}")
             with _status(console) as progress:
                 result = record_cameras(
                     {"ir": ir_camera, "vis": vis_camera},
@@ -88,7 +83,7 @@ def record(
 
 
 @contextmanager
-def _status(console: Console) -> "Iterator[Callable[[Mapping[Role, int]], None]]":
+def _status(console: Output) -> "Iterator[Callable[[Mapping[Role, int]], None]]":
     """Show a line of live status while there is a terminal."""
     if not console.is_terminal:
         yield lambda _: None
@@ -97,7 +92,7 @@ def _status(console: Console) -> "Iterator[Callable[[Mapping[Role, int]], None]]
         yield lambda frames: line.update(f"frames: infrared {frames['ir']}, visible {frames['vis']}")
 
 
-def _print_result(result: "tuple[RecordedCamera, RecordedCamera]", ended: str, console: Console) -> None:
+def _print_result(result: "tuple[RecordedCamera, RecordedCamera]", ended: str, console: Output) -> None:
     table = Table(title="recorded", title_justify="left")
     table.add_column("camera", overflow="fold")
     table.add_column("folder", overflow="fold")
@@ -109,4 +104,4 @@ def _print_result(result: "tuple[RecordedCamera, RecordedCamera]", ended: str, c
         size = f"{camera.size / 1e6:.1f}"
         table.add_row(escape(camera.name), escape(folder), *map(str, counts), size)
     console.print(table)
-    console.print(f"ended: {escape(ended)}", highlight=False, soft_wrap=True)
+    console.say(f"ended: {ended}")

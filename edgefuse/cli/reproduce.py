@@ -66,16 +66,16 @@ def reproduce(
     )
     console = stdout()
     trainings = len(asked.rows()) * seeds
-    console.print(f"{trainings} trainings of {budget.steps} steps")
+    console.say(f"{trainings} training{'s' * (trainings != 1)} of {budget.steps} steps")
 
     def show(name: str, now: Progress) -> None:
         if now.step % 500 == 0 or now.step == budget.steps:
             speed = f"{now.pairs_per_second:.0f} pairs/s"
-            console.print(f"{name}: step {now.step}, loss {now.losses['total']:.4f}, {speed}")
+            console.say(f"{name}: step {now.step}, loss {now.losses['total']:.4f}, {speed}")
 
     with distributed() as context:
         if context.size > 1:
             raise InputError("reproduce runs in one process: start it without torchrun")
         report = run(asked, out or Path("experiments") / experiment, show, context)
-    console.print(report.read_text("utf-8"), markup=False, highlight=False, soft_wrap=True)
-    console.print(f"Report in {report}")
+    console.say(report.read_text("utf-8"))
+    console.say(f"Report in {report}")

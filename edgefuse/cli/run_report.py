@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from edgefuse.cli.console import Output
 
 if TYPE_CHECKING:
     from edgefuse.runtime.live import Report, SourceReport
@@ -23,7 +24,7 @@ MAX_STARVED = 0.05
 
 
 @contextmanager
-def live_status(console: Console) -> "Iterator[Callable[[Report], None] | None]":
+def live_status(console: Output) -> "Iterator[Callable[[Report], None] | None]":
     """Show a line of live status while there is a terminal."""
     if not console.is_terminal:
         yield None
@@ -41,10 +42,10 @@ def live_status(console: Console) -> "Iterator[Callable[[Report], None] | None]"
         yield show
 
 
-def print_report(report: "Report", console: Console) -> None:
+def print_report(report: "Report", console: Output) -> None:
     """Print a verdict in one line, then tables of stages, sources and outputs, and a summary."""
     problems, sentence = verdict(report)
-    console.print(sentence, style="bold" if problems else "bold green", markup=False, soft_wrap=True)
+    console.say(sentence, "bold" if problems else "bold green")
     stages = Table(title="time per stage in ms", title_justify="left")
     stages.add_column("stage")
     for column in ("p50", "p95", "p99", "max", "count"):
@@ -57,7 +58,7 @@ def print_report(report: "Report", console: Console) -> None:
         console.print(stages)
     _print_frames(report, console)
     for line in _facts(report):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.say(line)
 
 
 def verdict(report: "Report") -> tuple[list[str], str]:
@@ -93,7 +94,7 @@ def _problems(report: "Report") -> Iterator[str]:
             yield f"{sink.name} was too slow for {_frames(sink.dropped)}"
 
 
-def _print_frames(report: "Report", console: Console) -> None:
+def _print_frames(report: "Report", console: Output) -> None:
     table = Table(title="frames", title_justify="left")
     for column in ("", "name"):
         table.add_column(column, overflow="fold")
@@ -133,9 +134,9 @@ def _facts(report: "Report") -> Iterator[str]:
             f"protocol {quality.protocol}: {means or 'none scored'}"
         )
     yield (
-        f"[bold]{_frames(report.frames)}[/] in {report.seconds:.1f} s, [bold]{report.fps:.1f}[/] per second, "
+        f"{_frames(report.frames)} in {report.seconds:.1f} s, {report.fps:.1f} per second, "
         f"{100 * report.cpu_seconds / max(report.seconds, 1e-9):.0f} % of a core; "
-        f"ended: {escape(report.ended or 'still running')}"
+        f"ended: {report.ended or 'still running'}"
     )
 
 
@@ -148,7 +149,7 @@ def _camera_facts(source: "SourceReport") -> Iterator[str]:
         )
     if source.calibrations:
         plural = "s" * (source.calibrations != 1)
-        yield (f"{escape(source.name)}: {source.calibrations} shutter calibration{plural}")
+        yield f"{source.name}: {source.calibrations} shutter calibration{plural}"
 
 
 def _times(count: int) -> str:

@@ -4,7 +4,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import typer
-from rich.markup import escape
 
 from edgefuse.cli.console import stderr, stdout
 from edgefuse.cli.options import CAMERAS, OUTPUTS, bytes_of, required, with_settings
@@ -69,11 +68,9 @@ def stream(config: StreamConfig) -> None:
         for output in outputs:
             stack.enter_context(output)
         with stopping_on_signals(lambda reason: stop(reason, immediate=True)):
-            console.print(
-                f"{escape(ir_camera.name)} + {escape(vis_camera.name)} → {escape(config.model)} "
-                f"on {fuser.backend.device}{'' if config.duration else '; Ctrl-C ends'}",
-                highlight=False,
-                soft_wrap=True,
+            console.say(
+                f"{ir_camera.name} + {vis_camera.name} → {config.model} "
+                f"on {fuser.backend.device}{'' if config.duration else '; Ctrl-C ends'}"
             )
             with live_status(console) as progress:
                 report = live.run(

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from edgefuse.cli.console import stdout
+from edgefuse.cli.console import progress, stdout
 from edgefuse.cli.options import with_settings
 from edgefuse.errors import InputError, unknown_name
 from edgefuse.train.config import TrainConfig
@@ -81,34 +80,29 @@ def train(
     )
     console = stdout(quiet=int(os.environ.get("RANK", 0)) > 0)
     if not config.ir:
-        console.print("No folders given: training on frames of the simulated rig.")
+        console.say("No folders given: training on frames of the simulated rig.")
     data = training_set(config)
     # What an unset number of pairs came to belongs to the record of the run.
     config = replace(config, pairs=data.pairs)
     folder = out or Path("runs") / f"{config.model}-{config.paradigm}-{config.seed}"
-    console.print(data.describe())
+    console.say(data.describe())
     if config.processes > 1:
-        console.print(describe_processes(config))
+        console.say(describe_processes(config))
 
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[losses]}"), TimeRemainingColumn())
     stop = threading.Event()
     with (
         stopping_on_signals(lambda _: stop.set()),
         distributed() as context,
-        Progress(*columns, console=console, disable=not console.is_terminal) as bar,
+        progress(console, "step", config.steps) as show,
     ):
-        task = bar.add_task("train", total=config.steps, losses="")
 
-        def show(now: Step) -> None:
+        def on_progress(now: Step) -> None:
             losses = "  ".join(f"{name} {value:.4f}" for name, value in now.losses.items())
-            losses += f"  {now.pairs_per_second:.0f} pairs/s"
-            bar.update(task, completed=now.step, losses=losses)
-            if not console.is_terminal and now.step % 500 == 0:  # a log file gets lines instead of a bar
-                console.print(f"step {now.step}/{config.steps}  {losses}")
+            show(now.step, text=f"{losses}  {now.pairs_per_second:.0f} pairs/s")
 
-        result = run(config, data, folder, resume=resume, on_progress=show, stop=stop, context=context)
+        result = run(config, data, folder, resume=resume, on_progress=on_progress, stop=stop, context=context)
     if result.suffix == ".pt":
-        console.print(f"Stopped; checkpoint in {result}. The same command with --resume continues.")
+        console.say(f"Stopped; checkpoint in {result}. The same command with --resume continues.")
         return
-    console.print(f"Weights in {result}; losses in {folder / 'loss.png'}; samples in {folder / 'samples'}")
-    console.print(f"Next: edgefuse export {result}")
+    console.say(f"Weights in {result}; losses in {folder / 'loss.png'}; samples in {folder / 'samples'}")
+    console.say(f"Next: edgefuse export {result}")

@@ -108,7 +108,7 @@ def _columns(path: Path, name: str) -> tuple[list[float], list[float]]:
 
 
 def _figure(down: int, across: int, title: str) -> tuple[Any, list[Any]]:
-    # On a canvas of its own: pyplot keeps global state and may look for a display.
+    # Without pyplot, which keeps global state and may look for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

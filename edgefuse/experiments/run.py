@@ -34,7 +34,7 @@ POINTS = 8
 
 @dataclass(frozen=True)
 class Experiment:
-    """What `edgefuse reproduce` is told.
+    """What `edgefuse reproduce` runs.
 
     Raises:
         InputError: an unknown name, no sets, or sizes below 1.
@@ -87,7 +87,7 @@ def reproduce(
     """Run an experiment and return its report, a Markdown file.
 
     The folder gets the report, the scores as JSON, plots, and `runs/` with every training. Trainings that
-    are there already are not repeated, so an interrupted experiment goes on where it was.
+    are there already are not repeated, so an interrupted experiment continues.
 
     Args:
         experiment: what to run.
@@ -95,7 +95,7 @@ def reproduce(
         on_progress: called every few steps with the name of the training and its losses.
         context: of one process; says where to train.
     """
-    for test in experiment.tests:  # what cannot be scored is told before hours of training
+    for test in experiment.tests:  # what cannot be scored fails before hours of training
         test.pairs(1)
         for candidate in _candidates(experiment, test):
             candidate.open()

@@ -149,11 +149,11 @@ class TrainConfig:
         if bool(self.ir) != bool(self.vis):
             raise InputError("give both --ir and --vis, or neither to train on the simulated rig")
         if bool(self.val_ir) != bool(self.val_vis) or (self.val_ir and self.hold_out):
-            raise InputError("validate on --val-ir and --val-vis, or on --hold-out training pairs")
+            raise InputError("validate on --val-ir and --val-vis, or on hold_out training pairs")
         if self.aligned and self.paradigm == "uptp":
-            raise InputError("uptp never draws aligned pairs: leave --aligned out, or train with aptp")
+            raise InputError("uptp never draws aligned pairs: leave aligned out, or train with aptp")
         if self.teacher is not None and network.adversarial:
-            raise InputError(f"{self.model} learns from its discriminator: leave --teacher out")
+            raise InputError(f"{self.model} learns from its discriminator: leave teacher out")
         if self.losses.fallback and (self.teacher is None or not self.corrupt):
             raise InputError("losses.fallback needs a teacher and corrupted patches: set teacher and corrupt")
         if self.patch % 16:

@@ -19,7 +19,7 @@ from edgefuse.train.sampler import PairSampler, limit_base
 __all__ = ["TrainingSet", "training_set"]
 
 MAX_PAIRS = 15_000
-"""Pairs per epoch unless told otherwise, as in the paper."""
+"""Pairs per epoch by default, as in the paper."""
 
 
 def training_set(config: TrainConfig) -> "TrainingSet":
@@ -124,7 +124,7 @@ class TrainingSet:
                     )
 
     def fingerprint(self) -> str:
-        """Return a hash of the names and sizes of all images, by which another set is told from this one."""
+        """Return a hash of the names and sizes of all images, which differs for other sets."""
         facts = [[(key, cache.shape(k)) for k, key in enumerate(cache.keys)] for cache in (self.ir, self.vis)]
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 

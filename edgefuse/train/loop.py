@@ -64,7 +64,7 @@ def train(
     Raises:
         InputError: the folder holds another run, its checkpoint is of other images, or the loss or a
             gradient became infinite.
-        ModelError: the checkpoint to begin with or to resume from is damaged or of another configuration.
+        ModelError: the checkpoint to start or resume from is damaged or of another configuration.
     """
     config = replace(config, precision=resolve_precision(config.precision))
     if context.size != config.processes:
@@ -78,7 +78,7 @@ def train(
     if resume and (folder / CHECKPOINT).exists():
         start = _resume(folder / CHECKPOINT, config, trainer, images)
     else:
-        start = _begin(folder, config, trainer, writes)
+        start = _start(folder, config, trainer, writes)
     record = RunRecord(folder, config, trainer, data, start, on_progress) if writes else None
     checkpoint, saved = folder / CHECKPOINT, time.monotonic()
 
@@ -100,7 +100,7 @@ def train(
     return weights
 
 
-def _begin(folder: Path, config: TrainConfig, trainer: Trainer, writes: bool) -> int:
+def _start(folder: Path, config: TrainConfig, trainer: Trainer, writes: bool) -> int:
     # Only a checkpoint makes a run: what was killed before its first one starts again.
     if writes and (folder / CHECKPOINT).exists():
         raise InputError(f"{folder} already holds a run: give another --out, or --resume to continue it")
@@ -117,7 +117,7 @@ def _begin(folder: Path, config: TrainConfig, trainer: Trainer, writes: bool) ->
 
 
 def _initial_weights(path: Path, config: TrainConfig) -> dict[str, Tensor]:
-    # The name does not count: `gan` may begin with the weights of a `cnn`, which is its generator.
+    # The name does not count: `gan` may start from the weights of a `cnn`, which is its generator.
     return restore_model(replace(load_checkpoint(path), model=config.model), path).state_dict()
 
 
@@ -134,7 +134,7 @@ def _resume(path: Path, config: TrainConfig, trainer: Trainer, images: str) -> i
         name = changed[0]
         raise ModelError(f"{path} was trained with {name} = {before[name]}, this run has {now[name]}")
     if checkpoint.training is None:
-        raise ModelError(f"{path} holds weights alone, nothing to resume from: begin with them by --init")
+        raise ModelError(f"{path} holds weights alone, nothing to resume from: start from them with init")
     if checkpoint.training.get("images") != images:
         raise InputError(
             f"{path} was trained on other images, whose names or sizes have changed, or with another teacher"

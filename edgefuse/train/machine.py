@@ -57,7 +57,7 @@ SINGLE_PROCESS = DistributedContext()
 
 @contextmanager
 def distributed() -> Iterator[DistributedContext]:
-    """Join the processes that torchrun started, for the time of the block; without it, this one alone.
+    """Join the processes that torchrun started, for the time of the block; without it, just this one.
 
     Raises:
         InputError: more processes than GPUs, on a machine that has any.

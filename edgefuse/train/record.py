@@ -154,7 +154,7 @@ class CsvLog:
     Args:
         path: the file.
         columns: names; the first is `step`.
-        start: step that the run goes on at; rows after it are dropped, 0 empties the file.
+        start: step that the run continues at; rows after it are dropped, 0 empties the file.
     """
 
     def __init__(self, path: Path, columns: Sequence[str], start: int = 0) -> None:
@@ -204,7 +204,7 @@ def plot_rows(
         title: above all panels.
         logarithmic: of panels whose values are all positive, the scale is logarithmic.
     """
-    # On a canvas of its own: pyplot keeps global state and may look for a display.
+    # Without pyplot, which keeps global state and may look for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

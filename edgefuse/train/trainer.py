@@ -29,7 +29,7 @@ class Trainer:
     Memory format is channels-last: on a CPU a step of the CNN takes two thirds of the time.
 
     Args:
-        config: what to train, how. The weights it begins with follow from the seed.
+        config: what to train, how. Its first weights follow from the seed.
         context: the processes that take each step together.
         teacher: the network whose pictures are wanted; None: what the losses ask for.
     """
@@ -144,7 +144,7 @@ class Trainer:
         return means[len(parameters) :]
 
     def _update_average(self, step: int) -> None:
-        # At first the average follows fast: the random weights that it begins with should not stay in it.
+        # At first the average follows fast: the random weights at the start should not stay in it.
         decay = min(self.config.ema, (1 + step) / (10 + step)) if self.config.ema else 0.0
         with torch.no_grad():
             torch._foreach_lerp_(list(self.averaged.parameters()), list(self.network.parameters()), 1 - decay)
@@ -196,7 +196,7 @@ class Adversary(nn.Module):
 
     Why this form? The published discriminator ends in a tanh, so a logistic loss does not apply, and a
     Wasserstein critic would need an unbounded score. Regressing ±0.8 instead of ±1 keeps the tanh where it
-    has a slope: a discriminator that is sure of itself goes on telling the generator what to change. For
+    has a slope: a discriminator that is sure of itself still tells the generator what to change. For
     its own step it sees real and fused images in one batch, so batch norm cannot tell them apart by batch;
     the generator's step uses the running statistics.
 

@@ -1,0 +1,130 @@
+"""What the command line says where things go wrong, and how it ends."""
+
+import io
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from edgefuse.cli import console
+from edgefuse.cli.console import ExitCode, Output, explained, phases, progress
+from edgefuse.errors import InputError
+from edgefuse.images import write_image
+
+
+def edgefuse(*args, cwd=None, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "edgefuse", *map(str, args)],
+        capture_output=True,
+        cwd=cwd,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii", "utf-8"])
+def test_any_encoding_of_the_output_will_do(encoding, tmp_path):
+    sim = ("--ir", "sim?size=160x128", "--vis", "sim?size=160x128", "--duration", "0.5")
+    done = edgefuse("stream", *sim, cwd=tmp_path, PYTHONIOENCODING=encoding, PYTHONUTF8="0")
+    assert done.returncode == 0, done.stderr
+    arrow = "→" if encoding == "utf-8" else "->"
+    assert f"{arrow} nano on " in done.stdout.decode(encoding)
+
+
+def test_names_are_printed_as_they_are(run, tmp_path, pair):
+    ir, vis = pair
+    for side, image in (("ir [night]", ir), ("vis", vis)):
+        (tmp_path / side).mkdir()
+        write_image(tmp_path / side / "a[bold].png", image)
+    write_image(tmp_path / "ir [night]" / "only[1].png", ir)
+    status, _, err = run("fuse", "--ir", "ir [night]", "--vis", "vis", "--out", "out [x]")
+    assert status == 0
+    assert "No visible image for: only[1]\n" in err
+    assert "out [x]" in err
+    write_image(tmp_path / "ir [night]" / f"{os.fsdecode(b'caf%c' % 0xE9)}.png", ir)
+    done = edgefuse("fuse", "--ir", "ir [night]", "--vis", "vis", "--out", "o", cwd=tmp_path)
+    assert b"No visible image for: caf" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (InputError("no such file: [a]"), 1, "no such file: [a]"),
+        (FileNotFoundError(2, "No such file or directory", "a.png"), 1, "a.png: No such file or directory"),
+        (OSError(28, "No space left on device"), 1, "No space left on device"),
+        (MemoryError(), 1, "not enough memory"),
+        (ImportError("libGL.so.1: cannot open", name="cv2"), 1, "OpenCV cannot be loaded (libGL.so.1"),
+        (ImportError("libGL.so.1: cannot open", name="cv2"), 1, "pip install opencv-python-headless"),
+        (ImportError("bad magic", name="onnxruntime.capi"), 1, "pip install --force-reinstall onnxruntime"),
+        (
+            RuntimeError("CUDA error: no kernel image\nmore"),
+            1,
+            "the GPU failed (CUDA error: no kernel image)",
+        ),
+        (RuntimeError("CUDA out of memory. Tried"), 1, "the GPU has not enough memory"),
+        (ImportError("cannot import name 'x'", name="edgefuse.x"), 70, "this is a bug"),
+        (ZeroDivisionError("division by zero"), 70, "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_errors_are_explained(error, code, words):
+    told = explained(error)
+    assert told[0] == code
+    assert words in told[1]
+    assert "\n" not in told[1]
+
+
+def test_a_library_that_cannot_be_loaded_is_no_bug(run, monkeypatch, tmp_path):
+    (tmp_path / "cv2.py").write_text('raise ImportError("libGL.so.1: cannot open shared object file")\n')
+    done = edgefuse("fuse", "--ir", "a", "--vis", "b", "--out", "c", PYTHONPATH=str(tmp_path))
+    assert done.returncode == ExitCode.ERROR
+    assert done.stderr.decode().startswith("error: OpenCV cannot be loaded (libGL.so.1")
+    assert b"opencv-python-headless" in done.stderr
+
+
+def test_progress_is_told_without_a_terminal(monkeypatch):
+    text = io.StringIO()
+    monkeypatch.setattr(console, "PROGRESS_SECONDS", 0.0)
+    with progress(Output(file=text), "Scoring", 3) as show:
+        show(1, text="a[1].png")
+    with phases(Output(file=text), "Exporting") as tell:
+        tell("Tracing")
+    assert text.getvalue() == "Scoring: 1 of 3, a[1].png\nExporting: Tracing\n"
+    monkeypatch.setattr(console, "PROGRESS_SECONDS", 60.0)
+    with progress(Output(file=text), "Fusing", 3) as show:
+        show(1)
+    assert "Fusing" not in text.getvalue()
+
+
+def test_log_lines_are_whole_and_have_a_time(capsys):
+    long = "x" * 300
+    console.guarded(lambda: logging.getLogger("edgefuse.test").warning("long %s", long), debug=False)
+    line = capsys.readouterr().err
+    assert line.endswith(f"WARNING long {long}\n")
+    time.strptime(line.split()[0], "%Y-%m-%dT%H:%M:%S%z")
+
+
+def test_ctrl_c_ends_with_the_code_of_the_shell(run, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edgefuse.weights.shipped", interrupted)
+    status, _, err = run("models")
+    assert status == ExitCode.INTERRUPTED
+    assert "stopped by Ctrl-C" in err
+
+
+def test_a_reader_who_leaves_is_no_error(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgefuse", "settings", "train"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    _, errors = process.communicate()
+    assert b"Traceback" not in errors
+    assert b"bug" not in errors
+    assert process.returncode in (ExitCode.ERROR, -signal.SIGPIPE)
