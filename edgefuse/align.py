@@ -2,19 +2,18 @@
 
 import logging
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias, get_args
+from typing import Protocol, get_args
 
 import cv2
 import numpy as np
 
 from edgefuse.errors import InputError, unknown_name
 from edgefuse.images import Image, fit_size
+from edgefuse.spec import Aspect
 
 __all__ = ["Align", "Aligned", "Aspect", "Resize", "overlap", "show_visible_outside"]
 
 logger = logging.getLogger(__name__)
-
-Aspect: TypeAlias = Literal["stretch", "fit", "crop"]
 
 SOFT_EDGE = 17
 """Pixels over which the edge of infrared is averaged; half of them fade."""

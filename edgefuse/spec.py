@@ -3,16 +3,20 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from edgefuse.errors import ModelError
 
-__all__ = ["METADATA_KEY", "ModelSpec"]
+__all__ = ["METADATA_KEY", "Aspect", "ModelSpec"]
 
 METADATA_KEY = "edgefuse"
 PRECISIONS = ("fp32", "fp16", "int8")
 GRAPHS = ("core", "deploy")
 COLOURS = ("bgr", "rgb")
+
+Aspect: TypeAlias = Literal["stretch", "fit", "crop"]
+"""What becomes of infrared of other proportions than visible. It stands here, where nothing heavy
+is imported, for the settings of the command line."""
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,10 @@ def test_running_never_loads_torch(statement: str) -> None:
     assert not loaded_after(statement) & {"torch", "onnx", "matplotlib"}
 
 
+def test_the_command_line_answers_before_anything_heavy_is_loaded() -> None:
+    assert not loaded_after("import edgefuse.cli") & {"numpy", "cv2", "av", "torch", "onnxruntime"}
+
+
 def test_library_code_never_loads_typer() -> None:
     loaded = loaded_after(
         "import edgefuse.runtime.live, edgefuse.batch, edgefuse.evaluate, edgefuse.train.loop"

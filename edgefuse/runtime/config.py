@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from edgefuse.align import Aspect
 from edgefuse.settings import check, setting
+from edgefuse.spec import Aspect
 from edgefuse.weights import DEFAULT_MODEL
 
 __all__ = ["LiveConfig", "OnLoss", "StopRequest", "StreamConfig"]
