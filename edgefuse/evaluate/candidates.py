@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edgefuse.errors import InputError
 from edgefuse.evaluate.baselines import BASELINES, COPIES, UNROUNDED
+from edgefuse.evaluate.foreign import open_foreign
 from edgefuse.images import Image, as_visible, read_image
 from edgefuse.metrics import grey
 from edgefuse.pairs import images_by_stem
@@ -58,6 +59,8 @@ class Candidate:
             fuse = (BASELINES | UNROUNDED if unrounded else BASELINES)[self.name]
             return lambda _stem, ir, vis: fuse(ir, vis)
         if self.kind == "model":
+            if foreign := open_foreign(self.source):
+                return _foreign(foreign, unrounded)
             from edgefuse.runtime.fuser import Fuser
 
             fuser = Fuser(self.source, threads=1, engine=self.engine)
@@ -74,6 +77,12 @@ class Candidate:
             return read_grey(files[stem])
 
         return read
+
+
+def _foreign(fuse: Callable[[Image, Image], NDArray[np.float32]], unrounded: bool) -> FuseFunction:
+    if unrounded:
+        return lambda _stem, ir, vis: fuse(ir, vis)
+    return lambda _stem, ir, vis: np.rint(fuse(ir, vis)).astype(np.uint8)
 
 
 def read_grey(path: Path, infrared: bool = False, video: bool = False) -> Image:
@@ -104,8 +113,11 @@ def baseline(name: str) -> Candidate:
 
 
 def model(source: str | Path, engine: str | None = None) -> Candidate:
-    """Return a shipped model by its name, or the file of a model, named by its stem."""
-    path = Path(source)
+    """Return a shipped model by its name, or the file of a model, named by its stem.
+
+    An ONNX file from elsewhere may be followed by options: see `edgefuse.evaluate.foreign`.
+    """
+    path = Path(str(source).partition("?")[0])
     return Candidate(path.stem if path.suffix else str(source), "model", str(source), engine)
 
 
