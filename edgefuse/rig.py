@@ -10,12 +10,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse.align import ASPECT_TOLERANCE, Align, Aligned
+from edgefuse.align import ASPECT_TOLERANCE, Align, Aligned, overlap
 from edgefuse.errors import InputError
 from edgefuse.files import replace_file
 from edgefuse.images import MIN_SIDE, Image
 
-__all__ = ["Matrix", "Rig", "RigAlign", "overlap_of", "rows", "scale_of", "scaling"]
+__all__ = ["Matrix", "Rig", "RigAlign", "as_align", "overlap_of", "rows", "scale_of", "scaling"]
 
 Matrix = NDArray[np.float64]
 """3×3, maps (x, y, 1) of one picture to another one; pixel centres are at integers."""
@@ -177,6 +177,12 @@ class RigAlign(Align):
             self._key = (ir.shape, vis_shape)
         return self._warp(ir)
 
+    def overlap(self, vis_shape: tuple[int, ...]) -> tuple[slice, slice]:
+        """Return the rows and columns of the visible picture that infrared covers."""
+        width, height = self.rig.ir_size
+        size = (vis_shape[0], vis_shape[1])
+        return overlap(_Warp(self.rig.matrix_for((height, width), size), (height, width), size).valid)
+
 
 class _Warp:
     def __init__(self, matrix: Matrix, ir_shape: tuple[int, ...], vis_shape: tuple[int, int]) -> None:
@@ -198,14 +204,14 @@ class _Warp:
         inside = front & (u >= 0) & (u <= ir_shape[1] - 1) & (v >= 0) & (v <= ir_shape[0] - 1)
         maps = (_mirrored(u, ir_shape[1]).astype(np.float32), _mirrored(v, ir_shape[0]).astype(np.float32))
         self._maps = cv2.convertMaps(*maps, cv2.CV_16SC2)
-        self._valid = _soft_edge(inside.astype(np.uint8))
+        self.valid = _soft_edge(inside.astype(np.uint8))
 
     def __call__(self, ir: Image) -> Aligned:
         if self._size is not None:
             ir = cv2.resize(ir, self._size, interpolation=cv2.INTER_AREA)
         # The border counts for pixels that are half outside by rounding alone.
         return Aligned(
-            cv2.remap(ir, *self._maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), self._valid
+            cv2.remap(ir, *self._maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), self.valid
         )
 
 
@@ -282,6 +288,24 @@ def _check_matrix(matrix: Matrix, ir_size: tuple[int, int], vis_size: tuple[int,
         raise InputError("matrix puts the infrared picture on a line or a point")
     if overlap_of(matrix, ir_size, vis_size) <= 0:
         raise InputError("matrix puts the infrared picture outside the visible one")
+
+
+def as_align(align: "Align | str | Path | None", distance: float | None = None) -> Align | None:
+    """Return what a rig file says; anything else as it is.
+
+    Args:
+        align: the rig file's name, an `Align`, or None.
+        distance: metres, of what is to be aligned; for rig files with parallax.
+
+    Raises:
+        InputError: a file that is no rig file, or a distance without a rig file that knows parallax.
+    """
+    if isinstance(align, str | Path):
+        rig = Rig.load(align)
+        return (rig if distance is None else rig.at(distance)).align()
+    if distance is not None:
+        raise InputError(f"a distance ({distance:g} m) needs a rig file: give --rig FILE too")
+    return align
 
 
 def _check_proportions(what: str, known: tuple[int, int], given: tuple[int, int]) -> None:

@@ -3,8 +3,12 @@ import json
 import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from edgefuse import live
+from edgefuse.cli import app
 from edgefuse.errors import InputError
+from edgefuse.images import read_visible
 from edgefuse.rig import Rig, overlap_of, scaling
 
 IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
@@ -134,3 +138,39 @@ def test_overlap_and_scaling():
         0.5
     )
     assert scaling((10, 10), (20, 20)) @ (0, 0, 1) == pytest.approx([0.5, 0.5, 1])
+
+
+def test_a_stream_is_aligned_and_cropped_by_the_rig_file(tmp_path):
+    rig = Rig(((1.0, 0.0, 32.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)), (320, 240), (320, 240))
+    rig.save(tmp_path / "rig.json")
+    source = "sim?frames=2&size=320x240"
+    arguments = ["stream", "--ir", source, "--vis", source, "--out", str(tmp_path / "frames/")]
+    result = CliRunner().invoke(
+        app, [*arguments, "--rig", str(tmp_path / "rig.json"), "--set", "crop=overlap"]
+    )
+    assert result.exit_code == 0, result.output
+    written = read_visible(next((tmp_path / "frames").iterdir()))
+    assert written.shape[0] == 240
+    assert 270 < written.shape[1] < 290, "the soft edge is left out too"
+    result = CliRunner().invoke(app, [*arguments, "--set", "crop=overlap"])
+    assert isinstance(result.exception, InputError)
+
+
+def test_fuser_and_live_take_the_name_of_a_rig_file(tmp_path):
+    rig = Rig(((1.0, 0.0, 160.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)), (320, 240), (320, 240))
+    rig.save(tmp_path / "rig.json")
+    source = "sim?frames=1&size=320x240"
+    with live(source, source, lambda ir, vis: np.full_like(vis, 7), align=tmp_path / "rig.json") as frames:
+        frame = next(frames)
+    assert frame.vis is not None
+    np.testing.assert_array_equal(frame.fused[:, :160], frame.vis[:, :160])
+    assert (frame.fused[:, 180:] == 7).all()
+
+
+def test_record_keeps_the_rig_file(tmp_path):
+    shifted(1, 2).save(tmp_path / "rig.json")
+    source, out = "sim?frames=2&size=64x48", str(tmp_path / "recorded")
+    arguments = ["--ir", source, "--vis", source, "--out", out, "--rig", str(tmp_path / "rig.json")]
+    result = CliRunner().invoke(app, ["record", *arguments])
+    assert result.exit_code == 0, result.output
+    assert Rig.load(tmp_path / "recorded" / "rig.json") == shifted(1, 2)

@@ -27,6 +27,9 @@ def fuse(
     provider: str | None = typer.Option(
         None, help="ONNX Runtime's: cpu, cuda or tensorrt.", show_default="the GPU if it can be used"
     ),
+    rig: Path | None = typer.Option(
+        None, help="Rig file of `edgefuse calibrate`, which aligns infrared.", show_default="resized only"
+    ),
     no_rebuild: bool = typer.Option(
         False, "--no-rebuild", help="Refuse a TensorRT engine of another machine instead of rebuilding it."
     ),
@@ -55,6 +58,7 @@ def fuse(
     from edgefuse.align import Aspect, Resize
     from edgefuse.batch import fuse_files, plan
     from edgefuse.images import bits_of
+    from edgefuse.rig import as_align
     from edgefuse.runtime.fuser import Fuser
     from edgefuse.thermal import ThermalConfig
 
@@ -68,7 +72,7 @@ def fuse(
         engine,
         provider=provider,
         rebuild=not no_rebuild,
-        align=Resize(cast("Aspect", aspect)),
+        align=as_align(rig) or Resize(cast("Aspect", aspect)),
     )
     for side, stems in (("visible", jobs.only_ir), ("infrared", jobs.only_vis)):
         if stems:

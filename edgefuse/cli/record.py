@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -40,6 +41,12 @@ def record(
             help="Made if needed; must hold no recording.",
         ),
     ],
+    rig: Annotated[
+        Path | None,
+        typer.Option(
+            "--rig", metavar="FILE", rich_help_panel=OUTPUTS, help="Rig file to keep beside the recording."
+        ),
+    ] = None,
     segment: Segment = None,
     max_size: MaxSize = None,
     duration: Duration = None,
@@ -53,11 +60,13 @@ def record(
     from edgefuse.runtime.arenas import share_arenas
 
     share_arenas()
+    from edgefuse.rig import Rig
     from edgefuse.runtime import live
     from edgefuse.runtime.record import record as record_cameras
     from edgefuse.thermal import ThermalConfig
 
     console = stdout()
+    known = Rig.load(rig) if rig is not None else None
     stop = live.StopRequest()
     with ending_on_signals(), ExitStack() as stack:
         ir_camera, vis_camera = live.connect_pair(ir, vis)
@@ -77,6 +86,8 @@ def record(
                     stop=stop,
                     progress=progress,
                 )
+    if known is not None and Path(out).is_dir():
+        known.save(Path(out) / "rig.json")
     _print_result(result, stop.reason or "end", console)
     if error := next((camera.error for camera in result if camera.error), None):
         raise SourceError(error)

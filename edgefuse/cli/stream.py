@@ -20,7 +20,7 @@ MODEL, RUN = "Model", "Run"
 @with_settings(
     StreamConfig,
     {
-        CAMERAS: "ir vis realtime on_loss",
+        CAMERAS: "ir vis rig realtime on_loss",
         OUTPUTS: "show out side_by_side segment max_size still",
         MODEL: "model threads engine",
         RUN: "duration",
@@ -36,6 +36,7 @@ def stream(config: StreamConfig) -> None:
     from edgefuse.runtime.arenas import share_arenas
 
     share_arenas()
+    from edgefuse.rig import RigAlign, as_align
     from edgefuse.runtime import live, sinks
     from edgefuse.runtime.fuser import Fuser
 
@@ -48,6 +49,7 @@ def stream(config: StreamConfig) -> None:
     console = stderr() if "-" in out else stdout()
     stop = live.StopRequest()
     with ending_on_signals(), ExitStack() as stack:
+        align = as_align(config.rig, config.distance)
         fuser = Fuser(config.model, config.threads, config.engine, rebuild=config.rebuild)
         ir_camera, vis_camera = live.connect_pair(ir, vis, realtime)
         stack.enter_context(ir_camera)
@@ -65,6 +67,10 @@ def stream(config: StreamConfig) -> None:
             outputs.append(sinks.Still(still))
         if config.show:
             outputs.append(sinks.Window(lambda: stop("the window was closed"), config.side_by_side))
+        if config.crop == "overlap":
+            if not isinstance(align, RigAlign):
+                raise InputError("--set crop=overlap needs to know where infrared is: give --rig FILE")
+            outputs = [sinks.Cropped(output, align.overlap) for output in outputs]
         for output in outputs:
             stack.enter_context(output)
         with stopping_on_signals(lambda reason: stop(reason, immediate=True)):
@@ -81,6 +87,7 @@ def stream(config: StreamConfig) -> None:
                     config,
                     stop=stop,
                     progress=progress,
+                    align=align,
                 )
     if report.frames or report.shown_alone or report.error is None:
         print_report(report, console)

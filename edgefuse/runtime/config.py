@@ -112,6 +112,18 @@ class StreamConfig(LiveConfig):
         metavar="MB",
     )
     still: str | None = setting(None, "Save infrared, visible and fused of the last frame.", metavar="FILE")
+    rig: str | None = setting(
+        None, "Rig file of `edgefuse calibrate`, which aligns infrared.", metavar="FILE", unset="resized only"
+    )
+    distance: float | None = setting(
+        None,
+        "Align what is this many METRES away; needs a rig file with parallax.",
+        metavar="METRES",
+        above=0,
+    )
+    crop: Literal["none", "overlap"] = setting(
+        "none", "overlap: outputs show only the rectangle that infrared covers."
+    )
     model: str = setting(DEFAULT_MODEL, "Shipped model, .onnx or .engine file.", metavar="NAME|FILE")
     threads: int | None = setting(None, "CPU threads for the network.", unset="all cores", least=1)
     engine: str | None = setting(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from edgefuse.align import Align, Resize, show_visible_outside
 from edgefuse.errors import BackendError, InputError
 from edgefuse.images import Image, check_image, luma, replace_luma, size_of
+from edgefuse.rig import as_align
 from edgefuse.runtime.backends import Backend, DeployBackend, check_threads, load_backend
 from edgefuse.spec import ModelSpec
 from edgefuse.weights import DEFAULT_MODEL, model_file
@@ -26,7 +27,8 @@ class Fuser:
         threads: CPU threads for one frame; None: all cores.
         engine: `onnxruntime`, `openvino` or `tensorrt`; None: the first of them that is installed.
         provider: of ONNX Runtime, `cpu`, `cuda` or `tensorrt`; None: the GPU if it can be used.
-        align: brings infrared onto the visible image; None: it is resized. A `Session` aligns by itself.
+        align: brings infrared onto the visible image, or the name of a rig file; None: it is resized. A
+            `Session` aligns by itself.
         rebuild: False: TensorRT raises rather than build an engine that fits this machine.
 
     Raises:
@@ -42,7 +44,7 @@ class Fuser:
         *,
         provider: str | None = None,
         rebuild: bool = True,
-        align: Align | None = None,
+        align: Align | str | Path | None = None,
     ) -> None:
         check_threads(threads)
         self.backend: Backend = (
@@ -51,7 +53,7 @@ class Fuser:
             else model
         )
         self._buffer: NDArray[np.float32] | None = None
-        self._align = align or Resize()
+        self._align = as_align(align) or Resize()
 
     @property
     def spec(self) -> ModelSpec:

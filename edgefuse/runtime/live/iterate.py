@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgefuse.align import Align
 from edgefuse.errors import InputError, SourceError, unknown_name
 from edgefuse.images import Image
+from edgefuse.rig import as_align
 from edgefuse.runtime.cameras.camera import Camera, connect, connect_pair
 from edgefuse.runtime.config import LiveConfig
 from edgefuse.runtime.frames import ROLES, FusedFrame
@@ -101,7 +102,7 @@ def live(
     *,
     threads: int | None = None,
     realtime: bool = False,
-    align: Align | None = None,
+    align: Align | str | Path | None = None,
     **config: Any,
 ) -> Live:
     """Fuse two cameras or recordings, and yield each result.
@@ -118,7 +119,7 @@ def live(
         model: name or file of a model, or a function (infrared, visible) → fused.
         threads: CPU threads for the network; None: all cores.
         realtime: play recordings at their own rate.
-        align: brings infrared onto the visible image; None: it is resized.
+        align: brings infrared onto the visible image, or the name of a rig file; None: it is resized.
         config: fields of `LiveConfig`, such as `duration=60` or `on_loss="hold"`.
 
     Returns:
@@ -145,7 +146,7 @@ def live(
             camera = connect(asked, role, realtime) if isinstance(asked, str) else asked
             stack.enter_context(camera)
             cameras.append(camera)
-        session = Session(cameras[0], cameras[1], fuse, settings, align=align)
+        session = Session(cameras[0], cameras[1], fuse, settings, align=as_align(align))
         return Live(session, stack.pop_all())
 
 

@@ -11,6 +11,7 @@ from edgefuse.runtime.sinks.base import (
     SinkKind,
 )
 from edgefuse.runtime.sinks.callback import Callback
+from edgefuse.runtime.sinks.cropped import Cropped
 from edgefuse.runtime.sinks.encoder import CODECS, CONTAINERS
 from edgefuse.runtime.sinks.images import ImageSequence, Still
 from edgefuse.runtime.sinks.raw import RawOut
@@ -24,6 +25,7 @@ __all__ = [
     "CONTAINERS",
     "SINKS",
     "Callback",
+    "Cropped",
     "FrameState",
     "FrameStats",
     "FusedFrame",
