@@ -13,9 +13,9 @@ import pytest
 from edgefuse import Fuser
 from edgefuse.align import Resize
 from edgefuse.images import Image, luma, replace_luma
-from edgefuse.runtime.backends import OnnxRuntimeBackend
 from edgefuse.runtime.compose import side_by_side
-from edgefuse.runtime.fuser import network_input
+from edgefuse.runtime.engines.fuser import network_input
+from edgefuse.runtime.engines.onnxruntime import CpuEngine
 from edgefuse.runtime.sinks import CODECS, FusedFrame, VideoOut
 from edgefuse.runtime.sinks.lossless import LosslessVideo
 from edgefuse.thermal import as_infrared
@@ -84,9 +84,9 @@ def test_encode(measure: Measure, pair: tuple[Image, Image], tmp_path: Path, cod
 @pytest.mark.parametrize("model", MODELS)
 def test_network(measure: Measure, pair: tuple[Image, Image], model: str, threads: int) -> None:
     """The network alone at 640x480."""
-    backend = OnnxRuntimeBackend(model_file(model), threads)
-    x = network_input(pair[0], luma(pair[1]), backend.spec.multiple)
-    measure(lambda: backend.run(x))
+    engine = CpuEngine(model_file(model), threads)
+    x = network_input(pair[0], luma(pair[1]), engine.spec.size_divisor)
+    measure(lambda: engine.run({"sources": x}))
 
 
 @pytest.mark.parametrize("threads", THREADS)

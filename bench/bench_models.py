@@ -7,6 +7,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,15 +15,16 @@ import numpy as np
 import pytest
 
 from bench.graphs import built, frame, naive
-from edgefuse.runtime.backends import ENGINES, Backend, OnnxRuntimeBackend
+from edgefuse.packages import is_installed
+from edgefuse.runtime.engines import ENGINES, Engine
 from edgefuse.runtime.timing import percentiles
 
 Work: TypeAlias = Callable[[], Any]
-Open: TypeAlias = Callable[..., Backend]
+Open: TypeAlias = Callable[..., Engine]
 MODELS = ("nano", "cnn", "transformer")
 """`gan` is not measured: its network is the `cnn`."""
 PRECISIONS = ("fp32", "fp16", "int8")
-RUN_ON = ("onnxruntime", "openvino")
+RUN_ON = ("cpu", "openvino")
 SIZES = ((640, 480), (1280, 1024))
 SIZE = SIZES[0]
 THREADS = (1, 2)
@@ -38,8 +40,9 @@ another finds none of its data in the processor's caches. All runs count."""
 def backend(tmp_path: Path) -> Open:
     """Return what opens a graph with an engine."""
 
-    def backend(graph: bytes, engine: str, threads: int) -> Backend:
-        pytest.importorskip(engine)
+    def backend(graph: bytes, engine: str, threads: int) -> Engine:
+        if not is_installed(ENGINES[engine].package):
+            pytest.skip(f"{engine} is not installed")
         file = tmp_path / f"{len(list(tmp_path.iterdir()))}.onnx"
         file.write_bytes(graph)
         return ENGINES[engine](file, threads)
@@ -96,7 +99,7 @@ def test_model(
     """The network alone."""
     network, x = backend(built(model, size, precision), engine, threads), frame(size)
     facts = {"table": "models", "model": model, "size": size, "precision": precision}
-    measure(facts | {"engine": engine, "threads": threads}, run=lambda: network.run(x))
+    measure(facts | {"engine": engine, "threads": threads}, run=lambda: network.run({"sources": x}))
 
 
 @pytest.mark.parametrize("threads", THREADS)
@@ -104,15 +107,14 @@ def test_model(
 def test_deploy(
     measure: Callable[..., None], backend: Open, size: tuple[int, int] | None, threads: int
 ) -> None:
-    """The deploy graph of `nano` beside its core graph, at 640x480 in ONNX Runtime."""
-    core = backend(built("nano", size), "onnxruntime", threads)
-    deploy = backend(built("nano", size, graph="deploy"), "onnxruntime", threads)
-    assert isinstance(deploy, OnnxRuntimeBackend)
+    """The end-to-end graph of `nano` beside its network graph, at 640x480 in ONNX Runtime."""
+    core = backend(built("nano", size), "cpu", threads)
+    deploy = backend(built("nano", size, graph="end_to_end"), "cpu", threads)
     x, (width, height) = frame(SIZE), SIZE
     levels = np.random.default_rng(1).integers(0, 256, (1, height, width, 4), np.uint8)
     ir, vis = np.ascontiguousarray(levels[..., :1]), np.ascontiguousarray(levels[..., 1:])
     facts = {"table": "deploy", "form": "--size 640x480" if size else "--dynamic", "threads": threads}
-    measure(facts, core=lambda: core.run(x), deploy=lambda: deploy.run_images(ir, vis))
+    measure(facts, core=lambda: core.run({"sources": x}), deploy=lambda: deploy.run({"ir": ir, "vis": vis}))
 
 
 @pytest.mark.parametrize("threads", THREADS)
@@ -123,9 +125,9 @@ def test_naive(measure: Callable[..., None], backend: Open, model: str, engine: 
     x = frame(SIZE)
     ours = backend(built(model, SIZE), engine, threads)
     theirs = backend(naive(model, SIZE), engine, threads)
-    np.testing.assert_allclose(ours.run(x), theirs.run(x).clip(0, 1), atol=1e-4)
+    np.testing.assert_allclose(ours.run({"sources": x}), theirs.run({"sources": x}).clip(0, 1), atol=1e-4)
     facts = {"table": "naive", "model": model, "engine": engine, "threads": threads}
-    measure(facts, naive=lambda: theirs.run(x), ours=lambda: ours.run(x))
+    measure(facts, naive=lambda: theirs.run({"sources": x}), ours=lambda: ours.run({"sources": x}))
 
 
 @pytest.mark.parametrize("engine", RUN_ON)
@@ -134,5 +136,6 @@ def test_nano_beside_the_published_cnn(measure: Callable[..., None], backend: Op
     x = frame(SIZE)
     theirs = backend(naive("cnn", SIZE), engine, 2)
     single, eight = (backend(built("nano", SIZE, precision), engine, 2) for precision in ("fp32", "int8"))
-    works = {"naive": lambda: theirs.run(x), "fp32": lambda: single.run(x), "int8": lambda: eight.run(x)}
+    engines = {"naive": theirs, "fp32": single, "int8": eight}
+    works = {name: partial(network.run, {"sources": x}) for name, network in engines.items()}
     measure({"table": "nano", "engine": engine, "threads": 2}, **works)

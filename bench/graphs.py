@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from bench.plain_networks import plain
-from edgefuse.export.graph import build_graph, make_spec
-from edgefuse.export.quantize import insert_pairs, quantizable
+from edgefuse.export.end_to_end import wrap
+from edgefuse.export.graph import make_spec, trace
+from edgefuse.export.quantize import Range, insert_pairs, quantizable
 from edgefuse.train.checkpoint import Checkpoint, load_checkpoint, restore_model
 from edgefuse.train.models import FusionNetwork, build_model
 from edgefuse.weights import checkpoint_file, shipped
@@ -23,20 +24,22 @@ Size = tuple[int, int]
 
 
 @cache
-def built(model: str, size: Size | None, precision: str = "fp32", graph: str = "core") -> bytes:
+def built(model: str, size: Size | None, precision: str = "fp32", graph: str = "network") -> bytes:
     """Return the file of a graph. An int8 one is the shipped one, or has every convolution in int8."""
     card = shipped().get(model)
-    if (precision, graph) == ("int8", "core") and card is not None and card.int8 is not None:
+    if (precision, graph) == ("int8", "network") and card is not None and card.int8 is not None:
         return _of_size(onnx.load(card.int8), size)
     checkpoint, network = _network(model)
     spec = make_spec(checkpoint, network, size, precision, graph=graph)
     if precision == "int8":  # tracing takes long: once for both
-        made = onnx.ModelProto.FromString(built(model, size, "fp32", graph))
+        made = onnx.ModelProto.FromString(built(model, size))
         layers = quantizable(made)
         names = {layer.name for layer in layers}
-        insert_pairs(made, {layer.input[0]: 1 / 32 for layer in layers}, names)
+        insert_pairs(made, {layer.input[0]: Range(1 / 32, unsigned=True) for layer in layers}, names)
     else:
-        made = build_graph(network, spec)
+        made = trace(network, spec)
+    if spec.end_to_end:
+        wrap(made, spec)
     onnx.helper.set_model_props(made, spec.to_metadata())
     content: bytes = made.SerializeToString()
     return content

@@ -12,7 +12,8 @@ from typing import Any
 
 from edgefuse.runtime.timing import percentiles
 
-ENGINES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+ENGINES = {"cpu": "ONNX Runtime", "openvino": "OpenVINO"}
+PACKAGES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 IDLE = 0.9
 """Share of a core that one thread gets on a machine that does nothing else, at least."""
 Row = dict[str, Any]
@@ -43,7 +44,7 @@ def _row(extra: dict[str, Any]) -> Row:
 
 def _head(facts: dict[str, Any]) -> list[str]:
     machine, day = facts["machine"], datetime.datetime.fromisoformat(facts["measured"]).date()
-    engines = ", ".join(f"{v} {machine['versions'].get(k, '')}" for k, v in ENGINES.items())
+    engines = ", ".join(f"{v} {machine['versions'].get(k, '')}" for k, v in PACKAGES.items())
     lines = [
         "# Benchmarks",
         "",

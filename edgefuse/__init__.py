@@ -17,12 +17,12 @@ __all__ = ["EdgefuseError", "Fuser", "PushSource", "__version__", "live"]
 
 if TYPE_CHECKING:
     from edgefuse.errors import EdgefuseError
-    from edgefuse.runtime.fuser import Fuser
+    from edgefuse.runtime.engines.fuser import Fuser
     from edgefuse.runtime.live.iterate import live
     from edgefuse.runtime.sources.push import PushSource
 
 _LAZY = {
-    "Fuser": "edgefuse.runtime.fuser",
+    "Fuser": "edgefuse.runtime.engines.fuser",
     "EdgefuseError": "edgefuse.errors",
     "PushSource": "edgefuse.runtime.sources.push",
     "live": "edgefuse.runtime.live.iterate",

@@ -7,7 +7,7 @@ from pathlib import Path
 from edgefuse.errors import InputError
 from edgefuse.images import IMAGE_SUFFIXES, read_visible, write_image
 from edgefuse.pairs import pair_folders
-from edgefuse.runtime.fuser import Fuser
+from edgefuse.runtime.engines.fuser import Fuser
 from edgefuse.thermal import ThermalConfig, read_infrared
 
 __all__ = ["Jobs", "fuse_files", "plan"]

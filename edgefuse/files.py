@@ -8,7 +8,19 @@ from pathlib import Path
 
 from edgefuse.errors import InputError
 
-__all__ = ["check_writable", "replace_file"]
+__all__ = ["check_writable", "read_bytes", "replace_file"]
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return a file's content.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
 
 
 def check_writable(path: Path) -> None:

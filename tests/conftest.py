@@ -108,19 +108,18 @@ def traced_once():
     """Trace the same network in the same form once for all tests: it takes nearly all of an export's time."""
     import onnx
 
-    from edgefuse.export import graph as graphs
+    from edgefuse.export import graph, pipeline
 
     traces: dict[tuple[object, ...], bytes] = {}
 
-    def trace(core, spec):
-        size = spec.size and tuple(side + -side % spec.multiple for side in spec.size)
-        state = hashlib.sha256(b"".join(t.numpy().tobytes() for t in core.state_dict().values())).digest()
-        key = spec.model, spec.opset, size, core.peak, core.dtype, state
+    def trace(model, spec):
+        size = spec.size and tuple(side + -side % spec.size_divisor for side in spec.size)
+        state = hashlib.sha256(b"".join(t.numpy().tobytes() for t in model.state_dict().values())).digest()
+        key = spec.model, size, spec.precision == "fp16", state
         if key not in traces:
-            traces[key] = original(core, spec).SerializeToString()
+            traces[key] = graph.trace(model, spec).SerializeToString()
         return onnx.ModelProto.FromString(traces[key])
 
-    original = graphs._trace
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graphs, "_trace", trace)
-        yield
+        patch.setattr(pipeline, "trace", trace)
+        yield trace

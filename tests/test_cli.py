@@ -129,7 +129,7 @@ WRONG = {
     "corrupt model file": [
         (
             ["fuse", *BOTH, "--out", "o", "--model", "text.onnx"],
-            "text.onnx is not a model",
+            "text.onnx is not an ONNX file",
         ),
         (
             ["fuse", *BOTH, "--out", "o", "--model", "zero.onnx"],

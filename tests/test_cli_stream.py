@@ -48,7 +48,7 @@ def mean_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     ]
     graph = helper.make_graph([node], "mean", ends[:1], ends[1:], [axes])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    helper.set_model_props(model, ModelSpec(model="mean", multiple=1).to_metadata())
+    helper.set_model_props(model, ModelSpec(model="mean", size_divisor=1).to_metadata())
     path = tmp_path_factory.mktemp("model") / "mean.onnx"
     onnx.save(model, path)
     return str(path)
@@ -426,7 +426,7 @@ def test_a_signal_ends_the_stream_in_good_order(
 
 SLOW_MODEL = """
 import sys
-import edgefuse.runtime.fuser as module
+import edgefuse.runtime.engines.fuser as module
 
 class Slow:
     def __init__(self, *_: object, **__: object) -> None:
@@ -521,6 +521,6 @@ def test_a_user_sees_one_sentence_only(ir: str, sentence: str, mean_model: str) 
 
 
 def test_the_runtime_never_loads_torch() -> None:
-    code = "import sys, edgefuse.runtime.live, edgefuse.runtime.fuser; print(*sys.modules)"
+    code = "import sys, edgefuse.runtime.live, edgefuse.runtime.engines.fuser; print(*sys.modules)"
     modules = subprocess.check_output([sys.executable, "-c", code], text=True).split()
     assert not {"torch", "onnx", "typer"} & set(modules)

@@ -1,4 +1,3 @@
-import json
 from functools import cache
 
 import numpy as np
@@ -7,13 +6,24 @@ import pytest
 
 from edgefuse import Fuser
 from edgefuse.errors import BackendError, InputError, ModelError
-from edgefuse.export.gates import Gates, Verdict, judge, sentence
+from edgefuse.export.config import Gates
 from edgefuse.export.graph import OPSET, save_graph
 from edgefuse.export.pipeline import Calibration, export
-from edgefuse.export.receipt import compare, folder_pairs, simulated_pairs
+from edgefuse.export.verify import (
+    Measured,
+    Pair,
+    compare,
+    evaluate_gates,
+    extreme_pairs,
+    folder_pairs,
+    sentence,
+    simulated_pairs,
+)
 from edgefuse.images import luma, write_image
-from edgefuse.runtime.backends import OnnxRuntimeBackend, OpenVinoBackend
-from edgefuse.runtime.fuser import network_input
+from edgefuse.runtime.engines import Engine
+from edgefuse.runtime.engines.fuser import network_input
+from edgefuse.runtime.engines.onnxruntime import CpuEngine
+from edgefuse.runtime.engines.openvino import OpenVinoEngine
 from edgefuse.spec import ModelSpec
 from edgefuse.weights import checkpoint_file, model_file, shipped
 
@@ -26,7 +36,11 @@ def pairs():
     rng = np.random.default_rng(3)
     smooth = np.kron(rng.integers(0, 256, (2, 7, 9)), np.ones((1, 9, 9))).astype(np.uint8)
     black, white = np.zeros((32, 32), np.uint8), np.full((32, 32), 255, np.uint8)
-    return [("blocks", smooth[0], smooth[1]), ("extremes", black, white), ("white", white, white)]
+    return [
+        Pair("blocks", smooth[0], smooth[1]),
+        Pair("extremes", black, white),
+        Pair("white", white, white),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +52,7 @@ def exported(traced_once, weights, pairs, tmp_path_factory):
     def run(name, fp16=False, size=None):
         out = folder / f"{name}-{fp16}.onnx"
         checkpoint = weights / f"{name}.safetensors"
-        return out, *export(checkpoint, out, pairs, "test images", fp16=fp16, size=size)
+        return out, export(checkpoint, out, pairs, "test images", fp16=fp16, size=size)
 
     return run
 
@@ -53,21 +67,21 @@ FORMS = {
 
 @pytest.mark.parametrize(("name", "form"), [(name, form) for name, forms in FORMS.items() for form in forms])
 def test_every_network_exports_and_answers_as_its_checkpoint(exported, name, form):
-    out, spec, receipt = exported(name, *form)
-    assert receipt.passed
-    assert receipt.pairs == 3
-    stored = ModelSpec.from_metadata(OnnxRuntimeBackend(out)._session.get_modelmeta().custom_metadata_map)
+    out, spec = exported(name, *form)
+    assert spec.verification.passed
+    assert spec.verification.pairs == 3
+    stored = CpuEngine(out).spec
     assert stored == spec
     assert stored.precision == ("fp16" if form else "fp32")
     assert stored.training == {"paradigm": "aptp", "seed": 2, "steps": 7}
-    assert stored.receipt["compared_on"] == "test images"
+    assert stored.verification.compared_on == "test images"
     assert not list(out.parent.glob("*.part"))
 
 
 @pytest.mark.parametrize(("name", "published"), [("cnn", "CNN"), ("transformer", "Trans")])
 def test_exported_published_networks_answer_as_published(shared, exported, name, published):
     golden = np.load(shared / "golden/paper_networks.npz")
-    answer = OnnxRuntimeBackend(exported(name)[0]).run(golden["input"])
+    answer = CpuEngine(exported(name)[0]).run({"sources": golden["input"]})
     assert np.abs(answer - golden[published].clip(0, 1)).max() < 1e-4
 
 
@@ -90,8 +104,8 @@ def test_half_precision_is_in_the_graph(exported):
 
 def test_a_fixed_size_is_in_the_graph_and_checked(weights, pairs, tmp_path, pair):
     out = tmp_path / "model.onnx"
-    spec, receipt = export(weights / "nano.safetensors", out, pairs, "test images", size=SIZE)
-    assert receipt.passed
+    spec = export(weights / "nano.safetensors", out, pairs, "test images", size=SIZE)
+    assert spec.verification.passed
     dims = onnx.load(out).graph.input[0].type.tensor_type.shape.dim
     assert [d.dim_value for d in dims] == [1, 2, 48, 64]
     assert spec.size == SIZE
@@ -115,47 +129,54 @@ def int8(tmp_path_factory):
     out = tmp_path_factory.mktemp("int8") / "nano.onnx"
     _, pairs = simulated_pairs((128, 96))
     calibration = Calibration(pairs[:2], "two frames")
-    return out, pairs[2:], export(checkpoint_file("nano"), out, pairs[2:], "frames", int8=calibration)[1]
+    gates = Gates(max_worse=1)
+    spec = export(checkpoint_file("nano"), out, pairs[2:], "frames", int8=calibration, gates=gates)
+    return out, pairs[2:], spec.verification
 
 
 def test_int8_does_not_clip_what_its_pairs_do_not_hold(int8):
-    _, _, receipt = int8
-    (extremes,) = (gate for gate in receipt.gates if gate["name"] == "PSNR at extremes")
-    assert receipt.passed
-    assert extremes["value"] > 45, "calibrated without them, white on black comes out at 20"
+    _, _, report = int8
+    (extremes,) = (gate for gate in report.gates if gate.name == "PSNR at extremes")
+    assert report.passed
+    assert extremes.value > 45, "calibrated without them, white on black comes out at 20"
 
 
 def test_openvino_runs_int8_as_such(int8):
     openvino = pytest.importorskip("openvino")
-    out, pairs, receipt = int8
-    one, other = OnnxRuntimeBackend(out), OpenVinoBackend(out)
+    out, pairs, report = int8
+    one, other = CpuEngine(out), OpenVinoEngine(out)
     for pair in pairs:
-        x = network_input(pair.ir, luma(pair.vis), 4)
+        x = {"sources": network_input(pair.ir, luma(pair.vis), 4)}
         assert -10 * np.log10(np.mean((one.run(x) - other.run(x)) ** 2)) > 55
     if "INT8" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU computes int8 in float")
     ran = other._request.get_compiled_model().get_runtime_model().get_ops()
     notes = [{k: str(v.astype(str)) for k, v in op.get_rt_info().items()} for op in ran]
     kinds = [note["runtimePrecision"] for note in notes if note["layerType"] == "Convolution"]
-    assert sum(kind in ("u8", "i8") for kind in kinds) == receipt.layers["int8"]
+    assert sum(kind in ("u8", "i8") for kind in kinds) == report.layers["int8"]
 
 
 def test_a_shape_that_does_not_fit_is_one_sentence(exported):
     pytest.importorskip("openvino")
-    with pytest.raises(BackendError, match="nano could not be run with OpenVINO: "):
-        OpenVinoBackend(exported("nano")[0]).run(np.zeros((1, 3, 32, 32), np.float32))
+    with pytest.raises(BackendError, match=r"nano could not be run on \[1, 3, 32, 32\] by OpenVINO"):
+        OpenVinoEngine(exported("nano")[0]).run({"sources": np.zeros((1, 3, 32, 32), np.float32)})
 
 
-class Answers:
-    """A backend that always answers the same value."""
+class Answers(Engine):
+    """An engine that answers one value after the other, and the last one from then on."""
 
     device = "nowhere"
 
-    def __init__(self, value, precision="fp32"):
-        self.value, self.spec = value, ModelSpec("nano", 4, precision=precision)
+    def __init__(self, *values, precision="fp32", runs_per_pair=1):
+        self.spec = ModelSpec("nano", 4, precision=precision)
+        self.values = [value for value in values for _ in range(runs_per_pair)]
 
-    def run(self, x):
-        return np.full((1, 1, *x.shape[2:]), self.value, np.float32)
+    def run(self, inputs):
+        value = self.values.pop(0) if len(self.values) > 1 else self.values[0]
+        return np.full((1, 1, *inputs["sources"].shape[2:]), value, np.float32)
+
+
+RUNS = 2  # of a file on each pair: as images, and as planes
 
 
 @pytest.mark.parametrize(
@@ -163,25 +184,61 @@ class Answers:
     [("fp32", 9e-5, True), ("fp32", 1.1e-4, False), ("fp16", 0.0017, True), ("fp16", 0.0018, False)],
 )
 def test_gates(pairs, precision, difference, passed):
-    receipt = compare(Answers(0.5 + difference, precision), Answers(0.5), pairs, "x", layers={"fp16": 1})
-    assert receipt.passed is passed
-    assert receipt.max_difference == pytest.approx(difference, rel=1e-3)
-    assert receipt.psnr == pytest.approx(-20 * np.log10(difference), abs=0.01)
+    file = Answers(0.5 + difference, precision=precision)
+    report = compare(file, Answers(0.5), pairs, "x", layers={"fp16": 1})
+    assert report.passed is passed
+    assert report.max_difference == pytest.approx(difference, rel=1e-3)
+    assert report.psnr == pytest.approx(-20 * np.log10(difference), abs=0.01)
+
+
+@pytest.mark.parametrize("wrong", [0.9, np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("at", [0, 1, 2])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_one_wrong_pair_among_right_ones_fails(pairs, precision, at, wrong):
+    values = [0.5] * len(pairs)
+    values[at] = wrong
+    file = Answers(*values, 0.5, precision=precision, runs_per_pair=RUNS)
+    report = compare(file, Answers(0.5), pairs, "x", Gates(max_worse=9), layers={precision: 1})
+    (failed,) = (gate for gate in report.gates if not gate.passed)
+    assert failed.name == ("max difference" if precision == "fp32" else "PSNR")
+    assert failed.pair == report.worst == pairs[at].name
+
+
+@pytest.mark.parametrize("wrong", [0.9, np.nan])
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_one_wrong_extreme_among_right_ones_fails(pairs, at, wrong):
+    values = [0.5] * (len(pairs) + 3)
+    values[len(pairs) + at] = wrong
+    file = Answers(*values, precision="fp16", runs_per_pair=RUNS)
+    report = compare(file, Answers(0.5), pairs, "x", layers={"fp16": 1})
+    (failed,) = (gate for gate in report.gates if not gate.passed)
+    assert (failed.name, failed.pair) == ("PSNR at extremes", extreme_pairs((16, 16))[at].name)
+
+
+def test_one_pair_may_not_lose_what_the_others_gain(monkeypatch, pairs):
+    mutual = iter([3.0, 1.0, 0.0, 2.5])  # of the file and the checkpoint, on each pair
+    monkeypatch.setattr(
+        "edgefuse.export.verify.score", lambda *_, metrics: dict.fromkeys(metrics, 1.0) | {"MI": next(mutual)}
+    )
+    file = Answers(0.5, precision="int8")
+    report = compare(file, Answers(0.5), pairs[:2], "x", layers={"int8": 1})
+    (failed,) = (gate for gate in report.gates if not gate.passed)
+    assert (failed.name, failed.value, failed.pair) == ("MI", -0.25, pairs[1].name)
 
 
 def test_a_gate_that_nothing_was_measured_for_fails():
-    measured = [Verdict("PSNR", float("inf"), "a pair"), Verdict("layers in int8", 1.0, "")]
-    verdicts = judge(measured, ModelSpec("nano", 4, precision="int8"), Gates())
-    assert {v["name"] for v in verdicts if v["passed"]} == {"PSNR", "layers in int8"}
-    failed = [v for v in verdicts if not v["passed"]]
-    assert [v["name"] for v in failed] == ["PSNR at extremes", "EN", "MI", "VIF", "Qabf", "SSIM"]
+    measured = [Measured("PSNR", float("inf"), "a pair"), Measured("layers in int8", 1.0, "")]
+    results = evaluate_gates(measured, ModelSpec("nano", 4, precision="int8"))
+    assert {gate.name for gate in results if gate.passed} == {"PSNR", "layers in int8"}
+    failed = [gate for gate in results if not gate.passed]
+    assert [gate.name for gate in failed] == ["PSNR at extremes", "EN", "MI", "VIF", "Qabf", "SSIM"]
     assert sentence(failed[0]) == "PSNR at extremes could not be measured, 40 asked for"
 
 
-def test_equal_answers_have_no_finite_psnr_and_fit_into_json(pairs):
-    receipt = compare(Answers(0.5), Answers(0.5), pairs, "x")
-    assert receipt.psnr == float("inf")
-    assert json.loads(json.dumps(receipt.to_dict()))["psnr"] is None
+def test_equal_answers_have_an_infinite_psnr(pairs):
+    assert compare(Answers(0.5), Answers(0.5), pairs, "x").psnr is None
+    with pytest.raises(InputError, match="no pairs to compare"):
+        compare(Answers(0.5), Answers(0.5), [], "x")
 
 
 def test_pairs_to_compare_on(tmp_path):
@@ -204,11 +261,12 @@ def test_a_folder_that_refuses_is_named(weights, pairs, tmp_path):
 
 @pytest.mark.parametrize("name", shipped())
 def test_shipped_files_are_what_export_writes(name):
-    file = OnnxRuntimeBackend(model_file(name))
+    file = CpuEngine(model_file(name))
     assert file.spec.opset == OPSET
-    assert file.spec.receipt["run_on"] == "ONNX Runtime on cpu"
+    assert file.spec.verification.run_on == "ONNX Runtime on cpu"
     x = np.random.default_rng(8).random((3, 2, 32, 64), np.float32)
-    np.testing.assert_allclose(file.run(x)[1:2], file.run(x[1:2]), atol=1e-6)
+    together, alone = file.run({"sources": x})[1:2], file.run({"sources": x[1:2]})
+    np.testing.assert_allclose(together, alone, atol=1e-6)
 
 
 def test_files_of_others_are_refused(tmp_path):

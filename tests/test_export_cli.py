@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 
-from edgefuse.export.receipt import simulated_pairs
+from edgefuse.export.verify import simulated_pairs
 from edgefuse.images import write_image
 from edgefuse.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_weights
 from edgefuse.weights import checkpoint_file, model_file
@@ -80,13 +80,12 @@ REFUSED = [
     (("nano", "--size", "640x99999"), "size '640x99999' is outside"),
     (("nano", "--size", "640"), "size '640' is not WIDTHxHEIGHT"),
     (("nano", "--size", "-640x480"), "size '-640x480' is not WIDTHxHEIGHT"),
-    (("nano", "--graph", "depoly"), "unknown graph 'depoly' (did you mean 'deploy'?)"),
-    (("nano", "--rgb"), "add --graph deploy"),
+    (("nano", "--graph", "netwrok"), "unknown graph 'netwrok' (did you mean 'network'?)"),
+    (("nano", "--rgb"), "add --graph end_to_end"),
     (("nano", "--int8"), "--int8 needs real pairs to calibrate on"),
     (("nano", "--int8", "--calib-ir", "ir"), "--int8 needs real pairs to calibrate on"),
     (("nano", "--calib-ir", "ir"), "--calib-ir and --calib-vis are for --int8"),
     (calibrated("ir", "vis", "--fp16"), "--fp16 and --int8 exclude each other"),
-    (calibrated("ir", "vis", "--set", "calibration_method=max"), "unknown calibration method 'max'"),
     (calibrated("nothing", "vis"), "no images in nothing"),
     (calibrated("absent", "vis"), "no such folder: absent"),
     (calibrated("ir", "lone"), "no stem is in both folders: ir has 1 images such as 'a', lone"),
@@ -132,7 +131,7 @@ def test_a_folder_that_refuses_is_named_before_the_work(run, monkeypatch, tmp_pa
         folder = Path("/proc")
         if not folder.is_dir():
             pytest.skip("no folder here refuses files of this user")
-    monkeypatch.setattr("edgefuse.export.pipeline.build_graph", lambda *_: pytest.fail("began to work"))
+    monkeypatch.setattr("edgefuse.export.pipeline.trace", lambda *_: pytest.fail("began to work"))
     status, _, err = run("export", "nano", *SMALL, "--out", folder / "x.onnx")
     assert status == 1
     assert f"cannot write {folder}/x.onnx: " in err
@@ -181,7 +180,7 @@ def test_sizes_beyond_the_simulated_rigs_are_compared_too(monkeypatch):
     described, pairs = simulated_pairs((16384, 16), 2)
     assert described == "2 frames of the simulated rig"
     assert {pair.ir.shape for pair in pairs} == {(16, 4096)}
-    monkeypatch.setattr("edgefuse.export.receipt.HUGE", 48 * 64)
+    monkeypatch.setattr("edgefuse.export.verify.HUGE", 48 * 64)
     assert simulated_pairs((64, 48))[0] == "1 frame of the simulated rig"
 
 

@@ -1,4 +1,4 @@
-"""Every form of the models: core and deploy graphs, of a fixed and of any size, in every precision."""
+"""Every form of the models: network and end-to-end graphs, of a fixed and of any size, in every precision."""
 
 import itertools
 
@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from edgefuse import Fuser
-from edgefuse.export.graph import build_graph, make_spec, save_graph
+from edgefuse.export.end_to_end import wrap
+from edgefuse.export.graph import make_spec, save_graph
 from edgefuse.export.quantize import quantize
 from edgefuse.images import luma
-from edgefuse.runtime.backends import OnnxRuntimeBackend
-from edgefuse.runtime.fuser import network_input
-from edgefuse.train.backend import TorchBackend
+from edgefuse.runtime.engines.fuser import network_input
+from edgefuse.runtime.engines.onnxruntime import CpuEngine
+from edgefuse.train.backend import TorchEngine
 from edgefuse.train.checkpoint import load_checkpoint, restore_model
 
 TRACED = [
@@ -27,8 +28,8 @@ TRACED = [
 FORMS = [
     (name, size, precision, graph)
     for name, size, precisions in TRACED
-    for precision, graph in itertools.product(precisions, ("core", "deploy"))
-    if (name, precision, graph) != ("transformer", "int8", "core")  # inside the deploy graph, and slow
+    for precision, graph in itertools.product(precisions, ("network", "end_to_end"))
+    if (name, precision, graph) != ("transformer", "int8", "network")  # inside the deploy graph, and slow
 ]
 
 
@@ -42,14 +43,13 @@ def build(traced_once, weights, tmp_path_factory):
         model = restore_model(checkpoint)
         spec = make_spec(checkpoint, model, size, precision, graph=graph)
         ir, vis = (image[10:58, 20:84] if size else image[20:44, 32:64] for image in pair)
-        x = network_input(ir, luma(vis), spec.multiple)
-
-        def rework(core, peak):
-            if precision == "int8":
-                quantize(core, [peak * x], "minmax", 30.0, peak)
-
+        made = traced_once(model, spec)
+        if precision == "int8":
+            quantize(made, [{"sources": network_input(ir, luma(vis), spec.size_divisor)}], 30.0)
+        if spec.end_to_end:
+            wrap(made, spec)
         out = folder / f"{name}-{graph}-{precision}.onnx"
-        save_graph(build_graph(model, spec, rework), spec, out)
+        save_graph(made, spec, out)
         return model, out
 
     return build
@@ -59,18 +59,18 @@ def build(traced_once, weights, tmp_path_factory):
 def test_every_form_answers_as_its_checkpoint(build, pair, name, graph, size, precision):
     fixed = size == "fixed"
     limit = {"fp32": 1e-4, "fp16": 5e-3, "int8": 0.1}[precision]
-    if graph == "core":
+    if graph == "network":
         model, file = build(name, graph, (64, 48) if fixed else None, precision, pair)
         x = np.random.default_rng(4).random((1, 2, 48, 64) if fixed else (2, 2, 36, 20), np.float32)
         with torch.inference_mode():
             expected = model(torch.from_numpy(x)).clamp(0, 1).numpy()
-        answer = OnnxRuntimeBackend(file).run(x)
+        answer = CpuEngine(file).run({"sources": x})
         assert answer.shape == expected.shape
         assert np.abs(answer - expected).max() <= limit
     else:
         model, file = build(name, graph, (61, 47) if fixed else None, precision, pair)
         ir, vis = (image[20:67, 30:91] if fixed else image[:45, :37] for image in pair)
-        expected = Fuser(TorchBackend(model, name))(ir, vis)
+        expected = Fuser(TorchEngine(model, name))(ir, vis)
         image = Fuser(file)(ir, vis)
         assert image.shape == vis.shape
         assert np.abs(image.astype(int) - expected).max() <= 255 * limit + 1

@@ -1,36 +1,41 @@
 import logging
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgefuse import Fuser
+from edgefuse.align import Aligned
 from edgefuse.errors import BackendError, InputError, ModelError
 from edgefuse.images import luma, read_visible
+from edgefuse.levels import measure_levels
 from edgefuse.metrics import CORE_METRICS, score
 from edgefuse.pairs import pair_folders
-from edgefuse.runtime.backends import ENGINES
-from edgefuse.runtime.fuser import network_input
+from edgefuse.runtime.engines import ENGINES, Engine
+from edgefuse.runtime.engines.fuser import network_input
 from edgefuse.spec import ModelSpec
 from edgefuse.thermal import read_infrared
 from edgefuse.weights import model_file, shipped
 
 
-class Takes:
-    """A backend that answers one of its inputs, and remembers what it was given."""
+class Takes(Engine):
+    """An engine that answers one of its inputs, and remembers what it was given."""
 
     device = "here"
 
-    def __init__(self, channel, multiple=4):
-        self.channel, self.spec = channel, ModelSpec("fake", multiple)
-        self.given = np.empty((0, 0, 0, 0), np.float32)
+    def __init__(self, channel, divisor=4, levels=False):
+        self.channel, self.spec = channel, ModelSpec("fake", divisor, levels=levels)
+        self.given: dict = {}
+        self.closed = 0
 
-    def run(self, x):
-        self.given = x.copy()
-        return x[:, self.channel : self.channel + 1]
+    def run(self, inputs):
+        self.given = {name: value.copy() for name, value in inputs.items()}
+        return inputs["sources"][:, self.channel : self.channel + 1]
+
+    def close(self):
+        self.closed += 1
 
 
 def test_taking_the_visible_image_gives_it_back_to_the_bit(pair):
@@ -47,11 +52,11 @@ def test_taking_the_infrared_gives_its_luma(pair):
 
 def test_a_network_gets_repeated_edges_up_to_its_multiple(pair):
     ir, vis = pair
-    fake = Takes(1, multiple=8)
+    fake = Takes(1, divisor=8)
     assert Fuser(fake)(ir, vis).shape == vis.shape
-    assert fake.given.shape == (1, 2, 80, 104)
+    assert fake.given["sources"].shape == (1, 2, 80, 104)
     expected = np.pad(ir, ((0, 5), (0, 3)), mode="edge") / 255
-    np.testing.assert_allclose(fake.given[0, 0], expected, atol=1e-7)
+    np.testing.assert_allclose(fake.given["sources"][0, 0], expected, atol=1e-7)
 
 
 def test_the_buffer_is_kept_for_frames_of_one_size(pair):
@@ -71,6 +76,38 @@ def test_infrared_of_another_size_is_resized_and_said_once(pair, caplog):
             assert fuser(ir[:40, :60], vis).shape == vis.shape
     (message,) = caplog.messages
     assert message.startswith("infrared is resized from 60x40 to the visible camera's 101x75")
+
+
+def test_a_fuser_closes_its_engine(pair):
+    fake = Takes(1)
+    with Fuser(fake) as fuser:
+        fuser(*pair)
+        assert fake.closed == 0
+    assert fake.closed == 1
+
+
+def test_levels_are_measured_where_a_network_takes_them(pair):
+    ir, vis = pair
+    fake = Takes(1, levels=True)
+    fuser = Fuser(fake)
+    fuser(ir, vis)
+    np.testing.assert_array_equal(fake.given["levels"], measure_levels(ir, vis)[None])
+    smoothed = np.array([0.1, 0.2, 0.3, 0.4], np.float32)
+    fuser(ir, vis, levels=smoothed)
+    np.testing.assert_array_equal(fake.given["levels"], smoothed[None])
+    fuser.fuse_luma(ir, luma(vis))
+    np.testing.assert_array_equal(fake.given["levels"], measure_levels(ir, vis)[None])
+    Fuser(plain := Takes(1))(ir, vis)
+    assert plain.given.keys() == {"sources"}
+
+
+def test_levels_are_of_what_infrared_covers(pair):
+    ir, vis = pair
+    valid = np.zeros_like(ir)
+    valid[:, :40] = 255
+    fake = Takes(1, levels=True)
+    Fuser(fake, align=lambda image, shape: Aligned(image, valid))(ir, vis)
+    np.testing.assert_array_equal(fake.given["levels"], measure_levels(ir, vis, valid)[None])
 
 
 @pytest.mark.parametrize("name", shipped())
@@ -102,7 +139,7 @@ def test_shipped_files_say_what_they_are(name):
     spec = Fuser(name).spec
     assert (spec.model, spec.precision, spec.size) == (name, "fp32", None)
     assert spec.training["steps"] >= 4000
-    assert spec.receipt["passed"] is True
+    assert spec.verification.passed
     assert not any(Path(folder).is_absolute() for folder in (*spec.training["ir"], *spec.training["vis"]))
     for path in (card.onnx, card.safetensors):
         assert path.stat().st_size < 1_000_000
@@ -128,12 +165,12 @@ def test_unusable_models_are_named(tmp_path):
         "nanno": "unknown model 'nanno'.*did you mean 'nano'",
         "absent.onnx": "no such model file",
         tmp_path: "is a folder",
-        tmp_path / "text.onnx": "not a model that ONNX Runtime can load",
+        tmp_path / "text.onnx": "is not an ONNX file, or is cut off",
         tmp_path / "empty.onnx": r"empty\.onnx",
-        tmp_path / "cut.onnx": "not a model that ONNX Runtime can load",
+        tmp_path / "cut.onnx": "is not an ONNX file, or is cut off",
     }.items():
         with pytest.raises(ModelError, match=words) as caught:
-            Fuser(model, engine="onnxruntime")
+            Fuser(model, engine="cpu")
         assert "\n" not in str(caught.value)
 
 
@@ -147,12 +184,17 @@ def test_openvino_names_unusable_models(tmp_path, content):
 
 def test_every_engine_answers_the_same(pair):
     pytest.importorskip("openvino")
-    answers = [Fuser(engine=engine)(*pair).astype(int) for engine in ENGINES if find_spec(engine)]
+    answers = [Fuser(engine=engine)(*pair).astype(int) for engine in ENGINES if not ENGINES[engine].missing()]
     assert np.abs(answers[0] - answers[1]).max() <= 1
 
 
+def test_the_former_name_of_an_engine_counts(caplog):
+    assert Fuser(engine="onnxruntime").engine.device.startswith("ONNX Runtime on ")
+    assert "'onnxruntime' is now called 'cpu' or 'cuda'" in caplog.text
+
+
 def test_engines_that_cannot_be_used_are_named():
-    with pytest.raises(BackendError, match=r"unknown engine 'onnx': known are onnxruntime, openvino"):
+    with pytest.raises(BackendError, match=r"unknown engine 'onnx': known are cpu, cuda, openvino, tensorrt"):
         Fuser(engine="onnx")
 
 

@@ -13,7 +13,7 @@ from edgefuse.errors import EdgefuseError, SourceError
 from edgefuse.images import as_visible
 from edgefuse.runtime.cameras.camera import connect
 from edgefuse.runtime.cameras.thermal import ThermalPreprocess
-from edgefuse.runtime.fuser import Fuser
+from edgefuse.runtime.engines.fuser import Fuser
 from edgefuse.runtime.sinks.lossless import LosslessVideo
 from edgefuse.runtime.sources import Role, open_source
 

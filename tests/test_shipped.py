@@ -23,7 +23,7 @@ def frames():
 
 @pytest.mark.parametrize(("name", "tolerance"), [("nano", 0.003), ("nano-int8", 0.02)])
 def test_quality_on_simulated_frames_stays(frames, name, tolerance):
-    fuser = Fuser(name, provider="cpu")
+    fuser = Fuser(name, engine="cpu")
     scores = [score(fuser(ir, vis), ir, vis, metrics=CORE_METRICS) for ir, vis in frames]
     assert {m: np.mean([s[m] for s in scores]) for m in CORE_METRICS} == pytest.approx(QUALITY, abs=tolerance)
 
@@ -34,13 +34,13 @@ def test_the_file_in_8_bits_is_what_it_says():
     assert card.int8.stat().st_size < 250_000
     spec = Fuser("nano-int8").spec
     assert (spec.model, spec.precision, spec.size) == ("nano", "int8", None)
-    assert spec.receipt["passed"] is True
-    assert spec.receipt["layers"]["int8"] >= 5
+    assert spec.verification.passed
+    assert spec.verification.layers["int8"] >= 5
     assert shipped()["cnn"].int8 is None
 
 
 def test_with_a_dark_camera_the_other_picture_comes_back(frames):
-    fuser = Fuser(provider="cpu")
+    fuser = Fuser(engine="cpu")
     for ir, vis in frames:
         dark, white = np.zeros_like(ir), np.full_like(ir, 255)
         assert np.abs(fuser(dark, vis).astype(int) - vis).mean() < 1
@@ -49,7 +49,7 @@ def test_with_a_dark_camera_the_other_picture_comes_back(frames):
 
 
 def test_noise_in_infrared_is_kept_out(frames):
-    fuser = Fuser(provider="cpu")
+    fuser = Fuser(engine="cpu")
     for k, (ir, vis) in enumerate(frames):
         noisy = sensor_noise(ir, seed=k)
         ours, theirs = (

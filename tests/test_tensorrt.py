@@ -14,17 +14,15 @@ from typer.testing import CliRunner
 from edgefuse import Fuser
 from edgefuse.cli import app
 from edgefuse.errors import BackendError, GateError, InputError, ModelError
-from edgefuse.export.gates import Gates
-from edgefuse.export.inspect import inspect_file
-from edgefuse.export.receipt import simulated_pairs
-from edgefuse.export.tensorrt import export_engine
+from edgefuse.export.config import Gates
+from edgefuse.export.pipeline import export_engine
+from edgefuse.export.report import inspect_file
+from edgefuse.export.verify import simulated_pairs
 from edgefuse.images import write_image
-from edgefuse.runtime.backends import load_backend
-from edgefuse.runtime.precision import check_layers, layer_share
-from edgefuse.runtime.profiles import SizeRange
-from edgefuse.runtime.sidecar import BuildOptions, read_sidecar
-from edgefuse.runtime.tensorrt import Engine, TensorRtBackend
-from edgefuse.runtime.tensorrt_build import build_engine
+from edgefuse.runtime.engines import open_engine
+from edgefuse.runtime.engines.engine_cache import BuildOptions, SizeRange, read_sidecar
+from edgefuse.runtime.engines.tensorrt import TensorRtEngine
+from edgefuse.runtime.engines.tensorrt_build import build_engine, check_layers, layer_share
 from edgefuse.spec import ModelSpec
 from edgefuse.weights import checkpoint_file, model_file
 from tests.support.fake_tensorrt import FakeCuda, fake_tensorrt
@@ -38,7 +36,8 @@ def install(monkeypatch, tmp_path):
     monkeypatch.setenv("EDGEFUSE_CACHE", str(tmp_path / "cache"))
 
     def put(cuda=None, version="10.3.0", **broken):
-        trt, cuda = fake_tensorrt(version, **broken), cuda or FakeCuda()
+        cuda = cuda or FakeCuda()
+        trt = fake_tensorrt(version, cuda, **broken)
         bindings = ModuleType("cuda.bindings")
         bindings.runtime = cuda  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "tensorrt", trt)
@@ -85,7 +84,7 @@ def test_timings_are_kept_and_dropped_where_they_do_not_fit(install, tmp_path, c
     trt, _ = install(timings="mismatch")
     build_engine(NANO, tmp_path / "a.engine")
     assert trt.seen["timing_caches"] == [b"timings", b""]
-    assert "does not fit this GPU, or is damaged, and is started anew" in caplog.text
+    assert "does not fit this GPU, or is damaged, and is replaced" in caplog.text
     trt, _ = install()
     file.write_bytes(b"damaged")
     build_engine(NANO, tmp_path / "a.engine")
@@ -96,7 +95,7 @@ def test_timings_are_kept_and_dropped_where_they_do_not_fit(install, tmp_path, c
     trt, _ = install()
     build_engine(NANO, tmp_path / "a.engine")
     assert trt.seen["timing_caches"] == [b""]
-    assert "timing.cache cannot be read (Is a directory) and is started anew" in caplog.text
+    assert "timing.cache cannot be read (Is a directory) and is replaced" in caplog.text
     assert "the next build will take as long: cannot write" in caplog.text
 
 
@@ -147,27 +146,27 @@ def test_what_cannot_be_built_is_one_sentence(install, tmp_path):
 
 def test_a_frame_goes_through_and_buffers_are_kept(install, engine):
     _, cuda = install()
-    backend = TensorRtBackend(engine, rebuild=False)
+    backend = TensorRtEngine(engine, rebuild=False)
     assert backend.device == "TensorRT 10.3.0 on Orin"
     assert backend.spec.model == "nano"
     x = np.random.default_rng(1).random((1, 2, 48, 64), np.float32)
-    first = backend.run(x)
+    first = backend.run({"sources": x})
     np.testing.assert_allclose(first, x.mean(1, keepdims=True), atol=1e-6)
-    second = backend.run(x * 0)
+    second = backend.run({"sources": x * 0})
     assert cuda.allocations == 4, "two buffers, each on both sides, once"
     assert first.any()
     assert not second.any(), "an answer is not overwritten by the next"
     with pytest.raises(ModelError, match=r"takes \['sources'\], not \['ir', 'vis'\]"):
-        backend.run_images(np.zeros((1, 8, 8, 1), np.uint8), np.zeros((1, 8, 8, 3), np.uint8))
-    backend.run(np.zeros((1, 2, 32, 32), np.float32))
+        backend.run({"ir": np.zeros((1, 8, 8, 1), np.uint8), "vis": np.zeros((1, 8, 8, 3), np.uint8)})
+    backend.run({"sources": np.zeros((1, 2, 32, 32), np.float32)})
     assert cuda.allocations == 4
-    backend.run(np.zeros((1, 2, 480, 640), np.float32))
+    backend.run({"sources": np.zeros((1, 2, 480, 640), np.float32)})
     assert cuda.allocations == 8
     backend.close()
     assert not cuda.memory
     assert cuda.streams == 0
     with pytest.raises(BackendError, match="the engine is closed: open it again"):
-        backend.run(x)
+        backend.run({"sources": x})
     backend.close()
 
 
@@ -186,7 +185,7 @@ def test_a_frame_goes_through_and_buffers_are_kept(install, engine):
 def test_a_run_that_fails_is_one_sentence(install, engine, broken, kind, sentence):
     _, cuda = install(**broken)
     with pytest.raises(kind, match=sentence):
-        Engine(engine)({"sources": np.zeros((1, 2, 48, 64), np.float32)})
+        TensorRtEngine(engine, rebuild=False).run({"sources": np.zeros((1, 2, 48, 64), np.float32)})
     assert not cuda.memory
     assert cuda.streams == 0
 
@@ -198,17 +197,15 @@ def test_a_run_that_fails_is_one_sentence(install, engine, broken, kind, sentenc
 def test_a_cuda_that_fails_is_one_sentence_and_loses_no_memory(install, engine, function, at):
     _, cuda = install(FakeCuda(function, at))
     with pytest.raises(BackendError, match=r"CUDA failed: no CUDA-capable device .*nvidia-smi"):
-        TensorRtBackend(engine).run(np.zeros((1, 2, 48, 64), np.float32))
+        TensorRtEngine(engine).run({"sources": np.zeros((1, 2, 48, 64), np.float32)})
     assert not cuda.memory
     assert cuda.streams == 0
 
 
 def test_engine_files_are_opened_with_tensorrt(install, engine, pair):
     install()
-    assert load_backend(engine).device == "TensorRT 10.3.0 on Orin"
+    assert open_engine(engine).device == "TensorRT 10.3.0 on Orin"
     assert Fuser(engine)(*pair).shape == pair[1].shape
-    with pytest.raises(BackendError, match="tensorrt has no providers: leave out 'cuda'"):
-        load_backend(engine, provider="cuda")
     install(version="11.4.0.106")
     with pytest.raises(ModelError, match="no-rebuild"):
         Fuser(engine, rebuild=False)
@@ -217,26 +214,41 @@ def test_engine_files_are_opened_with_tensorrt(install, engine, pair):
 def test_an_onnx_file_is_built_into_the_cache_once(install, tmp_path, caplog):
     install()
     for _ in range(2):
-        assert TensorRtBackend(NANO).sidecar.onnx_sha256
+        assert TensorRtEngine(NANO).sidecar.onnx_sha256
     assert [r.levelno for r in caplog.records] == [logging.WARNING]
     (file,) = (tmp_path / "cache").rglob("*.engine")
     install(version="11.4.0.106")
     with pytest.raises(ModelError, match="no-rebuild"):
-        TensorRtBackend(file, rebuild=False)
+        TensorRtEngine(file, rebuild=False)
+
+
+def test_an_engine_that_tensorrt_refuses_is_built_again(install, engine, tmp_path, caplog, pair):
+    working = install()[0].Runtime(None).deserialize_cuda_engine(b"")
+    install(deserialize=[None, working, working])
+    opened = TensorRtEngine(engine)
+    assert "TensorRT refuses the engine" in caplog.text
+    (built,) = (tmp_path / "cache").rglob("*.engine")
+    assert opened.sidecar == read_sidecar(built)
+    install(deserialize=[None, working, working])
+    TensorRtEngine(NANO)
+    assert caplog.text.count("building a TensorRT engine") == 2, "one in the cache, too"
+    install(deserialize=[None])
+    with pytest.raises(BackendError, match="TensorRT cannot load"):
+        TensorRtEngine(engine, rebuild=False)
 
 
 def test_missing_and_old_packages_are_one_sentence(install, engine, monkeypatch):
     for old in ("8.6.1", "10.0.1"):
         install(version=old)
         with pytest.raises(BackendError, match=rf"TensorRT {old} is too old: 10\.3 or later"):
-            TensorRtBackend(engine)
+            TensorRtEngine(engine)
     install()
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
     with pytest.raises(BackendError, match=r"cuda-python is not installed: pip install"):
-        TensorRtBackend(engine)
+        TensorRtEngine(engine)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(BackendError, match=r"TensorRT cannot be loaded .*pip install tensorrt"):
-        TensorRtBackend(engine)
+        TensorRtEngine(engine)
 
 
 def test_layers_that_are_not_in_the_precision_fail():
@@ -269,18 +281,18 @@ def test_an_engine_is_compared_and_gets_its_name_when_it_passes(install, export,
     install()
     out = tmp_path / "nano.engine"
     spec = export(out)
-    assert spec.receipt["passed"]
-    assert spec.receipt["layers"]["fp16"] == 1
-    assert spec.receipt["run_on"] == "TensorRT 10.3.0 on Orin"
-    assert "of" not in spec.receipt
+    report = spec.verification
+    assert report.passed
+    assert report.layers["fp16"] == 1
+    assert (report.run_on, report.of) == ("TensorRT 10.3.0 on Orin", "")
     assert read_sidecar(out).spec == spec
     assert inspect_file(out) == (spec, read_sidecar(out).layers)
-    assert TensorRtBackend(out, rebuild=False).spec == spec
+    assert TensorRtEngine(out, rebuild=False).spec == spec
     with pytest.raises(InputError, match=r"the suffix must be \.engine"):
         export(tmp_path / "nano.trt")
     before = {file.name: file.read_bytes() for file in tmp_path.glob("nano*")}
     assert set(before) == {"nano.engine", "nano.engine.json"}
-    assert not export(out, limit=1e-4).receipt["passed"], "the fake engine answers the mean of both images"
+    assert not export(out, limit=1e-4).verification.passed, "the fake engine answers the mean of both images"
     after = {file.name: file.read_bytes() for file in tmp_path.glob("nano*")}
     assert set(after) - set(before) == {"nano.failed.engine", "nano.failed.engine.json"}
     assert before.items() <= after.items(), "what passed earlier is as it was"
@@ -296,21 +308,23 @@ INT8 = {"LayerType": "gemm", "Inputs": [], "Outputs": [{"Format/Datatype": "Int8
 def test_an_engine_is_held_to_every_gate_of_its_precision(install, export, tmp_path, precision, layers, more):
     install(**layers)
     spec = export(tmp_path / "nano.engine", onnx=relabelled(tmp_path / "nano.onnx", precision))
-    names = [gate["name"] for gate in spec.receipt["gates"]]
+    report = spec.verification
+    names = [gate.name for gate in report.gates]
     assert names == ["PSNR", "PSNR at extremes", f"layers in {precision}", *more]
-    assert all(gate["value"] is not None for gate in spec.receipt["gates"]), "each was measured"
-    assert (spec.receipt["kept"], spec.receipt["calibration"]) == (["conv"], "two pairs, mse"), "of the graph"
+    assert all(gate.value is not None for gate in report.gates), "each was measured"
+    assert (report.kept, report.calibration) == (("conv",), "two pairs"), "of the graph"
     strict = Gates(min_psnr=0, min_extreme_psnr=90, max_worse=9)
     failed = export(tmp_path / "strict.engine", onnx=tmp_path / "nano.onnx", gates=strict)
-    assert [g["name"] for g in failed.receipt["gates"] if not g["passed"]] == ["PSNR at extremes"]
+    assert [g.name for g in failed.verification.gates if not g.passed] == ["PSNR at extremes"]
 
 
 def relabelled(path, precision):
     """The shipped graph with another precision in its spec."""
     graph = onnx.load(NANO)
     spec = ModelSpec.from_metadata({p.key: p.value for p in graph.metadata_props})
-    receipt = {**spec.receipt, "kept": ["conv"], "calibration": "two pairs, mse"}
-    onnx.helper.set_model_props(graph, replace(spec, precision=precision, receipt=receipt).to_metadata())
+    assert spec.verification is not None
+    report = replace(spec.verification, kept=("conv",), calibration="two pairs")
+    onnx.helper.set_model_props(graph, replace(spec, precision=precision, verification=report).to_metadata())
     onnx.save(graph, path)
     return path
 
@@ -322,7 +336,7 @@ def test_an_engine_without_its_precision_is_neither_exported_nor_cached(install,
     with pytest.raises(GateError, match=r"fp16 did not take in .*half.*: 0% .*\(layers: 9 fp32\)"):
         export(tmp_path / "half.engine", onnx=half)
     with pytest.raises(GateError, match=r"fp16 did not take"):
-        TensorRtBackend(half)
+        TensorRtEngine(half)
     assert not list(tmp_path.rglob("*.engine*"))
 
 
@@ -330,7 +344,7 @@ def test_an_engine_without_its_precision_is_neither_exported_nor_cached(install,
     ("package", "sentence"),
     [
         ("tensorrt", "TensorRT cannot be loaded"),
-        ("onnxruntime", "onnxruntime is not installed: pip install 'edgefuse[cpu]'"),
+        ("onnxruntime", "onnxruntime is not installed: pip install onnxruntime"),
     ],
 )
 def test_the_command_says_what_is_missing_before_it_works(tmp_path, monkeypatch, package, sentence):
@@ -353,11 +367,11 @@ def test_the_command_builds_and_judges_an_engine(install, tmp_path):
     assert isinstance(done.exception, GateError), done.output
     assert "nano.failed.engine is too far" in str(done.exception)
     assert trt.seen["workspace"] == 256 << 20
-    assert trt.seen["profile"] == ("sources", (1, 2, 32, 32), (1, 2, 48, 64), (1, 2, 64, 96))
+    assert trt.seen["profile"] == ("sources", (1, 2, 32, 32), (1, 2, 48, 64), (2, 2, 64, 96))
     sidecar = read_sidecar(tmp_path / "nano.failed.engine")
     assert sidecar.onnx == "nano.onnx"
     assert sidecar.options.sizes.batch == 2
-    assert sidecar.spec.receipt["sizes"] == ["64x48"], "640x480 is not in the engine's range"
+    assert sidecar.spec.verification.sizes == ("64x48",), "640x480 is not in the engine's range"
 
 
 def test_pairs_that_an_engine_does_not_serve_are_named_before_the_work(install, export, tmp_path):
@@ -376,7 +390,8 @@ def test_pairs_that_an_engine_does_not_serve_are_named_before_the_work(install, 
     assert str(done.exception).startswith(words)
     for option in ("--tensorrt-sizes=64x64", "--tensorrt-batch=2"):
         done = CliRunner().invoke(app, ["export", "nano", "--tensorrt", option, "--size=64x48", out])
-        assert f"{option.partition('=')[0]} is for an engine without --size" in str(done.exception)
+        name = option[2:].partition("=")[0].replace("-", "_")
+        assert f"{name} is for an engine without --size" in str(done.exception)
     with pytest.raises(InputError, match="'frame 0' to compare on is 64x64"):
         export(tmp_path / "nano.engine", options=BuildOptions(SizeRange.parse("32x32")))
     assert not list(tmp_path.glob("nano*"))
@@ -419,14 +434,14 @@ def test_an_engine_can_be_inspected(engine, monkeypatch, tmp_path):
     assert isinstance(CliRunner().invoke(app, ["inspect", str(engine)]).exception, ModelError)
 
 
-def test_a_deploy_graph_for_an_engine_elsewhere(tmp_path):
+def test_an_end_to_end_graph_for_an_engine_elsewhere(tmp_path):
     out = tmp_path / "nano.onnx"
     wishes = ["--graph", "deploy", "--for-tensorrt", "--size", "61x47", "--out", str(out)]
     done = CliRunner().invoke(app, ["export", "nano", *wishes])
     assert done.exception is None, done.output
     assert_no_bytes_inside(onnx.load(out))
     spec, _ = inspect_file(out)
-    assert spec.receipt["passed"]
+    assert spec.verification.passed
 
 
 def assert_no_bytes_inside(graph):

@@ -15,21 +15,25 @@ from hypothesis import strategies as st
 
 from edgefuse.errors import BackendError, InputError, ModelError
 from edgefuse.files import replace_file
-from edgefuse.runtime.engine_cache import cache_folder, cached_engine, usable_engine, writable_folder
-from edgefuse.runtime.onnx_metadata import parse_metadata, read_metadata
-from edgefuse.runtime.profiles import Profile, SizeRange, make_profiles, provider_options
-from edgefuse.runtime.sidecar import (
+from edgefuse.runtime.engines.engine_cache import (
     BuildOptions,
     Machine,
+    Profile,
     Sidecar,
+    SizeRange,
+    cache_folder,
+    cached_engine,
     file_hash,
+    make_profiles,
     mismatches,
     read_sidecar,
+    resolve_engine,
     sidecar_path,
+    writable_folder,
     write_sidecar,
 )
-from edgefuse.runtime.tensorrt_build import count_precisions
-from edgefuse.spec import ModelSpec
+from edgefuse.runtime.engines.tensorrt_build import count_precisions
+from edgefuse.spec import ModelSpec, read_spec
 from edgefuse.weights import model_file
 
 ORIN = Machine("10.3.0", "12.6", "12.6", "Orin (nvgpu)", "8.7")
@@ -82,20 +86,26 @@ def test_a_sidecar_comes_back_as_it_was(engine):
 
 def test_an_engine_that_fits_is_taken_as_it_is(engine, tmp_path):
     builder = Builder()
-    assert usable_engine(engine, ORIN, builder, cache=tmp_path / "cache") == (engine, read_sidecar(engine))
+    assert resolve_engine(engine, ORIN, builder, cache=tmp_path / "cache") == (engine, read_sidecar(engine))
     assert not builder.built
     assert not (tmp_path / "cache").exists()
 
 
-@pytest.mark.parametrize("field", ["tensorrt", "cuda", "driver", "gpu", "sm"])
+@pytest.mark.parametrize("field", ["cuda", "driver"])
+def test_an_engine_outlives_another_driver_and_other_bindings(engine, tmp_path, field):
+    here = dataclasses.replace(ORIN, **{field: "9.9"})
+    assert resolve_engine(engine, here, Builder(), cache=tmp_path / "cache")[0] == engine
+
+
+@pytest.mark.parametrize("field", ["tensorrt", "gpu", "sm"])
 def test_any_other_machine_gets_its_own_engine_once(engine, tmp_path, field, caplog):
     here = dataclasses.replace(ORIN, **{field: "9.9"})
     builder = Builder(here)
-    file, sidecar = usable_engine(engine, here, builder, cache=tmp_path / "cache")
+    file, sidecar = resolve_engine(engine, here, builder, cache=tmp_path / "cache")
     assert builder.built == [(tmp_path / "model.onnx", file, BuildOptions(level=4))]
     assert sidecar.machine == here
     assert "here 9.9" in caplog.text
-    assert usable_engine(engine, here, builder, cache=tmp_path / "cache") == (file, sidecar)
+    assert resolve_engine(engine, here, builder, cache=tmp_path / "cache") == (file, sidecar)
     assert len(builder.built) == 1
     assert read_sidecar(engine).machine == ORIN, "the engine that was given is left alone"
 
@@ -105,15 +115,15 @@ def test_no_rebuild_refuses_with_the_reason(engine, tmp_path):
     with pytest.raises(
         ModelError, match=r"TensorRT 10\.3\.0, here 11\.4\.0; .* 8\.7, here 8\.9.*--no-rebuild"
     ):
-        usable_engine(engine, here, Builder(), rebuild=False, cache=tmp_path / "cache")
+        resolve_engine(engine, here, Builder(), rebuild=False, cache=tmp_path / "cache")
     with pytest.raises(ModelError, match="no engine for this machine yet"):
-        usable_engine(tmp_path / "model.onnx", here, Builder(), rebuild=False, cache=tmp_path / "cache")
+        resolve_engine(tmp_path / "model.onnx", here, Builder(), rebuild=False, cache=tmp_path / "cache")
 
 
 def test_a_changed_graph_and_a_damaged_engine_are_noticed(engine, tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"a newer graph")
     builder = Builder()
-    file, _ = usable_engine(engine, ORIN, builder, cache=tmp_path / "cache")
+    file, _ = resolve_engine(engine, ORIN, builder, cache=tmp_path / "cache")
     assert file.read_bytes() == b"engine of a newer graph"
     engine.write_bytes(b"engi")
     assert mismatches(engine, read_sidecar(engine), ORIN) == ["another content than its sidecar says"]
@@ -121,11 +131,11 @@ def test_a_changed_graph_and_a_damaged_engine_are_noticed(engine, tmp_path):
 
 def test_a_damaged_engine_in_the_cache_is_built_again(engine, tmp_path):
     builder = Builder()
-    file, _ = usable_engine(tmp_path / "model.onnx", ORIN, builder, cache=tmp_path / "cache")
+    file, _ = resolve_engine(tmp_path / "model.onnx", ORIN, builder, cache=tmp_path / "cache")
     file.write_bytes(b"half")
-    usable_engine(tmp_path / "model.onnx", ORIN, builder, cache=tmp_path / "cache")
+    resolve_engine(tmp_path / "model.onnx", ORIN, builder, cache=tmp_path / "cache")
     sidecar_path(file).write_text("{")
-    usable_engine(tmp_path / "model.onnx", ORIN, builder, cache=tmp_path / "cache")
+    resolve_engine(tmp_path / "model.onnx", ORIN, builder, cache=tmp_path / "cache")
     assert len(builder.built) == 3
 
 
@@ -139,7 +149,7 @@ def test_only_one_of_two_builds_an_engine_and_the_other_has_it(engine, tmp_path,
         return builder(*given)
 
     def find(build):
-        return usable_engine(tmp_path / "model.onnx", ORIN, build, cache=tmp_path / "cache")
+        return resolve_engine(tmp_path / "model.onnx", ORIN, build, cache=tmp_path / "cache")
 
     class Waits(logging.Handler):
         def emit(self, record):
@@ -174,13 +184,13 @@ def test_two_threads_may_write_one_file_at_once(tmp_path):
 
 def test_without_its_graph_an_engine_is_served_from_the_cache_or_refused(engine, tmp_path):
     here = dataclasses.replace(ORIN, gpu="another")
-    usable_engine(engine, here, Builder(here), cache=tmp_path / "cache")
+    resolve_engine(engine, here, Builder(here), cache=tmp_path / "cache")
     (tmp_path / "model.onnx").unlink()
     builder = Builder(here)
-    usable_engine(engine, here, builder, cache=tmp_path / "cache")
+    resolve_engine(engine, here, builder, cache=tmp_path / "cache")
     assert not builder.built
     with pytest.raises(ModelError, match=r"model\.onnx is not there to build it from"):
-        usable_engine(engine, here, builder, cache=tmp_path / "elsewhere")
+        resolve_engine(engine, here, builder, cache=tmp_path / "elsewhere")
 
 
 def test_missing_and_damaged_sidecars_are_one_sentence(engine):
@@ -198,7 +208,7 @@ def test_the_cache_names_an_engine_by_all_that_it_depends_on(tmp_path):
     base = cached_engine(tmp_path, "a", ORIN, BuildOptions())
     others = [
         cached_engine(tmp_path, "b", ORIN, BuildOptions()),
-        cached_engine(tmp_path, "a", dataclasses.replace(ORIN, driver="13.0"), BuildOptions()),
+        cached_engine(tmp_path, "a", dataclasses.replace(ORIN, gpu="Thor"), BuildOptions()),
         cached_engine(tmp_path, "a", ORIN, BuildOptions(level=5)),
         cached_engine(tmp_path, "a", ORIN, BuildOptions(sizes=SizeRange(batch=2))),
     ]
@@ -218,7 +228,7 @@ def test_a_cache_that_cannot_be_written_is_said_before_the_build(engine, tmp_pat
     (tmp_path / "file").write_text("in the way")
     builder = Builder()
     with pytest.raises(InputError, match=r"cannot write the cache .*EDGEFUSE_CACHE"):
-        usable_engine(tmp_path / "model.onnx", ORIN, builder, cache=tmp_path / "file")
+        resolve_engine(tmp_path / "model.onnx", ORIN, builder, cache=tmp_path / "file")
     if os.geteuid() != 0:
         (tmp_path / "locked").mkdir(mode=0o500)
         with pytest.raises(InputError, match="Permission denied"):
@@ -247,46 +257,35 @@ def test_a_size_range_is_read_from_text():
 
 def test_profiles_fill_open_dimensions_alone():
     sizes = SizeRange(min=(60, 50), opt=(640, 480), max=(1000, 900), batch=4)
-    core = make_profiles({"sources": (-1, 2, -1, -1)}, sizes, multiple=16)
-    assert core == {"sources": Profile((1, 2, 64, 64), (1, 2, 480, 640), (4, 2, 912, 1008))}
-    deploy = make_profiles({"ir": (1, -1, -1, 1), "vis": (1, -1, -1, 3)}, sizes)
-    assert deploy["ir"] == Profile((1, 50, 60, 1), (1, 480, 640, 1), (1, 900, 1000, 1))
-    assert deploy["vis"].max == (1, 900, 1000, 3)
-    assert make_profiles({"sources": (1, 2, 480, 640)}, sizes) == {}
-    for odd in ((-1,), (1, -1, 480, 640)):
-        with pytest.raises(InputError, match="export with --size"):
-            make_profiles({"odd": odd}, sizes)
-
-
-def test_profiles_are_written_as_onnx_runtime_takes_them():
-    profiles = {"ir": Profile((1, 8, 9, 1), (1, 8, 9, 1), (2, 8, 9, 1)), "b": Profile((1,), (2,), (3,))}
-    assert provider_options(profiles) == {
-        "trt_profile_min_shapes": "ir:1x8x9x1,b:1",
-        "trt_profile_opt_shapes": "ir:1x8x9x1,b:2",
-        "trt_profile_max_shapes": "ir:2x8x9x1,b:3",
+    network = make_profiles(ModelSpec("nano", 16, levels=True), sizes)
+    assert network == {
+        "sources": Profile((1, 2, 64, 64), (1, 2, 480, 640), (4, 2, 912, 1008)),
+        "levels": Profile((1, 4), (1, 4), (4, 4)),
     }
-    assert provider_options({}) == {}
+    images = make_profiles(ModelSpec("nano", 16, graph="end_to_end"), sizes)
+    assert images["ir"] == Profile((1, 50, 60, 1), (1, 480, 640, 1), (4, 900, 1000, 1))
+    assert images["vis"].max == (4, 900, 1000, 3)
+    assert make_profiles(ModelSpec("nano", 16, size=(640, 480)), sizes) == {}
 
 
 @given(st.dictionaries(st.text(max_size=20), st.text(max_size=300), max_size=5))
 def test_metadata_is_read_without_the_onnx_package(entries):
+    spec = ModelSpec("nano", 4)
     model = onnx.ModelProto(ir_version=8, producer_name="someone", model_version=1 << 40)
-    for key, value in entries.items():
+    for key, value in (entries | spec.to_metadata()).items():
         model.metadata_props.add(key=key, value=value)
-    data = model.SerializeToString()
-    assert parse_metadata(data) == entries
+    assert read_spec(Path("x.onnx"), model.SerializeToString()) == spec
 
 
 def test_the_shipped_model_says_what_it_is_and_a_cut_one_does_not(tmp_path):
-    spec = ModelSpec.from_metadata(read_metadata(model_file("nano")))
-    assert spec.model == "nano"
+    assert read_spec(model_file("nano")).model == "nano"
     data = model_file("nano").read_bytes()
     for cut in (data[: len(data) // 2], data[:-3], b"PK\x03\x04 no graph", b"\x07" * 40, b"\xff" * 40):
         (tmp_path / "cut.onnx").write_bytes(cut)
         with pytest.raises(ModelError, match=r"cut\.onnx is not an ONNX file, or is cut off"):
-            read_metadata(tmp_path / "cut.onnx")
+            read_spec(tmp_path / "cut.onnx")
     with pytest.raises(InputError, match="cannot read"):
-        read_metadata(tmp_path / "none.onnx")
+        read_spec(tmp_path / "none.onnx")
 
 
 def layer(kind, *formats):

@@ -16,7 +16,15 @@ from tests.support.contract import Argument, Signature, signatures
 
 SCRIPT = Path(__file__).parent / "support" / "contract_tensorrt.py"
 GONE_IN_11 = ("a flag", "a creation flag", "an attribute", "a class", "a setting")
-WRONG_IN_BOTH = ("a method", "a count", "a name", "a type", "a missing one", "a read-only property")
+WRONG_IN_BOTH = (
+    "a method",
+    "a count",
+    "a name",
+    "a type",
+    "a missing one",
+    "a read-only property",
+    "a property's type",
+)
 
 ERRORS = {
     "inputs": "the engine takes ['sources'], not ['ir', 'vis']",
@@ -25,6 +33,7 @@ ERRORS = {
     "address": "TensorRT refuses the buffer of sources",
     "execute": "TensorRT failed on a frame",
     "engine": "TensorRT cannot load",
+    "refused": "TensorRT cannot load the engine that it built",
     "context": "TensorRT cannot load",
     "parse": "cannot parse",
     "silent": "it gave no reason",

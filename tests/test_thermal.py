@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edgefuse.errors import InputError
 from edgefuse.runtime.cameras.thermal import ThermalPreprocess
-from edgefuse.runtime.fuser import Fuser
+from edgefuse.runtime.engines.fuser import Fuser
 from edgefuse.sim import Rig, RigConfig
 from edgefuse.thermal import (
     COUNTS,

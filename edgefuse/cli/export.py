@@ -10,7 +10,7 @@ from edgefuse.cli.options import with_settings
 from edgefuse.export.config import ExportConfig
 
 if TYPE_CHECKING:
-    from edgefuse.runtime.sidecar import BuildOptions
+    from edgefuse.runtime.engines.engine_cache import BuildOptions
     from edgefuse.spec import ModelSpec
 
 __all__ = ["export"]
@@ -30,7 +30,7 @@ def export(
         None, help="Checkpoint (.pt, .safetensors) or a shipped model's name.", show_default="default model"
     ),
     out: Path | None = typer.Option(
-        None, help="The .onnx file to write.", show_default="MODEL[-deploy][-fp16|-int8].onnx"
+        None, help="The .onnx file to write.", show_default="MODEL[-end_to_end][-fp16|-int8].onnx"
     ),
 ) -> None:
     """Write a checkpoint as an ONNX file that runs without torch, and verify it.
@@ -46,16 +46,14 @@ def export(
 
     require("export", "torch", "safetensors", "onnx", "onnxscript")
     require("cpu", "onnxruntime")
-    from edgefuse.export.gates import failed_path
-    from edgefuse.export.pipeline import Calibration
+    from edgefuse.export.pipeline import Calibration, check_pairs, export_engine
     from edgefuse.export.pipeline import export as run
-    from edgefuse.export.receipt import folder_pairs, simulated_pairs
     from edgefuse.export.report import failure, table
-    from edgefuse.export.tensorrt import check_pairs, export_engine
+    from edgefuse.export.verify import failed_path, folder_pairs, simulated_pairs
 
     source = checkpoint_file(checkpoint or DEFAULT_MODEL)
     wanted = parse_size(config.size) if config.size else None
-    marks = {"deploy": config.graph == "deploy", "fp16": config.fp16, "int8": config.int8}
+    marks = {"end_to_end": config.graph == "end_to_end", "fp16": config.fp16, "int8": config.int8}
     target = out or Path("-".join([source.stem, *(mark for mark, given in marks.items() if given)]) + ".onnx")
     if target.suffix != ".onnx":
         raise InputError(f"cannot write {target}: the suffix must be .onnx")
@@ -63,7 +61,7 @@ def export(
     calibration = None
     if config.calib_ir and config.calib_vis:
         described, found = folder_pairs(Path(config.calib_ir), Path(config.calib_vis), limit=16)
-        calibration = Calibration(found, described, config.calibration_method)
+        calibration = Calibration(found, described)
     usual = options.sizes.opt if options and not wanted else wanted
     if config.pairs_ir and config.pairs_vis:
         compared_on, pairs = folder_pairs(Path(config.pairs_ir), Path(config.pairs_vis))
@@ -80,7 +78,7 @@ def export(
             raise GateError(text)
 
     with console.status(f"Exporting {source.name} …") as status:
-        spec, _ = run(
+        spec = run(
             source,
             target,
             pairs,
@@ -124,9 +122,8 @@ def _engine_options(config: ExportConfig, fixed: tuple[int, int] | None) -> "Bui
             raise InputError(f"{name} is for an engine without --size, which fixes sizes and batch")
     if not config.tensorrt:
         return None
-    from edgefuse.runtime.profiles import SizeRange
-    from edgefuse.runtime.sidecar import BuildOptions
-    from edgefuse.runtime.tensorrt import this_machine
+    from edgefuse.runtime.engines.engine_cache import BuildOptions, SizeRange
+    from edgefuse.runtime.engines.tensorrt import this_machine
 
     this_machine()
     batch = config.tensorrt_batch or 1

@@ -22,10 +22,7 @@ def fuse(
     ),
     threads: int | None = typer.Option(None, help="CPU threads.", show_default="all cores"),
     engine: str | None = typer.Option(
-        None, help="onnxruntime, openvino or tensorrt.", show_default="the first that is installed"
-    ),
-    provider: str | None = typer.Option(
-        None, help="ONNX Runtime's: cpu, cuda or tensorrt.", show_default="the GPU if it can be used"
+        None, help="cpu, cuda, openvino or tensorrt.", show_default="the first that can be used"
     ),
     rig: Path | None = typer.Option(
         None, help="Rig file of `edgefuse calibrate`, which aligns infrared.", show_default="resized only"
@@ -59,7 +56,7 @@ def fuse(
     from edgefuse.batch import fuse_files, plan
     from edgefuse.images import bits_of
     from edgefuse.rig import as_align
-    from edgefuse.runtime.fuser import Fuser
+    from edgefuse.runtime.engines.fuser import Fuser
     from edgefuse.thermal import ThermalConfig
 
     console = stderr()
@@ -70,7 +67,6 @@ def fuse(
         model,
         threads,
         engine,
-        provider=provider,
         rebuild=not no_rebuild,
         align=as_align(rig) or Resize(cast("Aspect", aspect)),
     )

@@ -67,7 +67,7 @@ OLD: dict[str, dict[str, str]] = {
         "--threads": "threads=",
     },
     "export": {
-        "--calib-method": "calibration_method=",
+        "--calib-method": "-=",
         "--dynamic": "-",
         "--max-difference": "max_difference=",
         "--max-levels": "max_levels=",

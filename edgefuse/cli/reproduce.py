@@ -44,7 +44,7 @@ def reproduce(
     from edgefuse.experiments.cells import pair_set
     from edgefuse.experiments.run import Experiment
     from edgefuse.experiments.run import reproduce as run
-    from edgefuse.runtime.backends import check_threads
+    from edgefuse.runtime.engines import check_threads
     from edgefuse.train.machine import distributed, keep_heap
     from edgefuse.train.record import Progress
 

@@ -38,7 +38,7 @@ def stream(config: StreamConfig) -> None:
     share_arenas()
     from edgefuse.rig import RigAlign, as_align
     from edgefuse.runtime import live, sinks
-    from edgefuse.runtime.fuser import Fuser
+    from edgefuse.runtime.engines.fuser import Fuser
 
     ir, vis = required(config, "ir"), required(config, "vis")
     out, still, realtime = config.out, config.still, config.realtime
@@ -76,7 +76,7 @@ def stream(config: StreamConfig) -> None:
         with stopping_on_signals(lambda reason: stop(reason, immediate=True)):
             console.say(
                 f"{ir_camera.name} + {vis_camera.name} → {config.model} "
-                f"on {fuser.backend.device}{'' if config.duration else '; Ctrl-C ends'}"
+                f"on {fuser.engine.device}{'' if config.duration else '; Ctrl-C ends'}"
             )
             with live_status(console) as progress:
                 report = live.run(

@@ -64,7 +64,7 @@ def train(
     import torch
 
     from edgefuse.cli.signals import stopping_on_signals
-    from edgefuse.runtime.backends import check_threads
+    from edgefuse.runtime.engines import check_threads
     from edgefuse.train.data import training_set
     from edgefuse.train.loop import train as run
     from edgefuse.train.machine import describe_processes, distributed, keep_heap

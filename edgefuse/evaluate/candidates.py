@@ -61,7 +61,7 @@ class Candidate:
         if self.kind == "model":
             if foreign := open_foreign(self.source):
                 return _foreign(foreign, unrounded)
-            from edgefuse.runtime.fuser import Fuser
+            from edgefuse.runtime.engines.fuser import Fuser
 
             fuser = Fuser(self.source, threads=1, engine=self.engine)
             run = fuser.fuse_unrounded if unrounded else fuser.fuse_luma

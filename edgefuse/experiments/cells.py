@@ -14,8 +14,8 @@ from edgefuse.files import replace_file
 from edgefuse.images import Image
 from edgefuse.metrics import CORE_METRICS, score
 from edgefuse.pairs import pair_folders
-from edgefuse.runtime.fuser import Fuser
-from edgefuse.train.backend import TorchBackend
+from edgefuse.runtime.engines.fuser import Fuser
+from edgefuse.train.backend import TorchEngine
 from edgefuse.train.checkpoint import load_checkpoint, restore_model
 from edgefuse.train.config import Paradigm, TrainConfig
 from edgefuse.train.data import training_set
@@ -137,7 +137,7 @@ def run_cell(
     )
     known = folder / "scores.json"
     scores: dict[str, Scores] = json.loads(known.read_text("utf-8")) if known.exists() else {}
-    fuser = Fuser(TorchBackend(restore_model(load_checkpoint(weights), weights), cell.model))
+    fuser = Fuser(TorchEngine(restore_model(load_checkpoint(weights), weights), cell.model))
     for test in tests:
         key = _key(test, protocol, limit)
         if key not in scores:

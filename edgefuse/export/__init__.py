@@ -1,4 +1,4 @@
 """Making model files that run without torch (needs torch and onnx: `pip install 'edgefuse[export]'`).
 
-checkpoint → fold → ONNX with its spec → fp16 → compare with the checkpoint.
+checkpoint → trace → quantise → wrap → save → compare with the checkpoint.
 """

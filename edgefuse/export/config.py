@@ -1,10 +1,10 @@
 """The settings of an export."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from edgefuse.errors import InputError
 from edgefuse.settings import check, setting
+from edgefuse.spec import GRAPHS, graph_kind
 
 __all__ = ["ExportConfig", "Gates"]
 
@@ -20,10 +20,10 @@ class Gates:
     """
 
     max_difference: float = setting(
-        1e-4, "fp32 core graph: largest difference of any pixel, in [0, 1].", least=0, below=INFINITE
+        1e-4, "fp32 network graph: largest difference of any pixel, in [0, 1].", least=0, below=INFINITE
     )
     max_levels: int = setting(
-        1, "fp32 deploy graph: largest difference of any pixel, in grey levels.", least=0, below=INFINITE
+        1, "fp32 end-to-end graph: largest difference of any pixel, in grey levels.", least=0, below=INFINITE
     )
     min_psnr: float | None = setting(
         None,
@@ -46,13 +46,19 @@ class Gates:
     def __post_init__(self) -> None:
         check(self)
 
+    def psnr(self, precision: str) -> float:
+        """Return the lowest PSNR that a precision may have, dB."""
+        return (55.0 if precision == "fp16" else 40.0) if self.min_psnr is None else self.min_psnr
+
 
 @dataclass(frozen=True)
 class ExportConfig(Gates):
     """Everything that `edgefuse export` is told, beside the checkpoint and the file to write."""
 
-    graph: Literal["core", "deploy"] = setting("core", "core: float planes in and out; deploy: uint8 images.")
-    rgb: bool = setting(False, "Deploy graph: images are RGB instead of BGR.")
+    graph: str = setting(
+        GRAPHS[0], "network: float planes in and out; end_to_end: uint8 images.", metavar="KIND"
+    )
+    rgb: bool = setting(False, "End-to-end graph: images are RGB instead of BGR.")
     fp16: bool = setting(False, "Half-precision arithmetic; input and output stay.")
     int8: bool = setting(False, "8-bit arithmetic; needs --calib-ir and --calib-vis.")
     size: str | None = setting(
@@ -67,9 +73,6 @@ class ExportConfig(Gates):
     pairs_vis: str | None = setting(None, "Visible folder, paired by file stem.", metavar="FOLDER")
     calib_ir: str | None = setting(None, "Infrared folder to calibrate int8 on.", metavar="FOLDER")
     calib_vis: str | None = setting(None, "Visible folder, paired by file stem.", metavar="FOLDER")
-    calibration_method: Literal["mse", "minmax", "percentile"] = setting(
-        "mse", "How int8 scales follow from the values of the calibration pairs."
-    )
     tensorrt: bool = setting(False, "Also build a TensorRT engine for this machine's GPU, and verify it.")
     for_tensorrt: bool = setting(False, "Arrange the graph for an engine that is built elsewhere.")
     tensorrt_sizes: str | None = setting(
@@ -86,10 +89,11 @@ class ExportConfig(Gates):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "graph", graph_kind(self.graph))
         if self.fp16 and self.int8:
             raise InputError("--fp16 and --int8 exclude each other: choose one precision")
-        if self.rgb and self.graph != "deploy":
-            raise InputError("--rgb is about the images of a deploy graph: add --graph deploy")
+        if self.rgb and self.graph != "end_to_end":
+            raise InputError("--rgb is about the images of an end-to-end graph: add --graph end_to_end")
         if bool(self.pairs_ir) != bool(self.pairs_vis):
             raise InputError(
                 "give both --pairs-ir and --pairs-vis, or neither to compare on the simulated rig"

@@ -1,138 +1,150 @@
 """From a network in torch to an ONNX graph with its spec inside."""
 
-import contextlib
-import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import onnx
 import torch
+from onnx import TensorProto
 from torch import Tensor, nn
 
 from edgefuse import __version__
 from edgefuse.errors import InputError
-from edgefuse.export.deploy import wrap
 from edgefuse.files import replace_file
 from edgefuse.spec import ModelSpec
 from edgefuse.train.checkpoint import Checkpoint
 from edgefuse.train.models import FusionNetwork
 
-__all__ = ["OPSET", "OPSETS", "build_graph", "make_spec", "save_graph"]
+__all__ = [
+    "OPSET",
+    "drop_unread",
+    "layer_precisions",
+    "make_spec",
+    "over_maps",
+    "save_graph",
+    "trace",
+]
 
 OPSET = 20
 """The first with an operator for GELU, which older ones spell out in five passes over the data."""
-OPSETS = range(18, 22)
+
+LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+"""Operators that hold nearly all of the arithmetic."""
 
 DATA = ("paradigm", "ir", "vis", "base", "pairs", "aligned", "batch", "patch", "corrupt", "spoil")
 KEPT = (*DATA, "learning_rate", "losses", "teacher", "init", "seed")
 """Settings of a training that a file's metadata tells."""
 
 
-class _Core(nn.Module):
-    """The network as deployed: folded where it can be, in its precision, its answer clamped to 0..peak."""
+class _Deployed(nn.Module):
+    """The network as deployed: folded where it can be, in its precision, its answer clamped to [0, 1]."""
 
-    def __init__(self, model: FusionNetwork, precision: str, peak: int) -> None:
+    def __init__(self, model: FusionNetwork, precision: str) -> None:
         super().__init__()
-        self.peak = peak
         self.dtype = torch.float16 if precision == "fp16" else torch.float32
-        self.model = model.reparameterize(peak).to(self.dtype)
+        self.model = model.reparameterize().to(self.dtype)
 
-    def forward(self, x: Tensor) -> Tensor:
-        fused: Tensor = self.model(x.to(self.dtype))
-        return fused.float().clamp(0, self.peak)
+    def forward(self, sources: Tensor, levels: Tensor | None = None) -> Tensor:
+        more = () if levels is None else (levels.to(self.dtype),)
+        fused: Tensor = self.model(sources.to(self.dtype), *more)
+        return fused.float().clamp(0, 1)
 
 
 def make_spec(
     checkpoint: Checkpoint,
     model: FusionNetwork,
-    size: tuple[int, int] | None,
-    precision: str,
+    size: tuple[int, int] | None = None,
+    precision: str = "fp32",
     *,
-    graph: str = "core",
+    graph: str = "network",
     colours: str = "bgr",
-    opset: int = OPSET,
 ) -> ModelSpec:
     """Return the spec of a graph that is about to be built.
 
     Raises:
-        InputError: width or height of a core graph is not a multiple of what the network needs, or the
-            opset is not one of `OPSETS`.
+        InputError: width or height of a network graph is not a multiple of what the network needs.
     """
-    multiple = model.size_divisor
-    if graph == "core" and size is not None and (size[0] % multiple or size[1] % multiple):
-        fit = "x".join(str(side + -side % multiple) for side in size)
+    divisor = model.size_divisor
+    if graph == "network" and size is not None and (size[0] % divisor or size[1] % divisor):
+        fit = "x".join(str(side + -side % divisor) for side in size)
         raise InputError(
             f"size {size[0]}x{size[1]} does not fit {checkpoint.model!r}: both must be multiples of "
-            f"{multiple}, such as {fit}; --graph deploy and a graph without --size take any size"
+            f"{divisor}, such as {fit}; --graph end_to_end and a graph without --size take any size"
         )
-    if opset not in OPSETS:
-        raise InputError(f"opset {opset} is not one of {OPSETS[0]} to {OPSETS[-1]}")
     training = {name: checkpoint.config[name] for name in KEPT if name in checkpoint.config}
     return ModelSpec(
         model=checkpoint.model,
-        multiple=multiple,
+        size_divisor=divisor,
         size=size,
         precision=precision,
-        opset=opset,
+        opset=OPSET,
         version=__version__,
         training={**training, "steps": checkpoint.step},
         graph=graph,
         colours=colours,
+        levels=model.uses_levels,
     )
 
 
-def build_graph(
-    model: FusionNetwork, spec: ModelSpec, rework: Callable[[onnx.ModelProto, int], None] | None = None
-) -> onnx.ModelProto:
-    """Make the graph of a network in evaluation mode.
+def trace(model: FusionNetwork, spec: ModelSpec) -> onnx.ModelProto:
+    """Make the network graph of a network in evaluation mode, which is left as it is.
 
     Args:
-        model: the network; it is left as it is.
-        spec: what the graph takes and gives.
-        rework: changes a core graph, in which white is the second argument, in place, before what a deploy
-            graph has around it is put there.
+        model: the network.
+        spec: its size, precision and inputs count; an `end_to_end` graph's network takes the next multiple.
 
     Returns:
-        The graph, not yet checked.
+        The graph, in floats, not yet checked.
     """
-    # Levels in half precision would need weights below its normal range.
-    levels = spec.graph == "deploy" and spec.precision != "fp16" and 255.0 in model.white_levels
-    peak = 255 if levels else 1
-    graph = _trace(_Core(model, spec.precision, peak).eval(), spec)
-    _strip(graph)
-    if rework is not None:
-        rework(graph, peak)
-    if spec.graph == "deploy":
-        wrap(graph, spec, peak)
-    return graph
-
-
-def _trace(core: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
-    multiple, batch = spec.multiple, 1 if spec.size else 2
-    width, height = spec.size or (24 * multiple, 16 * multiple)
-    width, height = width + -width % multiple, height + -height % multiple
+    divisor, batch = spec.size_divisor, 1 if spec.size else 2
+    width, height = spec.size or (24 * divisor, 16 * divisor)
+    width, height = width + -width % divisor, height + -height % divisor
+    inputs = {"sources": torch.rand(batch, 2, height, width)}
     shapes: Any = None
     if spec.size is None:
         h, w = (torch.export.Dim(name, min=4, max=4096) for name in ("rows", "columns"))
         n = torch.export.Dim("batch", min=1, max=4096)
-        shapes = {"x": {0: n, 2: multiple * h, 3: multiple * w}}
+        shapes = {"sources": {0: n, 2: divisor * h, 3: divisor * w}}
+    if spec.levels:
+        inputs["levels"] = torch.rand(batch, 4)
+        if shapes:
+            shapes["levels"] = {0: n}
     with _quiet():
         program = torch.onnx.export(
-            core,
-            (torch.rand(batch, 2, height, width),),
+            _Deployed(model, spec.precision).eval(),
+            kwargs=inputs,
             dynamo=True,
             opset_version=spec.opset,
-            input_names=["sources"],
+            input_names=list(inputs),
             output_names=["fused"],
             dynamic_shapes=shapes,
+            custom_translation_table=_translations(),
             verbose=False,
         )
     assert program is not None
     graph: onnx.ModelProto = program.model_proto
+    _strip(graph)
     return graph
+
+
+def _translations() -> dict[Any, Any]:
+    """Operators that torch would spell out as shape arithmetic, which GPU providers leave to the CPU."""
+    from onnxscript import opset20 as op
+
+    def space_to_depth(x: Any, downscale_factor: int) -> Any:
+        # ONNX puts the channels of a phase beside each other, torch the phases of a channel: of a single
+        # channel they agree. (OpenVINO 2026.4 answers wrongly where a Gather puts them in order.)
+        channels = x.shape[1]
+        planes = [x] if channels == 1 else op.Split(x, axis=1, num_outputs=channels)
+        parts = [op.SpaceToDepth(plane, blocksize=downscale_factor) for plane in planes]
+        return parts[0] if channels == 1 else op.Concat(*parts, axis=1)
+
+    return {torch.ops.aten.pixel_unshuffle.default: space_to_depth}
 
 
 def save_graph(graph: onnx.ModelProto, spec: ModelSpec, path: Path) -> None:
@@ -146,6 +158,61 @@ def save_graph(graph: onnx.ModelProto, spec: ModelSpec, path: Path) -> None:
     replace_file(path, lambda partial: partial.write_bytes(graph.SerializeToString()))
 
 
+def drop_unread(graph: onnx.GraphProto) -> None:
+    """Drop the constants that no node of a graph without subgraphs reads, in place.
+
+    ONNX Runtime does so, too, but warns of each.
+    """
+    read = {name for node in graph.node for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def layer_precisions(graph: onnx.ModelProto) -> dict[str, int]:
+    """Count the layers of a graph by the precision that they compute in: `{"int8": 6, "fp32": 1}`.
+
+    A layer is int8 if all that it multiplies comes straight out of int8. The luma's weighing around the
+    network in an end-to-end graph is not counted, and neither are convolutions of a single row or column.
+    """
+    names = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
+    types = _types(graph)
+    maps = over_maps(graph)
+    makers = {name: node for node in graph.graph.node for name in node.output}
+    counts: Counter[str] = Counter()
+    for node in graph.graph.node:
+        if node.op_type not in LAYERS or node.name.startswith(("deploy/", "end_to_end/")):
+            continue
+        if node.op_type == "Conv" and node.output[0] not in maps:
+            continue
+        sources = [makers.get(name) for name in node.input[:2]]
+        if all(source is not None and source.op_type == "DequantizeLinear" for source in sources):
+            counts["int8"] += 1
+        else:
+            counts[names.get(types.get(node.output[0], 0), "unknown")] += 1
+    return dict(sorted(counts.items()))
+
+
+def over_maps(graph: onnx.ModelProto) -> set[str]:
+    """Return the answers of the convolutions that go over maps, not over what maps were averaged to."""
+    inferred = onnx.shape_inference.infer_shapes(graph).graph
+    flat = {
+        value.name
+        for value in (*inferred.value_info, *inferred.output)
+        if any(side.dim_value == 1 for side in value.type.tensor_type.shape.dim[2:])
+    }
+    return {n.output[0] for n in graph.graph.node if n.op_type == "Conv" and n.output[0] not in flat}
+
+
+def _types(graph: onnx.ModelProto) -> dict[str, int]:
+    """Return the element type of every value."""
+    known = onnx.shape_inference.infer_shapes(graph).graph
+    types = {t.name: t.data_type for t in known.initializer}
+    for value in (*known.value_info, *known.input, *known.output):
+        types[value.name] = value.type.tensor_type.elem_type
+    return types
+
+
 def _strip(graph: onnx.ModelProto) -> None:
     """Drop the tracer's notes (stack traces with this machine's paths, names): half of a small file."""
     graph.doc_string = ""
@@ -157,14 +224,14 @@ def _strip(graph: onnx.ModelProto) -> None:
         del part.metadata_props[:]
 
 
-@contextlib.contextmanager
+@contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the tracer's notes about packages that this project does not use off the screen."""
+    """Keep the tracer's notes about packages that this project does not use out of the log."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:

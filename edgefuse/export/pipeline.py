@@ -1,34 +1,38 @@
-"""The whole export: checkpoint in, proven ONNX file out."""
+"""The whole export: checkpoint → trace → quantise → wrap → save → compare."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
 from edgefuse.errors import InputError, ModelError
-from edgefuse.export.calibrate import METHODS
-from edgefuse.export.compact import store_phases_once
-from edgefuse.export.gates import Gates, failed_path
-from edgefuse.export.graph import OPSET, build_graph, make_spec, save_graph
-from edgefuse.export.layers import layer_precisions
+from edgefuse.export.config import Gates
+from edgefuse.export.end_to_end import cast_at_ends, wrap
+from edgefuse.export.graph import layer_precisions, make_spec, save_graph, trace
 from edgefuse.export.quantize import quantize
-from edgefuse.export.receipt import Pair, Receipt, compare, extreme_pairs
-from edgefuse.export.tensorrt import casts_outermost
-from edgefuse.files import check_writable
-from edgefuse.images import MIN_SIDE, fit_size, luma
+from edgefuse.export.verify import (
+    Pair,
+    compare,
+    extreme_pairs,
+    failed_path,
+    int8_share,
+    network_feed,
+)
+from edgefuse.files import check_writable, replace_file
+from edgefuse.images import MIN_SIDE, fit_size, size_of
 from edgefuse.metrics import CORE_METRICS
-from edgefuse.runtime.backends import load_backend
-from edgefuse.runtime.fuser import network_input
-from edgefuse.spec import ModelSpec
-from edgefuse.train.backend import TorchBackend
+from edgefuse.runtime.engines.engine_cache import BuildOptions, SizeRange, sidecar_path, write_sidecar
+from edgefuse.runtime.engines.onnxruntime import CpuEngine
+from edgefuse.runtime.engines.tensorrt import TensorRtEngine
+from edgefuse.runtime.engines.tensorrt_build import Progress, build_engine
+from edgefuse.spec import ModelSpec, read_spec
+from edgefuse.train.backend import TorchEngine
 from edgefuse.train.checkpoint import load_checkpoint, restore_model
-from edgefuse.train.models import FusionNetwork
 
-__all__ = ["Calibration", "export"]
+__all__ = ["Calibration", "check_pairs", "export", "export_engine", "verify_engine"]
 
 MARGIN = 2.0
 """dB above the gate that the layers of an int8 file are chosen for: other pairs lose more than these."""
@@ -46,9 +50,7 @@ class Calibration:
 
     pairs: list[Pair]
     source: str
-    """What the pairs are, for the receipt."""
-    method: str = next(iter(METHODS))
-    """Name in `calibrate.METHODS`."""
+    """What the pairs are, for the report."""
 
     def __post_init__(self) -> None:
         if not self.pairs:
@@ -60,19 +62,18 @@ class Calibration:
 def export(
     checkpoint_path: Path,
     out: Path,
-    pairs: list[Pair],
+    pairs: Sequence[Pair],
     compared_on: str,
     *,
     fp16: bool = False,
     int8: Calibration | None = None,
     size: tuple[int, int] | None = None,
-    graph: str = "core",
+    graph: str = "network",
     colours: str = "bgr",
-    opset: int = OPSET,
     tensorrt: bool = False,
     gates: Gates | None = None,
     progress: Callable[[str], None] = lambda _: None,
-) -> tuple[ModelSpec, Receipt]:
+) -> ModelSpec:
     """Write a checkpoint as an ONNX file, run the file beside the checkpoint, and note the outcome in it.
 
     It is run by ONNX Runtime on the CPU, whatever else is installed: that computes in the graph's own
@@ -82,20 +83,19 @@ def export(
         checkpoint_path: `.pt` or `.safetensors` file.
         out: the `.onnx` file; replaced if it exists and the new one passes its gates.
         pairs: what both are run on.
-        compared_on: what the pairs are, for the receipt.
+        compared_on: what the pairs are, for the report.
         fp16: half-precision arithmetic; input and output stay as they are.
         int8: 8-bit arithmetic, calibrated on these pairs.
         size: fixed width and height; None: any batch, height and width.
-        graph: `core` or `deploy`, see `ModelSpec`.
-        colours: `bgr` or `rgb`, of a deploy graph's images.
-        opset: ONNX operator set.
-        tensorrt: arrange the graph as TensorRT needs it: all kernels constants, and see `casts_outermost`.
+        graph: `network` or `end_to_end`, see `ModelSpec`.
+        colours: `bgr` or `rgb`, of an end-to-end graph's images.
+        tensorrt: arrange the graph as TensorRT needs it: signed bytes alone, and see `cast_at_ends`.
         gates: how far the file may be from its checkpoint; None: the default limits.
         progress: called with what is being done.
 
     Returns:
-        The file's spec, and the receipt. If that did not pass, the file is `failed_path(out)`, and what
-        was at `out` is as it was.
+        The file's spec, with the report. If that did not pass, the file is `failed_path(out)`, and what was
+        at `out` is as it was.
 
     Raises:
         ModelError: the checkpoint cannot be read.
@@ -112,71 +112,153 @@ def export(
     checkpoint = load_checkpoint(checkpoint_path)
     model = restore_model(checkpoint, checkpoint_path)
     precision = "fp16" if fp16 else "int8" if int8 else "fp32"
-    spec = make_spec(checkpoint, model, size, precision, graph=graph, colours=colours, opset=opset)
-    gates = gates or Gates()
-    reference = TorchBackend(model, checkpoint.model)
+    spec = make_spec(checkpoint, model, size, precision, graph=graph, colours=colours)
+    gates, reference = gates or Gates(), TorchEngine(model, checkpoint.model)
+    progress("Tracing")
+    traced = trace(model, spec)
     for more in range(MORE + 1):
-        progress("Tracing")
-        built, kept = _build(model, spec, int8, gates, progress, tensorrt, more)
-        if tensorrt and graph == "deploy":
-            casts_outermost(built)
+        built, facts = onnx.ModelProto(), {}
+        built.CopyFrom(traced)
+        if int8 is not None:
+            facts = _to_int8(built, spec, int8, gates, progress, signed=tensorrt, more=more)
+        if spec.end_to_end:
+            wrap(built, spec)
+            if tensorrt:
+                cast_at_ends(built)
         progress("Comparing with the checkpoint")
-        facts: dict[str, Any] = {
-            "layers": layer_precisions(built),
-            "kept": kept,
-            "calibration": f"{int8.source}, {int8.method}" if int8 else "",
-        }
-        if not tensorrt and int8 is None:  # TensorRT and Q/DQ pairs want kernels as constants
-            store_phases_once(built)
-        with tempfile.TemporaryDirectory() as scratch:  # nothing unproven ever has the final name
+        with tempfile.TemporaryDirectory() as scratch:  # nothing unverified ever has the final name
             save_graph(built, spec, trial := Path(scratch) / out.name)
-            proven = load_backend(trial, provider="cpu")
-            receipt = compare(proven, reference, pairs, compared_on, gates, **facts)
-        failed = {gate["name"] for gate in receipt.gates if not gate["passed"]}
+            layers = layer_precisions(built)
+            report = compare(CpuEngine(trial), reference, pairs, compared_on, gates, layers=layers, **facts)
+        failed = {gate.name for gate in report.gates if not gate.passed}
         # A metric can lose although the levels are close: MI does where equal levels become unequal ones.
-        if not failed or not failed <= set(CORE_METRICS):
+        if int8 is None or not failed or not failed <= set(CORE_METRICS):
             break
-    spec = replace(spec, receipt=receipt.to_dict())
-    save_graph(built, spec, out if receipt.passed else failed_path(out))
-    if receipt.passed:
+    spec = replace(spec, verification=report)
+    save_graph(built, spec, out if report.passed else failed_path(out))
+    if report.passed:
         failed_path(out).unlink(missing_ok=True)  # of an earlier attempt
-    return spec, receipt
+    return spec
 
 
-def _build(
-    model: FusionNetwork,
+def _to_int8(
+    graph: onnx.ModelProto,
     spec: ModelSpec,
-    int8: Calibration | None,
+    calibration: Calibration,
     gates: Gates,
     progress: Callable[[str], None],
-    tensorrt: bool,
+    *,
+    signed: bool,
     more: int,
-) -> tuple[onnx.ModelProto, list[str]]:
-    """Return the graph and the names of layers that an int8 one keeps in float."""
-    kept: list[str] = []
-
-    def rework(core: onnx.ModelProto, peak: int) -> None:
-        assert int8 is not None
-        inputs = []
-        # A glowing body at night is beyond what ordinary pairs hold, and a value out of range is clipped.
-        extremes = extreme_pairs(spec.size or (64, 64))
-        for pair in (*int8.pairs, *extremes):
-            grey = luma(pair.vis)
-            size = spec.size or _within(LARGEST, grey.shape[1], grey.shape[0])
-            x = network_input(fit_size(pair.ir, size), fit_size(grey, size), spec.multiple)
-            inputs.append(x * np.float32(peak))
-        target = (40.0 if gates.min_psnr is None else gates.min_psnr) + MARGIN
-        ordinary = inputs[: len(int8.pairs)] if more else []
-        kept.extend(
-            quantize(
-                core, inputs, int8.method, target, peak, progress, not tensorrt, more=more, ordinary=ordinary
-            )
-        )
-
-    return build_graph(model, spec, rework if int8 else None), kept
+) -> dict[str, Any]:
+    """Turn a network graph into an int8 one, in place; return what the report says about that."""
+    feeds = []
+    # A glowing body at night is beyond what ordinary pairs hold, and a value out of range is clipped.
+    for pair in (*calibration.pairs, *extreme_pairs(spec.size or (64, 64))):
+        size = spec.size or _within(LARGEST, pair.vis.shape[1], pair.vis.shape[0])
+        feeds.append(network_feed(fit_size(pair.ir, size), fit_size(pair.vis, size), spec))
+    target = gates.psnr(spec.precision) + MARGIN
+    kept = quantize(graph, feeds, target, progress, unsigned=not signed, more=more)
+    with tempfile.TemporaryDirectory() as scratch:
+        save_graph(graph, spec, trial := Path(scratch) / "network.onnx")
+        share = int8_share(trial, feeds[0])
+    return {"kept": tuple(kept), "calibration": calibration.source, "int8_share": share}
 
 
 def _within(largest: int, width: int, height: int) -> tuple[int, int]:
     """Return a size of the same proportions whose sides are at most `largest`, and at least `MIN_SIDE`."""
     factor = min(1.0, largest / max(width, height))
     return max(MIN_SIDE, round(factor * width)), max(MIN_SIDE, round(factor * height))
+
+
+def export_engine(
+    onnx: Path,
+    out: Path,
+    checkpoint: Path,
+    pairs: Sequence[Pair],
+    compared_on: str,
+    *,
+    options: BuildOptions | None = None,
+    gates: Gates | None = None,
+    progress: Progress | None = None,
+) -> ModelSpec:
+    """Build a TensorRT engine from an exported ONNX file for this machine's GPU, and compare it.
+
+    Until it has passed, the engine is `failed_path(out)`, where one that fails remains for inspection.
+    No engine has been built on a GPU yet, see `edgefuse.runtime.engines.tensorrt`.
+
+    Args:
+        onnx: file written by `edgefuse export`; its dtypes decide the engine's.
+        out: the `.engine` file, with `.engine.json` beside it; replaced if the new one passes.
+        checkpoint: `.pt` or `.safetensors` file that the graph was made of.
+        pairs: what both are run on; of sizes that the engine serves.
+        compared_on: what the pairs are, for the report.
+        options: sizes for open dimensions, workspace, optimisation level.
+        gates: how far the engine may be from the checkpoint; None: the default limits.
+        progress: told how the build goes on.
+
+    Returns:
+        The engine's spec with its report, which says whether the gates held.
+
+    Raises:
+        InputError: a file that cannot be read or written, another suffix, or sizes that do not fit.
+        ModelError: an ONNX file that is not ours, or that TensorRT cannot parse.
+        BackendError: no TensorRT, no GPU, no engine within the workspace, or one that fails.
+        GateError: half or int8 was asked for and did not take.
+    """
+    if out.suffix != ".engine":
+        raise InputError(f"cannot write {out}: the suffix must be .engine")
+    check_writable(out)
+    if read_spec(onnx).size is None:
+        check_pairs(pairs, (options or BuildOptions()).sizes)
+    trial = failed_path(out)
+    build_engine(onnx, trial, options, progress)
+    spec = verify_engine(trial, checkpoint, pairs, compared_on, gates)
+    if spec.verification and spec.verification.passed:
+        for source, target in ((trial, out), (sidecar_path(trial), sidecar_path(out))):
+            replace_file(target, source.replace)
+    return spec
+
+
+def check_pairs(pairs: Sequence[Pair], sizes: SizeRange) -> None:
+    """Raise `InputError` if an engine for sizes in this range does not serve one of the pairs."""
+    for name, _, vis, *_ in pairs:
+        side = zip(sizes.min, (vis.shape[1], vis.shape[0]), sizes.max, strict=True)
+        if not all(low <= given <= high for low, given, high in side):
+            raise InputError(
+                f"the pair {name!r} to compare on is {size_of(vis)}, which an engine for {sizes} does not "
+                "serve: widen --tensorrt-sizes, or fix the graph with --size"
+            )
+
+
+def verify_engine(
+    engine: Path, checkpoint: Path, pairs: Sequence[Pair], compared_on: str, gates: Gates | None = None
+) -> ModelSpec:
+    """Run an engine beside the checkpoint that its graph was made of, and note the outcome in its sidecar.
+
+    Args:
+        engine: a file of `build_engine`.
+        checkpoint: `.pt` or `.safetensors` file.
+        pairs: what both are run on.
+        compared_on: what the pairs are, for the report.
+        gates: how far the engine may be from the checkpoint; None: the default limits.
+
+    Returns:
+        The engine's spec with its report, which says whether the gates held.
+
+    Raises:
+        ModelError: the checkpoint or the sidecar cannot be read.
+        BackendError: TensorRT or the GPU fails.
+    """
+    loaded = load_checkpoint(checkpoint)
+    reference = TorchEngine(restore_model(loaded, checkpoint), loaded.model)
+    running = TensorRtEngine(engine, rebuild=False)
+    try:
+        of_graph, sidecar = running.spec.verification, running.sidecar
+        facts = {} if of_graph is None else {"kept": of_graph.kept, "calibration": of_graph.calibration}
+        report = compare(running, reference, pairs, compared_on, gates, layers=sidecar.layers, **facts)
+    finally:
+        running.close()
+    spec = replace(sidecar.spec, verification=report)
+    write_sidecar(engine, replace(sidecar, spec=spec))
+    return spec

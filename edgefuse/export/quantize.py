@@ -1,192 +1,244 @@
-"""int8 by static Q/DQ pairs, as TensorRT, OpenVINO and ONNX Runtime read them.
+"""int8 by static Q/DQ pairs, as ONNX Runtime, OpenVINO and TensorRT read them.
 
-Zero point 0 (128 for sources that come as bytes), weights per output channel and symmetric, biases in
-float. A pair stands before the layer that reads the value, so behind the activation of the one that made it,
-where TensorRT can fuse both.
-Layers that lose too much are found by measuring and stay in float.
+A pair stands straight behind the convolution, or the activation behind it, and everything that reads the
+value reads it rounded: `DQ → Conv (→ Relu) → Q` with nothing between is what engines compute in 8 bits.
+Zero points are 0. Where a value is clipped to constants, these are its range, and saturation takes the place
+of the Clip. Weights are symmetric, per output channel, biases in float. Layers that lose too much are found
+by measuring and stay in float.
+
+TensorRT has no unsigned bytes; ONNX Runtime, on the other hand, computes `Conv → Relu → Q` in 8 bits only if
+they are unsigned. A network that is clipped to -1..1 in place of Relu serves both.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
-from edgefuse.export.bytes import move_bytes
-from edgefuse.export.calibrate import Unsigned, find_scales, measure
-from edgefuse.export.initializers import drop_unread
-from edgefuse.export.layers import over_maps
+from edgefuse.export.graph import drop_unread, over_maps
 
-__all__ = ["choose_layers", "insert_pairs", "quantizable", "quantize"]
+__all__ = ["Range", "find_ranges", "insert_pairs", "quantizable", "quantize", "round_weights"]
 
-NEVER_NEGATIVE = frozenset({"Relu", "Sigmoid"})
+Feed = Mapping[str, NDArray[np.float32]]
+"""Inputs of a network graph by name."""
 
+ACTIVATIONS = frozenset({"Relu", "Clip"})
+LARGEST_WEIGHT = 64
+"""CPUs without VNNI add two products of an unsigned byte and a weight in 16 bits: 2 · 255 · 64 fits."""
+LEAST_CHANNELS = 8
+"""Layers with fewer on either side stay in float: in 8 bits they take longer in ONNX Runtime."""
+BINS = 4096
 WORST = 4
 """How many inputs a layer alone is measured on."""
 
 
-def quantizable(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Return the convolutions over maps of a graph whose weights are constants."""
-    constants = {t.name for t in graph.graph.initializer}
-    maps = over_maps(graph)
-    return [n for n in graph.graph.node if n.output[0] in maps and n.input[1] in constants]
+@dataclass(frozen=True)
+class Range:
+    """The levels of a value: multiples of `step` from 0 to 255 if unsigned, else from -128 to 127."""
+
+    step: float
+    unsigned: bool = False
 
 
 def quantize(
     graph: onnx.ModelProto,
-    inputs: Sequence[NDArray[np.float32]],
-    method: str,
+    feeds: Sequence[Feed],
     target: float,
-    peak: float = 1.0,
     progress: Callable[[str], None] = lambda _: None,
+    *,
     unsigned: bool = True,
     more: int = 0,
-    ordinary: Sequence[NDArray[np.float32]] = (),
 ) -> list[str]:
-    """Turn a core graph into an int8 one, in place.
+    """Turn a network graph into an int8 one, in place.
 
     Args:
-        graph: core graph in fp32.
-        inputs: network inputs `[1, 2, H, W]` of real pairs, on the graph's scale.
-        method: name in `calibrate.METHODS`.
+        graph: network graph in fp32.
+        feeds: inputs of real pairs.
         target: PSNR to the fp32 graph, dB, that no input may fall below; layers stay in float until then.
-        peak: what white is in the graph's input and answer.
         progress: called with what is being done.
-        unsigned: use unsigned bytes for what is never negative, which have twice the levels for it, and at
-            both ends (`bytes.move_bytes`). TensorRT has none.
-        more: how many more layers stay in float than the target asks for: each time the one that leaves the
-            fewest pixels of `ordinary` on another grey level.
-        ordinary: inputs for that.
+        unsigned: use unsigned bytes, which TensorRT lacks, for what is never negative.
+        more: how many more layers stay in float than the target asks for.
 
     Returns:
         Names of the layers that stay in float, the most sensitive first.
-
-    Raises:
-        InputError: the method is unknown.
     """
-    if unsigned:
-        move_bytes(graph, peak)
-    layers = quantizable(graph)
     progress("Calibrating")
-    names = list(dict.fromkeys(layer.input[0] for layer in layers))
-    makers = {name: node.op_type for node in graph.graph.node for name in node.output}
-    positive = {name for name in names if unsigned and makers.get(name) in NEVER_NEGATIVE}
-    scales = find_scales(measure(graph, names, inputs), method, positive)
-    kept = choose_layers(graph, scales, inputs, target - 20 * math.log10(peak), progress)
-    for _ in range(more):
-        kept.append(
-            _next_to_keep(graph, scales, {layer.name for layer in layers} - set(kept), ordinary, peak)
-        )
-    insert_pairs(graph, scales, {layer.name for layer in layers} - set(kept))
-    return kept
-
-
-def choose_layers(
-    graph: onnx.ModelProto,
-    scales: Mapping[str, float],
-    inputs: Sequence[NDArray[np.float32]],
-    target: float,
-    progress: Callable[[str], None] = lambda _: None,
-) -> list[str]:
-    """Return the layers to keep in float, fewest, in the order of what each loses alone.
-
-    The target is 10·log10 of one over the mean squared difference to the graph as it is. A layer alone is
-    measured on the `WORST` inputs that lose the most with all layers in int8, everything else on all.
-    """
+    ranges = find_ranges(graph, feeds, unsigned)
     names = [layer.name for layer in quantizable(graph)]
-    exact = _answers(graph, inputs)
+    exact = _answers(graph, feeds)
 
-    def psnrs(chosen: set[str], which: Sequence[int] = range(len(inputs))) -> list[float]:
+    def psnrs(chosen: set[str], which: Sequence[int] = range(len(feeds))) -> list[float]:
         trial = onnx.ModelProto()
         trial.CopyFrom(graph)
-        insert_pairs(trial, scales, chosen)
-        answers = _answers(trial, [inputs[k] for k in which])
+        insert_pairs(trial, ranges, chosen)
+        answers = _answers(trial, [feeds[k] for k in which])
         return [_psnr(answer, exact[k]) for answer, k in zip(answers, which, strict=True)]
 
     progress("Measuring all layers in int8")
     together = psnrs(set(names))
-    if min(together) >= target:
-        return []
-    worst = sorted(range(len(inputs)), key=lambda k: together[k])[:WORST]
-    alone = {}
-    for k, name in enumerate(names, 1):
-        progress(f"Measuring layer {k} of {len(names)} in int8")
-        alone[name] = min(psnrs({name}, worst))
-    order = sorted(names, key=lambda name: alone[name])
-    # The more layers stay in float, the closer the answer: so halve the range that holds the number.
-    low, high = 1, len(order)
-    while low < high:
+    kept: list[str] = []
+    if more or min(together) < target:
+        worst = sorted(range(len(feeds)), key=lambda k: together[k])[:WORST]
+        alone = {}
+        for k, name in enumerate(names, 1):
+            progress(f"Measuring layer {k} of {len(names)} in int8")
+            alone[name] = min(psnrs({name}, worst))
+        order = sorted(names, key=lambda name: alone[name])
+        kept = order[: _fewest(order, psnrs, target, progress) + more]
+    insert_pairs(graph, ranges, set(names) - set(kept))
+    return kept
+
+
+def _fewest(
+    order: Sequence[str], psnrs: Callable[..., list[float]], target: float, progress: Callable[[str], None]
+) -> int:
+    """Return how many layers, the most sensitive first, must stay in float for the target."""
+    low, high = 0, len(order)
+    while low < high:  # the more layers stay in float, the closer the answer
         middle = (low + high) // 2
         progress(f"Trying with {middle} layers in float")
         if min(psnrs(set(order[middle:]))) >= target:
             high = middle
         else:
             low = middle + 1
-    return order[:low]
+    return low
 
 
-def _next_to_keep(
-    graph: onnx.ModelProto,
-    scales: Mapping[str, float],
-    layers: set[str],
-    inputs: Sequence[NDArray[np.float32]],
-    peak: float,
-) -> str:
-    exact = [np.rint(answer * (255 / peak)) for answer in _answers(graph, inputs)]
-
-    def changed(layer: str) -> float:
-        trial = onnx.ModelProto()
-        trial.CopyFrom(graph)
-        insert_pairs(trial, scales, layers - {layer})
-        answers = _answers(trial, inputs)
-        return sum(
-            float(np.mean(np.rint(a * (255 / peak)) != e)) for a, e in zip(answers, exact, strict=True)
-        )
-
-    return min(sorted(layers), key=changed)
+def quantizable(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Return the convolutions over maps of a graph that 8 bits make faster: of many constant weights."""
+    maps, kernels = over_maps(graph), {t.name: t.dims for t in graph.graph.initializer}
+    layers = [n for n in graph.graph.node if n.output[0] in maps and n.input[1] in kernels]
+    return [n for n in layers if min(kernels[n.input[1]][:2]) >= LEAST_CHANNELS]
 
 
-def insert_pairs(graph: onnx.ModelProto, scales: Mapping[str, float], layers: set[str]) -> None:
-    """Put Q/DQ pairs before some convolutions, in place; weights become int8 constants."""
-    constants = {t.name: t for t in graph.graph.initializer}
-    int8 = {n.output[0] for n in graph.graph.node if n.op_type == "DequantizeLinear"}
-    made: set[str] = set()
+def find_ranges(graph: onnx.ModelProto, feeds: Sequence[Feed], unsigned: bool) -> dict[str, Range]:
+    """Return the range of every value that may be rounded: what layers read, and their clipped answers.
+
+    Clipped values have the range of their Clip. Of others the values are measured, and the range is the one
+    with the smallest mean squared error of rounding and saturation together.
+    """
+    makers = {name: node for node in graph.graph.node for name in node.output}
+    layers = quantizable(graph)
+    answers = {_answer(graph, n) for n in layers} - {value.name for value in graph.graph.output}
+    values = list(dict.fromkeys([n.input[0] for n in layers] + sorted(answers)))
+    found, unknown = {}, []
+    read = {n.input[0] for n in layers}
+    for name in values:
+        maker = makers.get(name)
+        bounds = _bounds(graph, maker) if maker is not None else None
+        if bounds:
+            positive = unsigned and bounds[0] >= 0
+            found[name] = Range(max(map(abs, bounds)) / (255 if positive else 127), positive)
+        elif name in read:
+            unknown.append(name)
+    for name, (top, counts) in _measure(graph, unknown, feeds).items():
+        positive = unsigned and name in makers and makers[name].op_type in ("Relu", "Sigmoid")
+        levels = 255 if positive else 127
+        found[name] = Range(_least_squares(top, counts, levels) / levels, positive)
+    return found
+
+
+def insert_pairs(graph: onnx.ModelProto, ranges: Mapping[str, Range], layers: set[str]) -> None:
+    """Round weights, inputs and clipped answers of some convolutions, in place."""
+    chosen = [n for n in graph.graph.node if n.name in layers]
+    rounded = {n.input[0] for n in chosen} | {v for n in chosen if (v := _answer(graph, n)) in ranges}
+    constants = {t.name: numpy_helper.to_array(t) for t in graph.graph.initializer}
+    makers = {name: node for node in graph.graph.node for name in node.output}
     nodes: list[onnx.NodeProto] = []
+    for name in dict.fromkeys(node.input[1] for node in chosen):
+        levels, steps = round_weights(constants[name])
+        nodes.append(_dequantize(graph, name, levels, steps))
+    for value in rounded:
+        _add(graph, f"{value}_step", np.float32(ranges[value].step))
+        _add(graph, f"{value}_zero", np.array(0, np.uint8 if ranges[value].unsigned else np.int8))
+    nodes += [node for value in sorted(rounded) if value not in makers for node in _pair(value, value)]
     for node in graph.graph.node:
-        if node.name in layers:
-            value, weight = node.input[:2]
-            if value not in made and value not in int8:
-                made.add(value)
-                kind = np.uint8 if isinstance(scales[value], Unsigned) else np.int8
-                graph.graph.initializer.extend(_grid(value, np.float32(scales[value]), kind))
-                q, s, z = f"{value}_int8", f"{value}_step", f"{value}_zero"
-                nodes.append(helper.make_node("QuantizeLinear", [value, s, z], [q], f"{value}/quantize"))
-                outputs = [f"{value}_rounded"]
-                nodes.append(helper.make_node("DequantizeLinear", [q, s, z], outputs, f"{value}/dequantize"))
-            if weight not in made:
-                made.add(weight)
-                nodes.append(_int8_weight(graph, constants[weight]))
-            node.input[:2] = [value if value in int8 else f"{value}_rounded", f"{weight}_rounded"]
+        ours = node.name in layers
+        for k, name in enumerate(node.input):
+            # What a layer makes is read rounded by all; of other values, floats are there anyway.
+            if name in rounded and (ours or _made_by_layer(makers.get(name))):
+                node.input[k] = f"{name}_rounded"
+        if ours:
+            node.input[1] = f"{node.input[1]}_rounded"
         nodes.append(node)
+        for value in rounded.intersection(node.output):
+            bounds = _bounds(graph, node)
+            saturates = bounds is not None and _saturates(ranges[value], bounds)
+            nodes += _pair(value, nodes.pop().input[0] if saturates else value)
     del graph.graph.node[:]
     graph.graph.node.extend(nodes)
     drop_unread(graph.graph)
+
+
+def _pair(value: str, source: str) -> list[onnx.NodeProto]:
+    """Return a Q and a DQ: `source` → `VALUE_rounded`."""
+    grid, levels = [f"{value}_step", f"{value}_zero"], f"{value}_int8"
+    return [
+        helper.make_node("QuantizeLinear", [source, *grid], [levels], f"{value}/quantize"),
+        helper.make_node("DequantizeLinear", [levels, *grid], [f"{value}_rounded"], f"{value}/floats"),
+    ]
+
+
+def _answer(graph: onnx.ModelProto, layer: onnx.NodeProto) -> str:
+    """Return the value behind a layer's activation, or its own where there is none."""
+    readers = [n for n in graph.graph.node if layer.output[0] in n.input]
+    alone = len(readers) == 1 and readers[0].op_type in ACTIVATIONS
+    return readers[0].output[0] if alone else layer.output[0]
+
+
+def _made_by_layer(maker: onnx.NodeProto | None) -> bool:
+    return maker is not None and maker.op_type in (*ACTIVATIONS, "Conv")
+
+
+def _bounds(graph: onnx.ModelProto, node: onnx.NodeProto) -> tuple[float, float] | None:
+    """Return the constants that a Clip clips to; None: it is no such node."""
+    if node.op_type != "Clip" or len(node.input) != 3:
+        return None
+    constants = {t.name: t for t in graph.graph.initializer}
+    if not all(name in constants for name in node.input[1:]):
+        return None
+    low, high = (float(numpy_helper.to_array(constants[name])) for name in node.input[1:])
+    return low, high
+
+
+def _saturates(levels: Range, bounds: tuple[float, float]) -> bool:
+    """Whether the ends of the levels are those of a Clip, but for one step."""
+    ends = (0.0, 255 * levels.step) if levels.unsigned else (-127 * levels.step, 127 * levels.step)
+    return all(math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-9) for a, b in zip(ends, bounds, strict=True))
+
+
+def _dequantize(
+    graph: onnx.ModelProto, name: str, levels: NDArray[np.int8], steps: NDArray[np.float32]
+) -> onnx.NodeProto:
+    """Add a weight's int8 values and steps, and return the node that makes floats of them."""
+    inputs = [f"{name}_int8", f"{name}_step", f"{name}_zero"]
+    _add(graph, inputs[0], levels)
+    _add(graph, inputs[1], steps)
+    _add(graph, inputs[2], np.zeros(steps.shape, np.int8))
+    return helper.make_node("DequantizeLinear", inputs, [f"{name}_rounded"], f"{name}/floats", axis=0)
+
+
+def _add(graph: onnx.ModelProto, name: str, value: NDArray[np.generic] | np.generic) -> None:
+    graph.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
 
 
 def round_weights(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Return the int8 levels of a kernel `[O, I, k, k]` or `[O, I, k]` and the steps `[O]` between them.
 
     Where all weights of a channel are whole multiples of its smallest, that is the step, and nothing is lost.
-    Else rounding keeps the sums over kernels and along each channel within half a level, but where a level of
-    ±127 cannot give way; plain rounding gets them wrong by several, and an even ground, which most of a
+    Else rounding keeps the sums over kernels and along each channel within half a level, unless the largest
+    levels cannot give way; plain rounding gets them wrong by several, and an even ground, which most of a
     picture is, would change its level. Channels alike in a picture are next to each other; of 1×1 kernels
     nothing is known, they are plainly rounded.
     """
+    top = LARGEST_WEIGHT
     flat = weight.reshape(len(weight), -1).astype(np.float64)
     sizes = np.abs(flat)
-    steps = np.maximum(sizes.max(1), 1e-12) / 127
+    steps = np.maximum(sizes.max(1), 1e-12) / top
     smallest = np.where(sizes > 1e-6 * sizes.max(1, keepdims=True), sizes, np.inf).min(1)
     with np.errstate(invalid="ignore"):
         exact = np.abs(flat / smallest[:, None] - np.rint(flat / smallest[:, None])).max(1) < 1e-4
@@ -194,47 +246,74 @@ def round_weights(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArra
     exactly = flat / steps[:, None]
     levels = np.rint(exactly)
     side = math.prod(weight.shape[2:])
-    if side == 1:
-        return levels.astype(np.int8).reshape(weight.shape), steps.astype(np.float32)
-    # Sums over whole kernels, as they should be, and what the rounded ones lack of them.
-    wanted = np.diff(
-        np.rint(np.cumsum(exactly.reshape(len(flat), -1, side).sum(2), axis=1)), axis=1, prepend=0
+    if side > 1:
+        # Sums over whole kernels, as they should be, and what the rounded ones lack of them.
+        sums = np.rint(np.cumsum(exactly.reshape(len(flat), -1, side).sum(2), axis=1))
+        lack = (np.diff(sums, axis=1, prepend=0) - levels.reshape(len(flat), -1, side).sum(2)).astype(int)
+        for channel, kernel in zip(*np.nonzero(lack), strict=True):
+            taps = slice(kernel * side, (kernel + 1) * side)
+            missing = lack[channel, kernel]
+            error = np.sign(missing) * (exactly[channel, taps] - levels[channel, taps])
+            furthest = np.argsort(-error)[: abs(missing)]  # those that were rounded the wrong way the most
+            levels[channel, taps.start + furthest] += np.sign(missing)
+    return levels.clip(-top, top).astype(np.int8).reshape(weight.shape), steps.astype(np.float32)
+
+
+def _measure(
+    graph: onnx.ModelProto, tensors: Sequence[str], feeds: Sequence[Feed]
+) -> dict[str, tuple[float, NDArray[np.float64]]]:
+    """Return the largest absolute value of some tensors, and a histogram of absolute values up to it.
+
+    The calibrators of ONNX Runtime keep all values of all images in memory; at full frames that is gigabytes.
+    """
+    probe = onnx.ModelProto()
+    probe.CopyFrom(graph)
+    inputs = {value.name for value in graph.graph.input}
+    made = [name for name in tensors if name not in inputs]
+    del probe.graph.output[:]
+    probe.graph.output.extend(
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in made
     )
-    lack = (wanted - levels.reshape(len(flat), -1, side).sum(2)).astype(int)
-    for channel, kernel in zip(*np.nonzero(lack), strict=True):
-        taps = slice(kernel * side, (kernel + 1) * side)
-        missing = lack[channel, kernel]
-        error = np.sign(missing) * (exactly[channel, taps] - levels[channel, taps])
-        chosen = np.argsort(-error)[: abs(missing)]  # those that were rounded the wrong way the furthest
-        levels[channel, taps.start + chosen] += np.sign(missing)
-    return levels.clip(-127, 127).astype(np.int8).reshape(weight.shape), steps.astype(np.float32)
+    session = _session(probe)
+
+    def values(feed: Feed) -> dict[str, NDArray[np.float32]]:
+        given = {name: np.abs(feed[name]) for name in tensors if name in inputs}
+        return given | {n: np.abs(v) for n, v in zip(made, session.run(None, dict(feed)), strict=True)}
+
+    tops = dict.fromkeys(tensors, 1e-12)
+    for feed in feeds:
+        for name, value in values(feed).items():
+            tops[name] = max(tops[name], float(value.max()))
+    counts = {name: np.zeros(BINS) for name in tensors}
+    for feed in feeds:
+        for name, value in values(feed).items():
+            counts[name] += np.histogram(value, BINS, (0, tops[name]))[0]
+    return {name: (tops[name], counts[name]) for name in tensors}
 
 
-def _int8_weight(graph: onnx.ModelProto, tensor: TensorProto) -> onnx.NodeProto:
-    """Add a weight's int8 values and steps, and return the node that makes floats of them."""
-    levels, steps = round_weights(numpy_helper.to_array(tensor))
-    name = tensor.name
-    graph.graph.initializer.append(numpy_helper.from_array(levels, f"{name}_int8"))
-    graph.graph.initializer.extend(_grid(name, steps))
-    inputs = [f"{name}_int8", f"{name}_step", f"{name}_zero"]
-    return helper.make_node("DequantizeLinear", inputs, [f"{name}_rounded"], f"{name}/dequantize", axis=0)
+def _least_squares(top: float, counts: NDArray[np.float64], levels: int) -> float:
+    """Return the upper end whose rounding and saturation have the smallest mean squared error together."""
+    centres = (np.arange(BINS) + 0.5) * (top / BINS)
+    tops = top * np.linspace(0.2, 1, 81)
+    errors = []
+    for end in tops:
+        step = end / levels
+        rounded = np.minimum(np.rint(centres / step), levels) * step
+        errors.append(float((counts * (centres - rounded) ** 2).sum()))
+    return float(tops[int(np.argmin(errors))])
 
 
-def _grid(
-    name: str, steps: NDArray[np.float32] | np.float32, kind: type[np.int8] | type[np.uint8] = np.int8
-) -> list[TensorProto]:
-    steps = np.asarray(steps, np.float32)
-    zeros = np.zeros(steps.shape, kind)
-    return [numpy_helper.from_array(steps, f"{name}_step"), numpy_helper.from_array(zeros, f"{name}_zero")]
+def _answers(graph: onnx.ModelProto, feeds: Sequence[Feed]) -> list[NDArray[np.float32]]:
+    session = _session(graph)
+    return [session.run(None, dict(feed))[0] for feed in feeds]
 
 
-def _answers(graph: onnx.ModelProto, inputs: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+def _session(graph: onnx.ModelProto):  # type: ignore[no-untyped-def]
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    session = ort.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return [session.run(None, {"sources": x})[0] for x in inputs]
+    return ort.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _psnr(answer: NDArray[np.float32], exact: NDArray[np.float32]) -> float:

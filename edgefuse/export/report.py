@@ -1,17 +1,69 @@
-"""An exported file's spec and receipt as a table for people."""
+"""Looking into an exported file without running it, and its spec and report as a table for people."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import onnx
 from rich.markup import escape
 from rich.table import Table
 
-from edgefuse.export.gates import failed_path, sentence
+from edgefuse.errors import ModelError
+from edgefuse.export.graph import layer_precisions
+from edgefuse.export.verify import failed_path, sentence
 from edgefuse.metrics import CORE_METRICS
-from edgefuse.runtime.sidecar import Sidecar, read_sidecar
+from edgefuse.runtime.engines.engine_cache import Sidecar, read_sidecar
 from edgefuse.spec import ModelSpec
 
-__all__ = ["failure", "table"]
+__all__ = ["failure", "inspect_file", "table"]
+
+
+def inspect_file(path: Path) -> tuple[ModelSpec, dict[str, int]]:
+    """Return a file's spec, report included, and the number of its layers by precision.
+
+    Raises:
+        ModelError: missing, damaged (its report, too) or cut off, not ours, or one that reads data outside
+            its folder.
+    """
+    if not path.is_file():
+        raise ModelError(f"no such model file: {path}")
+    if path.suffix == ".engine":
+        sidecar = read_sidecar(path)
+        return sidecar.spec, sidecar.layers
+    try:
+        graph = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's errors share no base class but Exception
+        raise ModelError(f"{path} is not a readable ONNX file: {str(error).splitlines()[0]}") from None
+    _check_external(graph, path)
+    spec = ModelSpec.from_metadata({entry.key: entry.value for entry in graph.metadata_props}, path)
+    try:
+        return spec, layer_precisions(graph)
+    except onnx.shape_inference.InferenceError as error:
+        reason = str(error).strip().splitlines()[0][:160]
+        raise ModelError(f"{path} is not a valid ONNX graph: {reason}") from None
+
+
+def _check_external(graph: onnx.ModelProto, path: Path) -> None:
+    folder = path.parent.resolve()
+    for tensor in _tensors(graph):
+        for entry in tensor.external_data:
+            place = (folder / entry.value).resolve()
+            if entry.key == "location" and not place.is_relative_to(folder):
+                raise ModelError(
+                    f"{path} keeps weights in {entry.value}, outside its folder, which is not read: "
+                    "use a file written by `edgefuse export`, which holds all of its weights"
+                )
+
+
+def _tensors(message: Any) -> Iterator[onnx.TensorProto]:
+    """Find the tensors anywhere in a file: initializers, sparse ones, nodes' attributes, graphs in graphs."""
+    if isinstance(message, onnx.TensorProto):
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                yield from _tensors(part)
 
 
 def table(path: Path, spec: ModelSpec, layers: dict[str, int] | None = None) -> Table:
@@ -19,12 +71,12 @@ def table(path: Path, spec: ModelSpec, layers: dict[str, int] | None = None) -> 
 
     Args:
         path: the file.
-        spec: its spec, receipt included.
-        layers: number of layers by precision; None: as the receipt says.
+        spec: its spec, report included.
+        layers: number of layers by precision; None: as the report says.
     """
     rows = Table(title=escape(str(path)), show_header=False, title_justify="left")
     engine = _engine_rows(read_sidecar(path)) if path.suffix == ".engine" else []
-    for name, text in (*_spec_rows(path, spec), *engine, *_receipt_rows(spec, layers)):
+    for name, text in (*_spec_rows(path, spec), *engine, *_report_rows(spec, layers)):
         rows.add_row(name, escape(text))
     return rows
 
@@ -34,43 +86,34 @@ def failure(out: Path, spec: ModelSpec) -> str | None:
 
     Args:
         out: the file that was asked for.
-        spec: its spec, receipt included.
+        spec: its spec, report included.
     """
-    for gate in spec.receipt["gates"]:
-        if not gate["passed"]:
+    report = spec.verification
+    for gate in report.gates if report else ():
+        if not gate.passed:
             earlier = f"; the earlier {out.name} is as it was" if out.exists() else ""
-            short = gate["name"].startswith("layers in")
-            reason = f"is hardly {spec.precision}" if short else "is too far from its checkpoint"
-            mend = "; the others lose more than --min-psnr allows" if spec.receipt["kept"] and short else ""
+            few = gate.name.startswith("layers in")
+            reason = f"is hardly {spec.precision}" if few else "is too far from its checkpoint"
+            hint = "; the others lose more than --min-psnr allows" if report and report.kept and few else ""
             return (
                 f"{failed_path(out)} {reason} and therefore not called {out.name}: "
-                f"{sentence(gate, spec.graph == 'deploy')}{mend}{earlier}"
+                f"{sentence(gate, spec.end_to_end)}{hint}{earlier}"
             )
     return None
 
 
 def _spec_rows(path: Path, spec: ModelSpec) -> list[tuple[str, str]]:
     size = f"{path.stat().st_size / 1000:.1f} kB, {spec.precision}, ONNX opset {spec.opset}"
-    sides = "H, W" if spec.size is None else f"{spec.size[1]}, {spec.size[0]}"
-    batch = "N" if spec.size is None else "1"
     rows = [
         ("model", f"{spec.model}, trained for {spec.training.get('steps', '?')} steps"),
         ("file", f"{size}, {spec.graph} graph, written by edgefuse {spec.version or '?'}"),
+        *(("input", str(tensor)) for tensor in spec.inputs()),
+        *(("output", str(tensor)) for tensor in spec.outputs()),
     ]
-    if spec.graph == "deploy":
-        rows += [
-            ("input", f"ir uint8 [{batch}, {sides}, 1]: infrared, white = hot"),
-            ("input", f"vis uint8 [{batch}, {sides}, 3]: visible, {', '.join(spec.colours.upper())}"),
-            ("output", f"fused uint8 [{batch}, {sides}, 3], colours in the same order"),
-        ]
-        any_size = "any; padded inside"
-    else:
-        rows += [
-            ("input", f"sources float32 [{batch}, 2, {sides}] in [0, 1]: infrared, visible luma"),
-            ("output", f"fused float32 [{batch}, 1, {sides}] in [0, 1]"),
-        ]
-        any_size = f"any multiple of {spec.multiple}; `fuse` and `stream` pad others"
-    return [*rows, ("sizes", any_size)] if spec.size is None else rows
+    if spec.size is None:
+        others = f"any multiple of {spec.size_divisor}; `fuse` and `stream` pad others"
+        rows.append(("sizes", "any; padded inside" if spec.end_to_end else others))
+    return rows
 
 
 def _engine_rows(sidecar: Sidecar) -> list[tuple[str, str]]:
@@ -87,34 +130,36 @@ def _engine_rows(sidecar: Sidecar) -> list[tuple[str, str]]:
     return rows
 
 
-def _receipt_rows(spec: ModelSpec, layers: dict[str, int] | None) -> list[tuple[str, str]]:
-    receipt: dict[str, Any] = spec.receipt
+def _report_rows(spec: ModelSpec, layers: dict[str, int] | None) -> list[tuple[str, str]]:
+    report = spec.verification
     rows = []
-    counted = receipt.get("layers") if layers is None else layers
+    counted = layers if layers is not None or report is None else report.layers
     if counted:
         rows.append(("layers", ", ".join(f"{count} {name}" for name, count in counted.items())))
-    if receipt.get("kept"):
-        rows.append(("kept in float", f"{', '.join(receipt['kept'])} (lose too much in int8)"))
-    if receipt.get("calibration"):
-        rows.append(("calibrated on", receipt["calibration"]))
-    if not receipt:
-        return [*rows, ("receipt", "none")]
-    if "of" in receipt:
-        rows.append(("receipt", f"of the ONNX file {receipt['of']}; this engine was not compared"))
-    psnr = receipt["psnr"]
+    if report is None:
+        return [*rows, ("verification", "none")]
+    if report.int8_share is not None:
+        share = f"{report.int8_share:.0%} of the multiplications in ONNX Runtime on a CPU"
+        rows.append(("in 8 bits", share))
+    if report.kept:
+        rows.append(("kept in float", f"{', '.join(report.kept)} (lose too much in int8)"))
+    if report.calibration:
+        rows.append(("calibrated on", report.calibration))
+    if report.of:
+        rows.append(("verification", f"of the ONNX file {report.of}; this engine was not compared"))
+    psnr = "infinite" if report.psnr is None else f"{report.psnr:.1f} dB"
     rows += [
-        ("compared on", f"{receipt['compared_on']} ({', '.join(receipt['sizes'][:4])})"),
-        ("max difference", f"{receipt['max_difference']:.2e}"),
-        ("lowest PSNR", f"{'infinite' if psnr is None else f'{psnr:.1f} dB'} ({receipt['worst']})"),
-        ("lowest SSIM", f"{receipt['ssim']:.5f}"),
+        ("compared on", f"{report.compared_on} ({', '.join(report.sizes[:4])})"),
+        ("max difference", f"{report.max_difference:.2e}"),
+        ("lowest PSNR", f"{psnr} ({report.worst})"),
+        ("lowest SSIM", f"{report.ssim:.5f}"),
     ]
-    if metrics := receipt["metrics"]:  # JSON has sorted them
+    if metrics := report.metrics:  # JSON has sorted them
         changes = ", ".join(f"{name} {metrics[name]:+.4f}" for name in CORE_METRICS if name in metrics)
         rows.append(("metrics change", changes))
-    rows.append(("run by", f"{receipt['run_on']}{_remark(spec.precision, receipt['run_on'])}"))
-    for gate in receipt["gates"]:
-        outcome = "passed" if gate["passed"] else "FAILED"
-        rows.append(("gate", f"{sentence(gate, spec.graph == 'deploy')}: {outcome}"))
+    rows.append(("run by", f"{report.run_on}{_remark(spec.precision, report.run_on)}"))
+    for gate in report.gates:
+        rows.append(("gate", f"{sentence(gate, spec.end_to_end)}: {'passed' if gate.passed else 'FAILED'}"))
     return rows
 
 
@@ -122,6 +167,4 @@ def _remark(precision: str, device: str) -> str:
     """Say what a CPU's answers do not prove."""
     if precision == "fp16" and device.endswith("cpu"):
         return ", which checks rounding, not a GPU's kernels"
-    if precision == "int8" and device == "ONNX Runtime on cpu":
-        return ", which multiplies in float between the int8 values: it checks rounding, not int8 kernels"
     return ""

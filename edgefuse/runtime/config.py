@@ -127,6 +127,6 @@ class StreamConfig(LiveConfig):
     model: str = setting(DEFAULT_MODEL, "Shipped model, .onnx or .engine file.", metavar="NAME|FILE")
     threads: int | None = setting(None, "CPU threads for the network.", unset="all cores", least=1)
     engine: str | None = setting(
-        None, "onnxruntime, openvino or tensorrt.", metavar="NAME", unset="the first that is installed"
+        None, "cpu, cuda, openvino or tensorrt.", metavar="NAME", unset="the first that can be used"
     )
     rebuild: bool = setting(True, "Rebuild a TensorRT engine of another machine instead of refusing it.")

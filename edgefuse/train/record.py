@@ -16,8 +16,8 @@ from edgefuse.errors import InputError
 from edgefuse.files import replace_file
 from edgefuse.images import Image, write_image
 from edgefuse.metrics import CORE_METRICS, score
-from edgefuse.runtime.fuser import Fuser
-from edgefuse.train.backend import TorchBackend
+from edgefuse.runtime.engines.fuser import Fuser
+from edgefuse.train.backend import TorchEngine
 from edgefuse.train.config import TrainConfig
 from edgefuse.train.data import TrainingSet
 from edgefuse.train.models import FusionNetwork
@@ -123,14 +123,14 @@ def require_finite(loss: float, step: int) -> None:
 
 def validate(model: FusionNetwork, pairs: tuple[tuple[Image, Image], ...]) -> dict[str, float]:
     """Return the means of the five metrics over aligned grey pairs, by protocol `field`."""
-    fuser = Fuser(TorchBackend(model, "validated"))
+    fuser = Fuser(TorchEngine(model, "validated"))
     scores = [score(fuser(ir, vis), ir, vis, metrics=CORE_METRICS) for ir, vis in pairs]
     return {name: float(np.mean([values[name] for values in scores])) for name in CORE_METRICS}
 
 
 def write_samples(path: Path, model: FusionNetwork, pairs: list[tuple[Image, Image]]) -> None:
     """Fuse grey pairs and write them as rows infrared | visible | fused of one picture."""
-    fuser = Fuser(TorchBackend(model, "sample"))
+    fuser = Fuser(TorchEngine(model, "sample"))
     rows: list[Image] = []
     for ir, vis in pairs:
         tiles = (ir, vis, fuser(ir, vis))

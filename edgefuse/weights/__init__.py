@@ -4,10 +4,11 @@
 have a fourth, `-int8.onnx`, for engines that compute in 8 bits.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from edgefuse.errors import ModelError, unknown_name
 
@@ -50,7 +51,7 @@ class Card:
 
 def shipped() -> dict[str, Card]:
     """Return the cards of the shipped models by name, the default first."""
-    cards = [Card(**json.loads(path.read_text("utf-8"))) for path in sorted(FOLDER.glob("*.json"))]
+    cards = [msgspec.json.decode(path.read_bytes(), type=Card) for path in FOLDER.glob("*.json")]
     return {card.name: card for card in sorted(cards, key=lambda c: (c.name != DEFAULT_MODEL, c.name))}
 
 

@@ -123,14 +123,19 @@ class Contract:
         return stand_in
 
     def complaints(self) -> list[str]:
-        """Properties that were set although they are read-only."""
+        """Properties that were set although they are read-only, or to another type than they take."""
         found = []
         for cls, stand_in in self.objects:
             for name, member in inspect.getmembers(cls, lambda m: isinstance(m, property)):
                 value, key = getattr(stand_in, name), f"{cls.__name__}.{name}"
-                changed = not isinstance(value, MagicMock) and value is not self.answers.get(key)
-                if changed and member.fset is None:
+                if isinstance(value, MagicMock) or value is self.answers.get(key):
+                    continue
+                if member.fset is None:
                     found.append(f"{key} is read-only")
+                    continue
+                stated = re.search(r"\(self: [\w.]+, \w+: ([\w.]+)\)", member.fset.__doc__ or "")
+                if stated and not fits(self.real, stated[1], value):
+                    found.append(f"{key} takes {stated[1]}, not {value!r}")
         return found
 
     def _constructor(self, cls: type) -> Any:

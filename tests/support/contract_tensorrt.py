@@ -106,17 +106,17 @@ cuda_contract = Contract(real_cuda, CUDA, kept=("cudaStream_t", "cudaDeviceProp"
 
 def whole_path(onnx: Path, folder: Path) -> dict:
     """Build, inspect, load and run; then all that may go wrong on the way."""
-    runtime = Path(__file__).parents[2] / "edgefuse" / "runtime"
-    files = [runtime / name for name in ("cuda.py", "tensorrt.py", "tensorrt_build.py")]
+    engines = Path(__file__).parents[2] / "edgefuse" / "runtime" / "engines"
+    files = [engines / name for name in ("tensorrt.py", "tensorrt_build.py")]
     phases: list = []
     with executed_lines(files) as lines:
-        from edgefuse.runtime import tensorrt as ours
-        from edgefuse.runtime import tensorrt_build as build
+        from edgefuse.runtime.engines import tensorrt as ours
+        from edgefuse.runtime.engines import tensorrt_build as build
 
         sidecar = build.build_engine(onnx, folder / "nano.engine", progress=lambda *step: phases.append(step))
-        backend = ours.TensorRtBackend(folder / "nano.engine", rebuild=False)
-        fused = backend.run(np.zeros((1, 2, 64, 96), np.float32))
-        again = backend.run(np.zeros((1, 2, 480, 640), np.float32))
+        backend = ours.TensorRtEngine(folder / "nano.engine", rebuild=False)
+        fused = backend.run({"sources": np.zeros((1, 2, 64, 96), np.float32)})
+        again = backend.run({"sources": np.zeros((1, 2, 480, 640), np.float32)})
         complaints = contract.complaints() + cuda_contract.complaints()
         log = ours.TensorRtLog(sys.modules["tensorrt"]).logger
         check_overrides(real.ILogger, type(log))
@@ -145,16 +145,19 @@ def go_wrong(onnx: Path, folder: Path, ours: Any, build: Any, backend: Any) -> d
     from edgefuse.errors import EdgefuseError
 
     def run(width=128, height=64):
-        backend.run(np.zeros((1, 2, height, width), np.float32))
+        backend.run({"sources": np.zeros((1, 2, height, width), np.float32)})
 
     def other_inputs():
-        backend.run_images(np.zeros((1, 64, 64, 1), np.uint8), np.zeros((1, 64, 64, 3), np.uint8))
+        backend.run({"ir": np.zeros((1, 64, 64, 1), np.uint8), "vis": np.zeros((1, 64, 64, 3), np.uint8)})
 
     def make():
         build.build_engine(onnx, folder / "other.engine")
 
     def load():
-        ours.Engine(folder / "nano.engine")
+        ours.TensorRtEngine(folder / "nano.engine", rebuild=False)
+
+    def load_again():
+        ours.TensorRtEngine(folder / "nano.engine")
 
     bad_parse = {
         "OnnxParser.parse": False,
@@ -169,6 +172,7 @@ def go_wrong(onnx: Path, folder: Path, ours: Any, build: Any, backend: Any) -> d
         "address": (lambda: run(160), {"IExecutionContext.set_tensor_address": False}),
         "execute": (run, {"IExecutionContext.execute_async_v3": False}),
         "engine": (load, {"Runtime.deserialize_cuda_engine": lambda data: None}),
+        "refused": (load_again, {"Runtime.deserialize_cuda_engine": lambda data: None}),
         "context": (load, {"ICudaEngine.create_execution_context": lambda: None}),
         "parse": (make, bad_parse),
         "silent": (make, {**bad_parse, "OnnxParser.num_errors": 0}),
@@ -204,6 +208,12 @@ def read_only(trt):
         raise AttributeError(complaints[0])
 
 
+def wrong_type(trt):
+    trt.Builder(trt.Logger()).create_builder_config().builder_optimization_level = "3"
+    if complaints := contract.complaints():
+        raise AttributeError(complaints[-1])
+
+
 PROBES = {
     "a flag": lambda trt: trt.BuilderFlag.FP16,
     "a creation flag": lambda trt: trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH,
@@ -218,6 +228,7 @@ PROBES = {
     "a type": lambda trt: trt.Builder(trt.Logger()).create_builder_config().clear_flag(3),
     "a missing one": lambda trt: trt.OnnxParser(trt.Builder(trt.Logger()).create_network()),
     "a read-only property": read_only,
+    "a property's type": wrong_type,
 }
 """Wrong uses; the first five are right in TensorRT 10 and gone in 11."""
 

@@ -29,11 +29,11 @@ class Subclassed:
 Subclassed.Severity = Severity  # type: ignore[attr-defined]
 
 
-def fake_tensorrt(version: str = "10.3.0", **broken: Any) -> Any:
+def fake_tensorrt(version: str = "10.3.0", cuda: Any = None, **broken: Any) -> Any:
     """Return a module; `broken` gives what a step answers instead of success.
 
-    Known steps: runtime, builder, parse, profile, timings, build, deserialize, context, shape, address,
-    execute, layers. `seen` on the module holds what happened.
+    `cuda` is the fake whose streams it runs on. Known steps: runtime, builder, parse, profile, timings,
+    build, deserialize, context, shape, address, execute, layers. `seen` on the module holds what happened.
     """
     seen: dict[str, Any] = {"timing_caches": []}
     shapes = {"sources": (1, 2, -1, -1), "fused": (1, 1, -1, -1)}
@@ -61,11 +61,17 @@ def fake_tensorrt(version: str = "10.3.0", **broken: Any) -> Any:
         return (*shapes[name][:2], *now["shape"][2:])
 
     def execute(stream):
-        """The mean of both channels, on memory that the fake CUDA gave."""
+        """Queue the mean of both channels, on memory of the GPU."""
         size = int(np.prod(now["shape"][2:]))
-        x = np.ctypeslib.as_array((ctypes.c_float * (2 * size)).from_address(now["sources"]))
-        y = np.ctypeslib.as_array((ctypes.c_float * size).from_address(now["fused"]))
-        y[:] = x.reshape(2, size).mean(0)
+
+        def mean():
+            x = np.ctypeslib.as_array((ctypes.c_float * (2 * size)).from_address(now["sources"]))
+            y = np.ctypeslib.as_array((ctypes.c_float * size).from_address(now["fused"]))
+            y[:] = x.reshape(2, size).mean(0)
+
+        for name in shapes:
+            assert cuda.owner(now[name]) == "device", f"{name} lies on the host"
+        cuda.queues[stream].append(mean)
         return broken.get("execute", True)
 
     context = SimpleNamespace(
@@ -118,8 +124,12 @@ def fake_tensorrt(version: str = "10.3.0", **broken: Any) -> Any:
         monitor.phase_finish("Timing")
         return broken.get("build", b"engine")
 
+    def deserialize(data):
+        answer = broken.get("deserialize", engine)
+        return answer.pop(0) if isinstance(answer, list) else answer
+
     objects = {
-        "runtime": SimpleNamespace(deserialize_cuda_engine=lambda data: broken.get("deserialize", engine)),
+        "runtime": SimpleNamespace(deserialize_cuda_engine=deserialize),
         "builder": SimpleNamespace(
             create_network=lambda flags: SimpleNamespace(
                 flags=seen.setdefault("flags", flags),
@@ -157,8 +167,15 @@ def fake_tensorrt(version: str = "10.3.0", **broken: Any) -> Any:
     )
 
 
+ENDS = {1: ("device", "host"), 2: ("host", "device")}
+"""Owner of where a copy goes to and where it comes from, by its direction."""
+
+
 class FakeCuda:
-    """CUDA whose device memory is the host's. `fails`: a function's name, and at which call it fails."""
+    """CUDA whose device memory is the host's, but known apart; a stream runs when it is waited for.
+
+    `fails`: a function's name, and at which call it fails.
+    """
 
     cudaError_t = SimpleNamespace(cudaSuccess=0)
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
@@ -166,8 +183,9 @@ class FakeCuda:
 
     def __init__(self, fails: str = "", at: int = 1) -> None:
         self.fails, self.left = fails, at
-        self.memory: dict[int, Any] = {}
-        self.allocations = self.streams = 0
+        self.memory: dict[int, tuple[str, Any]] = {}
+        self.queues: dict[int, list[Any]] = {0: []}  # the default stream
+        self.allocations = 0
 
     def __getattribute__(self, name):
         found = object.__getattribute__(self, name)
@@ -177,8 +195,15 @@ class FakeCuda:
                 return lambda *given: (100, None)
         return found
 
+    @property
+    def streams(self):
+        return len(self.queues) - 1
+
+    def owner(self, address):
+        return self.memory[address][0]
+
     def cudaGetErrorString(self, error):
-        return 0, b"no CUDA-capable device is detected"
+        return 0, {100: b"no CUDA-capable device is detected", 1: b"invalid argument"}[error]
 
     def cudaGetDevice(self):
         return 0, 0
@@ -193,31 +218,42 @@ class FakeCuda:
         return 0, 13000
 
     def cudaStreamCreateWithFlags(self, flags):
-        self.streams += 1
-        return 0, 7
+        stream = max(self.queues) + 7
+        self.queues[stream] = []
+        return 0, stream
 
     def cudaStreamDestroy(self, stream):
-        self.streams -= 1
+        del self.queues[stream]
         return (0,)
 
     def cudaStreamSynchronize(self, stream):
+        while self.queues[stream]:
+            self.queues[stream].pop(0)()
         return (0,)
 
-    def cudaMalloc(self, size):
-        block = ctypes.create_string_buffer(size)
-        self.memory[ctypes.addressof(block)] = block
+    def allocate(self, size, owner):
+        block = ctypes.create_string_buffer(b"\x7f" * size, size)  # no zeros, which would look like an answer
+        self.memory[ctypes.addressof(block)] = owner, block
         self.allocations += 1
         return 0, ctypes.addressof(block)
 
+    def cudaMalloc(self, size):
+        return self.allocate(size, "device")
+
     def cudaHostAlloc(self, size, flags):
-        return self.cudaMalloc(size)
+        return self.allocate(size, "host")
 
     def cudaFree(self, address):
-        del self.memory[address]
+        assert self.memory.pop(address)[0] == "device"
         return (0,)
 
-    cudaFreeHost = cudaFree
+    def cudaFreeHost(self, address):
+        assert self.memory.pop(address)[0] == "host"
+        return (0,)
 
     def cudaMemcpyAsync(self, to, source, size, kind, stream):
-        ctypes.memmove(to, source, size)
+        ends = [self.memory[address] for address in (to, source)]
+        if tuple(owner for owner, _ in ends) != ENDS[kind] or any(size > len(b) for _, b in ends):
+            return (1,)
+        self.queues[stream].append(lambda: ctypes.memmove(to, source, size))
         return (0,)

@@ -129,7 +129,7 @@ def live(
     Raises:
         EdgefuseError: a source, model or setting that cannot be used; while iterating: a source that failed.
     """
-    from edgefuse.runtime.fuser import Fuser
+    from edgefuse.runtime.engines.fuser import Fuser
 
     ir, vis = _as_source(ir), _as_source(vis)
     known = [*(each.name for each in fields(LiveConfig)), "threads", "realtime", "align"]

@@ -1,7 +1,7 @@
 """What every network that fuses is."""
 
 import copy
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -20,11 +20,13 @@ class FusionNetwork(nn.Module):
     """It trains against a discriminator."""
     white_levels: ClassVar[tuple[float, ...]] = (1.0,)
     """What `reparameterize` can make white in the input and the answer."""
+    uses_levels: ClassVar[bool] = False
+    """`forward` also takes how bright both pictures are, `[B, 4]`: see `edgefuse.levels`."""
     white_level: float = 1.0
     """What white is; 255 in a copy that takes and gives grey levels."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Fuse the sources."""
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Fuse the sources, `x`; a network that uses them takes `levels`, too."""
         raise NotImplementedError
 
     def reparameterize(self, white_level: float = 1.0) -> "FusionNetwork":

@@ -9,22 +9,25 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgefuse.errors import BackendError, InputError, ModelError
-from edgefuse.files import replace_file
-from edgefuse.runtime.engine_cache import cache_folder, writable_folder
-from edgefuse.runtime.onnx_metadata import parse_metadata
-from edgefuse.runtime.precision import check_layers
-from edgefuse.runtime.profiles import Profile, make_profiles
-from edgefuse.runtime.sidecar import BuildOptions, Sidecar, write_sidecar
-from edgefuse.runtime.tensorrt import TensorRtLog, import_tensorrt, this_machine
-from edgefuse.spec import ModelSpec
+from edgefuse.errors import BackendError, GateError, InputError, ModelError
+from edgefuse.files import read_bytes, replace_file
+from edgefuse.runtime.engines.engine_cache import (
+    BuildOptions,
+    Profile,
+    Sidecar,
+    cache_folder,
+    make_profiles,
+    writable_folder,
+    write_sidecar,
+)
+from edgefuse.runtime.engines.tensorrt import TensorRtLog, import_tensorrt, this_machine
+from edgefuse.spec import ModelSpec, read_spec
 
-__all__ = ["Progress", "build_engine", "count_precisions"]
+__all__ = ["MIN_SHARE", "Progress", "build_engine", "check_layers", "count_precisions", "layer_share"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +46,7 @@ def build_engine(
 ) -> Sidecar:
     """Build an ONNX file of ours into an engine for this machine, see that its precision took, and write it.
 
-    Its sidecar has the ONNX file's receipt, marked as such: `of` is that file's name.
+    Its sidecar has the ONNX file's verification report, marked as such: `of` is that file's name.
 
     Args:
         onnx: file written by `edgefuse export`, its weights inside.
@@ -58,21 +61,13 @@ def build_engine(
         GateError: half or int8 was asked for and did not take; nothing is written.
     """
     options = options or BuildOptions()
-    try:
-        graph = onnx.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {onnx}: {error.strerror or error}") from None
-    try:
-        spec = ModelSpec.from_metadata(parse_metadata(graph), onnx)
-    except ValueError:
-        raise ModelError(f"{onnx} is not an ONNX file, or is cut off") from None
+    graph = read_bytes(onnx)
+    spec = read_spec(onnx, graph)
     machine = this_machine()
     timings = writable_folder(cache_folder() / "tensorrt" / machine.slug) / "timing.cache"
     engine, profiles = _build(graph, onnx, spec, options, timings, progress)
     layers = count_precisions(_inspect(engine))
     check_layers(out, layers, spec.precision)
-    if spec.receipt:  # it tells of kernels that this engine does not have
-        spec = replace(spec, receipt={**spec.receipt, "of": onnx.name})
     replace_file(out, lambda partial: partial.write_bytes(engine))
     sidecar = Sidecar(
         machine=machine,
@@ -81,7 +76,7 @@ def build_engine(
         engine_sha256=hashlib.sha256(engine).hexdigest(),
         profiles=profiles,
         options=options,
-        spec=spec,
+        spec=spec.built_from(onnx.name),  # what was compared has other kernels
         layers=layers,
     )
     write_sidecar(out, sidecar)
@@ -114,10 +109,7 @@ def _build(
     monitor = _monitor(trt, progress)
     config.progress_monitor = monitor
 
-    inputs = [network.get_input(k) for k in range(network.num_inputs)]
-    multiple = spec.multiple if spec.graph == "core" else 1
-    profiles = make_profiles({i.name: tuple(i.shape) for i in inputs}, options.sizes, multiple)
-    if profiles:
+    if profiles := make_profiles(spec, options.sizes):
         profile = builder.create_optimization_profile()
         for name, shapes in profiles.items():
             profile.set_shape(name, shapes.min, shapes.opt, shapes.max)
@@ -141,7 +133,7 @@ def _use_timings(config: Any, path: Path) -> None:
     cache = config.create_timing_cache(_read_timings(path))
     # Of bytes that it did not write TensorRT makes nothing at all, or a cache that the build refuses.
     if cache is None or not config.set_timing_cache(cache, False):
-        logger.warning("%s does not fit this GPU, or is damaged, and is started anew", path)
+        logger.warning("%s does not fit this GPU, or is damaged, and is replaced", path)
         cache = config.create_timing_cache(b"")
         if cache is not None:
             config.set_timing_cache(cache, False)
@@ -153,7 +145,7 @@ def _read_timings(path: Path) -> bytes:
     except FileNotFoundError:
         return b""
     except OSError as error:
-        logger.warning("%s cannot be read (%s) and is started anew", path, error.strerror or error)
+        logger.warning("%s cannot be read (%s) and is replaced", path, error.strerror or error)
         return b""
 
 
@@ -231,3 +223,37 @@ def count_precisions(information: str) -> dict[str, int]:
     except (ValueError, KeyError, TypeError, AttributeError):
         raise BackendError("TensorRT's inspector does not tell the layers' precision") from None
     return counts
+
+
+MIN_SHARE = {"fp16": 0.5, "int8": 0.25}
+"""Least share of computing layers in the precision that was asked for: sums and statistics stay in float,
+and of an int8 file all but the convolutions."""
+
+
+def layer_share(layers: Mapping[str, int], precision: str) -> float:
+    """Return the share of layers in a precision among those of any known one, 0 to 1.
+
+    Args:
+        layers: number of layers by precision; `other` is unknown.
+        precision: that of the file's spec.
+    """
+    known = {name: count for name, count in layers.items() if name != "other"}
+    return known.get(precision, 0) / max(1, sum(known.values()))
+
+
+def check_layers(engine: object, layers: Mapping[str, int], precision: str) -> None:
+    """Raise `GateError` if an engine does not compute in the precision that its graph asks for.
+
+    Args:
+        engine: its file, for the sentence.
+        layers: number of layers by precision.
+        precision: that of the graph's spec; an fp32 graph may have any layers.
+    """
+    share = layer_share(layers, precision)
+    limit = MIN_SHARE.get(precision, 0.0)
+    if share < limit:
+        counts = ", ".join(f"{count} {name}" for name, count in layers.items() if count) or "none"
+        raise GateError(
+            f"{precision} did not take in {engine}: {share:.0%} of its layers compute in it, at least "
+            f"{limit:.0%} must (layers: {counts}); see whether the GPU supports {precision}"
+        )

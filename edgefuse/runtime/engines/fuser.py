@@ -1,35 +1,43 @@
 """Fuser: two uint8 images in, one out. What happens around the network stands here, once."""
 
 from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse.align import Align, Resize, show_visible_outside
-from edgefuse.errors import BackendError, InputError
+from edgefuse.errors import InputError
 from edgefuse.images import Image, check_image, luma, replace_luma, size_of
+from edgefuse.levels import measure_levels
 from edgefuse.rig import as_align
-from edgefuse.runtime.backends import Backend, DeployBackend, check_threads, load_backend
+from edgefuse.runtime.engines import Engine, check_threads, open_engine
 from edgefuse.spec import ModelSpec
 from edgefuse.weights import DEFAULT_MODEL, model_file
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 __all__ = ["Fuser", "network_input"]
+
+Levels = NDArray[np.float32]
 
 
 class Fuser:
     """Fuses an infrared and a visible image.
 
-    Buffers are kept between calls, so one Fuser serves one thread.
+    Buffers are kept between calls, so one Fuser serves one thread. `close`, or the end of a `with`, gives the
+    engine's memory back.
 
     Args:
-        model: name of a shipped model, path of an ONNX file from `edgefuse export`, or a `Backend`.
+        model: name of a shipped model, path of a file from `edgefuse export`, or an `Engine`.
         threads: CPU threads for one frame; None: all cores.
-        engine: `onnxruntime`, `openvino` or `tensorrt`; None: the first of them that is installed.
-        provider: of ONNX Runtime, `cpu`, `cuda` or `tensorrt`; None: the GPU if it can be used.
+        engine: name in `ENGINES`; None: the first that can be used here.
+        rebuild: False: TensorRT raises rather than build an engine that fits this machine.
         align: brings infrared onto the visible image, or the name of a rig file; None: it is resized. A
             `Session` aligns by itself.
-        rebuild: False: TensorRT raises rather than build an engine that fits this machine.
 
     Raises:
         ModelError: unknown model, or a file that is damaged or not ours.
@@ -38,17 +46,16 @@ class Fuser:
 
     def __init__(
         self,
-        model: str | Path | Backend = DEFAULT_MODEL,
+        model: str | Path | Engine = DEFAULT_MODEL,
         threads: int | None = None,
         engine: str | None = None,
         *,
-        provider: str | None = None,
         rebuild: bool = True,
         align: Align | str | Path | None = None,
     ) -> None:
         check_threads(threads)
-        self.backend: Backend = (
-            load_backend(model_file(model), engine, threads, provider=provider, rebuild=rebuild)
+        self.engine: Engine = (
+            open_engine(model_file(model), engine, threads, rebuild=rebuild)
             if isinstance(model, str | Path)
             else model
         )
@@ -58,14 +65,28 @@ class Fuser:
     @property
     def spec(self) -> ModelSpec:
         """What the model takes and gives."""
-        return self.backend.spec
+        return self.engine.spec
 
-    def __call__(self, ir: Image, vis: Image) -> Image:
+    def __enter__(self) -> "Self":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the engine's memory back. Can be called twice."""
+        self.engine.close()
+
+    def __call__(self, ir: Image, vis: Image, *, levels: Levels | None = None) -> Image:
         """Fuse one pair.
 
         Args:
             ir: infrared, uint8 `[H, W]` or `[H, W, 3]` (its luma is taken), white = hot, of any size.
             vis: visible, uint8 `[H, W]` or `[H, W, 3]` BGR, at least 16×16, odd sizes too.
+            levels: how bright both are, for models that take it (`spec.levels`), as `measure_levels` gives
+                it, such as smoothed over time; None: it is measured on this pair.
 
         Returns:
             uint8 of exactly the visible image's shape: the fused luma with the visible image's colours.
@@ -76,50 +97,58 @@ class Fuser:
         check_image("infrared", ir)
         check_image("visible", vis)
         aligned = self._align(luma(ir), vis.shape[:2])
-        if self.spec.graph == "deploy":
-            fused = self._fuse_images(aligned.image, vis)
+        grey = luma(vis)
+        if self.spec.levels and levels is None:
+            levels = measure_levels(aligned.image, grey, aligned.valid)
+        if self.spec.end_to_end:
+            fused = self._fuse_images(aligned.image, vis, levels)
         else:
-            grey = luma(vis)
-            fused = replace_luma(vis, grey, self.fuse_luma(aligned.image, grey))
+            fused = replace_luma(vis, grey, self.fuse_luma(aligned.image, grey, levels=levels))
         return show_visible_outside(fused, vis, aligned.valid)
 
-    def fuse_luma(self, ir: Image, vis: Image) -> Image:
+    def fuse_luma(self, ir: Image, vis: Image, *, levels: Levels | None = None) -> Image:
         """Fuse two grey images uint8 `[H, W]` of equal size into one."""
-        if self.spec.graph == "deploy":
-            return self._fuse_images(ir, vis)
+        if self.spec.end_to_end:
+            return self._fuse_images(ir, vis, levels)
         # Rounds and saturates in one pass; the network's answer is never negative.
-        return cv2.convertScaleAbs(self._answer(ir, vis), alpha=255.0)
+        return cv2.convertScaleAbs(self._fuse_planes(ir, vis, levels), alpha=255.0)
 
-    def fuse_unrounded(self, ir: Image, vis: Image) -> NDArray[np.float32]:
+    def fuse_unrounded(self, ir: Image, vis: Image, *, levels: Levels | None = None) -> NDArray[np.float32]:
         """Fuse two grey images uint8 `[H, W]` of equal size into one as the network gives it.
 
         Returns:
-            float32 `[H, W]`, 0..255; whole numbers from a deploy graph, which rounds by itself.
+            float32 `[H, W]`, 0..255; whole numbers from an end-to-end graph, which rounds by itself.
         """
-        if self.spec.graph == "deploy":
-            return self._fuse_images(ir, vis).astype(np.float32)
-        return self._answer(ir, vis) * np.float32(255)
+        if self.spec.end_to_end:
+            return self._fuse_images(ir, vis, levels).astype(np.float32)
+        return self._fuse_planes(ir, vis, levels) * np.float32(255)
 
-    def _answer(self, ir: Image, vis: Image) -> NDArray[np.float32]:
+    def _fuse_planes(self, ir: Image, vis: Image, levels: Levels | None) -> NDArray[np.float32]:
         self._check_size(vis)
         height, width = vis.shape
-        self._buffer = network_input(ir, vis, self.spec.multiple, self._buffer)
-        return self.backend.run(self._buffer)[0, 0, :height, :width]
+        self._buffer = network_input(ir, vis, self.spec.size_divisor, self._buffer)
+        return self._run({"sources": self._buffer}, ir, vis, levels)[0, 0, :height, :width]
 
-    def _fuse_images(self, ir: Image, vis: Image) -> Image:
+    def _fuse_images(self, ir: Image, vis: Image, levels: Levels | None) -> Image:
         """Fuse with a graph that does all that stands around the network by itself."""
-        if not isinstance(self.backend, DeployBackend):
-            raise BackendError(f"{self.backend.device} runs no deploy graphs: export with --graph core")
         self._check_size(vis)
         rgb = self.spec.colours == "rgb"
         if vis.ndim == 2:
             colour = cv2.cvtColor(vis, cv2.COLOR_GRAY2BGR)
         else:
             colour = cv2.cvtColor(vis, cv2.COLOR_BGR2RGB) if rgb else np.ascontiguousarray(vis)
-        fused = self.backend.run_images(np.ascontiguousarray(ir)[None, :, :, None], colour[None])[0]
+        inputs = {"ir": np.ascontiguousarray(ir)[None, :, :, None], "vis": colour[None]}
+        fused = self._run(inputs, ir, vis, levels)[0]
         if vis.ndim == 2:
             return np.ascontiguousarray(fused[:, :, 0])
         return cv2.cvtColor(fused, cv2.COLOR_RGB2BGR) if rgb else fused
+
+    def _run(
+        self, inputs: dict[str, NDArray[Any]], ir: Image, vis: Image, levels: Levels | None
+    ) -> NDArray[Any]:
+        if self.spec.levels:
+            inputs["levels"] = (measure_levels(ir, vis) if levels is None else levels)[None]
+        return self.engine.run(inputs)
 
     def _check_size(self, vis: Image) -> None:
         size = self.spec.size
@@ -131,21 +160,21 @@ class Fuser:
 
 
 def network_input(
-    ir: Image, vis: Image, multiple: int, buffer: NDArray[np.float32] | None = None
+    ir: Image, vis: Image, divisor: int, buffer: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
     """Make a network's input out of two grey images uint8 `[H, W]`.
 
     Args:
         ir: infrared.
         vis: visible luma, of the same size.
-        multiple: the right and lower edges are repeated until H and W are multiples of this.
+        divisor: the right and lower edges are repeated until H and W are multiples of this.
         buffer: an earlier answer, overwritten if it has the right size.
 
     Returns:
         float32 `[1, 2, H, W]` in [0, 1]; infrared is channel 0.
     """
     height, width = vis.shape
-    shape = (1, 2, height + -height % multiple, width + -width % multiple)
+    shape = (1, 2, height + -height % divisor, width + -width % divisor)
     x = buffer if buffer is not None and buffer.shape == shape else np.empty(shape, np.float32)
     for channel, image in zip(x[0], (ir, vis), strict=True):
         np.multiply(image, np.float32(1 / 255), out=channel[:height, :width])

@@ -1,4 +1,4 @@
-"""The deploy graph: uint8 images in, uint8 image out, with everything around the network inside.
+"""The end-to-end graph: uint8 images in, uint8 image out, with everything around the network inside.
 
 It is arranged for ONNX Runtime's CPU kernels, whose element-wise operators are slow on the last axis of
 `[N, H, W, 3]` (one grey level for three colours is broadcast pixel by pixel), while they are fast on
@@ -7,20 +7,22 @@ plane are one axis. The Reshape between Transpose and Cast matters: without it O
 Transpose behind the Cast, to floats, and on into the addition.
 
 QuantizeLinear with a step of 1 rounds, clamps and converts to bytes at once. TensorRT has bytes at a
-network's ends alone, where it wants nothing but a cast, which truncates: `tensorrt.casts_outermost`
-rearranges a graph for it (`--tensorrt`), with `round_in_floats`.
+network's ends alone, where it wants nothing but a cast, which truncates: `cast_at_ends` rearranges a graph.
 """
 
 import onnx
 from onnx import TensorProto, helper, parser
 
-from edgefuse.export.initializers import drop_unread
+from edgefuse.export.graph import drop_unread
 from edgefuse.spec import ModelSpec
 
-__all__ = ["round_in_floats", "wrap"]
+__all__ = ["cast_at_ends", "wrap"]
 
 LUMA = {"bgr": (0.114, 0.587, 0.299), "rgb": (0.299, 0.587, 0.114)}
 """BT.601, as `images.luma`."""
+
+AROUND = "end_to_end/"
+"""Beginning of the names of the nodes around the network."""
 
 BEFORE = """
     colours_u8 = Reshape(planes_u8, three_planes)
@@ -30,8 +32,11 @@ BEFORE = """
     warm_u8 = Reshape(thermal_u8, one_plane)
     warm = Cast<to=1>(warm_u8)
     both = Concat<axis=1>(warm, grey)
+    stacked = Reshape(both, grey_shape)
+    sources = Mul(stacked, unit)
     """
 AFTER = """
+    answer_levels = Mul(network_fused, white)
     fused_levels = Reshape(answer_levels, one_plane)
     change = Sub(fused_levels, grey)
     shifted = Add(colours, change)
@@ -52,32 +57,31 @@ MEASURE = """
     """
 
 
-def wrap(core: onnx.ModelProto, spec: ModelSpec, peak: int) -> None:
-    """Put luma, normalisation, padding, colours, clamp and rounding around a core graph, in place.
+def wrap(core: onnx.ModelProto, spec: ModelSpec) -> None:
+    """Put luma, normalisation, padding, colours, clamp and rounding around a network graph, in place.
 
     Args:
-        core: graph with input `sources` and output `fused`.
-        spec: of the deploy graph; its size may be any, the core graph's is the next multiple.
-        peak: 1 or 255: what white is for the core graph.
+        core: graph with input `sources` (and `levels`, which stays an input) and output `fused`.
+        spec: of the end-to-end graph; its size may be any, the network graph's is the next multiple.
     """
-    steps, constants = _steps(spec, peak)
-    batch = "1" if spec.size else "N"
-    height, width = reversed(spec.size) if spec.size else ("H", "W")
-    text = (
-        f'<ir_version: {core.ir_version}, opset_import: ["" : {spec.opset}]> deploy ('
-        f"uint8[{batch}, {height}, {width}, 1] ir, uint8[{batch}, {height}, {width}, 3] vis"
-        f") => (uint8[{batch}, {height}, {width}, 3] image) {{ {steps} }}"
-    )
-    shell = parser.parse_model(text).graph
+    steps, constants = _steps(spec)
+    ends = [
+        ", ".join(f"{t.dtype}[{', '.join(map(str, t.shape))}] {t.name}" for t in tensors)
+        for tensors in (spec.inputs(), spec.outputs())
+    ]
+    ends[1] = ends[1].replace(" fused", " image")
+    opsets = f'<ir_version: {core.ir_version}, opset_import: ["" : {spec.opset}]>'
+    steps_of = f"{opsets} end_to_end ({ends[0].replace('float32', 'float')}) => ({ends[1]}) {{ {steps} }}"
+    shell = parser.parse_model(steps_of).graph
     graph = core.graph
-    for node in graph.node:  # so that the image can be called what the core graph's answer is called
-        node.input[:] = ["core_fused" if name == "fused" else name for name in node.input]
-        node.output[:] = ["core_fused" if name == "fused" else name for name in node.output]
+    for node in graph.node:  # so that the image can be called what the network graph's answer is called
+        node.input[:] = ["network_fused" if name == "fused" else name for name in node.input]
+        node.output[:] = ["network_fused" if name == "fused" else name for name in node.output]
     for node in shell.node:
         node.output[:] = ["fused" if name == "image" else name for name in node.output]
-        node.name = f"deploy/{node.output[0]}"
+        node.name = f"{AROUND}{node.output[0]}"
     shell.output[0].name = "fused"
-    first = next(i for i, node in enumerate(shell.node) if "core_fused" in node.input)
+    first = next(i for i, node in enumerate(shell.node) if "network_fused" in node.input)
     nodes = [*shell.node[:first], *graph.node, *shell.node[first:]]
     for field, values in (("node", nodes), ("input", list(shell.input)), ("output", list(shell.output))):
         del getattr(graph, field)[:]
@@ -86,13 +90,41 @@ def wrap(core: onnx.ModelProto, spec: ModelSpec, peak: int) -> None:
     drop_unread(graph)
 
 
-def round_in_floats(graph: onnx.GraphProto) -> None:
-    """Let a deploy graph round and clamp in floats, in place; its image is floats then, of whole levels."""
+def cast_at_ends(graph: onnx.ModelProto) -> None:
+    """Let a graph of uint8 images turn them into float first of all and back last of all, in place.
+
+    TensorRT knows uint8 at a network's ends alone: what takes such an input must be a cast, not even a
+    Transpose may come between (NVIDIA/TensorRT issue 3985). On a CPU moving bytes is four times cheaper
+    than moving floats, so other graphs do that. The answers are the same to the bit.
+    """
+    _round_in_floats(graph.graph)
+    nodes, first, last = list(graph.graph.node), [], []
+    for value in (*graph.graph.input, *graph.graph.output):
+        if value.type.tensor_type.elem_type == TensorProto.UINT8:
+            inner = f"{value.name}_float"
+            for node in nodes:
+                for names in (node.input, node.output):
+                    names[:] = [inner if name == value.name else name for name in names]
+            ends = (value.name, inner), (inner, value.name)
+            if value in graph.graph.input:
+                first.append(_cast(*ends[0], TensorProto.FLOAT))
+            else:
+                last.append(_cast(*ends[1], TensorProto.UINT8))
+    del graph.graph.node[:]
+    graph.graph.node.extend([*first, *nodes, *last])
+
+
+def _cast(source: str, target: str, dtype: int) -> onnx.NodeProto:
+    return helper.make_node("Cast", [source], [target], name=f"cast/{target}", to=dtype)
+
+
+def _round_in_floats(graph: onnx.GraphProto) -> None:
+    """Let an end-to-end graph round and clamp in floats, in place, to an image of whole levels."""
     nodes = []
     for node in graph.node:
-        if node.name == "deploy/levels_u8":
+        if node.name == f"{AROUND}levels_u8":
             source, target = node.input[0], node.output[0]
-            nodes.append(helper.make_node("Round", [source], ["rounded"], name="deploy/rounded"))
+            nodes.append(helper.make_node("Round", [source], ["rounded"], name=f"{AROUND}rounded"))
             nodes.append(helper.make_node("Clip", ["rounded", "black", "white"], [target], name=node.name))
             for name, level in (("black", 0.0), ("white", 255.0)):
                 if all(tensor.name != name for tensor in graph.initializer):
@@ -104,11 +136,11 @@ def round_in_floats(graph: onnx.GraphProto) -> None:
     drop_unread(graph)
 
 
-def _steps(spec: ModelSpec, peak: int) -> tuple[str, list[TensorProto]]:
-    """Return the operators around the core graph, and their constants."""
-    floats = {"one_level": 1.0}
+def _steps(spec: ModelSpec) -> tuple[str, list[TensorProto]]:
+    """Return the operators around the network graph, and their constants."""
+    floats = {"one_level": 1.0, "unit": 1 / 255, "white": 255.0}
     integers = {"three_planes": [0, 3, -1], "one_plane": [0, 1, -1]}
-    multiple = spec.multiple
+    multiple = spec.size_divisor
     begin, end = "", ""
     if spec.size is None:
         begin += MEASURE
@@ -138,15 +170,8 @@ def _steps(spec: ModelSpec, peak: int) -> tuple[str, list[TensorProto]]:
     else:
         begin += "planes_u8 = Transpose<perm=[0, 3, 1, 2]>(vis)\n thermal_u8 = Identity(ir)\n"
         end += "image = Transpose<perm=[0, 2, 3, 1]>(fused_u8)\n"
-    if peak == 1:
-        floats |= {"unit": 1 / 255, "white": 255.0}
-        into = "levels = Reshape(both, grey_shape)\n sources = Mul(levels, unit)\n"
-        out = "answer_levels = Mul(core_fused, white)\n"
-    else:
-        into = "sources = Reshape(both, grey_shape)\n"
-        out = "answer_levels = Identity(core_fused)\n"
     constants = [helper.make_tensor(k, TensorProto.FLOAT, [], [v]) for k, v in floats.items()]
     constants.append(helper.make_tensor("luma", TensorProto.FLOAT, [1, 3], LUMA[spec.colours]))
     constants += [helper.make_tensor(k, TensorProto.INT64, [len(v)], v) for k, v in integers.items()]
     constants.append(helper.make_tensor("no_level", TensorProto.UINT8, [], [0]))
-    return begin + BEFORE + into + out + AFTER + end, constants
+    return begin + BEFORE + AFTER + end, constants

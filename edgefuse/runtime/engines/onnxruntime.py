@@ -1,0 +1,174 @@
+"""ONNX Runtime on the CPU and, by its CUDA provider, on an NVIDIA GPU.
+
+Left to itself ONNX Runtime runs on the CPU whenever the GPU provider cannot load, and says so only in its
+log. Here the provider that was asked for runs, or an error says what is missing.
+"""
+
+import ctypes
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
+
+from edgefuse.errors import BackendError, ModelError
+from edgefuse.runtime.engines.base import Arrays, OpensFile, first_line
+from edgefuse.spec import read_spec
+
+__all__ = ["CpuEngine", "CudaEngine"]
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+CUDA_OPTIONS = {"use_tf32": "0"}
+"""float32 in the graph means float32: TF32, which is on by default, has half's ten bits."""
+
+HEAVY = frozenset({"Conv", "ConvTranspose", "FusedConv", "QLinearConv", "ConvInteger", "MatMul", "Gemm"})
+"""Operators that hold nearly all of the arithmetic: none of them may fall to the CPU. Arithmetic on shapes
+may: ONNX Runtime puts it there on purpose."""
+
+INSTALL_HINTS = {
+    r"libcuda\.": "install NVIDIA's driver, until nvidia-smi shows the GPU",
+    r"libcudnn": "pip install 'onnxruntime-gpu[cudnn]'",
+    r"libcu|libnv": "pip install 'onnxruntime-gpu[cuda,cudnn]'",
+}
+"""What brings a missing library, by the beginning of its name."""
+
+
+class CpuEngine(OpensFile):
+    """Runs a file with ONNX Runtime on the CPU."""
+
+    package = "onnxruntime"
+    extra = "cpu"
+    provider: ClassVar[str] = CPU
+    settings: ClassVar[dict[str, str]] = {}
+    name: ClassVar[str] = "cpu"
+
+    def __init__(self, path: Path, threads: int | None = None, *, rebuild: bool = True) -> None:  # noqa: ARG002
+        import onnxruntime as ort
+
+        self.spec = read_spec(path)
+        self.device = f"ONNX Runtime on {self.name}"
+        self._prepare(ort, path)
+        options = ort.SessionOptions()
+        options.log_severity_level = 4  # what goes wrong, the errors below say
+        # Idle workers that spin take the cores from capture, decoding and encoding.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        providers = [(self.provider, self.settings)]
+        try:
+            self._session = ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
+        except Exception as error:  # ORT's exceptions share no base class but Exception
+            raise self._refused(path, first_line(error)) from None
+        self._check_placement(path)
+
+    def run(self, inputs: Arrays) -> NDArray[Any]:
+        """Run the model once, see `Engine.run`."""
+        try:
+            return self._session.run(None, inputs)[0]
+        except Exception as error:  # as above
+            raise self.failed(inputs, first_line(error)) from None
+
+    def close(self) -> None:
+        """Give the session's memory back."""
+        self._session = None
+
+    def _prepare(self, ort: ModuleType, path: Path) -> None:
+        """Load what the provider needs."""
+
+    def _refused(self, path: Path, reason: str) -> Exception:
+        return ModelError(f"{path} is not a model that ONNX Runtime can load: {reason}")
+
+    def _check_placement(self, path: Path) -> None:
+        """See that the large nodes are where they should be."""
+
+
+class CudaEngine(CpuEngine):
+    """Runs a file with ONNX Runtime on an NVIDIA GPU, or raises."""
+
+    extra = "gpu"
+    provider = CUDA
+    settings = CUDA_OPTIONS
+    name = "cuda"
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """Say what is missing to use this engine, and what to do; None: nothing."""
+        if super().missing():
+            return "onnxruntime-gpu is not installed: pip install 'edgefuse[gpu]'"
+        import onnxruntime as ort
+
+        if CUDA in ort.get_available_providers():
+            return None
+        return (
+            f"this ONNX Runtime {ort.__version__} is built without CUDA: pip uninstall onnxruntime, then "
+            "pip install 'edgefuse[gpu]' (on a Jetson NVIDIA's own build of onnxruntime-gpu)"
+        )
+
+    def _prepare(self, ort: ModuleType, path: Path) -> None:
+        if not sys.platform.startswith("linux"):
+            return
+        folder = Path(str(ort.__file__)).parent
+        plugin = folder / "capi" / "libonnxruntime_providers_cuda.so"
+        if reason := load_library(plugin, folder.parent / "nvidia"):
+            raise BackendError(f"cuda cannot run {path}: {reason}")
+
+    def _refused(self, path: Path, reason: str) -> Exception:
+        hint = "see whether nvidia-smi shows the GPU and enough memory"
+        return BackendError(f"cuda cannot run {path}: {reason}: {hint}")
+
+    def _check_placement(self, path: Path) -> None:
+        if self._session.get_providers()[0] != CUDA:
+            raise self._refused(path, "ONNX Runtime could not use its CUDA provider")
+        placed = getattr(self._session, "get_provider_graph_assignment_info", list)  # since 1.24
+        on_cpu = [
+            f"{node.op_type} {node.name}"
+            for part in placed()
+            if part.ep_name == CPU
+            for node in part.get_nodes()
+            if node.op_type in HEAVY
+        ]
+        if on_cpu:
+            raise BackendError(
+                f"cuda cannot run {path}: {len(on_cpu)} of its large nodes would run on the CPU, such as "
+                f"{on_cpu[0]}: export it again with this version of edgefuse, or use --engine cpu"
+            )
+
+
+def load_library(library: Path, packages: Path) -> str | None:
+    """Load a shared library, and before it what it needs out of NVIDIA's packages from pip.
+
+    The loader does not look into those packages by itself.
+
+    Args:
+        library: file to load.
+        packages: folder of NVIDIA's packages, with `*/lib/*.so.*`.
+
+    Returns:
+        What is missing and how to get it; None: it is loaded.
+    """
+    tried: set[str] = set()
+    while True:
+        try:
+            ctypes.CDLL(str(library))
+            return None
+        except OSError as error:
+            text = str(error)
+        missing = text.partition(":")[0].strip()
+        if missing == str(library) or ".so" not in missing:
+            return f"{first_line(text)}: install onnxruntime-gpu again"
+        found = next(packages.glob(f"*/lib/{missing}"), None)
+        if found is None or missing in tried:
+            return f"the library {missing} is missing: {_hint(missing)}"
+        tried.add(missing)
+        if reason := load_library(found, packages):
+            return reason
+
+
+def _hint(library: str) -> str:
+    for beginning, hint in INSTALL_HINTS.items():
+        if re.match(beginning, library):
+            return hint
+    return "install your system's package that has it"

@@ -1,0 +1,297 @@
+"""Running TensorRT engines, 10.x and 11.x alike, without torch.
+
+Checked against the real Python bindings of TensorRT 10.16 and 11.4 and of CUDA 12.9 and 13, with stubs in
+place of NVIDIA's libraries: that it runs on a GPU has not been tried.
+"""
+
+import contextlib
+import ctypes
+import logging
+import math
+import threading
+import weakref
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefuse.errors import BackendError, InputError, ModelError
+from edgefuse.runtime.engines.base import Arrays, OpensFile
+from edgefuse.runtime.engines.engine_cache import BuildOptions, Machine, resolve_engine
+
+__all__ = ["Buffer", "TensorRtEngine", "TensorRtLog", "import_tensorrt", "this_machine"]
+
+logger = logging.getLogger(__name__)
+
+
+def import_tensorrt() -> ModuleType:
+    """Return TensorRT's Python module.
+
+    Raises:
+        BackendError: it is not installed, cannot load its libraries, or is older than 10.3.
+    """
+    try:
+        import tensorrt
+    except ImportError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise BackendError(
+            f"TensorRT cannot be loaded ({reason}): pip install tensorrt (on a Jetson: "
+            "apt install python3-libnvinfer, and a virtual environment with --system-site-packages)"
+        ) from None
+    module: ModuleType = tensorrt
+    if tuple(map(int, module.__version__.split(".")[:2])) < (10, 3):
+        raise BackendError(f"TensorRT {module.__version__} is too old: 10.3 or later is needed")
+    return module
+
+
+def import_cuda() -> ModuleType:
+    """Return cuda-python's runtime API.
+
+    Raises:
+        BackendError: it is not installed, or too old.
+    """
+    try:
+        from cuda.bindings import runtime
+    except ImportError:
+        raise BackendError(
+            "cuda-python is not installed: pip install 'cuda-python>=12.6' (13 with CUDA 13)"
+        ) from None
+    return runtime
+
+
+def check(cuda: Any, answer: tuple[Any, ...]) -> Any:
+    """Take the value out of a CUDA call's answer (error, value).
+
+    Raises:
+        BackendError: the call failed; the message is CUDA's own.
+    """
+    error, *values = answer
+    if error != cuda.cudaError_t.cudaSuccess:
+        _, text = cuda.cudaGetErrorString(error)
+        reason = text.decode() if isinstance(text, bytes) else text
+        raise BackendError(f"CUDA failed: {reason}: see whether nvidia-smi shows the GPU and enough memory")
+    return values[0] if values else None
+
+
+def this_machine() -> Machine:
+    """Return what an engine built here is bound to.
+
+    Raises:
+        BackendError: TensorRT, cuda-python, the driver or the GPU is missing.
+    """
+    trt, cuda = import_tensorrt(), import_cuda()
+    device = check(cuda, cuda.cudaGetDevice())
+    properties = check(cuda, cuda.cudaGetDeviceProperties(device))
+    name = properties.name
+    return Machine(
+        tensorrt=trt.__version__,
+        cuda=_version(check(cuda, cuda.cudaRuntimeGetVersion())),
+        driver=_version(check(cuda, cuda.cudaDriverGetVersion())),
+        gpu=name.decode().rstrip("\0") if isinstance(name, bytes) else str(name),
+        sm=f"{properties.major}.{properties.minor}",
+    )
+
+
+def _version(number: int) -> str:
+    """12090 means 12.9."""
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+class TensorRtLog:
+    """TensorRT's messages: warnings and errors go to `logging`, and the last error is kept for ours."""
+
+    def __init__(self, trt: Any) -> None:
+        severity, outer = trt.ILogger.Severity, self
+        loud = (severity.INTERNAL_ERROR, severity.ERROR)
+
+        class Log(trt.ILogger):  # type: ignore[misc]
+            def __init__(self) -> None:
+                trt.ILogger.__init__(self)
+
+            def log(self, severity: Any, msg: str) -> None:
+                if severity in loud:
+                    outer.last_error = " ".join(msg.split())[:300]
+                    logger.error("TensorRT: %s", msg)
+                elif severity == trt.ILogger.Severity.WARNING:
+                    logger.warning("TensorRT: %s", msg)
+
+        self.last_error = "it gave no reason"
+        self.logger = Log()
+        """What TensorRT's constructors take; it must live as long as they do."""
+
+
+class Buffer:
+    """Memory on the GPU and its page-locked twin on the host, from which copies run asynchronously.
+
+    It grows when a larger array is asked for, and stays as it is otherwise.
+    """
+
+    def __init__(self, cuda: Any, dtype: Any) -> None:
+        self._cuda, self._dtype, self._size = cuda, np.dtype(dtype), 0
+        self._pinned: int | None = None
+        self.device: int | None = None
+        """Address on the GPU."""
+        self.host: NDArray[Any] = np.empty(0, self._dtype)
+        """The twin on the host, in the shape last asked for."""
+
+    def reshape(self, shape: tuple[int, ...]) -> None:
+        """Make room for an array of this shape."""
+        size = math.prod(shape) * self._dtype.itemsize
+        if size > self._size:
+            self.free()
+            self._pinned = check(self._cuda, self._cuda.cudaHostAlloc(size, self._cuda.cudaHostAllocDefault))
+            self.device = int(check(self._cuda, self._cuda.cudaMalloc(size)))
+            self._size = size
+        if self._pinned is not None:
+            raw = (ctypes.c_uint8 * size).from_address(int(self._pinned))
+            self.host = np.frombuffer(raw, self._dtype).reshape(shape)
+
+    def upload(self, stream: Any) -> None:
+        """Start the copy from the host to the GPU."""
+        self._copy(self.device, self._pinned, "cudaMemcpyHostToDevice", stream)
+
+    def download(self, stream: Any) -> None:
+        """Start the copy from the GPU to the host."""
+        self._copy(self._pinned, self.device, "cudaMemcpyDeviceToHost", stream)
+
+    def _copy(self, to: Any, source: Any, direction: str, stream: Any) -> None:
+        kind = getattr(self._cuda.cudaMemcpyKind, direction)
+        check(self._cuda, self._cuda.cudaMemcpyAsync(to, source, self.host.nbytes, kind, stream))
+
+    def free(self) -> None:
+        """Give the memory back; `host` must not be used any more."""
+        self.host, self._size = np.empty(0, self._dtype), 0
+        if self._pinned is not None:
+            self._cuda.cudaFreeHost(self._pinned)
+        if self.device is not None:
+            self._cuda.cudaFree(self.device)
+        self._pinned = self.device = None
+
+
+class TensorRtEngine(OpensFile):
+    """Runs an engine, or an ONNX file that is built into one on first use.
+
+    It has buffers and a stream of its own, and serves one thread at a time.
+
+    Args:
+        path: `.engine` with its sidecar, or `.onnx`, both written by `edgefuse export`.
+        threads: accepted for the other engines' sake; the GPU does the work.
+        rebuild: False: raise instead of building where no engine fits this machine.
+        options: of an engine built from an ONNX file.
+
+    Raises:
+        BackendError: TensorRT, cuda-python or a GPU is missing, the build fails, or memory is short.
+        ModelError: not a model of ours, or one that may not be rebuilt.
+        GateError: a rebuilt engine does not compute in its graph's precision.
+        InputError: a file or cache that cannot be read or written.
+    """
+
+    package = "tensorrt"
+    extra = "tensorrt"
+
+    def __init__(
+        self,
+        path: Path,
+        threads: int | None = None,  # noqa: ARG002
+        *,
+        rebuild: bool = True,
+        options: BuildOptions | None = None,
+    ) -> None:
+        from edgefuse.runtime.engines.tensorrt_build import build_engine
+
+        machine = this_machine()
+        trt, cuda = import_tensorrt(), import_cuda()
+        self._cuda, self._lock, self._log = cuda, threading.Lock(), TensorRtLog(trt)
+        try:
+            self._runtime = trt.Runtime(self._log.logger)
+        except TypeError:  # what the binding makes of a null pointer
+            raise BackendError(f"TensorRT cannot start: {self._log.last_error}") from None
+
+        def load(refused: Path | None) -> tuple[Path, Any]:
+            file, self.sidecar = resolve_engine(
+                path, machine, build_engine, options, rebuild=rebuild, refused=refused
+            )
+            return file, self._runtime.deserialize_cuda_engine(file.read_bytes())
+
+        file, engine = load(None)
+        if engine is None and rebuild:
+            file, engine = load(file)
+        context = engine.create_execution_context() if engine is not None else None
+        if engine is None or context is None:
+            raise BackendError(f"TensorRT cannot load {file}: {self._log.last_error}")
+        self.spec = self.sidecar.spec
+        self.device = f"TensorRT {machine.tensorrt} on {machine.gpu}"
+        self._engine, self._context = engine, context
+        names = [engine.get_tensor_name(k) for k in range(engine.num_io_tensors)]
+        inputs = {n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT}
+        self.inputs = [n for n in names if n in inputs]
+        self.outputs = [n for n in names if n not in inputs]
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        with contextlib.ExitStack() as stack:
+            # A stream that does not wait for the default one.
+            self._stream = check(cuda, cuda.cudaStreamCreateWithFlags(cuda.cudaStreamNonBlocking))
+            stack.callback(cuda.cudaStreamDestroy, self._stream)
+            self._buffers = {n: Buffer(cuda, trt.nptype(engine.get_tensor_dtype(n))) for n in names}
+            for buffer in self._buffers.values():
+                stack.callback(buffer.free)
+            self._free = weakref.finalize(self, stack.pop_all().close)
+
+    def run(self, inputs: Arrays) -> NDArray[Any]:
+        """Run the engine once.
+
+        Args:
+            inputs: one array for each of the engine's inputs, of its dtypes.
+
+        Returns:
+            A new array.
+
+        Raises:
+            ModelError: other inputs than the engine's.
+            InputError: a shape outside the engine's profile.
+            BackendError: TensorRT or CUDA fails, or the engine is closed.
+        """
+        with self._lock:
+            if not self._free.alive:
+                raise BackendError("the engine is closed: open it again")
+            if inputs.keys() != set(self.inputs):
+                raise ModelError(f"the engine takes {self.inputs}, not {list(inputs)}")
+            shapes = {name: tuple(inputs[name].shape) for name in self.inputs}
+            if shapes != self._shapes:
+                self._set_shapes(shapes)
+            for name in self.inputs:
+                buffer = self._buffers[name]
+                np.copyto(buffer.host, inputs[name], casting="no")
+                buffer.upload(self._stream)
+            if not self._context.execute_async_v3(int(self._stream)):
+                raise BackendError(f"TensorRT failed on a frame: {self._log.last_error}")
+            for name in self.outputs:
+                self._buffers[name].download(self._stream)
+            check(self._cuda, self._cuda.cudaStreamSynchronize(self._stream))
+            return self._buffers[self.outputs[0]].host.copy()
+
+    def _set_shapes(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Tell TensorRT the input shapes and where all tensors lie; once for frames of one size."""
+        self._shapes = {}  # whatever fails below leaves nothing that looks valid
+        for name, shape in shapes.items():
+            if not self._context.set_input_shape(name, shape):
+                raise InputError(f"{name} {list(shape)} does not fit the engine, {self._served(name)}")
+        for name in (*self.inputs, *self.outputs):
+            buffer = self._buffers[name]
+            buffer.reshape(tuple(self._context.get_tensor_shape(name)))
+            if not self._context.set_tensor_address(name, buffer.device):
+                raise BackendError(f"TensorRT refuses the buffer of {name}: {self._log.last_error}")
+        self._shapes = shapes
+
+    def _served(self, name: str) -> str:
+        shape = list(self._engine.get_tensor_shape(name))
+        if -1 not in shape:
+            return f"which is built for {shape} alone: export with another --size, or without it"
+        low, _, high = self._engine.get_tensor_profile_shape(name, 0)
+        return f"which serves {list(low)} to {list(high)}: export it with a wider range"
+
+    def close(self) -> None:
+        """Free the stream and the buffers; the engine cannot be used any more."""
+        with self._lock:
+            self._free()

@@ -1,0 +1,188 @@
+"""Inference engines: the real CPU build of ONNX Runtime, and one that behaves like its GPU build.
+
+What the GPU build answers on a machine without CUDA was taken down from onnxruntime-gpu 1.31.
+"""
+
+import ctypes
+import sys
+from importlib.machinery import ModuleSpec
+from types import SimpleNamespace
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from edgefuse.errors import BackendError, ModelError
+from edgefuse.runtime.engines import ENGINES, OpensFile, open_engine
+from edgefuse.runtime.engines.onnxruntime import CPU, CUDA, CpuEngine, CudaEngine, load_library
+from edgefuse.weights import model_file
+
+NANO = model_file("nano")
+
+
+class Options:
+    """Session options that remember."""
+
+    def __init__(self):
+        self.entries: dict[str, str] = {}
+
+    def add_session_config_entry(self, key, value):
+        self.entries[key] = value
+
+
+@pytest.fixture
+def gpu_build(monkeypatch, tmp_path):
+    """Puts a GPU build of ONNX Runtime in the place of the real one.
+
+    `running`: the providers of a session, or what creating one raises; `missing`: libraries that the loader
+    does not find; `placed`: nodes on the CPU by operator.
+    """
+    folder = tmp_path / "onnxruntime"
+    plugin = folder / "capi" / "libonnxruntime_providers_cuda.so"
+
+    def put(running, missing=(), placed=()):
+        seen: dict = {"loaded": []}
+        gone = list(missing)
+
+        def session(path, options, providers, enable_fallback):
+            seen.update(providers=providers, entries=options.entries, enable_fallback=enable_fallback)
+            if isinstance(running, Exception):
+                raise running
+            nodes = [SimpleNamespace(op_type=kind, name=f"node {k}") for k, kind in enumerate(placed)]
+            parts = [SimpleNamespace(ep_name=CPU, get_nodes=lambda: nodes)]
+            return SimpleNamespace(
+                get_providers=lambda: running, get_provider_graph_assignment_info=lambda: parts
+            )
+
+        def load(path):
+            seen["loaded"].append(path)
+            if path != str(plugin):
+                gone.remove(path.rpartition("/")[2])
+            elif gone:
+                raise OSError(f"{gone[0]}: cannot open shared object file")
+
+        fake = SimpleNamespace(
+            __version__="1.31.1",
+            __spec__=ModuleSpec("onnxruntime", None),
+            __file__=str(folder / "__init__.py"),
+            get_available_providers=lambda: [CUDA, CPU],
+            InferenceSession=session,
+            SessionOptions=Options,
+        )
+        monkeypatch.setitem(sys.modules, "onnxruntime", fake)
+        monkeypatch.setattr(ctypes, "CDLL", load)
+        return seen
+
+    return put
+
+
+def test_an_engine_is_one_class_and_one_entry(monkeypatch, pair):
+    class Toy(OpensFile):
+        package, extra = "numpy", "toy"
+
+        def __init__(self, path, threads=None, *, rebuild=True):
+            self.spec, self.device = CpuEngine(path).spec, f"a toy with {threads} threads"
+
+        def run(self, inputs):
+            return inputs["sources"][:, :1]
+
+    monkeypatch.setitem(ENGINES, "toy", Toy)
+    opened = open_engine(NANO, "toy", 2)
+    assert opened.device == "a toy with 2 threads"
+    monkeypatch.setattr(Toy, "package", "no_such_package")
+    with pytest.raises(BackendError, match=r"engine toy cannot be used: no_such_package .*pip install"):
+        open_engine(NANO, "toy")
+
+
+def test_the_cpu_runs_and_says_so():
+    engine = CpuEngine(NANO, threads=1)
+    assert engine.device == "ONNX Runtime on cpu"
+    assert engine.run({"sources": np.zeros((1, 2, 32, 32), np.float32)}).shape == (1, 1, 32, 32)
+    with pytest.raises(BackendError, match=r"nano could not be run on \[1, 3, 8, 8\] by ONNX Runtime on cpu"):
+        engine.run({"sources": np.zeros((1, 3, 8, 8), np.float32)})
+    engine.close()
+    engine.close()
+
+
+def test_an_engine_that_is_not_built_in_is_named():
+    if CUDA in onnxruntime.get_available_providers():
+        pytest.skip("this is the GPU build of ONNX Runtime")
+    with pytest.raises(BackendError, match=r"engine cuda cannot be used: .*without CUDA.*edgefuse\[gpu\]"):
+        open_engine(NANO, "cuda")
+
+
+def test_a_damaged_file_is_one_sentence(tmp_path, capfd):
+    whole = NANO.read_bytes()
+    (tmp_path / "odd.onnx").write_bytes(whole.replace(b"Conv", b"Cony"))
+    with pytest.raises(ModelError, match=r"odd\.onnx is not a model that ONNX Runtime can load"):
+        CpuEngine(tmp_path / "odd.onnx")
+    assert capfd.readouterr() == ("", ""), "ONNX Runtime's own account stays off the screen"
+
+
+def test_a_gpu_that_was_asked_for_runs(gpu_build):
+    seen = gpu_build([CUDA, CPU], placed=("Shape", "Concat", "Squeeze"))
+    assert open_engine(NANO, "cuda").device == "ONNX Runtime on cuda"
+    assert seen["providers"] == [(CUDA, {"use_tf32": "0"})]
+    assert "session.disable_cpu_ep_fallback" not in seen["entries"], "it refuses every graph of open size"
+    assert seen["enable_fallback"] == 0
+
+
+def test_large_nodes_on_the_cpu_are_an_error(gpu_build):
+    gpu_build([CUDA, CPU], placed=("Shape", "Conv", "QLinearConv"))
+    with pytest.raises(BackendError, match=r"2 of its large nodes would run on the CPU, such as Conv node 1"):
+        CudaEngine(NANO)
+
+
+@pytest.mark.parametrize(
+    ("missing", "sentence"),
+    [
+        ("libcublasLt.so.13", r"libcublasLt\.so\.13 is missing: .*\[cuda,cudnn\]"),
+        ("libcudnn.so.9", r"libcudnn\.so\.9 is missing.*\[cudnn\]"),
+        ("libcuda.so.1", r"libcuda\.so\.1 is missing.*NVIDIA's driver"),
+        ("libz.so.1", r"libz\.so\.1 is missing: install your system's package"),
+    ],
+)
+def test_what_is_missing_is_named_with_a_hint(gpu_build, missing, sentence):
+    gpu_build([CPU], [missing])
+    with pytest.raises(BackendError, match=rf"cuda cannot run .*nano\.onnx: .*{sentence}"):
+        CudaEngine(NANO)
+
+
+def test_libraries_of_nvidias_packages_are_loaded_first(gpu_build, tmp_path):
+    for name in ("libcublas.so.13", "libcudart.so.13"):
+        file = tmp_path / "nvidia" / "cu13" / "lib" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    seen = gpu_build([CUDA, CPU], ["libcublas.so.13", "libcudart.so.13"])
+    assert CudaEngine(NANO).device == "ONNX Runtime on cuda"
+    assert [path.rpartition("/")[2] for path in seen["loaded"]] == [
+        *("libonnxruntime_providers_cuda.so", "libcublas.so.13"),
+        *("libonnxruntime_providers_cuda.so", "libcudart.so.13"),
+        "libonnxruntime_providers_cuda.so",
+    ]
+
+
+def test_a_damaged_library_is_named(tmp_path):
+    (tmp_path / "lib.so").write_text("no library")
+    reason = load_library(tmp_path / "lib.so", tmp_path)
+    assert reason is not None
+    assert reason.endswith("install onnxruntime-gpu again")
+
+
+def test_a_gpu_that_fails_otherwise_keeps_its_own_words(gpu_build):
+    gpu_build(RuntimeError("CUDA failure 2: out of memory"))
+    with pytest.raises(BackendError, match=r"CUDA failure 2: out of memory: see whether nvidia-smi"):
+        CudaEngine(NANO)
+    gpu_build([CPU])
+    with pytest.raises(BackendError, match=r"ONNX Runtime could not use its CUDA provider"):
+        CudaEngine(NANO)
+
+
+def test_without_a_wish_the_gpu_is_tried_first_and_a_fall_back_is_logged(gpu_build, caplog):
+    gpu_build([CUDA, CPU])
+    assert open_engine(NANO).device == "ONNX Runtime on cuda"
+    assert not caplog.records
+    gpu_build([CPU], ["libcudart.so.13"])
+    assert open_engine(NANO).device == "ONNX Runtime on cpu"
+    assert "running on the CPU: cuda cannot run" in caplog.text
+    assert "libcudart.so.13 is missing" in caplog.text
