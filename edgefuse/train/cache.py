@@ -1,5 +1,6 @@
 """Images decoded once into one memory-mapped uint8 file."""
 
+import errno
 import math
 import tempfile
 from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgefuse.errors import InputError
 from edgefuse.images import Image, as_visible, luma, read_visible
 from edgefuse.pairs import images_by_stem
 from edgefuse.runtime.cameras.thermal import ThermalPreprocess
@@ -34,11 +36,20 @@ class ImageCache:
         self._places: list[tuple[int, tuple[int, int]]] = []
         # Unnamed: the disk gets the space back however the process ends.
         with tempfile.TemporaryFile() as file:
-            for key, image in images:
-                self.keys.append(key)
-                self._places.append((file.tell(), (image.shape[0], image.shape[1])))
-                file.write(np.ascontiguousarray(image).tobytes())
-            file.flush()
+            try:
+                for key, image in images:
+                    self._places.append((file.tell(), (image.shape[0], image.shape[1])))
+                    file.write(np.ascontiguousarray(image).tobytes())
+                    self.keys.append(key)
+                file.flush()
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                start, (height, width) = self._places[-1]
+                raise InputError(
+                    f"the temporary folder {tempfile.gettempdir()} is full after {len(self.keys)} images "
+                    f"({(start + height * width) / 1e9:.1f} GB): set TMPDIR to a folder with more room"
+                ) from None
             # Copy on write, which never happens: torch takes no read-only memory.
             pixels = np.memmap(file, np.uint8, "c") if file.tell() else np.empty(0, np.uint8)
         self._pixels = torch.from_numpy(pixels)
