@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgefuse.align import Align
 from edgefuse.errors import InputError
-from edgefuse.images import IMAGE_SUFFIXES, read_visible, write_image
+from edgefuse.images import IMAGE_SUFFIXES, luma, read_visible, write_image
 from edgefuse.pairs import pair_folders
 from edgefuse.runtime.frames import FusedFrame, Role
 from edgefuse.runtime.engines.fuser import Fuser
@@ -14,7 +15,7 @@ from edgefuse.runtime.recording import recorded_parts
 from edgefuse.runtime.sinks import OutputOptions, open_output
 from edgefuse.thermal import ThermalConfig, read_infrared
 
-__all__ = ["Jobs", "are_recordings", "fuse_files", "fuse_recordings", "plan", "recorded_pairs"]
+__all__ = ["Jobs", "are_recordings", "fuse_files", "fuse_recordings", "plan", "recorded_pairs", "save_pairs"]
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,11 @@ def are_recordings(ir: Path, vis: Path) -> bool:
 
 
 def recorded_pairs(
-    ir: Path, vis: Path, fuser: Fuser | None = None, options: Mapping[str, str] | None = None
+    ir: Path,
+    vis: Path,
+    fuser: Fuser | None = None,
+    options: Mapping[str, str] | None = None,
+    align: Align | None = None,
 ) -> Iterator[FusedFrame]:
     """Pair the frames of two videos or recordings in time and fuse them; none is dropped.
 
@@ -107,6 +112,7 @@ def recorded_pairs(
         vis: visible, likewise; the same folder if it holds both.
         fuser: by what; None: not fused, `fused` is the visible frame.
         options: `agc`, `polarity` and `window`, how infrared becomes 8 bits.
+        align: brings infrared onto the visible frames; None: it is resized.
 
     Raises:
         InputError: one file for both.
@@ -116,22 +122,59 @@ def recorded_pairs(
         raise InputError(f"{ir} is given for both cameras")
     query = "&".join(f"{name}={value}" for name, value in (options or {}).items())
     sources = f"{_half(ir, 'ir')}?{query}" if query else str(_half(ir, "ir")), str(_half(vis, "vis"))
-    with live(*sources, model=fuser or (lambda _ir, vis: vis)) as pairs:
+    with live(*sources, model=fuser or (lambda _ir, vis: vis), align=align) as pairs:
         yield from pairs
 
 
 def fuse_recordings(
-    ir: Path, vis: Path, out: Path, fuser: Fuser, options: Mapping[str, str] | None = None
+    ir: Path,
+    vis: Path,
+    out: Path,
+    fuser: Fuser,
+    options: Mapping[str, str] | None = None,
+    align: Align | None = None,
 ) -> Iterator[int]:
-    """Fuse two videos or recordings into a video or a folder of images; yield the number of each frame written.
+    """Fuse two videos or recordings into a video or a folder of images; yield how many frames are written.
 
     Raises:
         EdgefuseError: as `recorded_pairs`, or the output cannot be written.
     """
+    if out.exists() and any(out.samefile(source) for source in (ir, vis)):
+        raise InputError(f"--out would overwrite the input {out}")
     with open_output(str(out), OutputOptions()) as sink:
-        for count, pair in enumerate(recorded_pairs(ir, vis, fuser, options), start=1):
+        for count, pair in enumerate(recorded_pairs(ir, vis, fuser, options, align), start=1):
             sink.write(pair)
             yield count
+
+
+def save_pairs(
+    ir: Path, vis: Path, folder: Path, limit: int | None = None, options: Mapping[str, str] | None = None
+) -> tuple[Path, Path]:
+    """Write the pairs of two videos or recordings as numbered grey images, for what works on images.
+
+    Args:
+        ir: as for `recorded_pairs`.
+        vis: likewise.
+        folder: where `ir/` and `vis/` are made.
+        limit: how many pairs, the first ones; None: all.
+        options: as for `recorded_pairs`.
+
+    Returns:
+        The folders of the infrared and of the visible images.
+
+    Raises:
+        EdgefuseError: as `recorded_pairs`, or the disk is full.
+    """
+    folders = folder / "ir", folder / "vis"
+    for each in folders:
+        each.mkdir(parents=True)
+    for number, pair in enumerate(recorded_pairs(ir, vis, options=options)):
+        if number == limit:
+            break
+        for image, inside in zip((pair.ir, pair.vis), folders, strict=True):
+            if image is not None:
+                write_image(inside / f"{number:06d}.png", luma(image))
+    return folders
 
 
 def _is_recording(path: Path, role: Role) -> bool:
