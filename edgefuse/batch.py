@@ -8,8 +8,8 @@ from edgefuse.align import Align
 from edgefuse.errors import InputError
 from edgefuse.images import IMAGE_SUFFIXES, luma, read_visible, write_image
 from edgefuse.pairs import pair_folders
-from edgefuse.runtime.frames import FusedFrame, Role
 from edgefuse.runtime.engines.fuser import Fuser
+from edgefuse.runtime.frames import FusedFrame, Role
 from edgefuse.runtime.live.iterate import live
 from edgefuse.runtime.recording import recorded_parts
 from edgefuse.runtime.sinks import OutputOptions, open_output
