@@ -5,6 +5,7 @@ import sys
 import time
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -306,7 +307,7 @@ def test_a_source_is_never_written_over(tmp_path: Path, folders: tuple[str, str]
 def test_a_failing_output_ends_with_status_1_after_the_table(
     tmp_path: Path, folders: tuple[str, str], mean_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgefuse.runtime.sinks.quota.RESERVE", 2**62)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=10**9, free=10**6))
     still = tmp_path / "still.png"
     arguments = ("--ir", folders[0], "--vis", folders[1], "--model", mean_model, "--still", still)
     result = run(*arguments, "--out", tmp_path / "out.mp4")

@@ -334,7 +334,7 @@ def broken(tmp_path: Path) -> dict[str, Path]:
         ("cut.mp4", "cut.mp4 has no video in it"),
         ("folder", "no images in .*folder"),
         ("image.png", "image.png is an image"),
-        ("whole.mp4?speed=2", "unknown option 'speed': known are fps, loop, start"),
+        ("whole.mp4?speed=2", "unknown option 'speed': known are fps, loop, raw, start"),
         ("whole.mp4?fps=fast", "option fps: 'fast' is not a number"),
         ("whole.mp4?fps=0", "option fps: '0' is outside"),
         ("whole.mp4?fps", "option 'fps' has no value"),
