@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest
 # Two workers; the tests of one file stay together, as they share what they have made.
 PARALLEL := -n 2 --dist loadfile
 
-.PHONY: demo quick test test310 check bench bench-models format clean
+.PHONY: demo quick test test310 check bench bench-models figures format clean
 
 demo: .venv/cpu.stamp
 	$(BIN)/edgefuse stream --ir sim --vis sim --duration 8 --out demo.mp4 --still demo.png
@@ -35,7 +35,11 @@ bench: .venv/dev.stamp
 
 bench-models: .venv/dev.stamp
 	$(PYTEST) bench/bench_models.py -o python_files='bench_*.py' --benchmark-enable --benchmark-json=bench-models.json
-	$(BIN)/python bench/write_benchmarks.py bench-models.json docs/benchmarks.md
+	$(BIN)/python -m bench.write_benchmarks bench-models.json docs/benchmarks.md
+
+# The numbers of README and docs from what benches wrote beside them as JSON.
+figures: .venv/dev.stamp
+	$(BIN)/python -m bench.figures
 
 format: .venv/dev.stamp
 	$(BIN)/ruff check --fix
