@@ -1,7 +1,9 @@
 # Every target does all of its own set-up in .venv; nothing is installed outside it.
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# The versions in constraints.txt need Python 3.11; on 3.10 pip chooses.
+PINS = $$($(BIN)/python -c 'import sys; print("-c constraints.txt" * (sys.version_info >= (3, 11)))')
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINS)
 PYTEST := $(BIN)/python -m pytest
 # Two workers; the tests of one file stay together, as they share what they have made.
 PARALLEL := -n 2 --dist loadfile
@@ -49,6 +51,8 @@ clean:
 	rm -rf .venv .venv310 .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
 .venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "edgefuse needs Python 3.10 or newer, and $(PYTHON) is older: make PYTHON=python3.12 …"; exit 1; }
 	$(PYTHON) -m venv .venv
 
 .venv/cpu.stamp: pyproject.toml constraints.txt | .venv/bin/python

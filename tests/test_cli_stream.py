@@ -469,13 +469,13 @@ def test_a_signal_ends_the_start_at_once(number: signal.Signals) -> None:
         process.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_second_signal_ends_the_program_at_once(number: signal.Signals) -> None:
     process = start_code(SECOND_SIGNAL)
     try:
         process.send_signal(number)
         assert process.stdout is not None
-        assert process.stdout.readline() in ("Ctrl-C\n", "SIGTERM\n")
+        assert process.stdout.readline() in ("Ctrl-C\n", "SIGTERM\n", "SIGHUP\n")
         process.send_signal(number)
         assert process.wait(timeout=2) == -number
     finally:
