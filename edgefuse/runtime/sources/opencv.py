@@ -83,7 +83,7 @@ class CaptureSource(Source):
     def _grab(self) -> Frame | None:
         """Return the next frame that is whole; None: the device is gone, closed, or gives nothing usable."""
         for _ in range(MOST_TORN):
-            with self._busy:
+            with self._busy, quiet_opencv():  # it prints whenever a camera is late
                 try:
                     if self._closing or not self._wait():
                         return None
