@@ -16,15 +16,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse.errors import InputError, unknown_name
+from edgefuse.errors import InputError
 from edgefuse.images import Image, luma, plain, read_image, warn_once
 from edgefuse.palettes import find_palette, is_coloured, remove_palette
+from edgefuse.settings import check, setting
 
 __all__ = [
     "Agc",
@@ -79,20 +80,24 @@ class ThermalConfig:
         InputError: a value that is unknown or out of range.
     """
 
-    agc: Agc = "auto"
-    """`auto`: 8-bit infrared as it is, everything else as with `fusion`. `fusion`: the ground dark grey.
-    `linear`: the whole scale for the whole scene, for looking at infrared alone."""
-    polarity: Polarity = "white"
-    """Which end of the scale is hot in what the camera sends; `black` is inverted, since the models expect
-    white = hot."""
-    window: tuple[float, float] | None = None
-    """Values, as stored, that become 0 and 255, in place of any AGC."""
+    agc: Agc = setting(
+        "auto",
+        "16-bit infrared to 8 bits: fusion (the ground dark grey), linear (the whole scale for the scene, "
+        "for looking at infrared alone), or auto: fusion, but 8-bit infrared as it is.",
+        metavar="NAME",
+    )
+    polarity: Polarity = setting(
+        "white", "What is hot in the infrared that is read; black is inverted.", metavar="COLOUR"
+    )
+    window: tuple[float, float] | None = setting(
+        None,
+        "Infrared values, as stored, that become 0 and 255, in place of any AGC.",
+        unset="found by the AGC",
+        metavar="LOW,HIGH",
+    )
 
     def __post_init__(self) -> None:
-        if self.agc not in get_args(Agc):
-            raise InputError(unknown_name("AGC", self.agc, get_args(Agc)))
-        if self.polarity not in get_args(Polarity):
-            raise InputError(unknown_name("polarity", self.polarity, get_args(Polarity)))
+        check(self)
         if self.window is not None and not -COUNTS < self.window[0] < self.window[1] < COUNTS:
             raise InputError(
                 f"window {self.window[0]:g}-{self.window[1]:g} is not LOW-HIGH with LOW < HIGH <= 65535"
@@ -348,14 +353,14 @@ class ThermalAgc:
         self._table = cv2.convertScaleAbs(curve).ravel()
 
 
-def as_infrared(image: NDArray[Any], config: ThermalConfig | None = None) -> Image:
+def as_infrared(image: NDArray[Any], config: ThermalConfig | None = None, name: str = "infrared") -> Image:
     """Return an infrared image of any pixel type that `ThermalAgc` takes as uint8 `[H, W]`, white = hot."""
-    return ThermalAgc(config)(image)
+    return ThermalAgc(config, name)(image)
 
 
 def read_infrared(path: str | Path, config: ThermalConfig | None = None) -> Image:
     """Read an infrared image as uint8 `[H, W]`, white = hot; see `read_image` and `as_infrared`."""
-    return ThermalAgc(config, str(Path(path).parent))(read_image(path, "ir"))
+    return as_infrared(read_image(path, "ir"), config, str(Path(path).parent))
 
 
 def counts_of(image: NDArray[Any]) -> NDArray[Any]:

@@ -288,7 +288,7 @@ def test_thermal_options_are_those_of_infrared_alone(tmp_path: Path) -> None:
     assert connect("rtsp://h/ir?a=1#polarity=black", "ir").thermal.polarity == "black"
     with pytest.raises(SourceError, match="unknown option 'agc'"):
         connect(text, "vis")
-    with pytest.raises(SourceError, match=r"a\.avi.*unknown AGC 'liner'"):
+    with pytest.raises(SourceError, match=r"a\.avi.*unknown agc 'liner'"):
         connect(text.replace("linear", "liner"), "ir")
     with pytest.raises(SourceError, match="window '9-x' is not LOW-HIGH"):
         connect("rtsp://h/ir#window=9-x", "ir")

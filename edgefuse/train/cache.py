@@ -17,7 +17,7 @@ from edgefuse.pairs import images_by_stem
 from edgefuse.runtime.cameras.thermal import ThermalPreprocess
 from edgefuse.runtime.recording import recorded_parts
 from edgefuse.runtime.sources import Role, open_source
-from edgefuse.thermal import read_infrared
+from edgefuse.thermal import ThermalConfig, read_infrared
 
 __all__ = ["ImageCache", "cache_folders", "cache_simulation", "name_of"]
 
@@ -95,28 +95,39 @@ class ImageCache:
         )
 
 
-def cache_folders(ir: Sequence[Path], vis: Sequence[Path]) -> tuple[ImageCache, ImageCache]:
+def cache_folders(
+    ir: Sequence[Path], vis: Sequence[Path], thermal: ThermalConfig | None = None, bits: int | None = None
+) -> tuple[ImageCache, ImageCache]:
     """Read folders, videos and recordings into an infrared and a visible (luma) cache.
 
     Keys are (place of the folder, stem), or (place of the video, second): of a video, the first frame of
     every second is taken, since those between look the same. So the two videos of a recording that stand
     at the same place are aligned, as folders of equal stems are.
+
+    Args:
+        ir: infrared.
+        vis: visible.
+        thermal: how infrared becomes 8 bits.
+        bits: of visible 16-bit images; None: as the files say.
     """
-    return ImageCache(_images(ir, "ir")), ImageCache(_images(vis, "vis"))
+    return ImageCache(_images(ir, "ir", thermal, bits)), ImageCache(_images(vis, "vis", thermal, bits))
 
 
-def _images(paths: Sequence[Path], role: Role) -> Iterator[tuple[tuple[int, str], Image]]:
+def _images(
+    paths: Sequence[Path], role: Role, thermal: ThermalConfig | None, bits: int | None
+) -> Iterator[tuple[tuple[int, str], Image]]:
     for place, path in enumerate(paths):
         if path.is_file() or recorded_parts(path):
-            yield from (((place, str(second)), image) for second, image in _video_images(path, role))
+            yield from (((place, str(second)), image) for second, image in _video_images(path, role, thermal))
             continue
-        for stem, file in images_by_stem(path).items():
-            yield (place, stem), read_infrared(file) if role == "ir" else luma(read_visible(file))
+        for stem, file in images_by_stem(path, role=role).items():
+            image = read_infrared(file, thermal) if role == "ir" else luma(read_visible(file, bits))
+            yield (place, stem), image
 
 
-def _video_images(path: Path, role: Role) -> Iterator[tuple[int, Image]]:
+def _video_images(path: Path, role: Role, config: ThermalConfig | None) -> Iterator[tuple[int, Image]]:
     """Yield the first frame of every second, as `stream` would see it."""
-    thermal = ThermalPreprocess()
+    thermal = ThermalPreprocess(config)
     latest = -1
     with open_source(str(path), role) as source:
         while (frame := source.read()) is not None:

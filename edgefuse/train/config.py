@@ -5,6 +5,7 @@ from typing import Literal
 
 from edgefuse.errors import InputError
 from edgefuse.settings import check, setting
+from edgefuse.thermal import ThermalConfig
 
 __all__ = ["LossConfig", "Paradigm", "Precision", "TrainConfig"]
 
@@ -84,6 +85,10 @@ class TrainConfig:
     )
     vis: tuple[str, ...] = setting(
         (), "Visible folder, or video; repeatable.", unset="simulated", metavar="PATH"
+    )
+    infrared: ThermalConfig = field(default_factory=ThermalConfig)
+    bits: int | None = setting(
+        None, "Bits used of visible 16-bit images.", unset="as the files say", least=8, most=16
     )
     base: int | None = setting(None, "Images to use per camera.", unset="all", least=1)
     pairs: int | None = setting(

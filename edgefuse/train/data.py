@@ -29,7 +29,9 @@ def training_set(config: TrainConfig) -> "TrainingSet":
         InputError: a folder, image, paradigm or base size that cannot be used.
     """
     if config.ir:
-        ir, vis = cache_folders([Path(p) for p in config.ir], [Path(p) for p in config.vis])
+        ir, vis = cache_folders(
+            [Path(p) for p in config.ir], [Path(p) for p in config.vis], config.infrared, config.bits
+        )
     else:
         ir, vis = cache_simulation(config.seed)
     ir, vis, validation = _held_out(ir, vis, config)
@@ -53,7 +55,9 @@ def _held_out(
 ) -> tuple[ImageCache, ImageCache, tuple[tuple[Image, Image], ...]]:
     """Return what is left to train on, and the aligned pairs to validate on."""
     if config.val_ir:
-        of_ir, of_vis = cache_folders([Path(p) for p in config.val_ir], [Path(p) for p in config.val_vis])
+        of_ir, of_vis = cache_folders(
+            [Path(p) for p in config.val_ir], [Path(p) for p in config.val_vis], config.infrared, config.bits
+        )
         pairs = _aligned(of_ir, of_vis)
         if not pairs:
             raise InputError(f"no aligned pairs to validate on in {config.val_ir[0]} and {config.val_vis[0]}")
