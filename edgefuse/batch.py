@@ -13,7 +13,8 @@ from edgefuse.runtime.frames import FusedFrame, Role
 from edgefuse.runtime.live.iterate import live
 from edgefuse.runtime.recording import recorded_parts
 from edgefuse.runtime.sinks import OutputOptions, open_output
-from edgefuse.thermal import ThermalConfig, read_infrared
+from edgefuse.thermal import read_infrared
+from edgefuse.thermal_config import ThermalConfig
 
 __all__ = ["Jobs", "are_recordings", "fuse_files", "fuse_recordings", "plan", "recorded_pairs", "save_pairs"]
 

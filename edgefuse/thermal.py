@@ -12,34 +12,25 @@ and noise alone does not change the curve at all. A single image is the first fr
 """
 
 import math
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse.errors import InputError
 from edgefuse.images import Image, luma, plain, read_image, warn_once
 from edgefuse.palettes import find_palette, is_coloured, remove_palette
-from edgefuse.settings import check, setting
+from edgefuse.thermal_config import ThermalConfig
 
 __all__ = [
-    "Agc",
-    "Polarity",
     "ThermalAgc",
-    "ThermalConfig",
     "as_infrared",
     "counts_of",
     "read_infrared",
 ]
 
 Curve: TypeAlias = NDArray[np.float32]
-Agc: TypeAlias = Literal["auto", "fusion", "linear"]
-Polarity: TypeAlias = Literal["white", "black"]
 
 COUNTS = 65536
 GROUND = 48.0
@@ -70,53 +61,6 @@ TELEMETRY_ROWS = 8
 """Rows at the top and at the bottom that may hold a camera's telemetry instead of pixels."""
 SAMPLES = 20_000
 """Pixels that are looked at, about."""
-
-
-@dataclass(frozen=True)
-class ThermalConfig:
-    """How infrared becomes 8 bits.
-
-    Raises:
-        InputError: a value that is unknown or out of range.
-    """
-
-    agc: Agc = setting(
-        "auto",
-        "16-bit infrared to 8 bits: fusion (the ground dark grey), linear (the whole scale for the scene, "
-        "for looking at infrared alone), or auto: fusion, but 8-bit infrared as it is.",
-        metavar="NAME",
-    )
-    polarity: Polarity = setting(
-        "white", "What is hot in the infrared that is read; black is inverted.", metavar="COLOUR"
-    )
-    window: tuple[float, float] | None = setting(
-        None,
-        "Infrared values, as stored, that become 0 and 255, in place of any AGC.",
-        unset="found by the AGC",
-        metavar="LOW,HIGH",
-    )
-
-    def __post_init__(self) -> None:
-        check(self)
-        if self.window is not None and not -COUNTS < self.window[0] < self.window[1] < COUNTS:
-            raise InputError(
-                f"window {self.window[0]:g}-{self.window[1]:g} is not LOW-HIGH with LOW < HIGH <= 65535"
-            )
-
-    @classmethod
-    def from_options(cls, options: Mapping[str, str]) -> "ThermalConfig":
-        """Read `agc`, `polarity` and `window` (`LOW-HIGH`) from texts.
-
-        Raises:
-            InputError: a text that cannot be read, or a value out of range.
-        """
-        values: dict[str, Any] = dict(options)
-        if "window" in values:
-            numbers = re.fullmatch(r"(-?\d+\.?\d*)-(-?\d+\.?\d*)", values["window"].strip())
-            if not numbers:
-                raise InputError(f"window {values['window']!r} is not LOW-HIGH, such as 7000-9000")
-            values["window"] = (float(numbers[1]), float(numbers[2]))
-        return cls(**values)
 
 
 class Ground(NamedTuple):

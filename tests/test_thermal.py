@@ -22,12 +22,12 @@ from edgefuse.thermal import (
     MAX_GAIN,
     MAX_STEP,
     Ground,
-    ThermalConfig,
     as_infrared,
     counts_of,
     fusion_curve,
     read_infrared,
 )
+from edgefuse.thermal_config import ThermalConfig
 from edgefuse.train.cache import cache_folders
 from edgefuse.train.config import TrainConfig
 

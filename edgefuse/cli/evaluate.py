@@ -82,7 +82,7 @@ def evaluate(
         summary_table,
     )
     from edgefuse.tables import as_lines, show
-    from edgefuse.thermal import ThermalConfig
+    from edgefuse.thermal_config import ThermalConfig
 
     texts = {"polarity": polarity} | ({"window": window} if window else {})
     settings = Settings(protocol, _names(metrics), video, robust, ThermalConfig.from_options(texts))
@@ -123,7 +123,7 @@ def _as_folders(
 ) -> "Iterator[tuple[tuple[Path, Path], Callable[[Settings], Settings]]]":
     """Yield two folders of images, of recordings those of their pairs, and what becomes of the settings."""
     from edgefuse.batch import are_recordings, save_pairs
-    from edgefuse.thermal import ThermalConfig
+    from edgefuse.thermal_config import ThermalConfig
 
     if not are_recordings(ir, vis):
         yield (ir, vis), lambda settings: settings

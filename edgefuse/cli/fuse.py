@@ -57,7 +57,7 @@ def fuse(
     from edgefuse.images import bits_of
     from edgefuse.rig import as_align
     from edgefuse.runtime.engines.fuser import Fuser
-    from edgefuse.thermal import ThermalConfig
+    from edgefuse.thermal_config import ThermalConfig
 
     console = stderr()
     texts = {"agc": agc, "polarity": polarity} | ({"window": window} if window else {})

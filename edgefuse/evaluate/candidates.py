@@ -14,7 +14,8 @@ from edgefuse.evaluate.foreign import open_foreign
 from edgefuse.images import Image, as_visible, read_image
 from edgefuse.metrics import grey
 from edgefuse.pairs import images_by_stem
-from edgefuse.thermal import ThermalConfig, as_infrared
+from edgefuse.thermal import as_infrared
+from edgefuse.thermal_config import ThermalConfig
 from edgefuse.weights import shipped
 
 __all__ = ["Candidate", "FuseFunction", "baseline", "folder", "model", "named", "read_grey", "unique"]

@@ -31,7 +31,7 @@ from edgefuse.metrics import (
 from edgefuse.metrics.scorer import Fused, named_metrics, named_protocol
 from edgefuse.metrics.statistics import rms_difference
 from edgefuse.pairs import FolderPairs, images_by_stem, pair_folders
-from edgefuse.thermal import ThermalConfig
+from edgefuse.thermal_config import ThermalConfig
 
 __all__ = ["Evaluation", "PairScorer", "PairScores", "PairTask", "Problem", "Settings", "evaluate"]
 

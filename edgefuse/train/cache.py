@@ -17,7 +17,8 @@ from edgefuse.pairs import images_by_stem
 from edgefuse.runtime.cameras.thermal import ThermalPreprocess
 from edgefuse.runtime.recording import recorded_parts
 from edgefuse.runtime.sources import Role, open_source
-from edgefuse.thermal import ThermalConfig, read_infrared
+from edgefuse.thermal import read_infrared
+from edgefuse.thermal_config import ThermalConfig
 
 __all__ = ["ImageCache", "cache_folders", "cache_simulation", "name_of"]
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from edgefuse.errors import InputError
 from edgefuse.settings import check, setting
-from edgefuse.thermal import ThermalConfig
+from edgefuse.thermal_config import ThermalConfig
 
 __all__ = ["LossConfig", "Paradigm", "Precision", "TrainConfig"]
 

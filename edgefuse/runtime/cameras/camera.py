@@ -19,7 +19,7 @@ from edgefuse.runtime.sources.base import SILENCE, SilencePolicy, Source
 from edgefuse.runtime.sources.folder import ImageFolder, pair_by_stem
 from edgefuse.runtime.sources.text import Spec, yes_or_no
 from edgefuse.runtime.sources.wrappers import RealTime, inside
-from edgefuse.thermal import ThermalConfig
+from edgefuse.thermal_config import ThermalConfig
 
 __all__ = ["Camera", "Preprocess", "connect", "connect_pair"]
 
