@@ -147,6 +147,8 @@ class ModelSpec:
     """Order of the colours of an `end_to_end` graph's images."""
     levels: bool = False
     """Whether the graph also takes how bright both pictures are, see `edgefuse.levels`."""
+    engines: tuple[str, ...] = ()
+    """For which engines the graph is arranged, such as `cpu`; empty: an earlier version wrote it."""
     format: int = FORMAT
     """Of the metadata."""
 

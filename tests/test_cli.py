@@ -133,7 +133,7 @@ WRONG = {
         ),
         (
             ["fuse", *BOTH, "--out", "o", "--model", "zero.onnx"],
-            "zero.onnx is not a model",
+            "zero.onnx does not say what it takes and gives",
         ),
         (["export", "text.onnx"], "text.onnx is an exported file"),
     ],

@@ -5,17 +5,19 @@ What the GPU build answers on a machine without CUDA was taken down from onnxrun
 
 import ctypes
 import sys
+from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
 from edgefuse.errors import BackendError, ModelError
-from edgefuse.runtime.engines import ENGINES, OpensFile, open_engine
+from edgefuse.runtime.engines import ENGINES, OpensFile, file_for, open_engine
 from edgefuse.runtime.engines.onnxruntime import CPU, CUDA, CpuEngine, CudaEngine, load_library
-from edgefuse.weights import model_file
+from edgefuse.weights import model_file, shipped
 
 NANO = model_file("nano")
 
@@ -92,6 +94,50 @@ def test_an_engine_is_one_class_and_one_entry(monkeypatch, pair):
     monkeypatch.setattr(Toy, "package", "no_such_package")
     with pytest.raises(BackendError, match=r"engine toy cannot be used: no_such_package .*pip install"):
         open_engine(NANO, "toy")
+
+
+@pytest.fixture
+def shipped_files(monkeypatch, tmp_path):
+    """Two files of one shipped model, the one in 8 bits with a share of them, and for some engines."""
+    graph = onnx.load(NANO)
+    base, card = CpuEngine(NANO).spec, shipped()["nano"]
+
+    def put(share, engines=("cpu", "cuda", "openvino")):
+        assert base.verification is not None
+        report = replace(base.verification, int8_share=share)
+        for name, precision in (("nano", "fp32"), ("nano-int8", "int8")):
+            spec = replace(base, precision=precision, verification=report, engines=engines, format=1)
+            onnx.helper.set_model_props(graph, spec.to_metadata())
+            onnx.save(graph, tmp_path / f"{name}.onnx")
+        monkeypatch.setattr("edgefuse.weights.FOLDER", tmp_path)
+        monkeypatch.setattr("edgefuse.runtime.engines.shipped", lambda: {"nano": card})
+        monkeypatch.setattr("edgefuse.weights.shipped", lambda: {"nano": card})
+
+    return put
+
+
+@pytest.mark.parametrize(
+    ("share", "on_cpu"), [(0.9, "nano-int8.onnx"), (0.3, "nano.onnx"), (None, "nano.onnx")]
+)
+def test_each_engine_takes_the_file_that_it_runs_the_fastest(shipped_files, share, on_cpu):
+    shipped_files(share, ())
+    taken = {engine: file_for("nano", engine).name for engine in ENGINES}
+    assert taken == {
+        **{"cpu": on_cpu, "openvino": "nano-int8.onnx"},
+        **{"cuda": "nano.onnx", "tensorrt": "nano.onnx"},
+    }
+    assert file_for("nano-fp32", "openvino").name == "nano.onnx"
+    assert file_for("nano-int8", "cuda").name == "nano-int8.onnx"
+    assert open_engine("nano", "cpu").spec.precision == ("int8" if "int8" in on_cpu else "fp32")
+
+
+def test_a_file_that_is_not_arranged_for_tensorrt_is_refused_with_the_command(shipped_files):
+    shipped_files(0.9)
+    words = r"arranged for cpu, cuda, openvino, not for TensorRT: .*export nano --int8 .*--for-tensorrt"
+    with pytest.raises(ModelError, match=words):
+        file_for("nano-int8", "tensorrt")
+    shipped_files(0.9, ("cpu", "tensorrt"))
+    assert file_for("nano-int8", "tensorrt").name == "nano-int8.onnx"
 
 
 def test_the_cpu_runs_and_says_so():

@@ -187,7 +187,7 @@ def test_sizes_beyond_the_simulated_rigs_are_compared_too(monkeypatch):
 
 UNREADABLE = [
     ("absent.onnx", "no such model file"),
-    ("inner", "no such model file"),
+    ("inner", "inner is a folder"),
     ("cut.onnx", "cut.onnx is not a readable ONNX file"),
     ("empty.onnx", "empty.onnx does not say what it takes and gives"),
     ("text.onnx", "text.onnx is not a readable ONNX file"),

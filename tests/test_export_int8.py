@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from edgefuse.errors import InputError
 from edgefuse.export import pipeline
 from edgefuse.export.config import Gates
-from edgefuse.export.graph import OPSET, layer_precisions, save_graph, trace
+from edgefuse.export.graph import OPSET, engines_for, layer_precisions, save_graph, trace
 from edgefuse.export.pipeline import Calibration, export
 from edgefuse.export.quantize import LARGEST_WEIGHT, quantize, round_weights
 from edgefuse.export.verify import Pair, int8_share, simulated_pairs
@@ -101,6 +101,7 @@ def test_a_network_clipped_to_one_is_a_file_for_all_engines(traced, tmp_path):
     save_graph(graph, spec, out := tmp_path / "toy.onnx")
     assert int8_share(out, feeds()[0]) == 1.0
     assert layer_precisions(graph) == {"int8": 4}
+    assert engines_for(graph) == ("cpu", "cuda", "openvino", "tensorrt")
 
 
 def test_relu_wants_unsigned_bytes(traced, tmp_path):
@@ -108,6 +109,7 @@ def test_relu_wants_unsigned_bytes(traced, tmp_path):
     quantize(graph, feeds(), 20.0)
     save_graph(graph, spec, out := tmp_path / "toy.onnx")
     assert int8_share(out, feeds()[0]) == 1.0
+    assert engines_for(graph) == ("cpu", "cuda", "openvino")
     spec, graph = traced("relu")
     quantize(graph, feeds(), 20.0, unsigned=False)
     constants = {t.name: onnx.numpy_helper.to_array(t) for t in graph.graph.initializer}

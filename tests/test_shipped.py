@@ -21,7 +21,7 @@ def frames():
     return [(rig.frame("ir", n), luma(rig.frame("vis", n))) for n in (0, 40, 80)]
 
 
-@pytest.mark.parametrize(("name", "tolerance"), [("nano", 0.003), ("nano-int8", 0.02)])
+@pytest.mark.parametrize(("name", "tolerance"), [("nano-fp32", 0.003), ("nano-int8", 0.02)])
 def test_quality_on_simulated_frames_stays(frames, name, tolerance):
     fuser = Fuser(name, engine="cpu")
     scores = [score(fuser(ir, vis), ir, vis, metrics=CORE_METRICS) for ir, vis in frames]

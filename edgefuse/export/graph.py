@@ -23,6 +23,7 @@ from edgefuse.train.models import FusionNetwork
 __all__ = [
     "OPSET",
     "drop_unread",
+    "engines_for",
     "layer_precisions",
     "make_spec",
     "over_maps",
@@ -191,6 +192,17 @@ def layer_precisions(graph: onnx.ModelProto) -> dict[str, int]:
         else:
             counts[names.get(types.get(node.output[0], 0), "unknown")] += 1
     return dict(sorted(counts.items()))
+
+
+def engines_for(graph: onnx.ModelProto) -> tuple[str, ...]:
+    """Return the engines that a graph is arranged for.
+
+    TensorRT knows unsigned bytes at a graph's ends alone, where it wants a cast, and no others inside.
+    """
+    unsigned = {name for name, kind in _types(graph).items() if kind == TensorProto.UINT8}
+    touching = {n.op_type for n in graph.graph.node if unsigned.intersection((*n.input, *n.output))}
+    suits = unsigned <= {v.name for v in (*graph.graph.input, *graph.graph.output)} and touching <= {"Cast"}
+    return ("cpu", "cuda", "openvino", *(("tensorrt",) if suits else ()))
 
 
 def over_maps(graph: onnx.ModelProto) -> set[str]:

@@ -12,7 +12,7 @@ import onnx
 from edgefuse.errors import InputError, ModelError
 from edgefuse.export.config import Gates
 from edgefuse.export.end_to_end import cast_at_ends, wrap
-from edgefuse.export.graph import layer_precisions, make_spec, save_graph, trace
+from edgefuse.export.graph import engines_for, layer_precisions, make_spec, save_graph, trace
 from edgefuse.export.quantize import quantize
 from edgefuse.export.verify import (
     Pair,
@@ -140,7 +140,7 @@ def export(
         # A metric can lose although the levels are close: MI does where equal levels become unequal ones.
         if int8 is None or not failed or not failed <= set(CORE_METRICS):
             break
-    spec = replace(spec, verification=report)
+    spec = replace(spec, verification=report, engines=engines_for(built))
     save_graph(built, spec, out if report.passed else failed_path(out))
     if report.passed:
         failed_path(out).unlink(missing_ok=True)  # of an earlier attempt

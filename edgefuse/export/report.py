@@ -110,6 +110,8 @@ def _spec_rows(path: Path, spec: ModelSpec) -> list[tuple[str, str]]:
         *(("input", str(tensor)) for tensor in spec.inputs()),
         *(("output", str(tensor)) for tensor in spec.outputs()),
     ]
+    if spec.engines:
+        rows.append(("engines", ", ".join(spec.engines)))
     if spec.size is None:
         others = f"any multiple of {spec.size_divisor}; `fuse` and `stream` pad others"
         rows.append(("sizes", "any; padded inside" if spec.end_to_end else others))

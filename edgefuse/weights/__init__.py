@@ -1,7 +1,7 @@
 """The shipped models. Each has three files here, named after it:
 
 `.onnx` to run, `.safetensors` to fine-tune and export again, `.json` with what is known about it; and some
-have a fourth, `-int8.onnx`, for engines that compute in 8 bits.
+have a fourth, `-int8.onnx`, for engines that compute in 8 bits, which take it by themselves.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ __all__ = ["DEFAULT_MODEL", "Card", "checkpoint_file", "model_file", "shipped"]
 
 DEFAULT_MODEL = "nano"
 FOLDER = Path(__file__).parent
-INT8 = "-int8"
+FP32, INT8 = "-fp32", "-int8"
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,19 @@ def shipped() -> dict[str, Card]:
 
 
 def model_file(model: str | Path) -> Path:
-    """Return the ONNX file of a shipped model's name, `nano` or `nano-int8`, or the given file itself.
+    """Return the ONNX file of a shipped model's name, or the given file itself.
+
+    By a name such as `nano` an engine takes the file that it runs the fastest, see `engines.file_for`; here
+    it is the one in fp32, as by `nano-fp32`. `nano-int8` is the one in 8 bits.
 
     Raises:
         ModelError: neither a shipped model nor an existing file.
     """
-    files = {name: card.onnx for name, card in shipped().items()}
-    files |= {f"{name}{INT8}": card.int8 for name, card in shipped().items() if card.int8 is not None}
+    cards = shipped()
+    files = {name: card.onnx for name, card in cards.items()}
+    files |= {f"{name}{INT8}": card.int8 for name, card in cards.items() if card.int8 is not None}
+    if isinstance(model, str) and model.removesuffix(FP32) in cards:
+        model = model.removesuffix(FP32)
     return _resolve(model, files, "model file")
 
 

@@ -3,13 +3,15 @@
 import logging
 from pathlib import Path
 
-from edgefuse.errors import BackendError, unknown_name
+from edgefuse.errors import BackendError, ModelError, unknown_name
 from edgefuse.runtime.engines.base import Engine, OpensFile, check_threads
 from edgefuse.runtime.engines.onnxruntime import CpuEngine, CudaEngine
 from edgefuse.runtime.engines.openvino import OpenVinoEngine
 from edgefuse.runtime.engines.tensorrt import TensorRtEngine
+from edgefuse.spec import read_spec
+from edgefuse.weights import model_file, shipped
 
-__all__ = ["ENGINES", "Engine", "OpensFile", "check_threads", "open_engine"]
+__all__ = ["ENGINES", "Engine", "OpensFile", "check_threads", "file_for", "open_engine"]
 
 logger = logging.getLogger(__name__)
 
@@ -22,13 +24,38 @@ ENGINES: dict[str, type[OpensFile]] = {
 """In order of preference."""
 
 
-def open_engine(
-    path: Path, engine: str | None = None, threads: int | None = None, *, rebuild: bool = True
-) -> OpensFile:
-    """Open a model file with an engine.
+def file_for(model: str | Path, engine: str) -> Path:
+    """Return the file of a model that an engine takes.
 
     Args:
-        path: `.onnx`, or `.engine` for TensorRT alone.
+        model: name of a shipped model, of which the engine's fastest file is taken, or a file.
+        engine: name in `ENGINES`.
+
+    Raises:
+        ModelError: neither a shipped model nor an existing file, or one that is arranged for other engines.
+    """
+    card = shipped().get(str(model))
+    if card and card.int8 and ENGINES[engine].prefers(read_spec(card.int8)):
+        return card.int8
+    path = model_file(model)
+    if path.suffix == ".onnx" and engine == "tensorrt":
+        spec = read_spec(path)
+        if spec.engines and engine not in spec.engines:
+            wishes = "" if spec.precision == "fp32" else f" --{spec.precision}"
+            raise ModelError(
+                f"{path} is arranged for {', '.join(spec.engines)}, not for TensorRT: make one for it with "
+                f"edgefuse export {spec.model}{wishes} --graph {spec.graph} --for-tensorrt"
+            )
+    return path
+
+
+def open_engine(
+    model: str | Path, engine: str | None = None, threads: int | None = None, *, rebuild: bool = True
+) -> OpensFile:
+    """Open a model with an engine.
+
+    Args:
+        model: name of a shipped model, `.onnx` file, or `.engine` file for TensorRT alone.
         engine: name in `ENGINES`; None: TensorRT for its files, else the first that can be used here.
         threads: CPU threads for one frame; None: all cores.
         rebuild: False: TensorRT raises rather than build an engine that fits this machine.
@@ -37,7 +64,7 @@ def open_engine(
         BackendError: the engine is unknown, not installed or cannot run here, or none is installed.
         ModelError: not a readable model of ours.
     """
-    if engine is None and path.suffix == ".engine":
+    if engine is None and str(model).endswith(".engine"):
         engine = "tensorrt"
     if engine == "onnxruntime":
         logger.warning("the engine 'onnxruntime' is now called 'cpu' or 'cuda'")
@@ -47,7 +74,7 @@ def open_engine(
             raise BackendError(unknown_name("engine", engine, ENGINES))
         if missing := ENGINES[engine].missing():
             raise BackendError(f"engine {engine} cannot be used: {missing}")
-        return ENGINES[engine](path, threads, rebuild=rebuild)
+        return ENGINES[engine](file_for(model, engine), threads, rebuild=rebuild)
     usable = [name for name, kind in ENGINES.items() if kind.missing() is None]
     if not usable:
         raise BackendError(
@@ -56,8 +83,8 @@ def open_engine(
         )
     if usable[0] == "cuda":
         try:
-            return CudaEngine(path, threads)
+            return CudaEngine(file_for(model, "cuda"), threads)
         except BackendError as error:
             logger.warning("running on the CPU: %s", error)
-        return CpuEngine(path, threads)
-    return ENGINES[usable[0]](path, threads, rebuild=rebuild)
+        return CpuEngine(file_for(model, "cpu"), threads)
+    return ENGINES[usable[0]](file_for(model, usable[0]), threads, rebuild=rebuild)

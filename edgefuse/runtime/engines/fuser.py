@@ -15,7 +15,7 @@ from edgefuse.levels import measure_levels
 from edgefuse.rig import as_align
 from edgefuse.runtime.engines import Engine, check_threads, open_engine
 from edgefuse.spec import ModelSpec
-from edgefuse.weights import DEFAULT_MODEL, model_file
+from edgefuse.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -55,9 +55,7 @@ class Fuser:
     ) -> None:
         check_threads(threads)
         self.engine: Engine = (
-            open_engine(model_file(model), engine, threads, rebuild=rebuild)
-            if isinstance(model, str | Path)
-            else model
+            open_engine(model, engine, threads, rebuild=rebuild) if isinstance(model, str | Path) else model
         )
         self._buffer: NDArray[np.float32] | None = None
         self._align = as_align(align) or Resize()

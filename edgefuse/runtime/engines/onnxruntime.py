@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edgefuse.errors import BackendError, ModelError
 from edgefuse.packages import stay_offline
 from edgefuse.runtime.engines.base import Arrays, OpensFile, first_line
-from edgefuse.spec import read_spec
+from edgefuse.spec import ModelSpec, read_spec
 
 __all__ = ["CpuEngine", "CudaEngine"]
 
@@ -27,6 +27,9 @@ CUDA_OPTIONS = {"use_tf32": "0"}
 HEAVY = frozenset({"Conv", "ConvTranspose", "FusedConv", "QLinearConv", "ConvInteger", "MatMul", "Gemm"})
 """Operators that hold nearly all of the arithmetic: none of them may fall to the CPU. Arithmetic on shapes
 may: ONNX Runtime puts it there on purpose."""
+
+LEAST_SHARE = 0.5
+"""Of the multiplications in 8 bits, for an int8 file to be faster."""
 
 INSTALL_HINTS = {
     r"libcuda\.": "install NVIDIA's driver, until nvidia-smi shows the GPU",
@@ -66,6 +69,12 @@ class CpuEngine(OpensFile):
             raise self._refused(path, first_line(error)) from None
         self._check_placement(path)
 
+    @classmethod
+    def prefers(cls, spec: ModelSpec) -> bool:
+        """Return whether an int8 file is faster: if ONNX Runtime really computes most of it in 8 bits."""
+        report = spec.verification
+        return report is not None and (report.int8_share or 0) >= LEAST_SHARE
+
     def run(self, inputs: Arrays) -> NDArray[Any]:
         """Run the model once, see `Engine.run`."""
         try:
@@ -94,6 +103,11 @@ class CudaEngine(CpuEngine):
     provider = CUDA
     settings = CUDA_OPTIONS
     name = "cuda"
+
+    @classmethod
+    def prefers(cls, spec: ModelSpec) -> bool:  # noqa: ARG003
+        """Return that fp32 files are faster: CUDA has no kernels for int8 convolutions in ONNX Runtime."""
+        return False
 
     @classmethod
     def missing(cls) -> str | None:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from edgefuse.errors import ModelError
 from edgefuse.packages import stay_offline
 from edgefuse.runtime.engines.base import Arrays, OpensFile, first_line
-from edgefuse.spec import read_spec
+from edgefuse.spec import ModelSpec, read_spec
 
 __all__ = ["OpenVinoEngine"]
 
@@ -40,6 +40,11 @@ class OpenVinoEngine(OpensFile):
             raise ModelError(f"{path} is not a model that OpenVINO can load: {reason}") from None
         precision = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         self.device = "OpenVINO on cpu" + (", in bf16" if precision == "bf16" else "")
+
+    @classmethod
+    def prefers(cls, spec: ModelSpec) -> bool:  # noqa: ARG003
+        """Return that int8 files are faster."""
+        return True
 
     def run(self, inputs: Arrays) -> NDArray[Any]:
         """Run the model once, see `Engine.run`."""
