@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from edgefuse.cli.console import phases, stdout
+from edgefuse.cli.console import stdout
 from edgefuse.cli.options import with_settings
 from edgefuse.export.config import ExportConfig
 
@@ -32,7 +32,6 @@ def export(
     out: Path | None = typer.Option(
         None, help="The .onnx file to write.", show_default="MODEL[-end_to_end][-fp16|-int8].onnx"
     ),
-    force: bool = typer.Option(False, "--force", help="Replace a file of another model."),
 ) -> None:
     """Write a checkpoint as an ONNX file that runs without torch, and verify it.
 
@@ -78,7 +77,7 @@ def export(
         if text is not None:
             raise GateError(text)
 
-    with phases(console, f"Exporting {source.name}") as tell:
+    with console.status(f"Exporting {source.name} …") as status:
         spec = run(
             source,
             target,
@@ -91,15 +90,14 @@ def export(
             colours="rgb" if config.rgb else "bgr",
             tensorrt=config.tensorrt or config.for_tensorrt,
             gates=config,
-            force=force,
-            progress=tell,
+            progress=lambda text: status.update(f"Exporting {source.name}: {text} …"),
         )
     judge(target, spec)
     if options is None:
         return
 
     engine = target.with_suffix(".engine")
-    with phases(console, f"Building {engine}") as tell:
+    with console.status(f"Building {engine} …") as status:
         spec = export_engine(
             target,
             engine,
@@ -108,7 +106,7 @@ def export(
             compared_on,
             options=options,
             gates=config,
-            progress=lambda phase, k, n: tell(f"{phase} {k}/{n}"),
+            progress=lambda phase, k, n: status.update(f"Building {engine}: {phase} {k}/{n} …"),
         )
     judge(engine, spec)
 

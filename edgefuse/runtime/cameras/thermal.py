@@ -6,8 +6,7 @@ from numpy.typing import NDArray
 
 from edgefuse.images import Image
 from edgefuse.runtime.cameras.freeze import StillDetector
-from edgefuse.thermal import ThermalAgc
-from edgefuse.thermal_config import ThermalConfig
+from edgefuse.thermal import ThermalAgc, ThermalConfig
 
 __all__ = ["ThermalPreprocess"]
 
