@@ -1,12 +1,14 @@
 # Every target does all of its own set-up in .venv; nothing is installed outside it.
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# The versions in constraints.txt need Python 3.11; on 3.10 pip chooses.
+PINS = $$($(BIN)/python -c 'import sys; print("-c constraints.txt" * (sys.version_info >= (3, 11)))')
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINS)
 PYTEST := $(BIN)/python -m pytest
 # Two workers; the tests of one file stay together, as they share what they have made.
 PARALLEL := -n 2 --dist loadfile
 
-.PHONY: demo quick test test310 check bench bench-models format clean
+.PHONY: demo quick test test310 check bench bench-models figures format clean
 
 demo: .venv/cpu.stamp
 	$(BIN)/edgefuse stream --ir sim --vis sim --duration 8 --out demo.mp4 --still demo.png
@@ -35,7 +37,11 @@ bench: .venv/dev.stamp
 
 bench-models: .venv/dev.stamp
 	$(PYTEST) bench/bench_models.py -o python_files='bench_*.py' --benchmark-enable --benchmark-json=bench-models.json
-	$(BIN)/python bench/write_benchmarks.py bench-models.json docs/benchmarks.md
+	$(BIN)/python -m bench.write_benchmarks bench-models.json docs/benchmarks.md
+
+# The numbers of README and docs from what benches wrote beside them as JSON.
+figures: .venv/dev.stamp
+	$(BIN)/python -m bench.figures
 
 format: .venv/dev.stamp
 	$(BIN)/ruff check --fix
@@ -45,6 +51,8 @@ clean:
 	rm -rf .venv .venv310 .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
 .venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "edgefuse needs Python 3.10 or newer, and $(PYTHON) is older: make PYTHON=python3.12 …"; exit 1; }
 	$(PYTHON) -m venv .venv
 
 .venv/cpu.stamp: pyproject.toml constraints.txt | .venv/bin/python

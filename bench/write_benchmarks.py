@@ -1,6 +1,8 @@
 """Write docs/benchmarks.md, and beside it its numbers as JSON, from a report of bench_models.py.
 
-python bench/write_benchmarks.py bench-models.json docs/benchmarks.md
+python -m bench.write_benchmarks bench-models.json docs/benchmarks.md
+
+The tables stand between the marks of bench/figures.py, so that a test sees when one differs from the JSON.
 """
 
 import datetime
@@ -26,10 +28,15 @@ def write_document(report: Path, document: Path) -> None:
     facts = {"measured": content["datetime"], "machine": content["machine_info"]["edgefuse"], "rows": rows}
     document.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
     lines = _head(facts)
-    for name, table in (("models", _models), ("deploy", _deploy), ("naive", _naive), ("nano", _nano)):
+    for name, table in TABLES.items():
         if chosen := [row for row in rows if row["table"] == name]:
-            lines += ["", *table(chosen)]
+            lines += ["", *_marked(name, table(chosen))]
     document.write_text("\n".join(lines) + "\n")
+
+
+def _marked(name: str, lines: list[str]) -> list[str]:
+    first = next(k for k, line in enumerate(lines) if line.startswith("|"))
+    return [*lines[:first], f"<!-- figures: benchmarks/{name} -->", *lines[first:], "<!-- end of figures -->"]
 
 
 def _row(extra: dict[str, Any]) -> Row:
@@ -154,6 +161,10 @@ def _case(row: Row) -> str:
 
 def _threads(count: int) -> str:
     return f"{count} thread{'s' * (count > 1)}"
+
+
+TABLES = {"models": _models, "deploy": _deploy, "naive": _naive, "nano": _nano}
+"""Rows of a report → lines of a section, by the name that the rows have."""
 
 
 if __name__ == "__main__":

@@ -1,16 +1,22 @@
-"""Fusing image files: one pair, or two folders paired by stem."""
+"""Fusing files: one pair of images, two folders paired by stem, or two videos or recordings."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgefuse.align import Align
 from edgefuse.errors import InputError
-from edgefuse.images import IMAGE_SUFFIXES, read_visible, write_image
+from edgefuse.images import IMAGE_SUFFIXES, luma, read_visible, write_image
 from edgefuse.pairs import pair_folders
 from edgefuse.runtime.engines.fuser import Fuser
-from edgefuse.thermal import ThermalConfig, read_infrared
+from edgefuse.runtime.frames import FusedFrame, Role
+from edgefuse.runtime.live.iterate import live
+from edgefuse.runtime.recording import recorded_parts
+from edgefuse.runtime.sinks import OutputOptions, open_output
+from edgefuse.thermal import read_infrared
+from edgefuse.thermal_config import ThermalConfig
 
-__all__ = ["Jobs", "fuse_files", "plan"]
+__all__ = ["Jobs", "are_recordings", "fuse_files", "fuse_recordings", "plan", "recorded_pairs", "save_pairs"]
 
 
 @dataclass(frozen=True)
@@ -79,3 +85,105 @@ def fuse_files(
             raise InputError(f"cannot make folder {fused.parent}: {error.strerror}") from None
         write_image(fused, image)
         yield fused, None
+
+
+def are_recordings(ir: Path, vis: Path) -> bool:
+    """Return whether both are videos, or folders that `edgefuse record` wrote.
+
+    Raises:
+        InputError: one of them is and the other is not.
+    """
+    found = [_is_recording(ir, "ir"), _is_recording(vis, "vis")]
+    if any(found) and not all(found):
+        raise InputError(f"{ir} and {vis}: give two videos or recordings, or images for both")
+    return all(found)
+
+
+def recorded_pairs(
+    ir: Path,
+    vis: Path,
+    fuser: Fuser | None = None,
+    options: Mapping[str, str] | None = None,
+    align: Align | None = None,
+) -> Iterator[FusedFrame]:
+    """Pair the frames of two videos or recordings in time and fuse them; none is dropped.
+
+    Args:
+        ir: infrared: a video, or a folder of a recording.
+        vis: visible, likewise; the same folder if it holds both.
+        fuser: by what; None: not fused, `fused` is the visible frame.
+        options: `agc`, `polarity` and `window`, how infrared becomes 8 bits.
+        align: brings infrared onto the visible frames; None: it is resized.
+
+    Raises:
+        InputError: one file for both.
+        EdgefuseError: one of them cannot be read.
+    """
+    if ir.is_file() and ir.samefile(vis):
+        raise InputError(f"{ir} is given for both cameras")
+    query = "&".join(f"{name}={value}" for name, value in (options or {}).items())
+    sources = f"{_half(ir, 'ir')}?{query}" if query else str(_half(ir, "ir")), str(_half(vis, "vis"))
+    with live(*sources, model=fuser or (lambda _ir, vis: vis), align=align) as pairs:
+        yield from pairs
+
+
+def fuse_recordings(
+    ir: Path,
+    vis: Path,
+    out: Path,
+    fuser: Fuser,
+    options: Mapping[str, str] | None = None,
+    align: Align | None = None,
+) -> Iterator[int]:
+    """Fuse two videos or recordings into a video or a folder of images; yield how many frames are written.
+
+    Raises:
+        EdgefuseError: as `recorded_pairs`, or the output cannot be written.
+    """
+    if out.exists() and any(out.samefile(source) for source in (ir, vis)):
+        raise InputError(f"--out would overwrite the input {out}")
+    with open_output(str(out), OutputOptions()) as sink:
+        for count, pair in enumerate(recorded_pairs(ir, vis, fuser, options, align), start=1):
+            sink.write(pair)
+            yield count
+
+
+def save_pairs(
+    ir: Path, vis: Path, folder: Path, limit: int | None = None, options: Mapping[str, str] | None = None
+) -> tuple[Path, Path]:
+    """Write the pairs of two videos or recordings as numbered grey images, for what works on images.
+
+    Args:
+        ir: as for `recorded_pairs`.
+        vis: likewise.
+        folder: where `ir/` and `vis/` are made.
+        limit: how many pairs, the first ones; None: all.
+        options: as for `recorded_pairs`.
+
+    Returns:
+        The folders of the infrared and of the visible images.
+
+    Raises:
+        EdgefuseError: as `recorded_pairs`, or the disk is full.
+    """
+    folders = folder / "ir", folder / "vis"
+    for each in folders:
+        each.mkdir(parents=True)
+    for number, pair in enumerate(recorded_pairs(ir, vis, options=options)):
+        if number == limit:
+            break
+        for image, inside in zip((pair.ir, pair.vis), folders, strict=True):
+            if image is not None:
+                write_image(inside / f"{number:06d}.png", luma(image))
+    return folders
+
+
+def _is_recording(path: Path, role: Role) -> bool:
+    if path.is_file():
+        return path.suffix.lower() not in IMAGE_SUFFIXES
+    return bool(recorded_parts(_half(path, role)))
+
+
+def _half(path: Path, role: Role) -> Path:
+    """Return the folder of one camera inside that of a recording of both."""
+    return path / role if recorded_parts(path / role) else path

@@ -1,10 +1,13 @@
 """Optional packages: whether one is installed, and what to type where it is not."""
 
+import os
+import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 from edgefuse.errors import BackendError
 
-__all__ = ["INSTALL_HINTS", "is_installed", "require"]
+__all__ = ["INSTALL_HINTS", "is_installed", "require", "stay_offline"]
 
 INSTALL_HINTS = {
     "cpu": "pip install onnxruntime",
@@ -30,3 +33,17 @@ def require(extra: str, *packages: str) -> None:
     missing = [package for package in packages if not is_installed(package)]
     if missing:
         raise BackendError(f"{', '.join(missing)} is not installed: {INSTALL_HINTS[extra]}")
+
+
+def stay_offline() -> None:
+    """Switch off what engines report to their makers; to be called before one is imported.
+
+    ONNX Runtime's builds resolve a host every few seconds and keep a device id in the home folder; OpenVINO
+    reports to an analytics service. Both stay on if the user says so: `ORT_DISABLE_TELEMETRY=0`, or
+    `opt_in_out --opt_in` of OpenVINO.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    consent = Path.home() / "intel" / "openvino_telemetry"
+    if not (consent.is_file() and consent.read_text("utf-8", "replace").startswith("1")):
+        # OpenVINO does without this package where it is not installed, which None here amounts to.
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

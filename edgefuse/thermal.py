@@ -12,33 +12,25 @@ and noise alone does not change the curve at all. A single image is the first fr
 """
 
 import math
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse.errors import InputError, unknown_name
 from edgefuse.images import Image, luma, plain, read_image, warn_once
 from edgefuse.palettes import find_palette, is_coloured, remove_palette
+from edgefuse.thermal_config import ThermalConfig
 
 __all__ = [
-    "Agc",
-    "Polarity",
     "ThermalAgc",
-    "ThermalConfig",
     "as_infrared",
     "counts_of",
     "read_infrared",
 ]
 
 Curve: TypeAlias = NDArray[np.float32]
-Agc: TypeAlias = Literal["auto", "fusion", "linear"]
-Polarity: TypeAlias = Literal["white", "black"]
 
 COUNTS = 65536
 GROUND = 48.0
@@ -69,49 +61,6 @@ TELEMETRY_ROWS = 8
 """Rows at the top and at the bottom that may hold a camera's telemetry instead of pixels."""
 SAMPLES = 20_000
 """Pixels that are looked at, about."""
-
-
-@dataclass(frozen=True)
-class ThermalConfig:
-    """How infrared becomes 8 bits.
-
-    Raises:
-        InputError: a value that is unknown or out of range.
-    """
-
-    agc: Agc = "auto"
-    """`auto`: 8-bit infrared as it is, everything else as with `fusion`. `fusion`: the ground dark grey.
-    `linear`: the whole scale for the whole scene, for looking at infrared alone."""
-    polarity: Polarity = "white"
-    """Which end of the scale is hot in what the camera sends; `black` is inverted, since the models expect
-    white = hot."""
-    window: tuple[float, float] | None = None
-    """Values, as stored, that become 0 and 255, in place of any AGC."""
-
-    def __post_init__(self) -> None:
-        if self.agc not in get_args(Agc):
-            raise InputError(unknown_name("AGC", self.agc, get_args(Agc)))
-        if self.polarity not in get_args(Polarity):
-            raise InputError(unknown_name("polarity", self.polarity, get_args(Polarity)))
-        if self.window is not None and not -COUNTS < self.window[0] < self.window[1] < COUNTS:
-            raise InputError(
-                f"window {self.window[0]:g}-{self.window[1]:g} is not LOW-HIGH with LOW < HIGH <= 65535"
-            )
-
-    @classmethod
-    def from_options(cls, options: Mapping[str, str]) -> "ThermalConfig":
-        """Read `agc`, `polarity` and `window` (`LOW-HIGH`) from texts.
-
-        Raises:
-            InputError: a text that cannot be read, or a value out of range.
-        """
-        values: dict[str, Any] = dict(options)
-        if "window" in values:
-            numbers = re.fullmatch(r"(-?\d+\.?\d*)-(-?\d+\.?\d*)", values["window"].strip())
-            if not numbers:
-                raise InputError(f"window {values['window']!r} is not LOW-HIGH, such as 7000-9000")
-            values["window"] = (float(numbers[1]), float(numbers[2]))
-        return cls(**values)
 
 
 class Ground(NamedTuple):
@@ -348,14 +297,14 @@ class ThermalAgc:
         self._table = cv2.convertScaleAbs(curve).ravel()
 
 
-def as_infrared(image: NDArray[Any], config: ThermalConfig | None = None) -> Image:
+def as_infrared(image: NDArray[Any], config: ThermalConfig | None = None, name: str = "infrared") -> Image:
     """Return an infrared image of any pixel type that `ThermalAgc` takes as uint8 `[H, W]`, white = hot."""
-    return ThermalAgc(config)(image)
+    return ThermalAgc(config, name)(image)
 
 
 def read_infrared(path: str | Path, config: ThermalConfig | None = None) -> Image:
     """Read an infrared image as uint8 `[H, W]`, white = hot; see `read_image` and `as_infrared`."""
-    return ThermalAgc(config, str(Path(path).parent))(read_image(path, "ir"))
+    return as_infrared(read_image(path, "ir"), config, str(Path(path).parent))
 
 
 def counts_of(image: NDArray[Any]) -> NDArray[Any]:

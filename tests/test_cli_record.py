@@ -75,7 +75,7 @@ def test_an_agc_is_said_to_be_for_the_replay(tmp_path: Path, agc: str) -> None:
     with start_command(*sources, "--out", str(tmp_path / "r")) as process:
         output, errors = process.communicate(timeout=40)
     assert (b"give agc, polarity and window to its replay" in output) == (agc == "linear")
-    assert (b"unknown AGC 'liner'" in errors) == (agc == "liner")
+    assert (b"unknown agc 'liner'" in errors) == (agc == "liner")
     assert process.returncode == (agc == "liner"), errors
 
 

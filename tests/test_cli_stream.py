@@ -5,6 +5,7 @@ import sys
 import time
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -306,7 +307,7 @@ def test_a_source_is_never_written_over(tmp_path: Path, folders: tuple[str, str]
 def test_a_failing_output_ends_with_status_1_after_the_table(
     tmp_path: Path, folders: tuple[str, str], mean_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgefuse.runtime.sinks.quota.RESERVE", 2**62)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=10**9, free=10**6))
     still = tmp_path / "still.png"
     arguments = ("--ir", folders[0], "--vis", folders[1], "--model", mean_model, "--still", still)
     result = run(*arguments, "--out", tmp_path / "out.mp4")
@@ -468,13 +469,13 @@ def test_a_signal_ends_the_start_at_once(number: signal.Signals) -> None:
         process.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_second_signal_ends_the_program_at_once(number: signal.Signals) -> None:
     process = start_code(SECOND_SIGNAL)
     try:
         process.send_signal(number)
         assert process.stdout is not None
-        assert process.stdout.readline() in ("Ctrl-C\n", "SIGTERM\n")
+        assert process.stdout.readline() in ("Ctrl-C\n", "SIGTERM\n", "SIGHUP\n")
         process.send_signal(number)
         assert process.wait(timeout=2) == -number
     finally:

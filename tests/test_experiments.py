@@ -106,6 +106,10 @@ def test_what_cannot_be_scored_is_told_before_anything_is_trained(sets, tmp_path
     asked = experiment(sets, "table4", others=(tmp_path / "nowhere",))
     with pytest.raises(InputError, match="nowhere"):
         reproduce(asked, tmp_path / "out")
+    (tmp_path / "part").mkdir()
+    write_image(tmp_path / "part" / "0.png", read_image(sets[0].ir / "0.png"))
+    with pytest.raises(InputError, match="part has no image for '1'"):
+        reproduce(experiment(sets, "table4", others=(tmp_path / "part",)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -12,6 +12,7 @@ import torch
 from edgefuse.export.verify import simulated_pairs
 from edgefuse.images import write_image
 from edgefuse.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_weights
+from edgefuse.train.models import build_model
 from edgefuse.weights import checkpoint_file, model_file
 
 pytestmark = pytest.mark.usefixtures("traced_once")
@@ -212,3 +213,21 @@ def test_unreadable_graphs_are_one_sentence(run, odd_files, monkeypatch, command
 
 
 IMAGES = ("--ir", "ir/a.png", "--vis", "vis/a.png", "--out", "fused.png")
+
+
+def test_a_file_of_another_model_is_not_replaced(run, tmp_path):
+    torch.manual_seed(3)
+    mine = Checkpoint("nano", build_model("nano").state_dict(), 9, {"seed": 3, "ir": ("a",)})
+    save_weights(tmp_path / "mine.safetensors", mine)
+    assert run("export", "mine.safetensors", *SMALL, "--out", "nano.onnx")[0] == 0
+    assert run("export", "mine.safetensors", *SMALL, "--out", "nano.onnx")[0] == 0  # the same one again
+    before = (tmp_path / "nano.onnx").read_bytes()
+    status, _, err = run("export", *SMALL, "--out", "nano.onnx")
+    assert status == 1
+    assert "nano.onnx is another model (nano of 9 steps): give another --out, or --force" in err
+    assert (tmp_path / "nano.onnx").read_bytes() == before
+    assert run("export", *SMALL, "--out", "nano.onnx", "--force")[0] == 0
+    assert (tmp_path / "nano.onnx").read_bytes() != before
+    (tmp_path / "text.onnx").write_text("mine")
+    assert "was not written by edgefuse" in run("export", *SMALL, "--out", "text.onnx")[2]
+    assert (tmp_path / "text.onnx").read_text() == "mine"

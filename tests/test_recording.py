@@ -3,6 +3,7 @@ import threading
 import time
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import cv2
@@ -20,7 +21,7 @@ from edgefuse.runtime.record import record
 from edgefuse.runtime.recording import STARTED_TAG, part_name, read_timestamps, timestamps_path
 from edgefuse.runtime.sinks.lossless import LosslessVideo, kind_of
 from edgefuse.runtime.sources import open_source
-from edgefuse.thermal import ThermalConfig
+from edgefuse.thermal_config import ThermalConfig
 from tests.support.recorded import TAGS, ListSource, check_account, frames_of, images
 
 
@@ -139,7 +140,7 @@ def test_a_camera_that_is_lost_for_good_counts_as_lost(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_ends_it_with_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgefuse.runtime.sinks.quota.RESERVE", 10**18)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=10**9, free=10**6))
     vis = ListSource(images("grey", 99), True)
     ir, _ = record({"ir": ListSource(images("grey", 99), True), "vis": vis}, tmp_path)
     assert ir.error is not None

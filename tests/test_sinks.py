@@ -4,6 +4,7 @@ from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -215,7 +216,7 @@ def test_an_image_sequence_ends_at_its_largest_size(tmp_path: Path) -> None:
 def test_an_image_sequence_leaves_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sink = ImageSequence(tmp_path / "frames")
     sink.write(shot(0))
-    monkeypatch.setattr("edgefuse.runtime.sinks.quota.RESERVE", 2**62)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=10**9, free=10**6))
     with pytest.raises(InputError, match="frames: the disk is full"):
         sink.write(shot(1))
     assert os.listdir(tmp_path / "frames") == ["000000.png"]

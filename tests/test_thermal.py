@@ -1,4 +1,6 @@
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -7,8 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgefuse.errors import InputError
+from edgefuse.evaluate import Settings
+from edgefuse.images import write_image
 from edgefuse.runtime.cameras.thermal import ThermalPreprocess
 from edgefuse.runtime.engines.fuser import Fuser
+from edgefuse.settings import assign, from_plain
 from edgefuse.sim import Rig, RigConfig
 from edgefuse.thermal import (
     COUNTS,
@@ -17,11 +22,14 @@ from edgefuse.thermal import (
     MAX_GAIN,
     MAX_STEP,
     Ground,
-    ThermalConfig,
     as_infrared,
     counts_of,
     fusion_curve,
+    read_infrared,
 )
+from edgefuse.thermal_config import ThermalConfig
+from edgefuse.train.cache import cache_folders
+from edgefuse.train.config import TrainConfig
 
 FPS = 30.0
 LEVEL = 28_500  # counts of the ground
@@ -362,7 +370,7 @@ def test_another_size_goes_on_with_the_curve() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"agc": "plateau"}, "unknown AGC 'plateau'.*known are auto, fusion, linear"),
+        ({"agc": "plateau"}, "unknown agc 'plateau'.*known are auto, fusion, linear"),
         ({"polarity": "hot"}, "unknown polarity 'hot': known are black, white"),
         ({"window": "hot"}, "window 'hot' is not LOW-HIGH"),
         ({"window": "9-7"}, "window 9-7 is not LOW-HIGH"),
@@ -389,3 +397,23 @@ def test_time_of_one_frame(benchmark) -> None:
         front(frames[n % 8], n / FPS)
 
     benchmark(step)
+
+
+def test_training_and_scoring_can_say_how_infrared_is_read(tmp_path: Path) -> None:
+    (tmp_path / "ir").mkdir()
+    (tmp_path / "vis").mkdir()
+    write_image(tmp_path / "ir/a.png", street())
+    write_image(tmp_path / "vis/a.png", np.full((120, 160), 2048, np.uint16))
+    config = ThermalConfig(polarity="black", window=(LEVEL, LEVEL + 2000))
+    expected = read_infrared(tmp_path / "ir/a.png", config)
+    assert np.array_equal(Settings(thermal=config).read_infrared(tmp_path / "ir/a.png"), expected)
+    values: dict[str, Any] = {}
+    for text in ("infrared.polarity=black", f"infrared.window={LEVEL},{LEVEL + 2000}", "bits=12"):
+        assign(TrainConfig, values, text)
+    settings = from_plain(TrainConfig, values)
+    assert settings.infrared == config
+    ir_cache, vis_cache = cache_folders(
+        [tmp_path / "ir"], [tmp_path / "vis"], settings.infrared, settings.bits
+    )
+    assert np.array_equal(ir_cache[0], expected)
+    assert vis_cache[0][0, 0] == 128

@@ -1,6 +1,9 @@
 import csv
+import errno
+import io
 import json
 import os
+import shutil
 import threading
 from dataclasses import replace
 from itertools import pairwise
@@ -18,7 +21,7 @@ from edgefuse.train.cache import ImageCache
 from edgefuse.train.checkpoint import Checkpoint, load_checkpoint, restore_model, save_weights
 from edgefuse.train.config import LossConfig, TrainConfig
 from edgefuse.train.data import TrainingSet, training_set
-from edgefuse.train.loop import train
+from edgefuse.train.loop import check_run_folder, train
 from edgefuse.train.losses import LOSSES, Loss
 from edgefuse.train.machine import DistributedContext, resolve_precision
 from edgefuse.train.models import build_model
@@ -200,6 +203,51 @@ def test_resuming_wants_the_same_run(finished, tmp_path):
     )
     with pytest.raises(InputError, match="trained on other images"):
         train(config, other, out, resume=True)
+
+
+def test_a_run_resumes_from_other_folders_with_the_same_images(folders, tmp_path):
+    config = configured(folders, steps=4, pairs=10)
+    stop = threading.Event()
+    stop.set()
+    train(config, training_set(config), tmp_path / "run", stop=stop)
+    shutil.copytree(folders, tmp_path / "moved")
+    moved = configured(tmp_path / "moved", steps=4, pairs=10)
+    resumed = train(moved, training_set(moved), tmp_path / "run", resume=True)
+    whole = train(config, training_set(config), tmp_path / "whole")
+    expected, answer = load_checkpoint(whole).weights, load_checkpoint(resumed).weights
+    assert all(torch.equal(expected[name], answer[name]) for name in expected)
+
+
+def test_a_finished_run_can_be_extended(folders, tmp_path):
+    config = configured(folders, steps=3)
+    train(config, training_set(config), tmp_path)
+    longer = replace(config, steps=5)
+    weights = train(longer, training_set(longer), tmp_path, resume=True)
+    assert load_checkpoint(weights).step == 5
+    assert json.loads((tmp_path / "config.json").read_text())["steps"] == 5
+    assert [row["step"] for row in rows_of(tmp_path)] == [3, 5]
+    with pytest.raises(InputError, match=r"steps is 4, and .* is at step 5 already"):
+        train(replace(config, steps=4), training_set(config), tmp_path, resume=True)
+
+
+def test_a_full_temporary_folder_is_named(monkeypatch):
+    class Full(io.BytesIO):
+        def write(self, content):
+            if self.tell() > 100:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(content)
+
+    monkeypatch.setattr("tempfile.TemporaryFile", Full)
+    with pytest.raises(InputError, match=r"temporary folder .* is full after 2 images.*set TMPDIR"):
+        ImageCache((k, np.zeros((10, 10), np.uint8)) for k in range(5))
+
+
+def test_a_run_folder_that_cannot_be_written_is_told_before_the_images_are_read(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"cannot make the run folder .*: .*file is a file"):
+        check_run_folder(tmp_path / "file" / "run", resume=False)
+    check_run_folder(tmp_path / "new" / "run", resume=False)
+    assert not (tmp_path / "new").exists()
 
 
 def test_resuming_begins_where_there_is_nothing_to_resume(finished, tmp_path):

@@ -1,8 +1,11 @@
 """`edgefuse evaluate`."""
 
 import os
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import typer
@@ -12,16 +15,16 @@ from edgefuse.errors import EdgefuseError, InputError
 from edgefuse.files import check_writable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from edgefuse.evaluate import Candidate, Evaluation
+    from edgefuse.evaluate import Candidate, Evaluation, Settings
 
 __all__ = ["evaluate"]
 
 
 def evaluate(
-    ir: Path = typer.Option(..., help="Folder of infrared images."),
-    vis: Path = typer.Option(..., help="Folder of visible images of the same size and file stems."),
+    ir: Path = typer.Option(..., help="Folder of infrared images, or a video or recording."),
+    vis: Path = typer.Option(..., help="Visible, likewise; a pair has equal file stems and sizes."),
     model: list[str] = typer.Option(
         [], help="Shipped model or .onnx file; may be repeated.", show_default="default model"
     ),
@@ -57,6 +60,10 @@ def evaluate(
     csv: Path | None = typer.Option(None, help="Write one row a pair and candidate."),
     html: Path | None = typer.Option(None, help="Write a report with plots and pictures to look at."),
     table: Path | None = typer.Option(None, help="Write the means ± standard deviation: .md, .tex or .csv."),
+    polarity: str = typer.Option("white", help="What is hot in infrared: white or black."),
+    window: str | None = typer.Option(
+        None, metavar="LOW-HIGH", help="16-bit infrared values shown black and white."
+    ),
 ) -> None:
     """Score models and folders of fused images over pairs, beside fusions that need no network.
 
@@ -75,8 +82,10 @@ def evaluate(
         summary_table,
     )
     from edgefuse.tables import as_lines, show
+    from edgefuse.thermal_config import ThermalConfig
 
-    settings = Settings(protocol, _names(metrics), video, robust)
+    texts = {"polarity": polarity} | ({"window": window} if window else {})
+    settings = Settings(protocol, _names(metrics), video, robust, ThermalConfig.from_options(texts))
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs is {jobs}, it must be at least 1")
     _check_targets(json, csv, html, table)
@@ -84,25 +93,47 @@ def evaluate(
         check_table_file(table)
     candidates, compared = _candidates(model, fused, baselines, compare, engine)
     out, err = stdout(), stderr()
-    result = _scored(err, partial(run, ir, vis, candidates, settings, limit=limit, jobs=jobs or _cores()))
-    comparison = run_comparison(result, *compared) if compared else None
-    show(out, [summary_table(result), *robust_tables(result)])
-    if robust:
-        out.say(degradations())
-    if comparison:
-        show(out, [compare_table(comparison)])
-    if json:
-        write_json(json, result, comparison)
-    if csv:
-        write_csv(csv, result)
-    if html:
-        write_html(html, result, comparison)
-    if table:
-        write_table(table, result)
+    with _as_folders(ir, vis, limit, texts) as (folders, settings_of):
+        work = partial(run, *folders, candidates, settings_of(settings), limit=limit, jobs=jobs or _cores())
+        result = _scored(err, work)
+        result.ir, result.vis = ir, vis
+        comparison = run_comparison(result, *compared) if compared else None
+        show(out, [summary_table(result), *robust_tables(result)])
+        if robust:
+            out.say(degradations())
+        if comparison:
+            show(out, [compare_table(comparison)])
+        if json:
+            write_json(json, result, comparison)
+        if csv:
+            write_csv(csv, result)
+        if html:
+            write_html(html, result, comparison)
+        if table:
+            write_table(table, result)
     if result.problems:
         err.say(as_lines(problem_table(result)))
         if not skip_bad:
             raise typer.Exit(ExitCode.PARTIAL)
+
+
+@contextmanager
+def _as_folders(
+    ir: Path, vis: Path, limit: int | None, options: dict[str, str]
+) -> "Iterator[tuple[tuple[Path, Path], Callable[[Settings], Settings]]]":
+    """Yield two folders of images, of recordings those of their pairs, and what becomes of the settings."""
+    from edgefuse.batch import are_recordings, save_pairs
+    from edgefuse.thermal_config import ThermalConfig
+
+    if not are_recordings(ir, vis):
+        yield (ir, vis), lambda settings: settings
+        return
+    with TemporaryDirectory(prefix="edgefuse-") as folder:
+        # Infrared has been shown with the options already.
+        yield (
+            save_pairs(ir, vis, Path(folder), limit, options),
+            lambda settings: replace(settings, thermal=ThermalConfig()),
+        )
 
 
 def _scored(console: Output, run: "Callable[..., Evaluation]") -> "Evaluation":

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from edgefuse.cli.console import stdout
+from edgefuse.cli.console import phases, stdout
 from edgefuse.cli.options import with_settings
 from edgefuse.export.config import ExportConfig
 
@@ -32,6 +32,7 @@ def export(
     out: Path | None = typer.Option(
         None, help="The .onnx file to write.", show_default="MODEL[-end_to_end][-fp16|-int8].onnx"
     ),
+    force: bool = typer.Option(False, "--force", help="Replace a file of another model."),
 ) -> None:
     """Write a checkpoint as an ONNX file that runs without torch, and verify it.
 
@@ -77,7 +78,7 @@ def export(
         if text is not None:
             raise GateError(text)
 
-    with console.status(f"Exporting {source.name} …") as status:
+    with phases(console, f"Exporting {source.name}") as tell:
         spec = run(
             source,
             target,
@@ -90,14 +91,15 @@ def export(
             colours="rgb" if config.rgb else "bgr",
             tensorrt=config.tensorrt or config.for_tensorrt,
             gates=config,
-            progress=lambda text: status.update(f"Exporting {source.name}: {text} …"),
+            force=force,
+            progress=tell,
         )
     judge(target, spec)
     if options is None:
         return
 
     engine = target.with_suffix(".engine")
-    with console.status(f"Building {engine} …") as status:
+    with phases(console, f"Building {engine}") as tell:
         spec = export_engine(
             target,
             engine,
@@ -106,7 +108,7 @@ def export(
             compared_on,
             options=options,
             gates=config,
-            progress=lambda phase, k, n: status.update(f"Building {engine}: {phase} {k}/{n} …"),
+            progress=lambda phase, k, n: tell(f"{phase} {k}/{n}"),
         )
     judge(engine, spec)
 

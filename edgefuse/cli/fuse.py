@@ -14,9 +14,9 @@ READING = "Reading files"
 
 
 def fuse(
-    ir: Path = typer.Option(..., help="Infrared image, or folder of them (8 or 16 bit, white = hot)."),
-    vis: Path = typer.Option(..., help="Visible image, or folder; pairs have equal file stems."),
-    out: Path = typer.Option(..., help="Image to write, or folder for the fused images."),
+    ir: Path = typer.Option(..., help="Infrared image or folder (8 or 16 bit), or video or recording."),
+    vis: Path = typer.Option(..., help="Visible, likewise; images of a pair have equal file stems."),
+    out: Path = typer.Option(..., help="Image or video to write, or folder for fused images."),
     model: str = typer.Option(
         DEFAULT_MODEL, help="Shipped model (see `edgefuse models`), .onnx or .engine file."
     ),
@@ -48,28 +48,37 @@ def fuse(
         None, metavar="N", help="Bits used of visible 16-bit images.", rich_help_panel=READING
     ),
 ) -> None:
-    """Fuse an infrared and a visible image, or two folders of them, in colour.
+    """Fuse an infrared and a visible image, two folders of them, or two videos, in colour.
 
     Files that cannot be read are listed at the end, and the exit code is then 3.
     """
     from edgefuse.align import Aspect, Resize
-    from edgefuse.batch import fuse_files, plan
+    from edgefuse.batch import Jobs, are_recordings, fuse_files, fuse_recordings, plan
     from edgefuse.images import bits_of
     from edgefuse.rig import as_align
     from edgefuse.runtime.engines.fuser import Fuser
-    from edgefuse.thermal import ThermalConfig
+    from edgefuse.thermal_config import ThermalConfig
 
     console = stderr()
     texts = {"agc": agc, "polarity": polarity} | ({"window": window} if window else {})
     thermal = ThermalConfig.from_options(texts)
-    jobs = plan(ir, vis, out)
+    align = as_align(rig) or Resize(cast("Aspect", aspect))
+    recordings = are_recordings(ir, vis)
+    jobs = Jobs([], [], []) if recordings else plan(ir, vis, out)
     fuser = Fuser(
         model,
         threads,
         engine,
         rebuild=not no_rebuild,
-        align=as_align(rig) or Resize(cast("Aspect", aspect)),
+        align=align,
     )
+    if recordings:
+        count = 0
+        with progress(console, "Fusing") as show:
+            for count in fuse_recordings(ir, vis, out, fuser, texts, align):
+                show(count)
+        console.say(f"Wrote {count} fused frame{'s' * (count != 1)}: {out}")
+        return
     for side, stems in (("visible", jobs.only_ir), ("infrared", jobs.only_vis)):
         if stems:
             shown = ", ".join(stems[:10]) + (f" and {len(stems) - 10} more" if len(stems) > 10 else "")

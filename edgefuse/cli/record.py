@@ -63,7 +63,7 @@ def record(
     from edgefuse.rig import Rig
     from edgefuse.runtime import live
     from edgefuse.runtime.record import record as record_cameras
-    from edgefuse.thermal import ThermalConfig
+    from edgefuse.thermal_config import ThermalConfig
 
     console = stdout()
     known = Rig.load(rig) if rig is not None else None

@@ -1,4 +1,4 @@
-"""Ending a command on Ctrl-C or SIGTERM: at once while it starts, in good order while it runs."""
+"""Ending a command on Ctrl-C, SIGTERM or SIGHUP: at once while it starts, in good order while it runs."""
 
 import signal
 import threading
@@ -9,12 +9,13 @@ from typing import Any
 
 __all__ = ["ending_on_signals", "stopping_on_signals"]
 
-NUMBERS = (signal.SIGINT, signal.SIGTERM)
+NUMBERS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""SIGHUP: the terminal was closed, or the connection to it lost."""
 
 
 @contextmanager
 def ending_on_signals() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the program at once, and without a word.
+    """Let Ctrl-C, SIGTERM and SIGHUP end the program at once, and without a word.
 
     For the time in which nothing has begun that would have to be completed: a handler in Python would have
     to wait for the library that loads a model or opens a file, for minutes if it must be.
@@ -25,11 +26,12 @@ def ending_on_signals() -> Iterator[None]:
 
 @contextmanager
 def stopping_on_signals(stop: Callable[[str], object]) -> Iterator[None]:
-    """Call `stop` with a reason on the first Ctrl-C or SIGTERM; a second one ends the program at once."""
+    """Call `stop` with a reason on the first Ctrl-C, SIGTERM or SIGHUP; a second one ends it at once."""
 
     def handle(number: int, _: FrameType | None) -> None:
         for each in NUMBERS:
-            signal.signal(each, signal.SIG_DFL)
+            if signal.getsignal(each) is not signal.SIG_IGN:
+                signal.signal(each, signal.SIG_DFL)
         stop("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)
 
     with _handling(handle):
@@ -41,7 +43,9 @@ def _handling(handler: Any) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
         yield
         return
-    before = {number: signal.signal(number, handler) for number in NUMBERS}
+    # What is ignored from the start stays so, as nohup wants it.
+    heeded = [number for number in NUMBERS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in heeded}
     try:
         yield
     finally:

@@ -2,6 +2,7 @@
 
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -10,7 +11,14 @@ from edgefuse.cli.options import CAMERAS, OUTPUTS, bytes_of, required, with_sett
 from edgefuse.cli.run_report import live_status, print_report
 from edgefuse.cli.signals import ending_on_signals, stopping_on_signals
 from edgefuse.errors import InputError, SourceError
-from edgefuse.runtime.config import StreamConfig
+from edgefuse.runtime.config import StopRequest, StreamConfig
+
+if TYPE_CHECKING:
+    from edgefuse.align import Align
+    from edgefuse.runtime.cameras.camera import Camera
+    from edgefuse.runtime.live import Report
+    from edgefuse.runtime.serve import LivePage
+    from edgefuse.runtime.sinks import Sink
 
 __all__ = ["stream"]
 
@@ -21,7 +29,7 @@ MODEL, RUN = "Model", "Run"
     StreamConfig,
     {
         CAMERAS: "ir vis rig realtime on_loss",
-        OUTPUTS: "show out side_by_side segment max_size still",
+        OUTPUTS: "show out side_by_side segment max_size still serve",
         MODEL: "model threads engine",
         RUN: "duration",
     },
@@ -36,41 +44,27 @@ def stream(config: StreamConfig) -> None:
     from edgefuse.runtime.arenas import share_arenas
 
     share_arenas()
-    from edgefuse.rig import RigAlign, as_align
-    from edgefuse.runtime import live, sinks
+    from edgefuse.rig import as_align
+    from edgefuse.runtime import live
     from edgefuse.runtime.engines.fuser import Fuser
 
     ir, vis = required(config, "ir"), required(config, "vis")
-    out, still, realtime = config.out, config.still, config.realtime
-    for written in (*out, still):
+    for written in (*config.out, config.still):
         refuse_own_input(written, ir, vis)
-    if double := next((written for written in out if out.count(written) > 1), None):
-        raise InputError(f"the output {double} is given twice")
-    console = stderr() if "-" in out else stdout()
-    stop = live.StopRequest()
+    console = stderr() if "-" in config.out else stdout()
+    stop = StopRequest()
     with ending_on_signals(), ExitStack() as stack:
         align = as_align(config.rig, config.distance)
-        fuser = Fuser(config.model, config.threads, config.engine, rebuild=config.rebuild)
-        ir_camera, vis_camera = live.connect_pair(ir, vis, realtime)
+        fuser = stack.enter_context(
+            Fuser(config.model, config.threads, config.engine, rebuild=config.rebuild)
+        )
+        ir_camera, vis_camera = live.connect_pair(ir, vis, config.realtime)
         stack.enter_context(ir_camera)
         stack.enter_context(vis_camera)
-        outputs: list[sinks.Sink] = []
-        options = sinks.OutputOptions(
-            live.file_rate(ir_camera, vis_camera, config.rate),
-            config.side_by_side,
-            config.codec,
-            config.segment,
-            bytes_of(config.max_size),
-        )
-        outputs += [sinks.open_output(written, options) for written in out]
-        if still is not None:
-            outputs.append(sinks.Still(still))
-        if config.show:
-            outputs.append(sinks.Window(lambda: stop("the window was closed"), config.side_by_side))
-        if config.crop == "overlap":
-            if not isinstance(align, RigAlign):
-                raise InputError("--set crop=overlap needs to know where infrared is: give --rig FILE")
-            outputs = [sinks.Cropped(output, align.overlap) for output in outputs]
+        outputs = _open_outputs(config, ir_camera, vis_camera, align, stop)
+        page = _open_page(config.serve, config.model, fuser.engine.device)
+        if page is not None:
+            outputs.append(page)
         for output in outputs:
             stack.enter_context(output)
         with stopping_on_signals(lambda reason: stop(reason, immediate=True)):
@@ -79,18 +73,30 @@ def stream(config: StreamConfig) -> None:
                 f"on {fuser.engine.device}{'' if config.duration else '; Ctrl-C ends'}"
             )
             with live_status(console) as progress:
-                report = live.run(
+                session = live.Session(
                     ir_camera,
                     vis_camera,
                     fuser,
-                    outputs,
                     config,
+                    sinks=outputs,
                     stop=stop,
                     progress=progress,
                     align=align,
                 )
+                with session:
+                    if page is not None:
+                        page.start(session.snapshot)
+                        console.say(f"live page: {page.url}")
+                    for _ in session:
+                        pass
+                report = session.snapshot()
     if report.frames or report.shown_alone or report.error is None:
         print_report(report, console)
+    _raise_failure(report)
+
+
+def _raise_failure(report: "Report") -> None:
+    """End with an error if an output or a camera failed, or nothing was fused."""
     if any(sink.error for sink in report.sinks):  # which was said when it happened
         raise typer.Exit(1)
     if report.error is not None:
@@ -98,6 +104,42 @@ def stream(config: StreamConfig) -> None:
     silent = [source.name for source in report.sources if source.captured == 0]
     if silent:  # whatever was shown in its place
         raise SourceError(f"nothing was fused: {' and '.join(silent)} never gave a picture")
+
+
+def _open_outputs(
+    config: StreamConfig, ir: "Camera", vis: "Camera", align: "Align | None", stop: StopRequest
+) -> "list[Sink]":
+    """Open what is asked for: files, a still, a window."""
+    from edgefuse.rig import RigAlign
+    from edgefuse.runtime import live, sinks
+
+    if double := next((written for written in config.out if config.out.count(written) > 1), None):
+        raise InputError(f"the output {double} is given twice")
+    options = sinks.OutputOptions(
+        live.file_rate(ir, vis, config.rate),
+        config.side_by_side,
+        config.codec,
+        config.segment,
+        bytes_of(config.max_size),
+    )
+    outputs = [sinks.open_output(written, options) for written in config.out]
+    if config.still is not None:
+        outputs.append(sinks.Still(config.still))
+    if config.show:
+        outputs.append(sinks.Window(lambda: stop("the window was closed"), config.side_by_side))
+    if config.crop == "overlap":
+        if not isinstance(align, RigAlign):
+            raise InputError("--set crop=overlap needs to know where infrared is: give --rig FILE")
+        outputs = [sinks.Cropped(output, align.overlap) for output in outputs]
+    return outputs
+
+
+def _open_page(serve: str | None, model: str, engine: str) -> "LivePage | None":
+    if serve is None:
+        return None
+    from edgefuse.runtime.serve import Address, LivePage
+
+    return LivePage(Address.parse(serve), model, engine)
 
 
 def refuse_own_input(written: str | None, *sources: str) -> None:

@@ -66,6 +66,7 @@ def train(
     from edgefuse.cli.signals import stopping_on_signals
     from edgefuse.runtime.engines import check_threads
     from edgefuse.train.data import training_set
+    from edgefuse.train.loop import check_run_folder
     from edgefuse.train.loop import train as run
     from edgefuse.train.machine import describe_processes, distributed, keep_heap
     from edgefuse.train.record import Progress as Step
@@ -81,10 +82,11 @@ def train(
     console = stdout(quiet=int(os.environ.get("RANK", 0)) > 0)
     if not config.ir:
         console.say("No folders given: training on frames of the simulated rig.")
+    folder = out or Path("runs") / f"{config.model}-{config.paradigm}-{config.seed}"
+    check_run_folder(folder, resume=resume)
     data = training_set(config)
     # What an unset number of pairs came to belongs to the record of the run.
     config = replace(config, pairs=data.pairs)
-    folder = out or Path("runs") / f"{config.model}-{config.paradigm}-{config.seed}"
     console.say(data.describe())
     if config.processes > 1:
         console.say(describe_processes(config))

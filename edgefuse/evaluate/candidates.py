@@ -15,6 +15,7 @@ from edgefuse.images import Image, as_visible, read_image
 from edgefuse.metrics import grey
 from edgefuse.pairs import images_by_stem
 from edgefuse.thermal import as_infrared
+from edgefuse.thermal_config import ThermalConfig
 from edgefuse.weights import shipped
 
 __all__ = ["Candidate", "FuseFunction", "baseline", "folder", "model", "named", "read_grey", "unique"]
@@ -85,26 +86,30 @@ def _foreign(fuse: Callable[[Image, Image], NDArray[np.float32]], unrounded: boo
     return lambda _stem, ir, vis: np.rint(fuse(ir, vis)).astype(np.uint8)
 
 
-def read_grey(path: Path, infrared: bool = False, video: bool = False) -> Image:
+def read_grey(
+    path: Path, infrared: bool = False, video: bool = False, thermal: ThermalConfig | None = None
+) -> Image:
     """Read an image file as the metrics see it: uint8 `[H, W]`, colour as its rounded luma.
 
     Args:
         path: the file. 16 bits are scaled by 1/257, those of an infrared image as `as_infrared` does.
         infrared: it is an infrared image.
         video: and a frame of a video.
+        thermal: how infrared becomes 8 bits; None: as usual.
 
     Raises:
-        InputError: not an image, or a 16-bit infrared frame of a video.
+        InputError: not an image, or a 16-bit infrared frame of a video without a window for all frames.
     """
     image = read_image(path, "ir" if infrared else "vis")
-    if image.dtype == np.uint8 or not infrared:
+    thermal = thermal or ThermalConfig()
+    if not infrared or (image.dtype == np.uint8 and thermal == ThermalConfig()):
         return grey(as_visible(image))
-    if video:
+    if video and image.dtype != np.uint8 and thermal.window is None:
         raise InputError(
-            f"{path} has 16 bits, which are scaled for each frame by itself, and that flickers: convert the "
-            "whole video to 8 bits with one scale first"
+            f"{path} has 16 bits, which are scaled for each frame by itself, and that flickers: give one "
+            "scale for all of them, such as --window 7000-9000"
         )
-    return as_infrared(image)
+    return as_infrared(image, thermal)
 
 
 def baseline(name: str) -> Candidate:

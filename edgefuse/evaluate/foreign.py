@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgefuse.errors import InputError, ModelError, unknown_name
 from edgefuse.images import Image, size_of
-from edgefuse.packages import require
+from edgefuse.packages import require, stay_offline
 from edgefuse.spec import METADATA_KEY
 
 __all__ = ["open_foreign", "split_options"]
@@ -62,6 +62,7 @@ def open_foreign(source: str) -> Callable[[Image, Image], Floats] | None:
     if path.suffix != ".onnx" or not path.is_file():
         return None
     require("cpu", "onnxruntime")
+    stay_offline()
     import onnxruntime as ort
 
     settings = ort.SessionOptions()

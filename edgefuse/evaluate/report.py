@@ -156,6 +156,7 @@ class _Fusions:
     """Fuses pairs again, as the protocol has them scored."""
 
     def __init__(self, evaluation: Evaluation, candidates: list[Candidate]) -> None:
+        self._settings = evaluation.settings
         self._protocol = PROTOCOLS[evaluation.settings.protocol]
         self._fuse = {c.name: c.open(self._protocol.stretch) for c in candidates}
 
@@ -173,7 +174,7 @@ class _Fusions:
         return [Panel(name, _jpeg(image[window])) for name, image in images.items()]
 
     def _images(self, pair: PairScores) -> dict[str, Image]:
-        ir, vis = read_grey(pair.ir, infrared=True), read_grey(pair.vis)
+        ir, vis = self._settings.read_infrared(pair.ir), read_grey(pair.vis)
         judged = FusionScorer(ir, vis, self._protocol.name).judged
         fused = {name: judged(fuse(pair.stem, ir, vis)) for name, fuse in self._fuse.items()}
         return {"infrared": ir, "visible": vis} | fused

@@ -31,6 +31,7 @@ from edgefuse.metrics import (
 from edgefuse.metrics.scorer import Fused, named_metrics, named_protocol
 from edgefuse.metrics.statistics import rms_difference
 from edgefuse.pairs import FolderPairs, images_by_stem, pair_folders
+from edgefuse.thermal_config import ThermalConfig
 
 __all__ = ["Evaluation", "PairScorer", "PairScores", "PairTask", "Problem", "Settings", "evaluate"]
 
@@ -64,6 +65,12 @@ class Settings:
     """The pairs are consecutive frames: also measure flicker."""
     robust: bool = False
     """Also fuse degraded sources, and score that against the clean ones."""
+    thermal: ThermalConfig = field(default_factory=ThermalConfig)
+    """How infrared becomes 8 bits."""
+
+    def read_infrared(self, path: Path) -> Image:
+        """Read an infrared image as it is scored."""
+        return read_grey(path, True, self.video, self.thermal)
 
     def __post_init__(self) -> None:
         named_protocol(self.protocol)
@@ -180,7 +187,7 @@ class PairScorer:
         return scores
 
     def _frame(self, task: PairTask) -> _Frame:
-        ir, vis = read_grey(task.ir, infrared=True, video=self.settings.video), read_grey(task.vis)
+        ir, vis = self.settings.read_infrared(task.ir), read_grey(task.vis)
         if ir.shape != vis.shape:
             raise InputError(
                 f"the infrared image is {size_of(ir)} and the visible one {size_of(vis)}; "

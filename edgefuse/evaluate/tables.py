@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable
 
 from edgefuse.degrade import DEGRADATIONS
+from edgefuse.evaluate.candidates import Candidate
 from edgefuse.evaluate.run import Evaluation
 from edgefuse.evaluate.summary import (
     FEWEST,
@@ -20,10 +21,13 @@ from edgefuse.metrics import CHANGE, FLICKER, PROTOCOLS, measure_named
 from edgefuse.tables import Cell, Column, Row, Table
 
 __all__ = [
+    "column_of",
     "compare_table",
     "counted",
     "degradations",
+    "level_rows",
     "level_table",
+    "mean_rows",
     "number",
     "problem_table",
     "robust_tables",
@@ -40,8 +44,8 @@ def summary_table(evaluation: Evaluation) -> Table:
     settings = evaluation.settings
     return Table(
         f"{evaluation.ir} + {evaluation.vis}: {counted(evaluation)}, protocol {settings.protocol}",
-        [_column(column) for column in settings.columns],
-        _rows(evaluation, {column: _means(evaluation, column) for column in settings.columns}, _cell),
+        [column_of(column) for column in settings.columns],
+        mean_rows(evaluation.candidates, {c: _means(evaluation, c) for c in settings.columns}),
         f"{PROTOCOLS[settings.protocol].summary}. Means over the pairs; "
         + " ".join([WORST_SOURCE, *_empty_columns(evaluation)]),
     )
@@ -51,7 +55,7 @@ def spread_table(evaluation: Evaluation) -> Table:
     """Return the same means, each with its standard deviation over the pairs, to be put into a paper."""
     table = summary_table(evaluation)
     columns = {column: _means(evaluation, column) for column in evaluation.settings.columns}
-    return Table(table.title, table.columns, _rows(evaluation, columns, _spread_cell))
+    return Table(table.title, table.columns, mean_rows(evaluation.candidates, columns, _spread_cell))
 
 
 def robust_tables(evaluation: Evaluation) -> list[Table]:
@@ -66,9 +70,9 @@ def robust_tables(evaluation: Evaluation) -> list[Table]:
         against = "of the output" if column == CHANGE.name else "against the clean sources"
         tables.append(
             Table(
-                f"{_column(column)} {against}, {counted(evaluation)}, protocol {protocol}",
+                f"{column_of(column)} {against}, {counted(evaluation)}, protocol {protocol}",
                 [Column(name, DEGRADATIONS[name].summary if name in DEGRADATIONS else "") for name in means],
-                _rows(evaluation, means, lambda mean, _, *wins: _cell(mean, column, *wins), column),  # noqa: B023
+                mean_rows(evaluation.candidates, means, measure=column),
                 WORST_SOURCE.capitalize() if measure_named(column).by_source else "",
             )
         )
@@ -77,22 +81,31 @@ def robust_tables(evaluation: Evaluation) -> list[Table]:
 
 def level_table(evaluation: Evaluation) -> Table:
     """Return how much each candidate depends on how bright infrared happens to be."""
-    rows = level_changes(evaluation)
-    competing = [c.name for c in evaluation.candidates if c.competes and c.name in rows]
-    heads = list(next(iter(rows.values()), {}))
-    lowest = {h: min(float(f"{rows[name][h]:.1f}") for name in competing) for h in heads if competing}
-
-    def cell(name: str, head: str) -> Cell:
-        text = f"{rows[name][head]:.1f}"
-        best = name in competing and float(text) == lowest[head]
-        return Cell("–" if text == "nan" else text, "best" if best else "")
-
+    columns, rows = level_rows(evaluation.candidates, level_changes(evaluation))
     return Table(
         "Change of the output, RMS grey levels, when only infrared's level changes",
-        [Column(f"{head} %" if "VIF" in head else head, arrow="↓") for head in heads],
-        [Row(name, [cell(name, head) for head in heads], name not in competing) for name in rows],
+        columns,
+        rows,
         "VIF_ir and VIF_vis: mean change of what each unchanged source keeps, percent.",
     )
+
+
+def level_rows(
+    candidates: Iterable[Candidate], changes: dict[str, dict[str, float]]
+) -> tuple[list[Column], list[Row]]:
+    """Return the columns and rows of `level_changes`; the least of each column is marked."""
+    shown = {name: {head: f"{value:.1f}" for head, value in row.items()} for name, row in changes.items()}
+    heads = list(next(iter(changes.values()), {}))
+    competing = [c.name for c in candidates if c.competes and c.name in shown]
+    least = {h: min(float(shown[name][h]) for name in competing) for h in heads if competing}
+
+    def cell(name: str, head: str) -> Cell:
+        text = shown[name][head]
+        best = name in competing and float(text) == least[head]
+        return Cell("–" if text == "nan" else text, "best" if best else "")
+
+    columns = [Column(f"{head} %" if "VIF" in head else head, arrow="↓") for head in heads]
+    return columns, [Row(name, [cell(name, h) for h in heads], name not in competing) for name in shown]
 
 
 def degradations() -> str:
@@ -109,7 +122,7 @@ def compare_table(comparison: Comparison) -> Table:
         better = (d.mean > 0) == measure_named(column).higher_is_better
         rows.append(
             Row(
-                str(_column(column)),
+                str(column_of(column)),
                 [
                     Cell(number(d.a, column)),
                     Cell(number(d.b, column)),
@@ -154,7 +167,8 @@ def unit(column: str) -> str:
     return "" if text == "1" else f" ({text})"
 
 
-def _column(column: str) -> Column:
+def column_of(column: str) -> Column:
+    """Return the head of a column, with its direction."""
     measure = measure_named(column)
     return Column(column, measure.title + unit(column), "↑" if measure.higher_is_better else "↓")
 
@@ -163,28 +177,30 @@ def _means(evaluation: Evaluation, column: str) -> dict[str, Mean]:
     return {name: row[column] for name, row in summarise(evaluation).items()}
 
 
-def _rows(
-    evaluation: Evaluation,
+def mean_rows(
+    candidates: Iterable[Candidate],
     columns: dict[str, dict[str, Mean]],
-    cell: Callable[[Mean, str, bool, bool], Cell],
+    cell: Callable[[Mean, str, bool, bool], Cell] | None = None,
     measure: str | None = None,
 ) -> list[Row]:
-    """Return a row for each candidate that has means.
+    """Return a row for each candidate that has means; the best of each column is marked.
 
     Args:
-        evaluation: whose candidates they are.
+        candidates: whose rows they are.
         columns: means by head of a column, then candidate.
-        cell: (mean, head, whether it is the best, whether its worst-served source is the best) → cell.
+        cell: (mean, column, whether it is the best, whether its worst-served source is the best) → cell.
         measure: what all columns hold; None: each what its head says.
     """
-    competing = {c.name for c in evaluation.candidates if c.competes}
-    shared = [c.name for c in evaluation.candidates if all(c.name in means for means in columns.values())]
-    rows: dict[str, list[Cell]] = {name: [] for name in shared}
+    fill = cell or _cell
+    shared = [c for c in candidates if all(c.name in means for means in columns.values())]
+    competing = {c.name for c in shared if c.competes}
+    rows: dict[str, list[Cell]] = {c.name: [] for c in shared}
     for head, means in columns.items():
+        column = measure or head
         judged = {name: mean for name, mean in means.items() if name in competing}
-        winners = [best(judged, measure or head, part) for part in ("total", "worst_source")]
+        winners = [best(judged, column, part) for part in ("total", "worst_source")]
         for name, cells in rows.items():
-            cells.append(cell(means[name], head, *(name in w for w in winners)))
+            cells.append(fill(means[name], column, *(name in w for w in winners)))
     return [Row(name, cells, name not in competing) for name, cells in rows.items()]
 
 

@@ -20,6 +20,7 @@ from edgefuse.experiments.tables import (
 )
 from edgefuse.files import replace_file
 from edgefuse.metrics import PROTOCOLS
+from edgefuse.pairs import images_by_stem, pair_folders
 from edgefuse.settings import to_plain
 from edgefuse.train.config import TrainConfig
 from edgefuse.train.machine import SINGLE_PROCESS, DistributedContext
@@ -99,6 +100,10 @@ def reproduce(
         test.pairs(1)
         for candidate in _candidates(experiment, test):
             candidate.open()
+        for path in experiment.others:
+            fused = images_by_stem(_of_set(path, test))
+            if missing := [stem for stem, _, _ in pair_folders(test.ir, test.vis).pairs if stem not in fused]:
+                raise InputError(f"{path} has no image for {missing[0]!r} of {test.name}")
     out.mkdir(parents=True, exist_ok=True)
     rows, runs = experiment.rows(), out / "runs"
     watched = experiment.name.startswith("fig")
@@ -224,8 +229,10 @@ def _others(experiment: Experiment, test: PairSet) -> dict[str, dict[str, float]
 
 def _candidates(experiment: Experiment, test: PairSet) -> list[Candidate]:
     """Return the baseline fusions and the folders of other methods, with a subfolder a test set or none."""
-    candidates: list[Candidate] = [baseline(name) for name in BASELINES]
-    for path in experiment.others:
-        inner = path / test.name.replace("/", ".")
-        candidates.append(replace(folder(inner if inner.is_dir() else path), name=path.name))
-    return candidates
+    others = [replace(folder(_of_set(path, test)), name=path.name) for path in experiment.others]
+    return [*(baseline(name) for name in BASELINES), *others]
+
+
+def _of_set(path: Path, test: PairSet) -> Path:
+    inner = path / test.name.replace("/", ".")
+    return inner if inner.is_dir() else path

@@ -1,5 +1,6 @@
 """The whole export: checkpoint → trace → quantise → wrap → save → compare."""
 
+import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -72,6 +73,7 @@ def export(
     colours: str = "bgr",
     tensorrt: bool = False,
     gates: Gates | None = None,
+    force: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> ModelSpec:
     """Write a checkpoint as an ONNX file, run the file beside the checkpoint, and note the outcome in it.
@@ -91,6 +93,7 @@ def export(
         colours: `bgr` or `rgb`, of an end-to-end graph's images.
         tensorrt: arrange the graph as TensorRT needs it: signed bytes alone, and see `cast_at_ends`.
         gates: how far the file may be from its checkpoint; None: the default limits.
+        force: replace the file at `out` even if it is of another training, or not ours.
         progress: called with what is being done.
 
     Returns:
@@ -99,7 +102,8 @@ def export(
 
     Raises:
         ModelError: the checkpoint cannot be read.
-        InputError: a size that does not fit, fp16 and int8 together, or a file that cannot be written.
+        InputError: a size that does not fit, fp16 and int8 together, or a file that cannot be written, or
+            must not be without `force`.
         BackendError: ONNX Runtime is not installed.
     """
     if fp16 and int8:
@@ -113,6 +117,8 @@ def export(
     model = restore_model(checkpoint, checkpoint_path)
     precision = "fp16" if fp16 else "int8" if int8 else "fp32"
     spec = make_spec(checkpoint, model, size, precision, graph=graph, colours=colours)
+    if not force:
+        _refuse_other_model(out, spec)
     gates, reference = gates or Gates(), TorchEngine(model, checkpoint.model)
     progress("Tracing")
     traced = trace(model, spec)
@@ -139,6 +145,24 @@ def export(
     if report.passed:
         failed_path(out).unlink(missing_ok=True)  # of an earlier attempt
     return spec
+
+
+def _refuse_other_model(out: Path, spec: ModelSpec) -> None:
+    """Raise `InputError` if a file is there that is of another training: weights that may be nowhere else."""
+    if not out.exists():
+        return
+    try:
+        before = read_spec(out)
+    except ModelError:
+        raise InputError(
+            f"{out} is there and was not written by edgefuse: give another --out, or --force to replace it"
+        ) from None
+    # As they come back from a file: lists in place of tuples.
+    if (before.model, before.training) != (spec.model, json.loads(json.dumps(spec.training))):
+        raise InputError(
+            f"{out} is another model ({before.model} of {before.training.get('steps', 'unknown')} steps): "
+            "give another --out, or --force to replace it"
+        )
 
 
 def _to_int8(

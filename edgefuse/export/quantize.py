@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from edgefuse.export.graph import drop_unread, over_maps
+from edgefuse.packages import stay_offline
 
 __all__ = ["Range", "find_ranges", "insert_pairs", "quantizable", "quantize", "round_weights"]
 
@@ -309,6 +310,7 @@ def _answers(graph: onnx.ModelProto, feeds: Sequence[Feed]) -> list[NDArray[np.f
 
 
 def _session(graph: onnx.ModelProto):  # type: ignore[no-untyped-def]
+    stay_offline()
     import onnxruntime as ort
 
     options = ort.SessionOptions()

@@ -18,6 +18,7 @@ from edgefuse.images import MIN_SIDE, Image, fit_size, luma, read_visible
 from edgefuse.levels import measure_levels
 from edgefuse.metrics import CORE_METRICS, score
 from edgefuse.metrics.structure import ssim
+from edgefuse.packages import stay_offline
 from edgefuse.pairs import pair_folders
 from edgefuse.runtime.engines import Engine
 from edgefuse.runtime.engines.fuser import Fuser, network_input
@@ -237,6 +238,7 @@ def int8_share(file: Path, feed: Mapping[str, Any]) -> float:
 
     It is read off the profile of a run: what operators ran after ONNX Runtime's own optimisations.
     """
+    stay_offline()
     import onnxruntime as ort
 
     with tempfile.TemporaryDirectory() as scratch:

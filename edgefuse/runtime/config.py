@@ -111,6 +111,11 @@ class StreamConfig(LiveConfig):
         "Limit of all files: with --segment the oldest go, else the output ends.",
         metavar="MB",
     )
+    serve: str | None = setting(
+        None,
+        "Live page, health and metrics, such as at 8080 or 0.0.0.0:8080.",
+        metavar="[HOST:]PORT",
+    )
     still: str | None = setting(None, "Save infrared, visible and fused of the last frame.", metavar="FILE")
     rig: str | None = setting(
         None, "Rig file of `edgefuse calibrate`, which aligns infrared.", metavar="FILE", unset="resized only"

@@ -7,7 +7,17 @@ from numpy.typing import NDArray
 
 from edgefuse.images import Image
 
-__all__ = ["NAMES", "NOMINAL_FPS", "ROLES", "Frame", "FrameState", "FrameStats", "FusedFrame", "Role"]
+__all__ = [
+    "HD_LINES",
+    "NAMES",
+    "NOMINAL_FPS",
+    "ROLES",
+    "Frame",
+    "FrameState",
+    "FrameStats",
+    "FusedFrame",
+    "Role",
+]
 
 Role: TypeAlias = Literal["ir", "vis"]
 
@@ -16,6 +26,9 @@ NAMES: dict[Role, str] = {"ir": "infrared", "vis": "visible"}
 
 NOMINAL_FPS = 25.0
 """Frames per second where nobody states a rate. Whoever uses it for a source says so."""
+
+HD_LINES = 720
+"""Lines from which on colours of a video are BT.709 rather than BT.601, unless it says otherwise."""
 
 FrameState: TypeAlias = Literal["fused", "infrared held", "visible only", "infrared only", "held", "black"]
 """What a picture is: a fusion, a fusion with old infrared while the shutter is closed, or what is shown while

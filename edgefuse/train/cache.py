@@ -1,5 +1,6 @@
 """Images decoded once into one memory-mapped uint8 file."""
 
+import errno
 import math
 import tempfile
 from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -8,15 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from edgefuse.errors import InputError
 from edgefuse.images import Image, as_visible, luma, read_visible
 from edgefuse.pairs import images_by_stem
 from edgefuse.runtime.cameras.thermal import ThermalPreprocess
 from edgefuse.runtime.recording import recorded_parts
 from edgefuse.runtime.sources import Role, open_source
 from edgefuse.thermal import read_infrared
+from edgefuse.thermal_config import ThermalConfig
 
 __all__ = ["ImageCache", "cache_folders", "cache_simulation", "name_of"]
 
@@ -33,14 +35,22 @@ class ImageCache:
     def __init__(self, images: Iterable[tuple[Hashable, Image]]) -> None:
         self.keys: list[Hashable] = []
         self._places: list[tuple[int, tuple[int, int]]] = []
-        self._counts: dict[int, NDArray[np.float64]] = {}
         # Unnamed: the disk gets the space back however the process ends.
         with tempfile.TemporaryFile() as file:
-            for key, image in images:
-                self.keys.append(key)
-                self._places.append((file.tell(), (image.shape[0], image.shape[1])))
-                file.write(np.ascontiguousarray(image).tobytes())
-            file.flush()
+            try:
+                for key, image in images:
+                    self._places.append((file.tell(), (image.shape[0], image.shape[1])))
+                    file.write(np.ascontiguousarray(image).tobytes())
+                    self.keys.append(key)
+                file.flush()
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                start, (height, width) = self._places[-1]
+                raise InputError(
+                    f"the temporary folder {tempfile.gettempdir()} is full after {len(self.keys)} images "
+                    f"({(start + height * width) / 1e9:.1f} GB): set TMPDIR to a folder with more room"
+                ) from None
             # Copy on write, which never happens: torch takes no read-only memory.
             pixels = np.memmap(file, np.uint8, "c") if file.tell() else np.empty(0, np.uint8)
         self._pixels = torch.from_numpy(pixels)
@@ -56,14 +66,6 @@ class ImageCache:
         """Return a view of image `index`, uint8 `[H, W]`, where the cache is."""
         start, (height, width) = self._places[index]
         return self._pixels[start : start + height * width].view(height, width)
-
-    def counts(self, index: int) -> NDArray[np.float64]:
-        """Return how often each grey level is in image `index`, float64 `[256]`; counted once."""
-        place = self._places[index][0]
-        if place not in self._counts:
-            counts = torch.bincount(self.tensor(index).flatten(), minlength=256)
-            self._counts[place] = counts.cpu().numpy().astype(np.float64)
-        return self._counts[place]
 
     def shape(self, index: int) -> tuple[int, int]:
         """Return (height, width) of image `index`."""
@@ -94,28 +96,39 @@ class ImageCache:
         )
 
 
-def cache_folders(ir: Sequence[Path], vis: Sequence[Path]) -> tuple[ImageCache, ImageCache]:
+def cache_folders(
+    ir: Sequence[Path], vis: Sequence[Path], thermal: ThermalConfig | None = None, bits: int | None = None
+) -> tuple[ImageCache, ImageCache]:
     """Read folders, videos and recordings into an infrared and a visible (luma) cache.
 
     Keys are (place of the folder, stem), or (place of the video, second): of a video, the first frame of
     every second is taken, since those between look the same. So the two videos of a recording that stand
     at the same place are aligned, as folders of equal stems are.
+
+    Args:
+        ir: infrared.
+        vis: visible.
+        thermal: how infrared becomes 8 bits.
+        bits: of visible 16-bit images; None: as the files say.
     """
-    return ImageCache(_images(ir, "ir")), ImageCache(_images(vis, "vis"))
+    return ImageCache(_images(ir, "ir", thermal, bits)), ImageCache(_images(vis, "vis", thermal, bits))
 
 
-def _images(paths: Sequence[Path], role: Role) -> Iterator[tuple[tuple[int, str], Image]]:
+def _images(
+    paths: Sequence[Path], role: Role, thermal: ThermalConfig | None, bits: int | None
+) -> Iterator[tuple[tuple[int, str], Image]]:
     for place, path in enumerate(paths):
         if path.is_file() or recorded_parts(path):
-            yield from (((place, str(second)), image) for second, image in _video_images(path, role))
+            yield from (((place, str(second)), image) for second, image in _video_images(path, role, thermal))
             continue
-        for stem, file in images_by_stem(path).items():
-            yield (place, stem), read_infrared(file) if role == "ir" else luma(read_visible(file))
+        for stem, file in images_by_stem(path, role=role).items():
+            image = read_infrared(file, thermal) if role == "ir" else luma(read_visible(file, bits))
+            yield (place, stem), image
 
 
-def _video_images(path: Path, role: Role) -> Iterator[tuple[int, Image]]:
+def _video_images(path: Path, role: Role, config: ThermalConfig | None) -> Iterator[tuple[int, Image]]:
     """Yield the first frame of every second, as `stream` would see it."""
-    thermal = ThermalPreprocess()
+    thermal = ThermalPreprocess(config)
     latest = -1
     with open_source(str(path), role) as source:
         while (frame := source.read()) is not None:

@@ -5,11 +5,9 @@ from typing import Literal
 
 from edgefuse.errors import InputError
 from edgefuse.settings import check, setting
+from edgefuse.thermal_config import ThermalConfig
 
-PYRAMID = "pyramid"
-"""Teacher without weights, `edgefuse.train.target`."""
-
-__all__ = ["PYRAMID", "LossConfig", "Paradigm", "Precision", "TrainConfig"]
+__all__ = ["LossConfig", "Paradigm", "Precision", "TrainConfig"]
 
 Paradigm = Literal["sptp", "uptp", "aptp"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -75,7 +73,7 @@ WEIGHTS = ("intensity", "gradient", "ssim", "adversarial", "fallback")
 class TrainConfig:
     """Everything that decides which weights come out. Defaults follow the paper where it gives values."""
 
-    model: str = setting("nano", "Network: nano, cnn, transformer, gan.")
+    model: str = setting("nano", "Network: nano, nano-l, cnn, transformer, gan.")
     paradigm: Paradigm = setting(
         "aptp",
         "Which images meet: sptp (equal file stems), uptp (never those), aptp (all combinations; no aligned "
@@ -87,6 +85,10 @@ class TrainConfig:
     )
     vis: tuple[str, ...] = setting(
         (), "Visible folder, or video; repeatable.", unset="simulated", metavar="PATH"
+    )
+    infrared: ThermalConfig = field(default_factory=ThermalConfig)
+    bits: int | None = setting(
+        None, "Bits used of visible 16-bit images.", unset="as the files say", least=8, most=16
     )
     base: int | None = setting(None, "Images to use per camera.", unset="all", least=1)
     pairs: int | None = setting(
@@ -126,8 +128,7 @@ class TrainConfig:
     )
     teacher: str | None = setting(
         None,
-        "Checkpoint or shipped model whose fusion of the clean images is the target, instead of the losses; "
-        "pyramid: a fusion in closed form (see edgefuse.train.target).",
+        "Checkpoint or shipped model whose fusion of the clean images is the target, instead of the losses.",
     )
     init: str | None = setting(
         None, "Checkpoint or shipped model whose weights to start from.", unset="random weights"

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from edgefuse.errors import InputError
@@ -30,7 +29,9 @@ def training_set(config: TrainConfig) -> "TrainingSet":
         InputError: a folder, image, paradigm or base size that cannot be used.
     """
     if config.ir:
-        ir, vis = cache_folders([Path(p) for p in config.ir], [Path(p) for p in config.vis])
+        ir, vis = cache_folders(
+            [Path(p) for p in config.ir], [Path(p) for p in config.vis], config.infrared, config.bits
+        )
     else:
         ir, vis = cache_simulation(config.seed)
     ir, vis, validation = _held_out(ir, vis, config)
@@ -54,7 +55,9 @@ def _held_out(
 ) -> tuple[ImageCache, ImageCache, tuple[tuple[Image, Image], ...]]:
     """Return what is left to train on, and the aligned pairs to validate on."""
     if config.val_ir:
-        of_ir, of_vis = cache_folders([Path(p) for p in config.val_ir], [Path(p) for p in config.val_vis])
+        of_ir, of_vis = cache_folders(
+            [Path(p) for p in config.val_ir], [Path(p) for p in config.val_vis], config.infrared, config.bits
+        )
         pairs = _aligned(of_ir, of_vis)
         if not pairs:
             raise InputError(f"no aligned pairs to validate on in {config.val_ir[0]} and {config.val_vis[0]}")
@@ -161,17 +164,11 @@ class TrainingSet:
         The pairs of the epochs follow one another without a gap, so every step is full, and a step is cut
         into equal parts for the processes.
         """
+        size = self.batch * context.size
         for step in range(start, stop):
-            yield self.patches(self._pairs_of(step, context), step, context.rank * self.batch)
-
-    def counts(self, step: int, context: DistributedContext = SINGLE_PROCESS) -> NDArray[np.float64]:
-        """Return the counts `[B, 2, 256]` of grey levels in the pictures behind a step's patches."""
-        pairs = self._pairs_of(step, context)
-        return np.stack([np.stack((self.ir.counts(i), self.vis.counts(j))) for i, j in pairs])
-
-    def _pairs_of(self, step: int, context: DistributedContext) -> list[tuple[int, int]]:
-        first = (step * context.size + context.rank) * self.batch
-        return [self._pair(position) for position in range(first, first + self.batch)]
+            first = step * size + context.rank * self.batch
+            pairs = [self._pair(position) for position in range(first, first + self.batch)]
+            yield self.patches(pairs, step, context.rank * self.batch)
 
     def _pair(self, position: int) -> tuple[int, int]:
         """Return the pair at a position in the epochs' pairs, taken one after the other."""

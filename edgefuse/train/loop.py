@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from edgefuse.errors import InputError, ModelError
+from edgefuse.files import check_writable
 from edgefuse.settings import from_plain, to_plain
 from edgefuse.train.checkpoint import (
     Checkpoint,
@@ -18,22 +19,23 @@ from edgefuse.train.checkpoint import (
     save_checkpoint,
     save_weights,
 )
-from edgefuse.train.config import PYRAMID, TrainConfig
+from edgefuse.train.config import TrainConfig
 from edgefuse.train.data import TrainingSet
 from edgefuse.train.machine import SINGLE_PROCESS, DistributedContext, resolve_precision
 from edgefuse.train.models import FusionNetwork
 from edgefuse.train.record import Progress, RunRecord, require_finite
-from edgefuse.train.target import PyramidTarget
 from edgefuse.train.trainer import Trainer
 from edgefuse.weights import checkpoint_file
 
-__all__ = ["CHECKPOINT", "train"]
+__all__ = ["CHECKPOINT", "check_run_folder", "train"]
 
 CHECKPOINT = "checkpoint.pt"
 """Its name in a run folder."""
 
-FREE = ("threads", "checkpoint_minutes", "sample_every")
-"""Settings that a resumed run may have others of."""
+FREE = ("threads", "checkpoint_minutes", "sample_every", "steps")
+MOVED = ("ir", "vis", "val_ir", "val_vis", "teacher", "init")
+"""What a resumed run may have other values of. Whether moved images and teachers are the same ones, their
+fingerprints tell."""
 
 
 def train(
@@ -80,12 +82,13 @@ def train(
         start = _resume(folder / CHECKPOINT, config, trainer, images)
     else:
         start = _start(folder, config, trainer, writes)
+    if writes:
+        _write_config(folder, config)
     record = RunRecord(folder, config, trainer, data, start, on_progress) if writes else None
     checkpoint, saved = folder / CHECKPOINT, time.monotonic()
 
     for step, patches in enumerate(data.batches(start, config.steps, context), start):
-        counts = data.counts(step, context) if trainer.uses_levels else None
-        losses, stopped = trainer.step(patches, step, stop is not None and stop.is_set(), counts)
+        losses, stopped = trainer.step(patches, step, stop is not None and stop.is_set())
         done = step + 1
         stopped = stopped and done < config.steps
         if record is not None:
@@ -103,19 +106,34 @@ def train(
 
 
 def _start(folder: Path, config: TrainConfig, trainer: Trainer, writes: bool) -> int:
-    # Only a checkpoint makes a run: what was killed before its first one starts again.
-    if writes and (folder / CHECKPOINT).exists():
-        raise InputError(f"{folder} already holds a run: give another --out, or --resume to continue it")
+    if writes:
+        check_run_folder(folder, resume=False)
     if config.init is not None:
         trainer.initialise(_initial_weights(checkpoint_file(config.init), config))
-    if not writes:
-        return 0
+    return 0
+
+
+def _write_config(folder: Path, config: TrainConfig) -> None:
     try:
         (folder / "samples").mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(to_plain(config), indent=2) + "\n", "utf-8")
     except OSError as error:
         raise InputError(f"cannot make the run folder {folder}: {error.strerror}") from None
-    return 0
+
+
+def check_run_folder(folder: Path, *, resume: bool) -> None:
+    """See that a run can be written into a folder, before minutes are spent on its images.
+
+    Raises:
+        InputError: it holds a run that is not to be resumed, or it cannot be made or written.
+    """
+    # Only a checkpoint makes a run: what was killed before its first one starts again.
+    if not resume and (folder / CHECKPOINT).exists():
+        raise InputError(f"{folder} already holds a run: give another --out, or --resume to continue it")
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise InputError(f"cannot make the run folder {folder}: {there} is a file")
+    check_writable(there / "config.json" if there == folder else there / folder.name)
 
 
 def _initial_weights(path: Path, config: TrainConfig) -> dict[str, Tensor]:
@@ -124,8 +142,6 @@ def _initial_weights(path: Path, config: TrainConfig) -> dict[str, Tensor]:
 
 
 def _model_of(teacher: str) -> FusionNetwork:
-    if teacher == PYRAMID:
-        return PyramidTarget()
     path = checkpoint_file(teacher)
     return restore_model(load_checkpoint(path), path)
 
@@ -134,7 +150,7 @@ def _resume(path: Path, config: TrainConfig, trainer: Trainer, images: str) -> i
     checkpoint = load_checkpoint(path)
     before = to_plain(from_plain(TrainConfig, checkpoint.config, str(path)))
     now = to_plain(config)
-    if changed := [name for name in now if before[name] != now[name] and name not in FREE]:
+    if changed := [name for name in now if before[name] != now[name] and name not in FREE + MOVED]:
         name = changed[0]
         raise ModelError(f"{path} was trained with {name} = {before[name]}, this run has {now[name]}")
     if checkpoint.training is None:
@@ -143,6 +159,8 @@ def _resume(path: Path, config: TrainConfig, trainer: Trainer, images: str) -> i
         raise InputError(
             f"{path} was trained on other images, whose names or sizes have changed, or with another teacher"
         )
+    if config.steps < checkpoint.step:
+        raise InputError(f"steps is {config.steps}, and {path} is at step {checkpoint.step} already")
     trainer.restore(checkpoint.weights, checkpoint.training)
     return checkpoint.step
 

@@ -14,12 +14,12 @@ from edgefuse.errors import InputError, SourceError
 from edgefuse.images import Image, as_visible
 from edgefuse.runtime.cameras.thermal import ThermalPreprocess
 from edgefuse.runtime.frames import NOMINAL_FPS, Role
-from edgefuse.runtime.sources import kind_of
+from edgefuse.runtime.sources import kind_of, open_kind
 from edgefuse.runtime.sources.base import SILENCE, SilencePolicy, Source
 from edgefuse.runtime.sources.folder import ImageFolder, pair_by_stem
-from edgefuse.runtime.sources.paced import RealTime
 from edgefuse.runtime.sources.text import Spec, yes_or_no
-from edgefuse.thermal import ThermalConfig
+from edgefuse.runtime.sources.wrappers import RealTime, inside
+from edgefuse.thermal_config import ThermalConfig
 
 __all__ = ["Camera", "Preprocess", "connect", "connect_pair"]
 
@@ -54,6 +54,8 @@ class Camera:
     """Frames of a recording, where that is known, if only about."""
     synchronised: bool = False
     """As `Source.synchronised`."""
+    steady: bool = True
+    """As `Source.steady`."""
     thermal: ThermalConfig = field(default_factory=ThermalConfig)
     """How infrared frames become 8-bit ones."""
     silence: SilencePolicy | None = None
@@ -73,6 +75,7 @@ class Camera:
             fps=source.fps,
             length=source.length,
             synchronised=source.synchronised,
+            steady=source.steady,
         )
 
     def paced(self) -> "Camera":
@@ -126,8 +129,8 @@ def connect(text: str, role: Role, realtime: bool = False) -> Camera:
     common, spec = spec.split(["realtime"])
     realtime = common.read_options({"realtime": yes_or_no}).get("realtime", realtime)
     if kind.reopens:
-        return Camera(spec.name, partial(kind, spec, role), thermal=thermal)
-    camera = replace(Camera.of(kind(spec, role)), thermal=thermal)
+        return Camera(spec.name, partial(open_kind, kind, spec, role), thermal=thermal)
+    camera = replace(Camera.of(open_kind(kind, spec, role)), thermal=thermal)
     return camera.paced() if realtime else camera
 
 
@@ -144,10 +147,12 @@ def connect_pair(ir: str, vis: str, realtime: bool = False) -> tuple[Camera, Cam
         cameras = [opened.enter_context(connect(ir, "ir", realtime))]
         cameras.append(connect(vis, "vis", realtime))
         opened.pop_all()
-    sources = [camera.open() for camera in cameras if camera.recorded and not camera.live]
+    sources = [inside(camera.open()) for camera in cameras if not camera.reopens]
     if len(sources) == 2 and all(isinstance(source, ImageFolder) for source in sources):
         pair_by_stem(*sources)  # type: ignore[arg-type]
-        cameras = [replace(camera, length=camera.open().length) for camera in cameras]
+        cameras = [
+            replace(camera, length=source.length) for camera, source in zip(cameras, sources, strict=True)
+        ]
     return cameras[0], cameras[1]
 
 

@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 
 from edgefuse.images import Image
 from edgefuse.runtime.cameras.freeze import StillDetector
-from edgefuse.thermal import ThermalAgc, ThermalConfig
+from edgefuse.thermal import ThermalAgc
+from edgefuse.thermal_config import ThermalConfig
 
 __all__ = ["ThermalPreprocess"]
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 
 from edgefuse.errors import BackendError, ModelError
+from edgefuse.packages import stay_offline
 from edgefuse.runtime.engines.base import Arrays, OpensFile, first_line
 from edgefuse.spec import ModelSpec, read_spec
 
@@ -48,6 +49,7 @@ class CpuEngine(OpensFile):
     name: ClassVar[str] = "cpu"
 
     def __init__(self, path: Path, threads: int | None = None, *, rebuild: bool = True) -> None:  # noqa: ARG002
+        stay_offline()
         import onnxruntime as ort
 
         self.spec = read_spec(path)
@@ -112,6 +114,7 @@ class CudaEngine(CpuEngine):
         """Say what is missing to use this engine, and what to do; None: nothing."""
         if super().missing():
             return "onnxruntime-gpu is not installed: pip install 'edgefuse[gpu]'"
+        stay_offline()
         import onnxruntime as ort
 
         if CUDA in ort.get_available_providers():

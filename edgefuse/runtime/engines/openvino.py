@@ -6,6 +6,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from edgefuse.errors import ModelError
+from edgefuse.packages import stay_offline
 from edgefuse.runtime.engines.base import Arrays, OpensFile, first_line
 from edgefuse.spec import ModelSpec, read_spec
 
@@ -22,6 +23,7 @@ class OpenVinoEngine(OpensFile):
     extra = "openvino"
 
     def __init__(self, path: Path, threads: int | None = None, *, rebuild: bool = True) -> None:  # noqa: ARG002
+        stay_offline()
         import openvino as ov
 
         self.spec = read_spec(path)

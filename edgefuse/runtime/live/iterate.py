@@ -137,8 +137,8 @@ def live(
         if name not in known:
             raise InputError(f"live: {unknown_name('setting', name, known)}")
     settings = from_plain(LiveConfig, config, "live")
-    fuse = model if callable(model) else Fuser(model, threads)
     with ExitStack() as stack:
+        fuse = model if callable(model) else stack.enter_context(Fuser(model, threads))
         if isinstance(ir, str) and isinstance(vis, str):
             ir, vis = connect_pair(ir, vis, realtime)
         cameras: list[Source | Camera] = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from edgefuse.runtime.cameras.camera import Camera
-from edgefuse.runtime.frames import ROLES, Frame, Role
+from edgefuse.runtime.frames import Frame, Role
 from edgefuse.runtime.sources.base import SilencePolicy
 
 __all__ = [
@@ -23,7 +23,8 @@ __all__ = [
 OnUnpaired: TypeAlias = Callable[[Role], None]
 """Called for each frame that was taken in and will never be in a pair."""
 
-MAX_SLIP = 0.5  # periods by which two recordings that are paired by number may part until the end
+MAX_GAP = 0.5  # seconds that a partner may be away in a video without a steady rate
+MAX_SLIP = 0.5  # periods by which two recordings of one rate may part until the end
 PARTNERS = 4  # frames to choose from
 LATE_SECONDS, LATE_PERIODS = 0.25, 2.5  # a frame that is older than both shows another scene
 QUIET = 0.5  # seconds without a leading frame, after which those of the other camera are shown
@@ -354,8 +355,8 @@ def choose_synchronizer(
     limit: float | None,
     on_unpaired: OnUnpaired,
     max_age: float | None = None,
-) -> tuple[Synchronizer, bool]:
-    """Return what pairs the frames of two cameras, and whether it does so by their numbers.
+) -> Synchronizer:
+    """Return what pairs the frames of two cameras: always by their times, never by a mean rate.
 
     Args:
         cameras: either both are live or none.
@@ -367,21 +368,22 @@ def choose_synchronizer(
     """
     if any(camera.live for camera in cameras.values()):
         grace = max(camera.policy(role).grace for role, camera in cameras.items())
-        synchronizer = LiveSynchronizer(
+        return LiveSynchronizer(
             reference or "vis", limit, max_age=max_age, grace=grace, on_unpaired=on_unpaired
         )
-        return synchronizer, False
-    common_clock = all(camera.synchronised for camera in cameras.values())
-    if _slip(cameras) < MAX_SLIP and not common_clock and reference is None and limit is None:
-        return OfflineSynchronizer("vis", 0.0, on_unpaired=on_unpaired), True
     slower: Role = "ir" if cameras["ir"].fps < cameras["vis"].fps else "vis"
     reference = reference or slower
-    limit = limit or 1 / cameras[other(reference)].fps
-    return OfflineSynchronizer(reference, limit, on_unpaired=on_unpaired), False
+    return OfflineSynchronizer(reference, limit or _limit(cameras, other(reference)), on_unpaired=on_unpaired)
 
 
-def _slip(cameras: Mapping[Role, Camera]) -> float:
-    """Return by how many periods frames of the same number part until the shorter recording ends."""
-    slow, fast = sorted(cameras[role].fps for role in ROLES)
+def _limit(cameras: Mapping[Role, Camera], partner: Role) -> float:
+    """Return how far away a frame is no partner any more: the one that should be there is missing."""
+    period = 1 / cameras[partner].fps
+    if not all(camera.steady for camera in cameras.values()):
+        return max(period, MAX_GAP)
+    if all(camera.synchronised for camera in cameras.values()):
+        return period
+    slow, fast = sorted(camera.fps for camera in cameras.values())
     lengths = [camera.length for camera in cameras.values() if camera.length is not None]
-    return 0.0 if slow == fast else min(lengths, default=math.inf) * (fast / slow - 1)
+    slip = 0.0 if slow == fast else min(lengths, default=math.inf) * (fast / slow - 1)
+    return period / 2 if slip < MAX_SLIP else period

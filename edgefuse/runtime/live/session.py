@@ -97,7 +97,7 @@ class Session:
         self._wake_delay = WakeDelay()
         self.capture = Capture(cameras, self.times, self.counters)
         self.clocks: dict[Role, Clock] = {role: Clock() for role in ROLES}
-        self._synchronizer, self._by_number = choose_synchronizer(
+        self._synchronizer = choose_synchronizer(
             cameras,
             self.config.rate,
             self.config.max_skew,
@@ -267,7 +267,7 @@ class Session:
     def _time_of(self, role: Role, frame: Frame) -> float:
         """Return a frame's time on the clock that frames are paired by."""
         if not self.live:
-            return float(frame.index) if self._by_number else frame.timestamp
+            return frame.timestamp
         if frame.connection != self._connections[role]:
             self._connections[role] = frame.connection
             self.clocks[role].reset()
@@ -311,10 +311,8 @@ class Session:
         else:
             self._fallback.remember(fused)
         latency = time.monotonic() - pair.captured
-        # By number, frames are paired whatever their times.
-        skew = abs(ir.timestamp - vis.timestamp) if self._by_number else pair.skew
         self.times.record("total", latency)
-        self.times.record("skew", skew)
+        self.times.record("skew", pair.skew)
         for role, age in ages.items():
             self.times.record(f"age_{role}", age)
         frame = FusedFrame(
@@ -325,7 +323,7 @@ class Session:
             timestamp,
             "infrared held" if held else "fused",
             captured=pair.captured,
-            stats=FrameStats(latency, skew, ages),
+            stats=FrameStats(latency, pair.skew, ages),
             valid=aligned.valid,
         )
         if not held:
@@ -410,14 +408,15 @@ class Session:
     def _log_longer(self, ended: Role) -> None:
         """Log it if the other recording goes on."""
         frames, _ = self.counters.snapshot()
-        left = self.capture.has_more(other(ended)) or (
-            self._by_number and frames[other(ended)].captured > frames[ended].captured
-        )
         short, long = self.cameras[ended], self.cameras[other(ended)]
+        one_rate = short.fps == long.fps
+        left = self.capture.has_more(other(ended)) or (
+            one_rate and frames[other(ended)].captured > frames[ended].captured
+        )
         if not left:
             return
         extra = ""
-        if long.length and short.length and self._by_number:
+        if long.length and short.length and one_rate:
             extra = f" by {long.length - short.length} frames"
         elif long.length and short.length:
             seconds = long.length / long.fps - short.length / short.fps

@@ -35,7 +35,7 @@ class OutputOptions:
     """How frames are to be written, for every kind of output."""
 
     fps: float | None = None
-    """Frames per second; None: frames come at times of their own, as from cameras."""
+    """Nominal frames per second; None: nobody knows, as of cameras. Frames have times of their own."""
     triptych: bool = False
     """Write infrared | visible | fused in place of the fused picture alone."""
     codec: str | None = None

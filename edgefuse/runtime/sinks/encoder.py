@@ -1,5 +1,6 @@
 """One video file, written so that a power cut loses no more than its last two seconds."""
 
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -12,16 +13,20 @@ import av
 import cv2
 import numpy as np
 from av.video.frame import PictureType
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
-from edgefuse.runtime.frames import NOMINAL_FPS
+from edgefuse.runtime.frames import HD_LINES, NOMINAL_FPS
 from edgefuse.runtime.sinks.naming import hold
 
 __all__ = ["CODECS", "CONTAINERS", "Codec", "Encoder"]
 
 SMALL, LARGE = 16, 16 * 10**6  # side and area, in pixels, at which FFV1 needs fewer or more slices
+logger = logging.getLogger(__name__)
+
 KEY_SECONDS = 1.0  # between two key frames, of which each begins a fragment
 SYNC_SECONDS = 0.5  # between two requests that the disk shall keep what it has
+FINE_CLOCK = 90_000  # ticks per second, about, of a file whose frames have times and a nominal rate
 CLOCK = Fraction(1, 1000)  # seconds, for frames with times of their own; Matroska knows no finer one
 
 
@@ -66,7 +71,7 @@ CODECS = {
 """Name of the codec → its use. FFV1 is lossless."""
 
 CONTAINERS: dict[str, tuple[str, str, dict[str, str]]] = {
-    ".mp4": ("mp4", "h264", {"movflags": "frag_keyframe+empty_moov+default_base_moof"}),
+    ".mp4": ("mp4", "h264", {"movflags": "hybrid_fragmented+frag_keyframe+default_base_moof"}),
     ".mkv": ("matroska", "ffv1", {"cluster_time_limit": "1000"}),
     ".avi": ("avi", "mjpeg", {}),
 }
@@ -109,6 +114,32 @@ class _File:
         self._file.close()
 
 
+def _clock(container: str, rate: Fraction | None, timed: bool) -> Fraction:
+    """Return the unit of a file's times, in seconds: frames of a steady rate fall on whole numbers of it."""
+    if rate is None or (timed and container == "matroska"):
+        return CLOCK
+    if timed and container == "mp4":
+        return 1 / (rate * max(1, round(FINE_CLOCK / rate)))
+    return 1 / rate  # AVI has no other
+
+
+def _tag_colour(context: Any, codec: str, height: int) -> dict[str, Any]:
+    """State in a stream what its colours mean, and return how they are converted.
+
+    Players take the matrix of an untagged stream by its height; so do we, for those that ignore tags.
+    Codes: ITU-T H.273.
+    """
+    still = codec == "mjpeg"  # JFIF: BT.601, full range
+    hd = height >= HD_LINES and not still
+    context.colorspace = 1 if hd else 6
+    context.color_primaries = context.color_trc = 1  # as sRGB has them, near enough
+    context.color_range = 2 if still else 1
+    return {
+        "dst_colorspace": Colorspace.ITU709 if hd else Colorspace.ITU601,
+        "dst_color_range": ColorRange.JPEG if still else ColorRange.MPEG,
+    }
+
+
 class Encoder:
     """Encodes images of one shape and pixel type into one new file.
 
@@ -147,9 +178,11 @@ class Encoder:
         self._file = _File(path)
         rate = Fraction(fps or NOMINAL_FPS).limit_denominator(1001)
         self._timed = timed or fps is None
-        self._base = CLOCK if self._timed else 1 / rate
+        self._base = _clock(container, rate if fps is not None else None, self._timed)
         self._last = -1
         self._key_due = 0
+        self._path, self._logged_late = path, False
+        self._converter = VideoReformatter()
         try:
             self._container = av.open(
                 self._file, "w", format=container, options={**options, "flush_packets": "1"}
@@ -167,6 +200,9 @@ class Encoder:
         if fps is not None:
             stream.codec_context.gop_size = max(1, round(fps * KEY_SECONDS))
         stream.options = dict(use.options)
+        self._colour: dict[str, Any] = {}
+        if str(self._pixels).startswith("yuv"):
+            self._colour = _tag_colour(stream.codec_context, codec, image.shape[0])
         if codec == "ffv1":
             height, width = image.shape[:2]
             slices = 1 if min(height, width) < SMALL else 16 if height * width > LARGE else 4
@@ -198,7 +234,15 @@ class Encoder:
             frame = av.VideoFrame.from_ndarray(four, "bgra").reformat(format="bgr0")
         else:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), self._given)
+            if self._colour:
+                frame = self._converter.reformat(frame, format=self._pixels, **self._colour)
         due = round(seconds / self._base) if self._timed else self.frames
+        if self._last - due > 1 and not self._logged_late:
+            self._logged_late = True
+            logger.warning(
+                "%s: frames come faster than the rate of the file, so they are shown late; use .mp4 or .mkv",
+                self._path,
+            )
         self._last = max(due, self._last + 1)
         frame.pts, frame.time_base = self._last, self._base
         if self._last >= self._key_due:

@@ -13,7 +13,9 @@ __all__ = ["MEGABYTE", "RESERVE", "SHARE", "DiskQuota", "check_disk", "check_lim
 
 MEGABYTE = 10**6
 RESERVE = 50 * MEGABYTE
-"""Bytes that stay free on the disk, so that the machine goes on."""
+"""Bytes that stay free on a disk, so that the machine keeps working; of a small one, the share below."""
+RESERVED_SHARE = 100
+"""One part in so many of a disk stays free, if that is less than `RESERVE`."""
 SHARE = 4
 """Where the oldest files are removed, each is at most this fraction of the whole: most of it remains."""
 
@@ -69,8 +71,13 @@ class DiskQuota:
 
 def check_disk(folder: Path, name: str) -> None:
     """Raise `InputError`, which begins with `name`, if the disk of a folder is as good as full."""
-    if shutil.disk_usage(folder).free < RESERVE:
-        raise InputError(f"{name}: the disk is full (less than {RESERVE // MEGABYTE} MB are free)")
+    disk = shutil.disk_usage(folder)
+    reserve = min(RESERVE, disk.total // RESERVED_SHARE)
+    if disk.free < reserve:
+        raise InputError(
+            f"{name}: the disk is full: {disk.free / MEGABYTE:.1f} MB are free, and "
+            f"{reserve / MEGABYTE:.1f} MB must stay free for the system; --max-size keeps files below a size"
+        )
 
 
 def check_limits(segment: float | None, max_size: int | None) -> None:

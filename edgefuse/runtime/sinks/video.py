@@ -33,7 +33,8 @@ class VideoOut(Sink):
 
     Args:
         path: the suffix chooses the container, see `CONTAINERS`.
-        fps: frames per second of the file; None: frames come at times of their own, as from cameras.
+        fps: frames per second of the file; None: nobody knows, as of cameras.
+        timed: frames come at times of their own, whatever the rate; without a rate, they always do.
         triptych: write infrared | visible | fused in place of the fused picture alone.
         codec: one of `CODECS`; None: that of the suffix.
         segment: seconds of each part; None: one file.
@@ -59,6 +60,7 @@ class VideoOut(Sink):
             out,
             options.fps,
             options.triptych,
+            timed=True,
             codec=options.codec,
             segment=options.segment,
             max_size=options.max_size,
@@ -70,6 +72,7 @@ class VideoOut(Sink):
         fps: float | None,
         triptych: bool = False,
         *,
+        timed: bool = False,
         codec: str | None = None,
         segment: float | None = None,
         max_size: int | None = None,
@@ -90,6 +93,7 @@ class VideoOut(Sink):
         if self._path.is_dir():
             raise InputError(f"cannot write {path}: it is a folder")
         self._fps, self._triptych, self._segment = fps, triptych, segment
+        self._timed = timed or fps is None
         ring = segment is not None
         self._budget = DiskQuota(self.name, max_size, ring)
         self._series = OutputNaming(self._path, ring, self._budget)
@@ -119,7 +123,7 @@ class VideoOut(Sink):
     def _write(self, frame: FusedFrame) -> None:
         image = side_by_side(frame.ir, frame.vis, frame.fused) if self._triptych else frame.fused
         image = _even(image)
-        seconds = self._frames / self._fps if self._fps else frame.timestamp
+        seconds = frame.timestamp if self._timed or not self._fps else self._frames / self._fps
         if self._encoder is not None and self._is_over(self._encoder, image, seconds):
             self._complete()
         if self._encoder is None:
@@ -148,7 +152,7 @@ class VideoOut(Sink):
 
     def _open(self, image: Image) -> Encoder:
         try:
-            return Encoder(self._series.begin(), self._codec, image, self._fps)
+            return Encoder(self._series.begin(), self._codec, image, self._fps, timed=self._timed)
         except (av.FFmpegError, ValueError) as error:
             raise InputError(
                 f"cannot write {self.name}: a {size_of(image)} {self._codec} video cannot be made: {error}"

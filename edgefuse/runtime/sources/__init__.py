@@ -6,14 +6,24 @@ from edgefuse.runtime.sources.base import Source, SourceKind
 from edgefuse.runtime.sources.folder import ImageFolder
 from edgefuse.runtime.sources.gstreamer import Pipeline
 from edgefuse.runtime.sources.network import NetworkStream
-from edgefuse.runtime.sources.paced import RealTime
 from edgefuse.runtime.sources.recorded import Recording
 from edgefuse.runtime.sources.simulated import SimulatedCamera
 from edgefuse.runtime.sources.text import Spec, safe_name
 from edgefuse.runtime.sources.v4l2 import DeviceCamera
 from edgefuse.runtime.sources.video import VideoFile
+from edgefuse.runtime.sources.wrappers import Cropped, RealTime
 
-__all__ = ["SOURCES", "Frame", "RealTime", "Role", "Source", "kind_of", "open_source", "safe_name"]
+__all__ = [
+    "SOURCES",
+    "Frame",
+    "RealTime",
+    "Role",
+    "Source",
+    "kind_of",
+    "open_kind",
+    "open_source",
+    "safe_name",
+]
 
 SOURCES: dict[str, SourceKind] = {
     "folder": ImageFolder,
@@ -32,7 +42,8 @@ def open_source(text: str, role: Role) -> Source:
 
     Args:
         text: `cam0`, `/dev/video2`, a video file, a folder of images, a pattern, a URL, `gst:` and a
-            pipeline, or `sim`; with options as in `sim?seed=3&size=320x240`, in a URL behind `#`.
+            pipeline, or `sim`; with options as in `sim?seed=3&size=320x240`, in a URL behind `#`;
+            `crop=256x192+0+192` takes a part of each picture, 0 from the left and 192 from the top.
         role: which of the two cameras it is to be.
 
     Raises:
@@ -40,7 +51,14 @@ def open_source(text: str, role: Role) -> Source:
         SourceError: it cannot be opened; the message says why. Nothing stays open.
     """
     spec = Spec.parse(text)
-    return kind_of(spec)(spec, role)
+    return open_kind(kind_of(spec), spec, role)
+
+
+def open_kind(kind: SourceKind, spec: Spec, role: Role) -> Source:
+    """Open a source of this kind, or the part of its pictures that the option `crop` asks for."""
+    crop, spec = spec.split(["crop"])
+    source = kind(spec, role)
+    return Cropped(source, crop.options["crop"]) if crop.options else source
 
 
 def kind_of(spec: Spec) -> SourceKind:

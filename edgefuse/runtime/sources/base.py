@@ -67,6 +67,9 @@ class Source(Protocol):
     """Times are those at which the frames were captured, counted from a zero that is common to both
     cameras of a recording: they, and not the numbers of the frames, say what belongs together."""
 
+    steady: bool = True
+    """The rate says when each frame of a recording comes; False: only the times of the frames do."""
+
     def read(self) -> Frame | None:
         """Wait for the next frame, for up to about `limit` seconds, and return it; None after the last one.
 

@@ -6,28 +6,31 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, TypeAlias
 
 import av
+import cv2
 import numpy as np
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
 from edgefuse.errors import SourceError
+from edgefuse.runtime.frames import HD_LINES
 from edgefuse.runtime.sources.base import Role
+from edgefuse.runtime.sources.times import StreamClock
 
-__all__ = ["Decoded", "Decoder", "Timeouts", "rate_of"]
+UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
+
+__all__ = ["Decoded", "Decoder", "Timeouts"]
 
 Timeouts: TypeAlias = tuple[float | None, float | None]
 
-DEFAULT_FPS = 25.0
 MOST_ERRORS = 250
 """Packets in a row that cannot be decoded before the stream is given up: some seconds, since one that is
 entered in the middle has nothing to decode until its next key frame."""
 MOST_THREADS = 4  # of one decoder: more do not help at the sizes of cameras
-
-UNTIMED = frozenset({"mpjpeg", "mjpeg", "h264", "hevc", "image2", "image2pipe", "rawvideo"})
-"""Formats without timestamps: the library counts frames there, and calls that a time."""
+MAX_ASPECT = 16.0  # of a pixel; beyond, a file is damaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class Decoder:
         timeouts: seconds to open, and without any data; None: no limit.
         options: for the demuxer and protocol.
         prompt: every picture is given as soon as its data has come, at the price of using one core.
+        raw: pictures are given as they are stored.
 
     Raises:
         av.FFmpegError: it cannot be opened. Its text holds the URL with its password: print `strerror`.
@@ -69,8 +73,9 @@ class Decoder:
         timeouts: Timeouts = (None, None),
         options: Mapping[str, str] | None = None,
         prompt: bool = False,
+        raw: bool = False,
     ) -> None:
-        self._grey = role == "ir"
+        self._grey, self._raw = role == "ir", raw
         self._converter = VideoReformatter()  # kept: to set one up takes as long as to convert a frame
         self._lock = threading.Lock()
         self._closing = False
@@ -84,7 +89,7 @@ class Decoder:
             stream.thread_type = "SLICE" if prompt else "AUTO"
             stream.codec_context.thread_count = min(MOST_THREADS, os.cpu_count() or 1)
             self.stream = stream
-            self.timed = not UNTIMED.intersection(self.container.format.name.split(","))
+            self.clock = StreamClock(self.container, stream)
             self._packets: Iterator[Any] = self.container.demux()
         except BaseException:
             self.container.close()
@@ -117,30 +122,43 @@ class Decoder:
                 raise TimeoutError
         frame, arrived = self._ready.popleft()
         lost, self._errors = self._errors, 0
-        pts = frame.pts if self.timed else None
-        seconds = float(pts * frame.time_base) if pts is not None and frame.time_base else None
+        pts, seconds = self.clock.time_of(frame)
         return Decoded(self._to_array(frame), seconds, pts, arrived, lost)
 
     def _decode(self, packet: Any, arrived: float) -> None:
+        self.clock.on_packet(packet)
         try:
             frames = packet.decode()
         except av.FFmpegError:
+            self.clock.on_lost_packet(packet)
             self._errors += 1
             if self._errors > MOST_ERRORS:
                 raise
             return
         for frame in frames:
             if frame.is_corrupt:
+                self.clock.time_of(frame)
                 self._errors += 1
             else:
                 self._ready.append((frame, arrived))
 
     def _to_array(self, frame: av.VideoFrame) -> NDArray[Any]:
+        image: Any
         name = frame.format.name
-        if name.startswith("gray") and not name.startswith("grayf"):
+        bits = max(component.bits for component in frame.format.components)
+        if self._raw:
+            image = frame.to_ndarray()
+        elif name.startswith("gray") and not name.startswith("grayf"):
             image = frame.to_ndarray()  # as it is, and without a copy
+            if 8 < bits < 16 and not self._grey:  # of 16, who knows how many are in use
+                image = (image >> (bits - 8)).astype(np.uint8)
         else:
-            image = self._converter.reformat(frame, format=self._wanted(frame.format)).to_ndarray()
+            colours = frame.colorspace
+            if colours == UNSPECIFIED and frame.height >= HD_LINES:
+                colours = Colorspace.ITU709
+            wanted = self._wanted(frame.format)
+            image = self._converter.reformat(frame, format=wanted, src_colorspace=colours).to_ndarray()
+        image = _square(image, self.stream.sample_aspect_ratio)
         turns = round(frame.rotation / 90) % 4
         return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
@@ -158,6 +176,7 @@ class Decoder:
         """Go on at the last key frame before `seconds` on the stream's clock."""
         with self._lock:
             self._ready.clear()
+            self.clock.reset()
             self.container.seek(round(seconds * av.time_base))
             self._packets = self.container.demux()
 
@@ -175,7 +194,10 @@ class Decoder:
         self.container.close()
 
 
-def rate_of(stream: av.VideoStream) -> float:
-    """Return the frame rate that a container states, or 25 where it states none, or its clock's."""
-    rate = float(stream.average_rate or stream.guessed_rate or 0)
-    return rate if 0 < rate <= 1000 else DEFAULT_FPS
+def _square(image: NDArray[Any], aspect: Fraction | None) -> NDArray[Any]:
+    """Return a picture with square pixels, of those that are `aspect` times as wide as high."""
+    if not aspect or aspect == 1 or not 1 / MAX_ASPECT <= aspect <= MAX_ASPECT:
+        return image
+    height, width = image.shape[:2]
+    size = (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
+    return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)

@@ -52,8 +52,7 @@ class Pipeline(CaptureSource):
         )
         if capture is None:
             raise LostError(f"{spec.name}: GStreamer cannot start this pipeline; try it with gst-launch-1.0")
-        super().__init__(spec.name, capture, role)
-        self.fps = options.get("fps", self.fps)
+        super().__init__(spec.name, capture, role, options.get("fps"))
         try:
             self._prove("is the source of the pipeline there?")
         except LostError:

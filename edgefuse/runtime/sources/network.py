@@ -6,8 +6,9 @@ import av
 
 from edgefuse.errors import LostError, SourceError, unknown_name
 from edgefuse.runtime.sources.base import SILENCE, Frame, Role, Source
-from edgefuse.runtime.sources.decoder import Decoded, Decoder, rate_of
+from edgefuse.runtime.sources.decoder import Decoded, Decoder
 from edgefuse.runtime.sources.text import Spec, positive_number
+from edgefuse.runtime.sources.times import rate_of
 
 __all__ = ["NetworkStream"]
 
@@ -65,7 +66,7 @@ class NetworkStream(Source):
             raise LostError(f"{self.name} cannot be opened: {error.strerror}") from None
         except SourceError as error:
             raise LostError(f"{self.name} {error}") from None
-        self.fps = options.get("fps") or rate_of(self._decoder.stream)
+        self.fps = options.get("fps") or rate_of(self._decoder.container, self._decoder.stream, self.name)
         self._next = 0
         self._offset: float | None = None  # server's clock minus ours
 
@@ -84,7 +85,7 @@ class NetworkStream(Source):
                 return Frame(decoded.image, index, decoded.seconds, decoded.arrived)
             # An RTSP server sends its first frames without a time. They are left out: on our clock, they
             # would seem to be hours away from the others.
-            if self._offset is not None or index >= MOST_UNTIMED or not self._decoder.timed:
+            if self._offset is not None or index >= MOST_UNTIMED or not self._decoder.clock.timed:
                 self._offset = self._offset or 0.0
                 return Frame(decoded.image, index, decoded.arrived + self._offset, decoded.arrived)
 

@@ -1,5 +1,6 @@
 """What the sources that OpenCV reads have in common."""
 
+import logging
 import threading
 import time
 from collections import deque
@@ -11,11 +12,13 @@ from numpy.typing import NDArray
 
 from edgefuse.errors import LostError
 from edgefuse.opencv import quiet_opencv
+from edgefuse.runtime.frames import NOMINAL_FPS
 from edgefuse.runtime.sources.base import SILENCE, Frame, Role, Source
 
 __all__ = ["WAIT_SECONDS", "CaptureSource", "Gaps", "open_capture"]
 
-DEFAULT_FPS = 25.0
+logger = logging.getLogger(__name__)
+
 MOST_TORN = 10  # frames in a row that cannot be decoded
 WAIT_SECONDS = 1  # that the library waits for one frame; a camera may be silent for several times as long
 KNOWN_PERIODS = 9  # pauses between frames, whose median is the usual one
@@ -42,12 +45,17 @@ class CaptureSource(Source):
     live = True
     length = None
 
-    def __init__(self, name: str, capture: Any, role: Role) -> None:
+    def __init__(self, name: str, capture: Any, role: Role, fps: float | None = None) -> None:
         self.name = name
         self.limit = SILENCE[role].read
         # Some drivers report 0, others their clock (90000).
         reported = capture.get(cv2.CAP_PROP_FPS)
-        self.fps = reported if 0 < reported <= 1000 else DEFAULT_FPS
+        known = 0 < reported <= 1000
+        self.fps = reported if known else NOMINAL_FPS
+        if not known and not fps:
+            logger.info("%s states no frame rate: assuming %g per second", name, NOMINAL_FPS)
+        self.fps = fps or self.fps
+        self._logged_clock = False
         self._capture = capture
         self._busy = threading.Lock()
         self._closing = False
@@ -75,7 +83,7 @@ class CaptureSource(Source):
     def _grab(self) -> Frame | None:
         """Return the next frame that is whole; None: the device is gone, closed, or gives nothing usable."""
         for _ in range(MOST_TORN):
-            with self._busy:
+            with self._busy, quiet_opencv():  # it prints whenever a camera is late
                 try:
                     if self._closing or not self._wait():
                         return None
@@ -106,7 +114,14 @@ class CaptureSource(Source):
     def _kernel_time(self, arrived: float) -> float:
         """Return the driver's time of the frame where that is on `time.monotonic()`, else its arrival."""
         stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-        return stamp if 0 <= arrived - stamp <= KERNEL_SECONDS else arrived
+        if 0 <= arrived - stamp <= KERNEL_SECONDS:
+            return stamp
+        if not self._logged_clock:
+            self._logged_clock = True
+            logger.warning(
+                "%s: the driver's times are not on this machine's clock: taking those of arrival", self.name
+            )
+        return arrived
 
     def _decode(self, image: NDArray[Any]) -> NDArray[Any]:
         return image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image

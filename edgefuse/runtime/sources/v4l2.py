@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse.errors import LostError, SourceError
-from edgefuse.images import parse_size, size_of
+from edgefuse.images import bits_of, parse_size
 from edgefuse.runtime.sources.base import Role
 from edgefuse.runtime.sources.opencv import WAIT_SECONDS, CaptureSource, open_capture
 from edgefuse.runtime.sources.text import Spec, positive_number, yes_or_no
@@ -19,8 +19,8 @@ from edgefuse.runtime.sources.text import Spec, positive_number, yes_or_no
 __all__ = ["DeviceCamera"]
 
 DEVICES = Path("/dev")
-UNCONVERTED = frozenset({"Y16", "Y10", "Y12", "GREY"})
-"""Formats that are taken as they are; OpenCV would make 8-bit BGR of them."""
+UNCONVERTED = {"GREY": 8, "Y10": 10, "Y12": 12, "Y14": 14, "Y16": 16}
+"""Formats that are taken as they are, and their bits; OpenCV would make 8-bit BGR of them."""
 MANUAL, AUTO = 1, 3  # V4L2_EXPOSURE_MANUAL, V4L2_EXPOSURE_APERTURE_PRIORITY: what UVC cameras know
 LARGEST_GAIN = 2**31 - 1  # V4L2 knows 32 bits
 EXPOSURE_UNIT_MS = 0.1  # of V4L2_CID_EXPOSURE_ABSOLUTE
@@ -32,8 +32,7 @@ class DeviceCamera(CaptureSource):
     Options, which are read back and must hold: `size`, `fps`, `format` (a V4L2 four-character code: `Y16`
     for raw 16-bit infrared, `MJPG`, `YUYV`, `GREY`), `exposure` (`auto`, or milliseconds), `gain` (in the
     camera's own units). Further: `raw=1` takes the two bytes of each pixel as a 16-bit count, for infrared
-    that is sent as if it were `YUYV`; `crop=256x192+0+192` cuts that size out, 0 from the left, 192 from
-    the top.
+    that is sent as if it were `YUYV`; `bits=12` says how many of the 16 bits of a visible picture are in use.
     """
 
     texts = "cam0, /dev/video2"
@@ -58,12 +57,13 @@ class DeviceCamera(CaptureSource):
                 "exposure": _exposure,
                 "gain": _gain,
                 "raw": yes_or_no,
-                "crop": _crop,
+                "bits": bits_of,
             }
         )
-        self._crop = options.pop("crop", None)
         self._raw = options.pop("raw", False) or options.get("format") in UNCONVERTED
         self._bytes = 1 if options.get("format") == "GREY" else 2
+        bits = options.pop("bits", UNCONVERTED.get(options.get("format", ""), 16))
+        self._visible_bits = bits if role == "vis" else None  # infrared keeps its counts
         linux = sys.platform.startswith("linux")
         device: str | int = spec.target
         if spec.target.startswith("cam"):
@@ -107,12 +107,9 @@ class DeviceCamera(CaptureSource):
                 )
             image = data.view(np.uint16 if self._bytes == 2 else np.uint8).reshape(height, width)
         image = super()._decode(image)
-        if self._crop is None:
-            return image
-        width, height, left, top = self._crop
-        if left + width > image.shape[1] or top + height > image.shape[0]:
-            raise SourceError(f"{self.name}: the crop reaches beyond the picture of {size_of(image)}")
-        return image[top : top + height, left : left + width]
+        if self._visible_bits and image.dtype == np.uint16:
+            return (image >> (self._visible_bits - 8)).astype(np.uint8)
+        return image
 
     def _setting(self, name: str) -> Any:
         """Read one setting back."""
@@ -170,13 +167,6 @@ def _format(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9]{3,4}", text):
         raise ValueError(f"{text!r} is not a four-character code such as Y16, MJPG or YUYV")
     return text.upper()
-
-
-def _crop(text: str) -> tuple[int, int, int, int]:
-    match = re.fullmatch(r"([^+]+)\+(\d{1,5})\+(\d{1,5})", text)
-    if not match:
-        raise ValueError(f"{text!r} is not WIDTHxHEIGHT+LEFT+TOP")
-    return *parse_size(match[1]), int(match[2]), int(match[3])
 
 
 def _exposure(text: str) -> float | str:

@@ -2,20 +2,33 @@
 
 import logging
 from bisect import bisect_left
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import av
+import numpy as np
+from numpy.typing import NDArray
 
 from edgefuse.errors import SourceError
 from edgefuse.images import IMAGE_SUFFIXES
 from edgefuse.runtime.recording import STARTED_TAG, read_timestamps
 from edgefuse.runtime.sources.base import Frame, Role, Source
-from edgefuse.runtime.sources.decoder import Decoded, Decoder, rate_of
+from edgefuse.runtime.sources.decoder import Decoded, Decoder
 from edgefuse.runtime.sources.text import Spec, positive_number, seconds, yes_or_no
+from edgefuse.runtime.sources.times import is_steady, rate_of
 
 __all__ = ["VideoFile"]
 
 logger = logging.getLogger(__name__)
+
+OPTIONS: Mapping[str, Callable[[str], Any]] = {
+    "fps": positive_number,
+    "start": seconds,
+    "loop": yes_or_no,
+    "raw": yes_or_no,
+}
 
 
 class VideoFile(Source):
@@ -24,7 +37,10 @@ class VideoFile(Source):
     The times are those of the file; of a recording by `edgefuse record`, those at which the frames
     were captured, counted from the common start of its two videos.
 
-    Options: `fps` in place of the file's own times, `start` in seconds (times count from there),
+    `raw=1` takes the two bytes of each pixel of a video in YUYV as a 16-bit count, as some thermal cameras
+    send these.
+
+    Further options: `fps` in place of the file's own times, `start` in seconds (times count from there),
     `loop=1` to begin again at the end, with times and numbers that go on.
     """
 
@@ -37,22 +53,24 @@ class VideoFile(Source):
         return Path(target).is_file()
 
     def __init__(self, spec: Spec, role: Role) -> None:
-        options = spec.read_options({"fps": positive_number, "start": seconds, "loop": yes_or_no})
+        options = spec.read_options(OPTIONS)
+        self._raw = options.get("raw", False)
         self._path = Path(spec.target)
         self._role = role
-        self._decoder = _open(self._path, role)
+        self._decoder = _open(self._path, role, self._raw)
         stream = self._decoder.stream
         self._sheet = read_timestamps(self._path)
-        self._own_rate = rate_of(stream)
+        self._own_rate = rate_of(self._decoder.container, stream, spec.name, options.get("fps"))
         self.synchronised = bool(self._sheet) or STARTED_TAG in self._decoder.container.metadata
+        with suppress(av.FFmpegError):  # which reading it will report
+            self.steady = self.synchronised or "fps" in options or is_steady(f"file:{self._path}")
         self.name = spec.name
         self.fps = options.get("fps", self._own_rate)
         self._timed = "fps" not in options
         self._start = options.get("start", 0.0)
         self._loop = options.get("loop", False)
-        first = stream.start_time
         # A recording's zero is that of both its videos; any other file begins at its first frame.
-        self._zero = 0.0 if self.synchronised or first is None else float(first * (stream.time_base or 0))
+        self._zero = 0.0 if self.synchronised else self._decoder.clock.zero or 0.0
         self.length = self._count()
         self._next = 0  # number of the next frame in this pass
         self._offset, self._before = 0.0, 0  # seconds and frames of earlier passes
@@ -103,7 +121,8 @@ class VideoFile(Source):
             self._latest = position if self._timed else self._next / self.fps
             index = self._before + self._next
             self._next += 1
-            return Frame(decoded.image, index, self._offset + self._latest, decoded.arrived)
+            image = self._counts(decoded.image) if self._raw else decoded.image
+            return Frame(image, index, self._offset + self._latest, decoded.arrived)
 
     def _decode(self) -> Decoded | None:
         try:
@@ -113,6 +132,12 @@ class VideoFile(Source):
                 logger.warning("%s cannot be read to its end: %s", self.name, error.strerror)
                 return None
             raise SourceError(f"{self.name} has no picture that can be decoded ({error.strerror})") from None
+
+    def _counts(self, image: NDArray[Any]) -> NDArray[np.uint16]:
+        """Return the 16-bit counts that were stored as if they were a picture in YUYV."""
+        if image.shape[2:] != (2,):
+            raise SourceError(f"{self.name}: raw=1 needs a video in YUYV, as the camera sent it")
+        return np.ascontiguousarray(image).view(np.uint16)[:, :, 0]
 
     def _position(self, decoded: Decoded) -> float | None:
         """Return a frame's time in the file, in seconds from the start; None: not to be told after a jump."""
@@ -138,7 +163,7 @@ class VideoFile(Source):
 
     def _begin_again(self) -> None:
         self._decoder.close()
-        self._decoder = _open(self._path, self._role)
+        self._decoder = _open(self._path, self._role, self._raw)
         self._forget_place()
         self._next = 0
 
@@ -156,14 +181,14 @@ class VideoFile(Source):
         self._decoder.close()
 
 
-def _open(path: Path, role: Role) -> Decoder:
+def _open(path: Path, role: Role, raw: bool) -> Decoder:
     if path.suffix.lower() in IMAGE_SUFFIXES:
         raise SourceError(f"{path} is an image: give a video or a folder of images, or use `edgefuse fuse`")
     size = path.stat().st_size
     if size == 0:
         raise SourceError(f"{path} is empty (0 bytes), a video file is needed")
     try:
-        return Decoder(f"file:{path}", role)  # or a colon in the name would make it a URL
+        return Decoder(f"file:{path}", role, raw=raw)  # or a colon in the name would make it a URL
     except av.FFmpegError as error:
         raise SourceError(
             f"{path} is not a video that can be decoded ({size} bytes; {error.strerror})"

@@ -1,0 +1,151 @@
+"""The live page of a run, with health and metrics, as an output beside the others (extra `serve`)."""
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Any
+
+from edgefuse.errors import InputError
+from edgefuse.runtime.frames import FusedFrame
+from edgefuse.runtime.live import Report
+from edgefuse.runtime.serve.access import Access, Address
+from edgefuse.runtime.serve.views import Preview
+from edgefuse.runtime.sinks import OutputOptions, Sink, SinkWriter, open_output
+from edgefuse.runtime.sinks.writer import Deadline
+
+__all__ = ["Access", "Address", "LivePage"]
+
+START_SECONDS, STOP_SECONDS = 5.0, 2.0
+FINISH_SECONDS = 5.0  # for a recording to complete
+
+
+class LivePage(Sink):
+    """Serves a page that shows the run. Encoding costs something only while somebody looks.
+
+    Args:
+        address: where to serve.
+        model: name of the model, to show.
+        engine: what it runs on, to show.
+
+    Raises:
+        InputError: the extra is not installed, or the address cannot be used.
+    """
+
+    in_main_thread = False
+    timed = False
+    extra = "serve"
+
+    def __init__(self, address: Address, model: str, engine: str) -> None:
+        try:
+            import prometheus_client  # noqa: F401
+            import starlette  # noqa: F401
+            import uvicorn
+        except ImportError as error:
+            raise InputError(
+                f"--serve needs {error.name}, which is not installed: "
+                "pip install starlette uvicorn prometheus-client"
+            ) from None
+        from edgefuse.runtime.serve.app import make_app
+
+        self._socket = _listen(address)
+        self.access = Access(Address(address.host, self._socket.getsockname()[1]))
+        self.name = f"page {self.access.address.url}"
+        self.preview = Preview()
+        self.model, self.engine = model, engine
+        self._report: Callable[[], Report] | None = None
+        self._recorder: tuple[str, SinkWriter] | None = None
+        self._lock = threading.Lock()  # of the recorder
+        config = uvicorn.Config(
+            make_app(self, self.access),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=1,
+            limit_concurrency=128,
+            h11_max_incomplete_event_size=16_384,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        """What to open in a browser, with the token where one is needed."""
+        address = self.access.address
+        return address.url if address.local else f"{address.url}?token={self.access.token}"
+
+    def start(self, report: Callable[[], Report]) -> None:
+        """Start serving.
+
+        Args:
+            report: returns the state of the run, from any thread: `Session.snapshot`.
+        """
+        self._report = report
+        self._thread = threading.Thread(
+            target=self._server.run, args=([self._socket],), name="serve", daemon=True
+        )
+        self._thread.start()
+        deadline = time.monotonic() + START_SECONDS
+        while not self._server.started and self._thread.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def report(self) -> Report:
+        """Return the state of the run."""
+        assert self._report is not None
+        return self._report()
+
+    @property
+    def recording(self) -> str | None:
+        """The file that is being recorded."""
+        recorder = self._recorder
+        return recorder[0] if recorder is not None and not recorder[1].stopped else None
+
+    def record(self, on: bool) -> None:
+        """Start or end a recording of the fused pictures, into a new file in the current folder.
+
+        Raises:
+            EdgefuseError: the file cannot be written.
+        """
+        with self._lock:
+            if on == (self.recording is not None):
+                return
+            before, self._recorder = self._recorder, None
+            if before is not None:
+                before[1].finish(Deadline(FINISH_SECONDS))
+            if on:
+                name = datetime.now(timezone.utc).strftime("edgefuse-%Y%m%d-%H%M%S.mp4")
+                writer = SinkWriter(open_output(name, OutputOptions()), None, lambda: False)
+                writer.start()
+                self._recorder = name, writer
+
+    def write(self, frame: FusedFrame) -> None:
+        """Keep the frame for whoever looks, and hand it to the recording."""
+        self.preview.update(frame)
+        recorder = self._recorder
+        if recorder is not None:
+            recorder[1].put(frame)
+
+    def close(self) -> None:
+        """Stop serving, and complete a recording."""
+        self._server.should_exit = True
+        if self._thread is not None:
+            self._thread.join(STOP_SECONDS)
+        self._socket.close()
+        self.record(False)
+
+
+def _listen(address: Address) -> Any:
+    import socket
+
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address.host, address.port))
+    except OSError as error:
+        listener.close()
+        raise InputError(
+            f"cannot serve on {address.host}:{address.port}: {error.strerror or error}; choose another port"
+        ) from None
+    return listener

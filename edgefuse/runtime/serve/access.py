@@ -1,0 +1,122 @@
+"""Who may see the page: this machine without a word, others with a token, and no other web site ever."""
+
+import hmac
+import ipaddress
+import secrets
+from dataclasses import dataclass, field
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+from edgefuse.errors import InputError
+
+__all__ = ["Access", "Address"]
+
+COOKIE = "edgefuse"
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; img-src 'self' blob:; script-src 'self'; "
+    "style-src 'self'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+"""Of every answer."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the page is served."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """Read `8080`, `HOST:8080` or `[::1]:8080`.
+
+        Raises:
+            InputError: not of that form, or no port from 0 to 65535.
+        """
+        split = urlsplit(f"//{text}" if ":" in text else f"//127.0.0.1:{text}")
+        try:
+            host, port = split.hostname, split.port
+        except ValueError:
+            host = port = None
+        if port is None or split.path or split.query or split.username is not None:
+            raise InputError(f"--serve {text}: give a port, or HOST:PORT, such as 8080 or 0.0.0.0:8080")
+        return cls(host or "127.0.0.1", port)
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine reaches it."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    @property
+    def url(self) -> str:
+        """As a browser takes it."""
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}/"
+
+
+@dataclass(frozen=True)
+class Access:
+    """Decides about requests.
+
+    A loopback address needs no token, but a loopback name as the request's host, so that no web site can
+    reach it under its own name (DNS rebinding). Any other address needs the token, in a header
+    (`Authorization: Bearer …`), or once as `?token=…`, after which a cookie has it.
+    """
+
+    address: Address
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+
+    def refuses(self, scope: Any) -> int | None:
+        """Return the status that a request (an ASGI scope) is refused with; None: it may pass."""
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        if self.address.local:
+            if not Address(urlsplit(f"//{headers.get('host', '')}").hostname or "", 0).local:
+                return 421
+        elif not any(self._is_token(given) for given in self._tokens(scope, headers)):
+            return 401
+        if scope["method"] not in ("GET", "HEAD") and not _same_origin(headers):
+            return 403
+        return None
+
+    def location_with_cookie(self, scope: Any) -> tuple[str, str] | None:
+        """Return where to go on without the token in the address, and the cookie that has it from then on."""
+        query = parse_qs(scope["query_string"].decode("latin-1"))
+        if self.address.local or scope["method"] != "GET" or "token" not in query:
+            return None
+        rest = urlencode({name: values[-1] for name, values in query.items() if name != "token"})
+        return (
+            "/" + scope["path"].lstrip("/") + (f"?{rest}" if rest else ""),
+            f"{COOKIE}={self.token}; HttpOnly; SameSite=Strict; Path=/",
+        )
+
+    def _is_token(self, given: str) -> bool:
+        return hmac.compare_digest(given.encode(), self.token.encode())
+
+    @staticmethod
+    def _tokens(scope: Any, headers: dict[str, str]) -> list[str]:
+        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [])
+        kind, _, bearer = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer":
+            given.append(bearer.strip())
+        try:
+            if (cookie := SimpleCookie(headers.get("cookie", "")).get(COOKIE)) is not None:
+                given.append(cookie.value)
+        except CookieError:
+            pass
+        return given
+
+
+def _same_origin(headers: dict[str, str]) -> bool:
+    """Whether a request that changes something comes from the page itself, or from no browser."""
+    if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        return False
+    origin = headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == headers.get("host")

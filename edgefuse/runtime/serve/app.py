@@ -1,0 +1,250 @@
+"""The live page as an ASGI application: pictures, state, health, metrics, and starting a recording."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+import edgefuse
+from edgefuse.errors import EdgefuseError
+from edgefuse.runtime.live import Report
+from edgefuse.runtime.serve.access import HEADERS, Access
+from edgefuse.runtime.serve.metrics import health_of, metrics_of
+from edgefuse.runtime.serve.views import VIEWS, Preview
+
+__all__ = ["Control", "make_app"]
+
+STATIC = Path(__file__).parent / "static"
+FILES = {
+    "/": ("page.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+}
+MAX_FPS = 25.0
+MAX_VIEWERS = 40
+DEFAULT_WIDTH = 960
+POLL_SECONDS = 0.02
+WAIT_SECONDS = 2.0  # for a newer frame
+SLOW_SECONDS = 5.0  # that a viewer may take for one picture
+MAX_BODY = 4096
+REFUSALS_PER_MINUTE = 30  # by one client
+REFUSALS = {
+    401: "give the token that edgefuse printed, as in ?token=…",
+    403: "a request from another site",
+    421: "a name that is not of this machine",
+}
+
+
+class Control(Protocol):
+    """What the page can see and do."""
+
+    preview: Preview
+    model: str
+    engine: str
+
+    def report(self) -> Report:
+        """Return the state of the run."""
+
+    @property
+    def recording(self) -> str | None:
+        """The file that is being recorded."""
+
+    def record(self, on: bool) -> None:
+        """Start or end a recording. Raises `EdgefuseError`."""
+
+
+def make_app(control: Control, access: Access) -> Callable[..., Any]:
+    """Return the application."""
+    pages = _Pages(control)
+    routes = [Route(path, pages.file) for path in FILES]
+    routes += [
+        Route("/snapshot.jpg", pages.snapshot),
+        Route("/stream.mjpg", pages.stream),
+        Route("/api/state", pages.state),
+        Route("/api/recording", pages.recording, methods=["POST"]),
+        Route("/favicon.ico", lambda _: Response(status_code=204)),
+        Route("/healthz", pages.healthz),
+        Route("/metrics", pages.metrics),
+    ]
+    return _Guard(Starlette(routes=routes), access)
+
+
+class _Guard:
+    """Refuses who may not, limits what they may send, and adds the headers to every answer."""
+
+    def __init__(self, app: Callable[..., Any], access: Access) -> None:
+        self._app, self._access = app, access
+        self._refused: dict[str, list[float]] = {}
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            return
+
+        async def guarded(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message.get("headers", []),
+                    *((name.lower().encode(), value.encode()) for name, value in HEADERS.items()),
+                ]
+            await asyncio.wait_for(send(message), SLOW_SECONDS)
+
+        try:
+            await (self._refusal(scope) or self._app)(scope, receive, guarded)
+        except asyncio.TimeoutError:
+            return  # a viewer who takes nothing is cut off
+
+    def _refusal(self, scope: Any) -> Response | None:
+        client = (scope.get("client") or ("", 0))[0]
+        now = time.monotonic()
+        recent = [at for at in self._refused.get(client, []) if at > now - 60]
+        if len(recent) >= REFUSALS_PER_MINUTE:
+            return Response("too many refused requests, wait a minute", 429, media_type="text/plain")
+        status = self._access.refuses(scope)
+        if status is None:
+            if (target := self._access.location_with_cookie(scope)) is not None:
+                return Response(status_code=303, headers={"Location": target[0], "Set-Cookie": target[1]})
+            return None
+        if len(self._refused) > 1000:  # clients
+            self._refused.clear()
+        self._refused[client] = [*recent, now]
+        return Response(f"refused: {REFUSALS[status]}", status, media_type="text/plain")
+
+
+class _Pages:
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._viewers = 0
+
+    async def file(self, request: Request) -> Response:
+        name, kind = FILES[request.url.path]
+        return Response((STATIC / name).read_bytes(), media_type=kind)
+
+    async def snapshot(self, request: Request) -> Response:
+        """One picture; with `after=N`, as soon as there is another one than number N."""
+        view, width = _view_of(request)
+        after = request.query_params.get("after", "")
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            frame = self._control.preview.frame
+            if frame is not None and str(frame.index) != after:
+                break
+            if time.monotonic() > deadline or not after:
+                return Response(status_code=204 if after else 503)
+            await asyncio.sleep(POLL_SECONDS)
+        made = await run_in_threadpool(self._control.preview.jpeg, view, width)
+        assert made is not None
+        return Response(made[1], media_type="image/jpeg", headers={"X-Frame": str(made[0])})
+
+    async def stream(self, request: Request) -> Any:
+        """Pictures without end (multipart/x-mixed-replace), as fast as this viewer takes them."""
+        view, width = _view_of(request)
+        if self._viewers >= MAX_VIEWERS:
+            return Response(f"there are {MAX_VIEWERS} viewers already", 503, media_type="text/plain")
+        return _Stream(self, view, width)
+
+    async def state(self, _: Request) -> Response:
+        report = await run_in_threadpool(self._control.report)
+        preview = self._control.preview
+        frame = preview.frame
+        shown = None
+        if frame is not None:
+            size = [frame.fused.shape[1], frame.fused.shape[0]]
+            age = time.monotonic() - preview.at
+            shown = {"index": frame.index, "state": frame.state, "age_s": age, "size": size}
+        state = {
+            "version": edgefuse.__version__,
+            "model": self._control.model,
+            "engine": self._control.engine,
+            "fps": preview.fps,
+            "frame": shown,
+            "recording": self._control.recording,
+            "viewers": self._viewers,
+            "views": list(VIEWS),
+            "report": report,
+        }
+        return Response(msgspec.json.encode(state), media_type="application/json")
+
+    async def recording(self, request: Request) -> Response:
+        """Start or end a recording: `{"on": true}`."""
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY:
+                return Response("too large", 413, media_type="text/plain")
+        try:
+            wanted = msgspec.json.decode(body, type=dict[str, bool])["on"]
+            await run_in_threadpool(self._control.record, wanted)
+        except (msgspec.MsgspecError, KeyError):
+            return Response('send {"on": true} or {"on": false}', 400, media_type="text/plain")
+        except EdgefuseError as error:
+            return Response(str(error), 409, media_type="text/plain")
+        name = self._control.recording
+        return Response(msgspec.json.encode({"recording": name}), media_type="application/json")
+
+    async def healthz(self, _: Request) -> Response:
+        report = await run_in_threadpool(self._control.report)
+        health = health_of(report, self._control.engine, self._age())
+        status = 200 if health.ok else 503
+        return Response(msgspec.json.encode(asdict(health)), status, media_type="application/json")
+
+    async def metrics(self, _: Request) -> Response:
+        report = await run_in_threadpool(self._control.report)
+        kind = "text/plain; version=0.0.4; charset=utf-8"
+        return Response(metrics_of(report, self._age()), headers={"Content-Type": kind})
+
+    def _age(self) -> float | None:
+        preview = self._control.preview
+        return None if preview.frame is None else time.monotonic() - preview.at
+
+
+class _Stream:
+    """A multipart answer that ends when the viewer goes."""
+
+    def __init__(self, pages: _Pages, view: str, width: int) -> None:
+        self._pages, self._view, self._width = pages, view, width
+
+    async def __call__(self, _: Any, receive: Any, send: Any) -> None:
+        self._pages._viewers += 1
+        gone = asyncio.ensure_future(receive())
+        try:
+            kind = b"multipart/x-mixed-replace; boundary=frame"
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
+            last = -1
+            while not gone.done() or gone.result()["type"] != "http.disconnect":
+                if gone.done():
+                    gone = asyncio.ensure_future(receive())
+                began = time.monotonic()
+                frame = self._pages._control.preview.frame
+                if frame is not None and frame.index != last:
+                    made = await run_in_threadpool(self._pages._control.preview.jpeg, self._view, self._width)
+                    assert made is not None
+                    last, jpeg = made
+                    head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+                    body = head.encode() + jpeg + b"\r\n"
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
+                    await asyncio.sleep(max(0.0, 1 / MAX_FPS - (time.monotonic() - began)))
+                else:
+                    await asyncio.sleep(POLL_SECONDS)
+        finally:
+            gone.cancel()
+            self._pages._viewers -= 1
+
+
+def _view_of(request: Request) -> tuple[str, int]:
+    from starlette.exceptions import HTTPException
+
+    view, width = request.query_params.get("view", "fused"), request.query_params.get("width", "")
+    if view not in VIEWS or not ((width.isascii() and width.isdecimal() and len(width) < 6) or not width):
+        raise HTTPException(400, f"known views are {', '.join(VIEWS)}; width is in pixels")
+    return view, int(width or DEFAULT_WIDTH)

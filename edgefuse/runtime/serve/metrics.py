@@ -1,0 +1,144 @@
+"""What a run tells machines: health, and metrics for Prometheus, both made of one `Report`."""
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from edgefuse.runtime.frames import NAMES
+from edgefuse.runtime.live import Report
+from edgefuse.runtime.timing import EDGES, Durations
+
+__all__ = ["Health", "health_of", "metrics_of"]
+
+MAX_AGE = 2.0
+"""Seconds after which the last picture is too old."""
+WELL = ("live", "calibrating")
+
+
+@dataclass(frozen=True)
+class Health:
+    """Whether a run does what it should, now."""
+
+    ok: bool
+    problems: tuple[str, ...]
+    cameras: dict[str, str]
+    """Name of the camera → its state."""
+    engine: str
+    """What the network really runs on."""
+    last_frame_age_s: float | None
+    """Since the last picture of any kind; None: there was none yet."""
+
+
+def health_of(report: Report, engine: str, age: float | None) -> Health:
+    """Return the health of a run.
+
+    Args:
+        report: of the session, taken just now.
+        engine: what the network runs on.
+        age: seconds since the last picture; None: there was none yet.
+    """
+    problems = [
+        f"{NAMES[s.role]} is {s.state}" for s in report.sources if report.live and s.state not in WELL
+    ]
+    if age is None or age > MAX_AGE:
+        problems.append("no picture yet" if age is None else f"the last picture is {age:.1f} s old")
+    problems += [sink.error for sink in report.sinks if sink.error]
+    if report.ended:
+        problems.append(f"ended: {report.ended}")
+    cameras = {NAMES[source.role]: str(source.state) for source in report.sources}
+    return Health(not problems, tuple(problems), cameras, engine, None if age is None else round(age, 3))
+
+
+def metrics_of(report: Report, age: float | None) -> bytes:
+    """Return a report in Prometheus' text format."""
+    from prometheus_client import CollectorRegistry, generate_latest
+
+    class Collector:
+        def collect(self) -> Iterator[Any]:
+            return _families(report, age)
+
+    registry = CollectorRegistry()
+    registry.register(Collector())
+    return generate_latest(registry)
+
+
+def _families(report: Report, age: float | None) -> Iterator[Any]:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    stages = {(stage,): times for stage, times in report.stages.items()}
+    yield _histogram("edgefuse_stage_seconds", "Time of each stage", ["stage"], stages)
+    yield _histogram("edgefuse_skew_seconds", "Between the two frames of a pair", [], {(): report.skew})
+    ages = {(NAMES[role],): times for role, times in report.ages.items()}
+    yield _histogram("edgefuse_frame_age_seconds", "From capture to fusion", ["camera"], ages)
+    frames = CounterMetricFamily(
+        "edgefuse_frames", "Frames by camera and outcome", labels=["camera", "outcome"]
+    )
+    states = GaugeMetricFamily("edgefuse_camera_up", "Whether the camera gives pictures", labels=["camera"])
+    for source in report.sources:
+        name = NAMES[source.role]
+        for outcome in ("fused", "unpaired", "dropped", "failed"):
+            frames.add_metric([name, outcome], getattr(source, outcome))
+        states.add_metric([name], source.state in WELL)
+    yield frames
+    yield states
+    for key, what in (
+        ("losses", "How often the camera was lost"),
+        ("reconnects", "How often it was reopened"),
+        ("calibrations", "Shutter calibrations"),
+        ("stuck_threads", "Read threads that got stuck"),
+        ("downtime_s", "Seconds without it"),
+    ):
+        name = f"edgefuse_camera_{key.removesuffix('_s')}" + ("_seconds" if key.endswith("_s") else "")
+        family = CounterMetricFamily(name, what, labels=["camera"])
+        for source in report.sources:
+            family.add_metric([NAMES[source.role]], getattr(source, key))
+        yield family
+    pictures = CounterMetricFamily("edgefuse_pictures", "Pictures by kind", labels=["kind"])
+    for kind, count in (
+        ("fused", report.frames - report.held),
+        ("infrared held", report.held),
+        ("alone", report.shown_alone),
+        ("repeated", report.repeated),
+    ):
+        pictures.add_metric([kind], count)
+    yield pictures
+    outputs = CounterMetricFamily(
+        "edgefuse_output_frames", "Pictures by output and outcome", labels=["output", "outcome"]
+    )
+    for number, sink in enumerate(report.sinks):
+        outputs.add_metric([str(number), "written"], sink.written)
+        outputs.add_metric([str(number), "dropped"], sink.dropped)
+    yield outputs
+    if report.quality is not None:
+        quality = GaugeMetricFamily("edgefuse_quality", "Mean of a metric of quality", labels=["metric"])
+        for metric, value in report.quality.means.items():
+            quality.add_metric([metric], value)
+        yield quality
+    yield CounterMetricFamily("edgefuse_cpu_seconds", "Processor time", value=report.cpu_seconds)
+    yield CounterMetricFamily("edgefuse_starved_seconds", "Threads waited for a core", value=report.starved_s)
+    if age is not None:
+        yield GaugeMetricFamily("edgefuse_last_picture_age_seconds", "Since the last picture", value=age)
+    if (memory := _resident_bytes()) is not None:
+        yield GaugeMetricFamily("edgefuse_memory_bytes", "Resident memory", value=memory)
+
+
+def _histogram(name: str, what: str, labels: list[str], series: dict[Any, Durations]) -> Any:
+    from prometheus_client.core import HistogramMetricFamily
+
+    family = HistogramMetricFamily(name, what, labels=labels)
+    ends = [*(str(edge) for edge in EDGES), "+Inf"]
+    for values, times in series.items():
+        buckets = list(zip(ends, accumulate(times.buckets), strict=True))
+        family.add_metric(list(values), buckets, times.sum)
+    return family
+
+
+def _resident_bytes() -> int | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,201 @@
+"use strict";
+
+const VIEWS = [
+  ["fused", "Fused"], ["infrared", "Infrared"], ["visible", "Visible"], ["panels", "Side by side"],
+  ["wipe", "Wipe"], ["edges", "Thermal edges"], ["blend", "Blend"],
+];
+const SHOWN_STAGES = { align: "#5aa9e6", fuse: "#ff9d4d", total: "#3fbf7f", output: "#b58bef" };
+const HISTORY = 60; // seconds
+const get = (id) => document.getElementById(id);
+const canvas = get("picture"), pen = canvas.getContext("2d");
+let view = "fused", shown = "", frames = 0, dead = 0;
+let history = [], last = null;
+
+function element(tag, text, ...classes) {
+  const made = document.createElement(tag);
+  made.textContent = text;
+  made.classList.add(...classes.filter(Boolean));
+  return made;
+}
+
+/* --- the picture: one request after the other, so that a slow connection gets fewer pictures, never old ones */
+
+function draw(image) {
+  const wiped = view === "wipe";
+  const width = wiped ? image.width / 3 : image.width;
+  if (canvas.width !== Math.round(width) || canvas.height !== image.height) {
+    canvas.width = Math.round(width);
+    canvas.height = image.height;
+  }
+  if (!wiped) {
+    pen.drawImage(image, 0, 0);
+    return;
+  }
+  const edge = Math.round(width * get("edge").value / 100), side = width * Number(get("other").value);
+  pen.drawImage(image, 0, 0, width, image.height, 0, 0, width, image.height);
+  if (edge < width) {
+    pen.drawImage(image, side + edge, 0, width - edge, image.height, edge, 0, width - edge, image.height);
+  }
+  pen.fillStyle = "#ff9d4d";
+  pen.fillRect(edge - 1, 0, 2, image.height);
+}
+
+async function play() {
+  for (;;) {
+    const asked = view === "wipe" ? "panels" : view;
+    const width = Math.min(1920, Math.round(canvas.clientWidth * Math.min(devicePixelRatio, 2)) || 640);
+    const each = asked === "panels" && view !== "wipe" ? Math.round(width / 3) : width;
+    try {
+      const answer = await fetch(`snapshot.jpg?view=${asked}&width=${each}&after=${shown}`);
+      if (answer.status === 200) {
+        const image = await createImageBitmap(await answer.blob());
+        shown = answer.headers.get("X-Frame");
+        draw(image);
+        image.close();
+        frames += 1;
+        canvas.dataset.frames = frames;
+      } else if (answer.status !== 204) {
+        await pause(500);
+      }
+    } catch {
+      await pause(500);
+    }
+  }
+}
+
+const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+
+function choose(name) {
+  view = name;
+  shown = "";
+  get("wipe").hidden = name !== "wipe";
+  for (const button of get("views").children) {
+    button.setAttribute("aria-pressed", String(button.dataset.view === name));
+  }
+  get("save").href = `snapshot.jpg?view=${name === "wipe" ? "panels" : name}&width=1920`;
+}
+
+/* --- the facts */
+
+const ms = (seconds) => (seconds === undefined ? "–" : `${(1000 * seconds).toFixed(seconds < 0.01 ? 1 : 0)} ms`);
+const colour = (state) => ({ live: "good", calibrating: "warn", ended: "" }[state] ?? "bad");
+const NAMES = { ir: "Infrared", vis: "Visible" };
+
+function showFacts(state) {
+  const report = state.report;
+  const lost = report.sources.filter((s) => colour(s.state) === "bad");
+  const old = !state.frame || state.frame.age_s > 2;
+  const status = get("status");
+  status.textContent = report.ended ? "ended" : lost.length ? `${NAMES[lost[0].role]} ${lost[0].state}` :
+    old ? "no picture" : state.frame.state === "fused" ? "live" : state.frame.state;
+  status.className = `pill ${report.ended || lost.length || old ? "bad" : state.frame.state === "fused" ? "good" : "warn"}`;
+  get("notice").hidden = !(lost.length || old);
+  get("notice").textContent = lost.length ? `${NAMES[lost[0].role]} camera ${lost[0].state}` : "no picture";
+  get("model").textContent = `${state.model} on ${state.engine}`;
+  const latency = report.stages.output ?? report.stages.total;
+  const dropped = report.sources.reduce((sum, s) => sum + s.dropped, 0);
+  get("tiles").replaceChildren(...[
+    [state.fps.toFixed(1), "frames per second"], [ms(latency?.p50), "camera to picture"], [ms(report.skew.p50), "skew"],
+    [report.frames, "fused"], [dropped, "dropped"], [report.shown_alone, "shown alone"],
+  ].map(([value, name]) => {
+    const tile = element("div", "", "tile");
+    tile.append(element("b", value), element("span", name));
+    return tile;
+  }));
+  get("cameras").replaceChildren(...report.sources.map((s) => {
+    const card = element("div", "", "card");
+    card.append(
+      element("b", `${NAMES[s.role]}: ${s.name}`), element("span", s.state, colour(s.state)),
+      element("small", `${s.captured} captured, ${s.dropped} dropped, ${s.unpaired} unpaired, ${s.failed} failed; ` +
+        `lost ${s.losses}×, ${s.downtime_s.toFixed(1)} s`),
+    );
+    return card;
+  }));
+  const quality = report.quality ? Object.entries(report.quality.means) : [];
+  get("outputs").replaceChildren(
+    ...report.sinks.map((s) => element("li", `${s.name}: ${s.error ?? `${s.written} written, ${s.dropped} dropped`}`,
+      s.error ? "bad" : "")),
+    ...(quality.length ? [element("li", "quality: " + quality.map(([n, v]) => `${n} ${v.toFixed(3)}`).join(", "))] : []),
+  );
+  get("record").setAttribute("aria-pressed", String(Boolean(state.recording)));
+  get("record").textContent = state.recording ? "Stop recording" : "Record";
+  get("record").title = state.recording ?? "";
+}
+
+function showChart(state) {
+  const now = performance.now() / 1000, stages = state.report.stages, means = {};
+  for (const name of Object.keys(SHOWN_STAGES)) {
+    const count = stages[name]?.count ?? 0, before = last?.[name] ?? { count: 0, sum: 0 };
+    if (count > before.count) means[name] = (stages[name].sum - before.sum) / (count - before.count);
+  }
+  last = Object.fromEntries(Object.entries(stages).map(([name, s]) => [name, { count: s.count, sum: s.sum }]));
+  history = [...history.filter((h) => h.at > now - HISTORY), { at: now, means }];
+  const chart = get("chart"), p = chart.getContext("2d"), ratio = Math.min(devicePixelRatio, 2);
+  chart.width = chart.clientWidth * ratio;
+  chart.height = 150 * ratio;
+  p.scale(ratio, ratio);
+  const [w, h] = [chart.clientWidth, 150];
+  const top = Math.max(0.01, ...history.flatMap((x) => Object.values(x.means))) * 1.15;
+  p.font = "11px system-ui";
+  p.fillStyle = "#98a2b3";
+  p.strokeStyle = "#2b313a";
+  for (const part of [0.33, 0.66, 1]) {
+    const y = h - 8 - (h - 16) * part / 1.15;
+    p.beginPath(); p.moveTo(0, y); p.lineTo(w, y); p.stroke();
+    p.fillText(ms(top * part / 1.15), 4, y - 3);
+  }
+  for (const [name, tint] of Object.entries(SHOWN_STAGES)) {
+    p.beginPath();
+    p.strokeStyle = tint;
+    p.lineWidth = 1.6;
+    for (const x of history) {
+      if (x.means[name] !== undefined) p.lineTo(w - (now - x.at) / HISTORY * w, h - 8 - (h - 16) * x.means[name] / top);
+    }
+    p.stroke();
+  }
+  get("legend").replaceChildren(...Object.entries(SHOWN_STAGES).filter(([name]) => stages[name]).map(([name, tint]) => {
+    const item = element("li", `${name} ${ms(stages[name].p50)}`), dot = document.createElement("i");
+    dot.style.background = tint;
+    item.prepend(dot);
+    return item;
+  }));
+}
+
+async function watch() {
+  for (;;) {
+    try {
+      const answer = await fetch("api/state");
+      if (!answer.ok) throw new Error(answer.statusText);
+      const state = await answer.json();
+      dead = 0;
+      showFacts(state);
+      showChart(state);
+    } catch {
+      dead += 1;
+      if (dead > 1) {
+        get("status").textContent = "no connection";
+        get("status").className = "pill bad";
+      }
+    }
+    await pause(500);
+  }
+}
+
+for (const [name, title] of VIEWS) {
+  const button = element("button", title);
+  button.type = "button";
+  button.dataset.view = name;
+  button.addEventListener("click", () => choose(name));
+  get("views").append(button);
+}
+get("record").addEventListener("click", async () => {
+  const on = get("record").getAttribute("aria-pressed") !== "true";
+  const answer = await fetch("api/recording", { method: "POST", body: JSON.stringify({ on }) });
+  if (!answer.ok) {
+    get("notice").hidden = false;
+    get("notice").textContent = await answer.text();
+  }
+});
+choose("fused");
+play();
+watch();

@@ -1,0 +1,75 @@
+"""Fusing and scoring videos and recordings as if they were folders of images."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgefuse.batch import are_recordings, save_pairs
+from edgefuse.errors import InputError
+from edgefuse.images import read_image
+from edgefuse.runtime.sinks import OutputOptions, open_output
+from tests.support.shots import frames_of, shot
+
+
+@pytest.fixture
+def videos(tmp_path, monkeypatch):
+    """Six grey frames each, without loss."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("ir.mkv", "vis.mkv"):
+        with open_output(name, OutputOptions(fps=20)) as sink:
+            for index in range(6):
+                sink.write(shot(index, grey=name == "ir.mkv", at=index / 20))
+    return tmp_path
+
+
+def test_two_videos_are_fused_into_one_or_into_images(run, videos):
+    status, _, err = run("fuse", "--ir", "ir.mkv", "--vis", "vis.mkv", "--out", "fused.mkv")
+    assert status == 0, err
+    assert "Wrote 6 fused frames: fused.mkv" in err
+    assert len(frames_of(videos / "fused.mkv")) == 6
+    status, _, err = run("fuse", "--ir", "ir.mkv", "--vis", "vis.mkv", "--out", "frames/")
+    assert status == 0, err
+    assert len(list((videos / "frames").iterdir())) == 6
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("ir.mkv", "ir.mkv", "out.mkv"), "ir.mkv is given for both cameras"),
+        (("ir.mkv", ".", "out.mkv"), "give two videos or recordings, or images for both"),
+        (("ir.mkv", "vis.mkv", "vis.mkv"), "--out would overwrite the input vis.mkv"),
+        (("ir.mkv", "none.mkv", "out.mkv"), "give two videos or recordings, or images for both"),
+    ],
+)
+def test_what_cannot_be_fused_is_said(run, videos, args, message):
+    before = (videos / "vis.mkv").read_bytes()
+    status, _, err = run("fuse", *sum(zip(("--ir", "--vis", "--out"), args, strict=True), ()))
+    assert status == 1
+    assert message in err
+    assert (videos / "vis.mkv").read_bytes() == before
+
+
+def test_pairs_of_videos_become_images(videos):
+    ir, vis = save_pairs(Path("ir.mkv"), Path("vis.mkv"), Path("pairs"), limit=4)
+    assert sorted(path.name for path in ir.iterdir()) == [f"00000{k}.png" for k in range(4)]
+    turned, _ = save_pairs(Path("ir.mkv"), Path("vis.mkv"), Path("turned"), 1, {"polarity": "black"})
+    white, black = (read_image(folder / "000000.png") for folder in (ir, turned))
+    assert np.abs(255 - black.astype(int) - white).max() <= 1
+    assert len(list(vis.iterdir())) == 4
+
+
+def test_videos_are_scored(run, videos):
+    args = ("--model", "maximum", "--no-baselines", "--metrics", "EN", "--video", "--jobs", "1")
+    status, out, err = run("evaluate", "--ir", "ir.mkv", "--vis", "vis.mkv", *args)
+    assert status == 0, err
+    assert "ir.mkv + vis.mkv: 6 pairs" in out
+
+
+def test_a_folder_of_images_is_no_recording(tmp_path):
+    (tmp_path / "ir").mkdir()
+    assert not are_recordings(tmp_path / "ir", tmp_path / "ir")
+    assert not are_recordings(tmp_path / "a.png", tmp_path / "none")
+    (tmp_path / "a.mp4").touch()
+    with pytest.raises(InputError, match="give two videos"):
+        are_recordings(tmp_path / "a.mp4", tmp_path / "ir")

@@ -1,0 +1,393 @@
+"""The live page: what it shows, who gets in, and that nobody slows the stream down."""
+
+import json
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from edgefuse.errors import InputError, LostError
+from edgefuse.images import Image
+from edgefuse.runtime.cameras.camera import Camera
+from edgefuse.runtime.frames import Frame, FusedFrame
+from edgefuse.runtime.live import LiveConfig, Session, StopRequest, connect
+from tests.support.shots import shot
+from tests.test_live import FakeSource, pick_visible
+
+pytest.importorskip("starlette", reason="the extra serve is not installed")
+pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+parser = pytest.importorskip("prometheus_client.parser", reason="the extra serve is not installed")
+
+from edgefuse.runtime.serve import Address, LivePage, app  # noqa: E402
+from edgefuse.runtime.serve.views import VIEWS, Preview  # noqa: E402
+
+
+class Served:
+    """A run with a page, until the end of the `with`."""
+
+    def __init__(self, host: str = "127.0.0.1", ir: Any = None, vis: Any = None) -> None:
+        self.page = LivePage(Address(host, 0), "model", "engine")
+        self.stop = StopRequest()
+        self.session = Session(
+            ir or FakeSource(None, live=True, fps=25),
+            vis or FakeSource(None, live=True, fps=25),
+            pick_visible,
+            LiveConfig(),
+            sinks=[self.page],
+            stop=self.stop,
+        )
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        with self.session:
+            self.page.start(self.session.snapshot)
+            for _ in self.session:
+                pass
+
+    def __enter__(self) -> "Served":
+        self._thread.start()
+        deadline = time.monotonic() + 20
+        while self.page.preview.frame is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop("enough", immediate=True)
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+    def ask(
+        self, path: str, method: str = "GET", body: Any = None, **headers: str
+    ) -> tuple[HTTPResponse, bytes]:
+        connection = HTTPConnection("127.0.0.1", self.page.access.address.port, timeout=20)
+        connection.request(method, path, body, {n.replace("_", "-"): v for n, v in headers.items()})
+        answer = connection.getresponse()
+        data = answer.read()
+        connection.close()
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+        return answer, data
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    with Served() as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port", "local"),
+    [
+        ("8080", "127.0.0.1", 8080, True),
+        ("localhost:1", "localhost", 1, True),
+        ("[::1]:99", "::1", 99, True),
+        ("0.0.0.0:80", "0.0.0.0", 80, False),
+        (":80", "127.0.0.1", 80, True),
+        ("10.1.2.3:80", "10.1.2.3", 80, False),
+    ],
+)
+def test_addresses(text: str, host: str, port: int, local: bool) -> None:
+    address = Address.parse(text)
+    assert (address.host, address.port, address.local) == (host, port, local)
+
+
+@pytest.mark.parametrize("text", ["", "host", "host:port", "1.2.3.4:99999", "a:1/b", "me@host:1", "-1"])
+def test_what_is_no_address_is_named(text: str) -> None:
+    with pytest.raises(InputError, match=r"give a port, or HOST:PORT"):
+        Address.parse(text)
+
+
+def test_a_port_in_use_is_named(served: Served) -> None:
+    with pytest.raises(InputError, match=r"cannot serve on 127\.0\.0\.1:"):
+        LivePage(served.page.access.address, "model", "engine")
+
+
+def frames() -> list[FusedFrame]:
+    colour, grey = shot(1), shot(2, grey=True)
+    absent = [(None, colour.vis), (colour.ir, None), (None, None)]
+    return [colour, grey, *(FusedFrame(*two, colour.fused, n, 0.0) for n, two in enumerate(absent, 3))]
+
+
+def decoded(jpeg: bytes) -> Image:
+    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    return image
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_view_shows_every_frame(view: str) -> None:
+    preview = Preview()
+    assert preview.jpeg(view, 640) is None
+    for frame in frames():
+        preview.update(frame)
+        made = preview.jpeg(view, 640)
+        assert made is not None
+        index, jpeg = made
+        assert index == frame.index
+        assert decoded(jpeg).shape == (48, 64 * (3 if view == "panels" else 1), 3)
+
+
+def test_a_picture_is_encoded_once_for_all_viewers(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[int] = []
+    real = cv2.imencode
+
+    def count(*args: Any) -> Any:
+        encoded.append(1)
+        time.sleep(0.02)
+        return real(*args)
+
+    monkeypatch.setattr(cv2, "imencode", count)
+    preview = Preview()
+    for n in range(3):
+        preview.update(shot(n))
+        assert len(encoded) == n, "nothing is encoded before somebody looks"
+        threads = [threading.Thread(target=preview.jpeg, args=("fused", 640)) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(encoded) == 3
+
+
+def test_pictures_follow_each_other(served: Served) -> None:
+    first, data = served.ask("/snapshot.jpg?view=panels&width=640")
+    assert decoded(data).shape == (16, 72, 3)
+    second, _ = served.ask(f"/snapshot.jpg?after={first.headers['X-Frame']}")
+    assert int(second.headers["X-Frame"]) > int(first.headers["X-Frame"])
+    for query in ("view=../../etc/passwd", "view=other", "width=-1", "width=x", "width=1e9"):
+        assert served.ask(f"/snapshot.jpg?{query}")[0].status == 400
+
+
+def test_the_stream_is_made_of_pictures(served: Served) -> None:
+    with socket.create_connection(("127.0.0.1", served.page.access.address.port), 10) as viewer:
+        viewer.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        data = b""
+        while data.count(b"--frame\r\n") < 4:
+            data += viewer.recv(65536)
+    assert b"multipart/x-mixed-replace" in data
+    parts = data.split(b"--frame\r\n")[1:3]
+    for part in parts:
+        jpeg = part.partition(b"\r\n\r\n")[2]
+        assert decoded(jpeg).shape == (16, 24, 3)
+
+
+def test_state_health_and_metrics(served: Served) -> None:
+    _, data = served.ask("/api/state")
+    state = json.loads(data)
+    assert (state["model"], state["engine"], state["frame"]["size"]) == ("model", "engine", [24, 16])
+    assert [source["state"] for source in state["report"]["sources"]] == ["live", "live"]
+    answer, data = served.ask("/healthz")
+    assert answer.status == 200, data
+    assert json.loads(data)["cameras"] == {"infrared": "live", "visible": "live"}
+    _, data = served.ask("/metrics")
+    families = {family.name: family for family in parser.text_string_to_metric_families(data.decode())}
+    stages = families["edgefuse_stage_seconds"].samples
+    counts = {s.labels["stage"]: s.value for s in stages if s.name.endswith("_count")}
+    ends = {s.labels["stage"]: s.value for s in stages if s.labels.get("le") == "+Inf"}
+    assert counts == ends
+    assert counts["fuse"] > 0
+    outcomes = {s.labels["outcome"] for s in families["edgefuse_frames"].samples}
+    assert outcomes == {"fused", "unpaired", "dropped", "failed"}
+
+
+def test_a_lost_camera_is_seen_at_once() -> None:
+    lost = threading.Event()
+
+    class Unplugged(FakeSource):
+        def read(self) -> Frame | None:
+            if lost.is_set():
+                raise LostError("unplugged")
+            return super().read()
+
+    def plug_in() -> FakeSource:
+        if lost.is_set():
+            raise LostError("not there")
+        return Unplugged(None, live=True, fps=25)
+
+    with Served(ir=Camera("camera", plug_in)) as served:
+        assert served.ask("/healthz")[0].status == 200
+        lost.set()
+        deadline = time.monotonic() + 10
+        while served.ask("/healthz")[0].status == 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        problems = json.loads(served.ask("/healthz")[1])["problems"]
+    assert "infrared is lost" in problems
+
+
+def test_a_recording_is_started_and_ended(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, data = served.ask("/api/recording", "POST", '{"on": true}')
+    name = json.loads(data)["recording"]
+    assert json.loads(served.ask("/api/state")[1])["recording"] == name
+    time.sleep(0.5)
+    assert json.loads(served.ask("/api/recording", "POST", '{"on": false}')[1]) == {"recording": None}
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert cv2.VideoCapture(str(tmp_path / name), cv2.CAP_FFMPEG).get(cv2.CAP_PROP_FRAME_COUNT) > 0
+
+
+@pytest.mark.parametrize("body", ["", "[]", '{"on": 3}', '{"off": true}', '{"on": true, "path": "/etc/x"}'])
+def test_what_is_no_command_is_refused(served: Served, body: str) -> None:
+    assert served.ask("/api/recording", "POST", body)[0].status == 400
+    assert served.page.recording is None
+
+
+# --- who gets in
+
+
+def test_no_other_web_site_reaches_it(served: Served) -> None:
+    assert served.ask("/")[0].status == 200
+    assert served.ask("/", Host="evil.example")[0].status == 421
+    assert served.ask("/api/state", Host="127.0.0.1.evil.example")[0].status == 421
+    port = served.page.access.address.port
+    on = '{"on": true}'
+    for headers in (
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": f"http://localhost:{port + 1}", "Host": f"localhost:{port}"},
+        {"Sec_Fetch_Site": "cross-site"},
+    ):
+        assert served.ask("/api/recording", "POST", on, **headers)[0].status == 403
+    assert served.page.recording is None
+    assert served.ask("/api/recording")[0].status == 405
+
+
+@pytest.mark.parametrize(
+    "path", ["/../page.css", "/..%2f..%2fetc/passwd", "/static/page.js", "//etc/passwd", "/page.html"]
+)
+def test_paths_reach_no_files(served: Served, path: str) -> None:
+    assert served.ask(path)[0].status == 404
+
+
+def test_large_requests_are_refused(served: Served) -> None:
+    assert served.ask("/api/recording", "POST", "x" * 10_000)[0].status == 413
+
+
+def test_another_address_demands_the_token() -> None:
+    with Served("0.0.0.0") as served:
+        token, url = served.page.access.token, served.page.url
+        assert url.endswith(f"?token={token}")
+        for path in ("/", "/api/state", "/metrics", "/healthz", "/snapshot.jpg", "/stream.mjpg", "/page.js"):
+            assert served.ask(path)[0].status == 401
+            assert served.ask(f"{path}?token={token[:-1]}")[0].status == 401
+        answer, _ = served.ask(f"/snapshot.jpg?view=fused&token={token}")
+        assert (answer.status, answer.headers["Location"]) == (303, "/snapshot.jpg?view=fused")
+        cookie = answer.headers["Set-Cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=Strict" in cookie
+        assert served.ask("/", Cookie=cookie.partition(";")[0])[0].status == 200
+        assert served.ask("/metrics", Authorization=f"Bearer {token}")[0].status == 200
+        answer, _ = served.ask(f"//evil.example/?token={token}")
+        assert not answer.headers.get("Location", "/").startswith("//"), "no redirection to elsewhere"
+
+
+def test_guessing_is_slowed_down() -> None:
+    with Served("0.0.0.0") as served:
+        statuses = [served.ask(f"/?token={n}")[0].status for n in range(app.REFUSALS_PER_MINUTE + 5)]
+    assert statuses == [401] * app.REFUSALS_PER_MINUTE + [429] * 5
+
+
+def test_passwords_are_shown_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+    camera = connect("rtsp://me:secret@127.0.0.1:9/x", "ir")
+    with Served(ir=camera) as served:
+        time.sleep(0.5)
+        shown = b"".join(served.ask(path)[1] for path in ("/", "/api/state", "/metrics", "/healthz"))
+    assert b"127.0.0.1:9" in shown
+    assert b"secret" not in shown
+    assert not any("secret" in message for message in caplog.messages)
+
+
+# --- viewers
+
+
+def test_twenty_viewers_and_one_that_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "SLOW_SECONDS", 0.5)
+    rng = np.random.default_rng(0)
+
+    class Noise(FakeSource):
+        def read(self) -> Frame | None:
+            frame = super().read()
+            assert frame is not None
+            return replace(frame, image=rng.integers(0, 256, (480, 640), np.uint8))
+
+    with Served(vis=Noise(None, live=True, fps=25)) as served, ExitStack() as stack:
+        port = served.page.access.address.port
+        viewers = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 20)) for _ in range(21)]
+        for viewer in viewers:
+            viewer.sendall(b"GET /stream.mjpg?width=640 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        sleeper, *awake = viewers
+        read, deadline = dict.fromkeys(awake, 0), time.monotonic() + 20
+        while min(read.values()) < 400_000 and time.monotonic() < deadline:
+            for viewer in awake:
+                read[viewer] += len(viewer.recv(65536))
+        assert min(read.values()) >= 400_000
+        while served.page._report is not None and time.monotonic() < deadline:
+            if json.loads(served.ask("/api/state")[1])["viewers"] <= 20:
+                break  # who takes nothing was cut off
+            for viewer in awake:
+                viewer.recv(65536)
+        assert json.loads(served.ask("/api/state")[1])["viewers"] <= 20
+        assert served.session.snapshot().sinks[0].dropped == 0
+        del sleeper
+
+
+# --- in a browser
+
+
+CHROMIUM = next((path for name in ("chromium", "google-chrome") if (path := shutil.which(name))), None)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_the_page_in_a_browser() -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    lost = threading.Event()
+
+    class Unplugged(FakeSource):
+        def read(self) -> Frame | None:
+            if lost.is_set():
+                raise LostError("unplugged")
+            return super().read()
+
+    camera = Camera("camera", lambda: Unplugged(None, live=True, fps=25))
+    with Served(vis=camera) as served, playwright.sync_playwright() as run:
+        browser = run.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        errors: list[str] = []
+        page = browser.new_page(viewport={"width": 390, "height": 800})  # a phone's
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(served.page.url)
+
+        def until(holds: Any, seconds: float = 30) -> None:
+            deadline = time.monotonic() + seconds
+            while not holds():
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+
+        picture = page.locator("#picture")
+        until(lambda: int(picture.get_attribute("data-frames") or 0) > 5)
+        before = picture.screenshot()
+        until(lambda: picture.screenshot() != before)
+        assert page.locator("#status").inner_text() == "live"
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, "nothing sticks out"
+        page.click("button[data-view=wipe]")
+        page.locator("#edge").fill("20")
+        frames = int(picture.get_attribute("data-frames") or 0)
+        until(lambda: int(picture.get_attribute("data-frames") or 0) > frames + 2)
+        lost.set()
+        until(lambda: page.locator("#notice").is_visible(), 10)
+        assert page.locator("#status").inner_text() == "Visible lost"
+        assert errors == []
+        browser.close()
