@@ -123,7 +123,7 @@ WRONG = {
         (["fuse", *BOTH, "--out", "o", "--model", "nanno"], "did you mean 'nano'"),
         (
             ["train", "--model", "resnet", "--patch", "32", *BOTH],
-            "known are cnn, gan, nano, nano-l, transformer",
+            "known are cnn, gan, nano, transformer",
         ),
     ],
     "corrupt model file": [

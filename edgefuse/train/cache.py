@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from edgefuse.errors import InputError
@@ -35,6 +36,7 @@ class ImageCache:
     def __init__(self, images: Iterable[tuple[Hashable, Image]]) -> None:
         self.keys: list[Hashable] = []
         self._places: list[tuple[int, tuple[int, int]]] = []
+        self._counts: dict[int, NDArray[np.float64]] = {}
         # Unnamed: the disk gets the space back however the process ends.
         with tempfile.TemporaryFile() as file:
             try:
@@ -66,6 +68,14 @@ class ImageCache:
         """Return a view of image `index`, uint8 `[H, W]`, where the cache is."""
         start, (height, width) = self._places[index]
         return self._pixels[start : start + height * width].view(height, width)
+
+    def counts(self, index: int) -> NDArray[np.float64]:
+        """Return how often each grey level is in image `index`, float64 `[256]`; counted once."""
+        place = self._places[index][0]
+        if place not in self._counts:
+            counts = torch.bincount(self.tensor(index).flatten(), minlength=256)
+            self._counts[place] = counts.cpu().numpy().astype(np.float64)
+        return self._counts[place]
 
     def shape(self, index: int) -> tuple[int, int]:
         """Return (height, width) of image `index`."""

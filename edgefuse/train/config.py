@@ -7,7 +7,10 @@ from edgefuse.errors import InputError
 from edgefuse.settings import check, setting
 from edgefuse.thermal_config import ThermalConfig
 
-__all__ = ["LossConfig", "Paradigm", "Precision", "TrainConfig"]
+PYRAMID = "pyramid"
+"""Teacher without weights, `edgefuse.train.target`."""
+
+__all__ = ["PYRAMID", "LossConfig", "Paradigm", "Precision", "TrainConfig"]
 
 Paradigm = Literal["sptp", "uptp", "aptp"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -73,7 +76,7 @@ WEIGHTS = ("intensity", "gradient", "ssim", "adversarial", "fallback")
 class TrainConfig:
     """Everything that decides which weights come out. Defaults follow the paper where it gives values."""
 
-    model: str = setting("nano", "Network: nano, nano-l, cnn, transformer, gan.")
+    model: str = setting("nano", "Network: nano, cnn, transformer, gan.")
     paradigm: Paradigm = setting(
         "aptp",
         "Which images meet: sptp (equal file stems), uptp (never those), aptp (all combinations; no aligned "
@@ -128,7 +131,8 @@ class TrainConfig:
     )
     teacher: str | None = setting(
         None,
-        "Checkpoint or shipped model whose fusion of the clean images is the target, instead of the losses.",
+        "Checkpoint or shipped model whose fusion of the clean images is the target, instead of the losses; "
+        "pyramid: a fusion in closed form (see edgefuse.train.target).",
     )
     init: str | None = setting(
         None, "Checkpoint or shipped model whose weights to start from.", unset="random weights"

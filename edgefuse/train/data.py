@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from edgefuse.errors import InputError
@@ -164,11 +165,17 @@ class TrainingSet:
         The pairs of the epochs follow one another without a gap, so every step is full, and a step is cut
         into equal parts for the processes.
         """
-        size = self.batch * context.size
         for step in range(start, stop):
-            first = step * size + context.rank * self.batch
-            pairs = [self._pair(position) for position in range(first, first + self.batch)]
-            yield self.patches(pairs, step, context.rank * self.batch)
+            yield self.patches(self._pairs_of(step, context), step, context.rank * self.batch)
+
+    def counts(self, step: int, context: DistributedContext = SINGLE_PROCESS) -> NDArray[np.float64]:
+        """Return the counts `[B, 2, 256]` of grey levels in the pictures behind a step's patches."""
+        pairs = self._pairs_of(step, context)
+        return np.stack([np.stack((self.ir.counts(i), self.vis.counts(j))) for i, j in pairs])
+
+    def _pairs_of(self, step: int, context: DistributedContext) -> list[tuple[int, int]]:
+        first = (step * context.size + context.rank) * self.batch
+        return [self._pair(position) for position in range(first, first + self.batch)]
 
     def _pair(self, position: int) -> tuple[int, int]:
         """Return the pair at a position in the epochs' pairs, taken one after the other."""

@@ -19,11 +19,12 @@ from edgefuse.train.checkpoint import (
     save_checkpoint,
     save_weights,
 )
-from edgefuse.train.config import TrainConfig
+from edgefuse.train.config import PYRAMID, TrainConfig
 from edgefuse.train.data import TrainingSet
 from edgefuse.train.machine import SINGLE_PROCESS, DistributedContext, resolve_precision
 from edgefuse.train.models import FusionNetwork
 from edgefuse.train.record import Progress, RunRecord, require_finite
+from edgefuse.train.target import PyramidTarget
 from edgefuse.train.trainer import Trainer
 from edgefuse.weights import checkpoint_file
 
@@ -88,7 +89,8 @@ def train(
     checkpoint, saved = folder / CHECKPOINT, time.monotonic()
 
     for step, patches in enumerate(data.batches(start, config.steps, context), start):
-        losses, stopped = trainer.step(patches, step, stop is not None and stop.is_set())
+        counts = data.counts(step, context) if trainer.uses_levels else None
+        losses, stopped = trainer.step(patches, step, stop is not None and stop.is_set(), counts)
         done = step + 1
         stopped = stopped and done < config.steps
         if record is not None:
@@ -142,6 +144,8 @@ def _initial_weights(path: Path, config: TrainConfig) -> dict[str, Tensor]:
 
 
 def _model_of(teacher: str) -> FusionNetwork:
+    if teacher == PYRAMID:
+        return PyramidTarget()
     path = checkpoint_file(teacher)
     return restore_model(load_checkpoint(path), path)
 

@@ -5,7 +5,9 @@ import hashlib
 import math
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgefuse.errors import InputError
@@ -13,7 +15,7 @@ from edgefuse.train.augment import corrupt
 from edgefuse.train.config import TrainConfig
 from edgefuse.train.losses import Batch, active_losses, total_loss
 from edgefuse.train.machine import DistributedContext
-from edgefuse.train.models import build_model
+from edgefuse.train.models import FusionNetwork, build_model
 from edgefuse.train.models.discriminator import Discriminator
 
 __all__ = ["Adversary", "Trainer", "learning_rate_factor"]
@@ -35,13 +37,14 @@ class Trainer:
     """
 
     def __init__(
-        self, config: TrainConfig, context: DistributedContext, teacher: nn.Module | None = None
+        self, config: TrainConfig, context: DistributedContext, teacher: FusionNetwork | None = None
     ) -> None:
         self.config, self.context = config, context
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
             torch.default_generator.manual_seed(config.seed)
             network = build_model(config.model)
             adversary = Adversary(config.patch) if network.adversarial else None
+        self.uses_levels = network.uses_levels
         network.to(context.device)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = copy.deepcopy(network).eval().requires_grad_(False)
@@ -58,22 +61,27 @@ class Trainer:
         )
         self._forward = torch.compile(self.network) if config.compile else self.network
 
-    def step(self, patches: Tensor, step: int, stop: bool = False) -> tuple[dict[str, Tensor], bool]:
+    def step(
+        self, patches: Tensor, step: int, stop: bool = False, counts: NDArray[np.float64] | None = None
+    ) -> tuple[dict[str, Tensor], bool]:
         """Do step number `step`.
 
         Args:
             patches: uint8 `[B, 2, P, P]` (infrared, visible luma), this process's share of the step's.
             step: counted from 0.
             stop: this process wants to stop.
+            counts: `[B, 2, 256]` of the grey levels of the pictures that the patches are parts of, for
+                networks that use levels; None: the patches are whole pictures.
 
         Returns:
             The losses by name, and whether any process wants to stop; both equal in all processes.
         """
-        x, ir, vis, noisy = self._inputs(patches, step)
+        x, sources, levels, wanted_levels, noisy = self._inputs(patches, counts, step)
+        ir, vis = sources[:, :1], sources[:, 1:]
         with torch.autocast(
             x.device.type, DTYPES[self.config.precision], enabled=self.config.precision != "fp32"
         ):
-            fused = self._forward(x)
+            fused = self._forward(x, levels) if self.uses_levels else self._forward(x)
         fused = fused.float()
 
         critic: dict[str, Tensor] = {}
@@ -84,7 +92,8 @@ class Trainer:
         target = None
         if self.teacher is not None:
             with torch.no_grad():
-                target = self.teacher(torch.cat((ir, vis), dim=1)).clamp(0, 1).float()
+                more = (wanted_levels,) if self.teacher.uses_levels else ()
+                target = self.teacher(sources, *more).clamp(0, 1).float()
         batch = Batch(fused, ir, vis, target, noisy, score)
         total, terms = total_loss(batch, self.config.losses, self.losses)
         losses = {"total": total, **terms, **critic}
@@ -93,17 +102,27 @@ class Trainer:
         self._update_average(step)
         return dict(zip(losses, means, strict=True)), bool(wished > 0)
 
-    def _inputs(self, patches: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return what the network sees, infrared and visible luma as the losses see them, in [0, 1], and
-        which of the images `[B]` it sees with a noisy infrared."""
-        seen = wanted = patches
-        noisy = torch.zeros(len(patches), dtype=torch.bool)
-        if self.config.corrupt:
-            first = self.context.rank * self.config.batch
-            seen, wanted, noisy = corrupt(patches.cpu(), self.config.corrupt, (self.config.seed, step), first)
-        x, sources = (part.to(self.context.device).float() / 255 for part in (seen, wanted))
-        x = x.contiguous(memory_format=torch.channels_last)
-        return x, sources[:, :1], sources[:, 1:], noisy.to(x.device).float()
+    def _inputs(
+        self, patches: Tensor, counts: NDArray[np.float64] | None, step: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return what the network sees and what the losses see, in [0, 1], the levels of both, and which of
+        the images `[B]` the network sees with a noisy infrared."""
+        if not self.config.corrupt and not self.uses_levels:
+            x = (patches.to(self.context.device).float() / 255).contiguous(memory_format=torch.channels_last)
+            none = x.new_zeros(len(x), 4)
+            return x, x, none, none, none[:, 0]
+        seed, first = (self.config.seed, step), self.context.rank * self.config.batch
+        inputs = corrupt(
+            patches.cpu(),
+            counts,
+            self.config.corrupt,
+            seed,
+            first,
+            relevel=self.uses_levels and self.config.corrupt > 0,
+        )
+        seen, wanted, *rest = (part.to(self.context.device).float() for part in inputs)
+        x = (seen / 255).contiguous(memory_format=torch.channels_last)
+        return x, wanted / 255, *rest  # type: ignore[return-value]
 
     def _discriminator_step(
         self, adversary: "Adversary", fused: Tensor, ir: Tensor, vis: Tensor, step: int

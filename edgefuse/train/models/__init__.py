@@ -4,7 +4,7 @@ from edgefuse.errors import ModelError
 from edgefuse.plugins import Registry
 from edgefuse.train.models.base import FusionNetwork, parameter_count
 from edgefuse.train.models.cnn import CNN, GAN
-from edgefuse.train.models.nano import Nano, NanoL
+from edgefuse.train.models.nano import Nano
 from edgefuse.train.models.transformer import Transformer
 
 __all__ = [
@@ -13,7 +13,6 @@ __all__ = [
     "MODELS",
     "FusionNetwork",
     "Nano",
-    "NanoL",
     "Transformer",
     "build_model",
     "parameter_count",
@@ -22,7 +21,7 @@ __all__ = [
 MODELS: Registry[type[FusionNetwork]] = Registry(
     "model",
     "edgefuse.models",
-    {"nano": Nano, "nano-l": NanoL, "cnn": CNN, "transformer": Transformer, "gan": GAN},
+    {"nano": Nano, "cnn": CNN, "transformer": Transformer, "gan": GAN},
     ModelError,
 )
 

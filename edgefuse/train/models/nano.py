@@ -1,97 +1,215 @@
 """`nano`: our small network for live fusion on modest hardware.
 
-Everything happens at a quarter of the width and height, where the 4×4 pixels of a block are channels
-(PixelUnshuffle, Shi et al., CVPR 2016, turned around), so that 32 channels cost 1/16 of what they cost at
-full size. The answer is not the fused image but how to make it, per pixel: a blend weight between the two
-sources, restored, and a small residual. So fine texture need not pass through the layers, and an untrained
-network already gives a sensible picture.
+How bright infrared is says nothing: its camera's gain control decides that. So infrared is first brought to
+a level and a spread that follow from the visible picture, by the medians and spreads of both, which are an
+input. Then the network says how the two are put together, scale by scale, as in a pyramid (Burt and
+Adelson, IEEE Trans. Commun. 31(4), 1983): for each block of 4×4 pixels it gives the share of infrared in
+the fine detail, in two coarser bands and in the ground. The shares are enlarged smoothly and the bands add
+up exactly, so the network never blurs detail, and no blocks show. What is much hotter than the median is
+put on top: a person is bright whatever is behind.
+
+Everything but the first and the last step happens at a quarter of the width and height, where the pixels of
+a block are channels (PixelUnshuffle, Shi et al., CVPR 2016, in reverse). The large convolutions have
+nothing but ReLU between them, and shares are cut to 0..1, which 8-bit engines do for free.
 """
 
 import copy
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgefuse.train.models.base import FusionNetwork
-from edgefuse.train.models.restoration import PHASES, Restoration
 
-__all__ = ["Nano", "NanoL"]
+__all__ = ["Nano", "Tone", "levels_of", "tone_of"]
 
-MIDDLE = 128 / 255
-"""Becomes 0 inside. A grey level, so that 8-bit sources are whole steps of 1/255 from it."""
+PHASES = 16
+"""Of one picture: 4×4 pixels become one of a quarter of the width and height."""
+DILATIONS = (1, 1, 2, 4)
+"""Of the hidden convolutions: what surrounds a block counts up to 32 pixels away."""
+GREY = 1 / 255
+
+SPREAD, FOLLOWS = 64 * GREY, 0.5
+"""Spread that infrared is brought to: SPREAD^(1 - FOLLOWS) · (visible spread)^FOLLOWS. A constant drowns the
+visible picture of a dark night in infrared detail, the visible spread alone makes infrared faint by day."""
+GAIN = (0.4, 3.0)
+"""Limits of the factor that this takes: beyond, there would be nothing but amplified noise."""
+COLDEST, HOTTEST = -90 * GREY, 55 * GREY
+"""What infrared is cut to, from its median, where it is put together with the visible picture."""
+EXCESS, HIGHEST = 1.3, 115 * GREY
+"""Of what is hotter than HOTTEST: its factor, and the most that it can add."""
+BRIGHT, KEPT = 120 * GREY, 0.5
+"""A visible median above BRIGHT is lowered to BRIGHT + KEPT · the rest: room for what is hot."""
+RISE = 20 * GREY
+"""What infrared's ground must be brighter by to count as bright."""
+DEAD_INFRARED, DEAD_VISIBLE = (0.5 * GREY, 1.5 * GREY), (1 * GREY, 3 * GREY)
+"""Spread below which a picture counts as that of a dead camera, and above which it does not."""
+FLAT = 6 * GREY
+"""What the finest detail of a flat block is below, on average; with noise hardly a block is flat."""
+
+
+class Tone(NamedTuple):
+    """What follows from the levels of both pictures; each `[N, 1, 1]`."""
+
+    gain: Tensor
+    """Factor of infrared's distance from its median."""
+    thermal: Tensor
+    """Infrared median."""
+    visible: Tensor
+    """Visible median."""
+    shift: Tensor
+    """What the fused picture is brighter by than the visible one, 0 or less."""
+    sees: Tensor
+    """1 if the visible camera sees anything, 0 if it is dead: then infrared stands in for it."""
+    both: Tensor
+    """1 if both do, 0 if only one picture is to be shown."""
+
+
+def tone_of(levels: Tensor) -> Tone:
+    """Return the tone for `[N, 4]`, see `edgefuse.levels`."""
+    thermal, warmth, visible, spread = levels[:, :, None, None].unbind(1)
+    wanted = SPREAD ** (1 - FOLLOWS) * spread.clamp_min(GREY) ** FOLLOWS
+    gain = (wanted / warmth.clamp_min(GREY)).clamp(*GAIN)
+    sees = _rise(spread, *DEAD_VISIBLE)
+    both = sees * _rise(warmth, *DEAD_INFRARED)
+    shift = (KEPT - 1) * (visible - BRIGHT).clamp_min(0) * both
+    return Tone(gain, thermal, visible, shift, sees, both)
+
+
+def levels_of(sources: Tensor) -> Tensor:
+    """Return the levels `[N, 4]`, see `edgefuse.levels`, of whole pictures `[N, 2, H, W]` in [0, 1]."""
+    pixels = sources.flatten(2)
+    median = pixels.median(dim=2, keepdim=True).values
+    spread = (pixels - median).abs().mean(dim=2, keepdim=True)
+    return torch.cat((median, spread), dim=2).flatten(1)
 
 
 class Nano(FusionNetwork):
-    """Restored sources, blend weight and residual, all at a quarter of the resolution.
+    """Shares of infrared in each band of a pyramid, for every block, and what is hot on top.
 
     Args:
         channels: width of the hidden layers.
-        depth: number of hidden 3×3 convolutions.
-        restores: judge and restore the sources first. A network that is to learn what the losses of the paper
-            ask for does better without: as they favour the source that the answer resembles, it would use
-            its judgement of the picture to choose one source for all of it.
     """
 
     size_divisor = 4
+    uses_levels = True
     white_levels = (1.0, 255.0)
 
-    def __init__(self, channels: int = 32, depth: int = 3, *, restores: bool = True) -> None:
+    def __init__(self, channels: int = 32) -> None:
         super().__init__()
-        widths = [2 * PHASES, *[channels] * depth]
-        self.restoration = Restoration(channels) if restores else None
-        self.body = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
-        # Two layers, as engines take longer to cut one's answer in two than to compute a second one.
-        self.weight = nn.Conv2d(channels, PHASES, 1)
-        self.residual = nn.Conv2d(channels, PHASES, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Fuse `[B, 2, H, W]` (infrared, visible luma) in [0, 1] into `[B, 1, H, W]`, about [0, 1]."""
-        middle = MIDDLE * self.white_level
-        sources, trust = _into_phases(x - middle), None
-        if self.restoration is not None:
-            sources, trust = self.restoration(sources)
-        f = sources
+        widths = [2 * PHASES, *[channels] * len(DILATIONS)]
+        self.body = nn.ModuleList(
+            nn.Conv2d(a, b, 3, padding=d, dilation=d)
+            for (a, b), d in zip(pairwise(widths), DILATIONS, strict=True)
+        )
+        self.shares = nn.Conv2d(channels, 8, 1)
         for conv in self.body:
-            f = F.relu(conv(f))
-            if trust is not None:
-                f, trust = f * trust, None
-        ir, vis = sources[:, :PHASES], sources[:, PHASES:]
-        residual = 0.5 * self.white_level * torch.tanh(self.residual(f)) + middle
-        return _from_phases(vis + torch.sigmoid(self.weight(f)) * (ir - vis) + residual)
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")  # type: ignore[arg-type]
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+        nn.init.normal_(self.shares.weight, std=0.02)
+        nn.init.constant_(self.shares.bias, 0.5)  # type: ignore[arg-type]
+        self.register_buffer("bilinear", _bilinear(), persistent=False)
+        self.register_buffer("grain", _grain(), persistent=False)
+        self.bilinear: Tensor
+        self.grain: Tensor
+
+    def forward(self, x: Tensor, levels: Tensor | None = None) -> Tensor:
+        """Fuse infrared and visible luma `[N, 2, H, W]`; levels as in the base class."""
+        sources = x
+        if levels is None:
+            levels = levels_of(sources / self.white_level)
+        tone = tone_of(levels)
+        sees_both = tone.both[..., None]
+        heat, excess, vis = self._levelled(sources, tone)
+        # How flat the pictures are takes the place of one pixel of a block: 32 channels are fast, 34 are not.
+        features = torch.cat((heat[:, 1:], self._flat(heat), vis[:, 1:], self._flat(vis)), dim=1)
+        for conv in self.body:
+            features = F.relu(conv(features))
+        shares = self._limited(self.shares(features)) * sees_both
+        fine, middle, coarse, brighter, darker, level, top, _ = torch.split(shares, 1, dim=1)
+
+        apart = heat - vis + (tone.visible[..., None] - 0.5) * self.white_level
+        blocks, hot = apart.mean(1, keepdim=True), excess.mean(1, keepdim=True)
+        wider = _mean(blocks, 5)
+        ground = _mean(wider, 7)
+        added = (
+            middle * (blocks - wider)
+            + coarse * (wider - ground)
+            + brighter * (ground - RISE * self.white_level).clamp_min(0)
+            + darker * ground.clamp_max(0)
+            + (level - 0.5 * sees_both) * self.white_level
+            + (sees_both - top) * hot
+        )
+        fine, top, blocks, added = self._enlarged(fine, top, blocks, added)
+        fused = vis + fine * (apart - blocks) + top * excess + added
+        return F.pixel_shuffle(fused + (tone.shift[..., None] + 0.5) * self.white_level, 4)
 
     def reparameterize(self, white_level: float = 1.0) -> "Nano":
         """Return a copy for deployment that answers the same."""
         copied = copy.deepcopy(self)
         copied.white_level, factor = white_level, white_level / self.white_level
-        if copied.restoration is not None:
-            copied.restoration.deploy(factor)
         with torch.no_grad():
             copied.body[0].weight.div_(factor)  # type: ignore[operator]
+            copied.grain.div_(factor)
         return copied.eval()
 
+    def _levelled(self, sources: Tensor, tone: Tone) -> tuple[Tensor, Tensor, Tensor]:
+        """Return phases `[N, 16, H/4, W/4]`: infrared from its median, excess of heat, visible around 0."""
+        zero, rest = torch.zeros_like(tone.gain), -tone.gain * tone.thermal
+        of_ir = torch.cat((tone.gain, EXCESS * tone.gain, 1 - tone.sees), dim=1)
+        of_vis = torch.cat((zero, zero, tone.sees), dim=1)
+        matrix = torch.cat((of_ir, of_vis), dim=2)
+        offset = torch.cat((rest, EXCESS * (rest - HOTTEST), zero - 0.5), dim=1) * self.white_level
+        n, _, height, width = sources.shape
+        mixed = (matrix @ sources.reshape(n, 2, height * width) + offset).reshape(n, 3, height, width)
+        heat, excess, vis = torch.split(mixed, 1, dim=1)
+        heat = heat.clamp(COLDEST * self.white_level, HOTTEST * self.white_level)
+        excess = excess.clamp(0.0, HIGHEST * self.white_level)
+        # Each by itself: then engines have one operator for it, with one order of channels.
+        return F.pixel_unshuffle(heat, 4), F.pixel_unshuffle(excess, 4), F.pixel_unshuffle(vis, 4)
 
-class NanoL(Nano):
-    """A larger one without restoration, the teacher of `nano`."""
+    def _flat(self, phases: Tensor) -> Tensor:
+        """Return how much of the picture is flat, from -½ (nothing, as with noise) to ½, as a map."""
+        detail = F.conv2d(phases, self.grain).abs().mean(1, keepdim=True)
+        flat = (1 - detail / FLAT).clamp_min(0).mean((2, 3), keepdim=True)
+        return (flat - 0.5) * self.white_level + torch.zeros_like(detail)
 
-    def __init__(self) -> None:
-        super().__init__(channels=48, depth=7, restores=False)
+    def _limited(self, shares: Tensor) -> Tensor:
+        limited = shares.clamp(0, 1)
+        if self.training:  # what is cut learns, too
+            over = 0.1 * (shares - limited)
+            limited = limited + over - over.detach()
+        return limited
+
+    def _enlarged(self, *maps: Tensor) -> tuple[Tensor, ...]:
+        """Return phases `[N, 16, h, w]` of maps `[N, 1, h, w]`, enlarged four times bilinearly."""
+        framed = F.pad(torch.cat(maps, dim=1), (1, 1, 1, 1), mode="replicate")
+        return tuple(F.conv2d(one, self.bilinear) for one in torch.split(framed, 1, dim=1))
 
 
-# Both are written out because engines shuffle five axes faster than six.
+def _rise(x: Tensor, low: float, high: float) -> Tensor:
+    return ((x - low) / (high - low)).clamp(0, 1)
 
 
-def _into_phases(x: Tensor) -> Tensor:
-    """Return what `torch.nn.PixelUnshuffle(4)` does."""
-    batch, channels, height, width = x.shape
-    blocks = x.reshape(batch * channels, height // 4, 4, width // 4, 4).permute(0, 2, 4, 1, 3)
-    return blocks.reshape(batch, channels * PHASES, height // 4, width // 4)
+def _mean(x: Tensor, side: int) -> Tensor:
+    """Return the mean of the blocks around each, along one axis after the other: a tenth of the time."""
+    framed = F.pad(x, (side // 2,) * 4, mode="replicate")
+    down = F.conv2d(framed, x.new_full((1, 1, side, 1), 1 / side))
+    return F.conv2d(down, x.new_full((1, 1, 1, side), 1 / side))
 
 
-def _from_phases(p: Tensor) -> Tensor:
-    """Return what `torch.nn.PixelShuffle(4)` does to 16 channels."""
-    batch, _, height, width = p.shape
-    return (
-        p.reshape(batch, 4, 4, height, width).permute(0, 3, 1, 4, 2).reshape(batch, 1, 4 * height, 4 * width)
-    )
+def _bilinear() -> Tensor:
+    """Return the kernel `[16, 1, 3, 3]` that enlarges a map four times, into phases."""
+    along = torch.zeros(4, 3)
+    for k in range(4):
+        place = (k + 0.5) / 4 - 0.5  # of the pixel, in blocks from its block's middle
+        along[k, 1], along[k, 2 if place > 0 else 0] = 1 - abs(place), abs(place)
+    return torch.einsum("iy,jx->ijyx", along, along).reshape(PHASES, 1, 3, 3)
+
+
+def _grain() -> Tensor:
+    """Return kernels `[4, 16, 1, 1]`: finest detail at four places of a block; white noise keeps its σ."""
+    ends = torch.tensor([[1.0, -2, 1, 0], [0, 1, -2, 1]])
+    return (torch.einsum("ay,bx->abyx", ends, ends) / 6).reshape(4, PHASES, 1, 1)
