@@ -16,7 +16,7 @@ from edgefuse.pairs import pair_folders
 from edgefuse.runtime.engines import ENGINES, Engine
 from edgefuse.runtime.engines.fuser import network_input
 from edgefuse.spec import ModelSpec
-from edgefuse.thermal import read_infrared
+from edgefuse.thermal import as_infrared, read_infrared
 from edgefuse.weights import model_file, shipped
 
 
@@ -221,3 +221,53 @@ def test_the_quality_that_is_stated_is_the_quality_measured(shared, name, data):
             sums[metric] += value / len(found)
     # Stated are the figures of grey pictures; here colour is put on, clipped, and taken off again.
     assert sums == pytest.approx(shipped()[name].quality[data], abs=0.002, rel=0.005)
+
+
+@pytest.mark.parametrize("engine", [None, Takes(0)])
+def test_rgb_in_gives_rgb_out(pair, engine):
+    ir, vis = pair
+    fuser = Fuser(engine) if engine else Fuser()
+    rgb = fuser(ir, vis[:, :, ::-1].copy(), rgb=True)
+    np.testing.assert_array_equal(rgb[:, :, ::-1], fuser(ir, vis))
+    np.testing.assert_array_equal(fuser(ir, luma(vis), rgb=True), fuser(ir, luma(vis)))
+
+
+def test_the_answer_is_written_where_it_is_wanted(pair):
+    ir, vis = pair
+    fuser, out = Fuser(Takes(0)), np.zeros_like(vis)
+    assert fuser(ir, vis, out=out) is out
+    np.testing.assert_array_equal(out, fuser(ir, vis))
+    for wrong in (np.zeros_like(vis[:, :, 0]), vis.astype(np.uint16), vis[1:]):
+        with pytest.raises(InputError, match="out is"):
+            fuser(ir, vis, out=wrong)
+
+
+def test_16_bit_infrared_is_taken_as_a_single_image(pair):
+    ir, vis = pair
+    counts = luma(ir).astype(np.uint16) * 20 + 7000
+    fuser = Fuser(Takes(0))
+    np.testing.assert_array_equal(fuser(counts, luma(vis)), fuser(as_infrared(counts), luma(vis)))
+    with pytest.raises(InputError, match="float32"):
+        fuser(counts.astype(np.float32), vis)
+
+
+class TakesColours(Takes):
+    """An end-to-end engine that answers the visible image as it gets it."""
+
+    def __init__(self, colours):
+        super().__init__(0)
+        self.spec = ModelSpec("fake", 1, graph="end_to_end", colours=colours)
+
+    def run(self, inputs):
+        self.given = inputs
+        return inputs["vis"]
+
+
+@pytest.mark.parametrize("rgb", [False, True])
+@pytest.mark.parametrize("colours", ["bgr", "rgb"])
+def test_an_end_to_end_model_gets_its_own_order_of_colours(pair, rgb, colours):
+    ir, vis = pair
+    engine = TakesColours(colours)
+    np.testing.assert_array_equal(Fuser(engine)(ir, vis, rgb=rgb), vis)
+    turned = vis if rgb == (colours == "rgb") else vis[:, :, ::-1]
+    np.testing.assert_array_equal(engine.given["vis"][0], turned)

@@ -15,6 +15,7 @@ from edgefuse.levels import measure_levels
 from edgefuse.rig import as_align
 from edgefuse.runtime.engines import Engine, check_threads, open_engine
 from edgefuse.spec import ModelSpec
+from edgefuse.thermal import as_infrared
 from edgefuse.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -77,32 +78,55 @@ class Fuser:
         """Give the engine's memory back. Can be called twice."""
         self.engine.close()
 
-    def __call__(self, ir: Image, vis: Image, *, levels: Levels | None = None) -> Image:
+    def __call__(
+        self,
+        ir: NDArray[Any],
+        vis: Image,
+        *,
+        rgb: bool = False,
+        out: Image | None = None,
+        levels: Levels | None = None,
+    ) -> Image:
         """Fuse one pair.
 
         Args:
-            ir: infrared, uint8 `[H, W]` or `[H, W, 3]` (its luma is taken), white = hot, of any size.
+            ir: infrared, uint8 `[H, W]` or `[H, W, 3]` (its luma is taken), white = hot, of any size. 16-bit
+                counts are taken as a single image. For a video, whose greys are not to jump, make one
+                `edgefuse.thermal.ThermalAgc()` and give what it returns for each frame, as `live` does.
             vis: visible, uint8 `[H, W]` or `[H, W, 3]` BGR, at least 16×16, odd sizes too.
+            rgb: the visible image is RGB, and so is the answer.
+            out: gets the answer: uint8, of the visible image's shape.
             levels: how bright both are, for models that take it (`spec.levels`), as `measure_levels` gives
                 it, such as smoothed over time; None: it is measured on this pair.
 
         Returns:
-            uint8 of exactly the visible image's shape: the fused luma with the visible image's colours.
+            uint8 of exactly the visible image's shape: the fused luma with the visible image's colours; `out`
+            if it is given.
 
         Raises:
             InputError: another type, shape or size than above, or not the size the model is fixed to.
         """
+        if isinstance(ir, np.ndarray) and ir.dtype == np.uint16:
+            ir = as_infrared(ir)
         check_image("infrared", ir)
         check_image("visible", vis)
+        if out is not None and (out.dtype, out.shape) != (vis.dtype, vis.shape):
+            raise InputError(
+                f"out is {out.dtype} of shape {out.shape}, it must be as the visible image: uint8 {vis.shape}"
+            )
         aligned = self._align(luma(ir), vis.shape[:2])
-        grey = luma(vis)
+        grey = cv2.cvtColor(vis, cv2.COLOR_RGB2GRAY) if rgb and vis.ndim == 3 else luma(vis)
         if self.spec.levels and levels is None:
             levels = measure_levels(aligned.image, grey, aligned.valid)
         if self.spec.end_to_end:
-            fused = self._fuse_images(aligned.image, vis, levels)
+            fused = self._fuse_images(aligned.image, vis, levels, rgb)
         else:
             fused = replace_luma(vis, grey, self.fuse_luma(aligned.image, grey, levels=levels))
-        return show_visible_outside(fused, vis, aligned.valid)
+        fused = show_visible_outside(fused, vis, aligned.valid)
+        if out is None:
+            return fused
+        np.copyto(out, fused)
+        return out
 
     def fuse_luma(self, ir: Image, vis: Image, *, levels: Levels | None = None) -> Image:
         """Fuse two grey images uint8 `[H, W]` of equal size into one."""
@@ -127,19 +151,19 @@ class Fuser:
         self._buffer = network_input(ir, vis, self.spec.size_divisor, self._buffer)
         return self._run({"sources": self._buffer}, ir, vis, levels)[0, 0, :height, :width]
 
-    def _fuse_images(self, ir: Image, vis: Image, levels: Levels | None) -> Image:
+    def _fuse_images(self, ir: Image, vis: Image, levels: Levels | None, rgb: bool = False) -> Image:
         """Fuse with a graph that does all that stands around the network by itself."""
         self._check_size(vis)
-        rgb = self.spec.colours == "rgb"
+        turned = rgb != (self.spec.colours == "rgb")
         if vis.ndim == 2:
             colour = cv2.cvtColor(vis, cv2.COLOR_GRAY2BGR)
         else:
-            colour = cv2.cvtColor(vis, cv2.COLOR_BGR2RGB) if rgb else np.ascontiguousarray(vis)
+            colour = cv2.cvtColor(vis, cv2.COLOR_BGR2RGB) if turned else np.ascontiguousarray(vis)
         inputs = {"ir": np.ascontiguousarray(ir)[None, :, :, None], "vis": colour[None]}
         fused = self._run(inputs, ir, vis, levels)[0]
         if vis.ndim == 2:
             return np.ascontiguousarray(fused[:, :, 0])
-        return cv2.cvtColor(fused, cv2.COLOR_RGB2BGR) if rgb else fused
+        return cv2.cvtColor(fused, cv2.COLOR_RGB2BGR) if turned else fused
 
     def _run(
         self, inputs: dict[str, NDArray[Any]], ir: Image, vis: Image, levels: Levels | None
