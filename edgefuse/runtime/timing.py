@@ -43,7 +43,7 @@ EDGES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Upper ends of the buckets in seconds; one more takes all that is longer."""
 
 BEAT_SECONDS, HISTORY_SECONDS = 0.05, 15.0
-USUAL_DELAY = 0.02  # seconds; a machine with nothing else to do wakes a thread within some milliseconds
+USUAL_DELAY = 0.1  # seconds
 
 PERCENTS = np.array((50.0, 95.0, 99.0))
 
@@ -141,7 +141,7 @@ class WakeDelay:
 
     def __init__(self) -> None:
         self.total = 0.0
-        """Seconds since the start, delays that are usual not counted in."""
+        """Sum of the delays since the start, those that are usual not counted in."""
         self._late: deque[tuple[float, float]] = deque(maxlen=round(HISTORY_SECONDS / BEAT_SECONDS))
         self._due = math.inf
         self._closing = threading.Event()
@@ -160,11 +160,12 @@ class WakeDelay:
             self._thread.join()
 
     def since(self, begin: float) -> float:
-        """Return the delays in seconds since `time.monotonic()` was `begin`, the present one included."""
-        now = time.monotonic()
-        past = sum(late for at, late in list(self._late) if at > begin)
-        pending = now - self._due
-        return past + (pending if pending > USUAL_DELAY else 0.0)
+        """Return the longest delay since `time.monotonic()` was `begin`, in seconds, with the present one.
+
+        However many short ones there are, a thread gets its turn after each.
+        """
+        past = [late for at, late in list(self._late) if at > begin]
+        return max(0.0, time.monotonic() - self._due, *past)
 
     def _run(self) -> None:
         while not self._closing.wait(max(0.0, self._due - time.monotonic())):

@@ -86,7 +86,7 @@ class Health:
         return self._policy.shutter > 0 and self.state in PRESENT
 
     def check(self, now: float, starved: float = 0.0) -> None:
-        """Notice silence. For `starved` seconds of it, the machine was too busy to listen."""
+        """Notice silence. For up to `starved` seconds of it, the machine was too busy to listen."""
         quiet = now - self.seen - starved
         if self.state in PRESENT and quiet > self.patience:
             self.mark_lost(f"{self._name}: no frame for {quiet:.1f} s")

@@ -89,7 +89,7 @@ class Supervisor:
 
         Args:
             now: `time.monotonic()`.
-            starved_since: for how many seconds since then threads have waited for a core, see `WakeDelay`.
+            starved_since: how long threads have waited for a core since then, see `WakeDelay`.
         """
         if self._camera.live:
             self.health.check(now, starved_since(self.health.seen))

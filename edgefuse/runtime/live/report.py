@@ -60,7 +60,7 @@ class Report:
     cpu_seconds: float
     """Processor time of the whole process in that time."""
     starved_s: float
-    """Seconds for which threads of a live run waited for a core, as far as that is unusual."""
+    """Seconds for which threads of a live run waited for a core, waits under 0.1 s not counted."""
     sources: tuple[SourceReport, SourceReport]
     """Infrared and visible."""
     sinks: tuple[SinkReport, ...]

@@ -43,7 +43,7 @@ POLL_SECONDS = 0.1  # how long a request to stop can go unnoticed
 PROGRESS_SECONDS = 0.25
 PLACEHOLDER_SECONDS = 0.1  # between two pictures while both cameras are lost
 FINISH_SECONDS = 10.0  # for outputs to complete
-BUSY_SECONDS, LOG_SECONDS = 0.5, 10.0  # of a second that threads wait for a core, to be logged so often
+BUSY_SECONDS, LOG_SECONDS = 0.4, 10.0  # that threads wait for a core; logged no more often
 BACKGROUND_SECONDS = 1.0  # for background work on the last frame
 
 
