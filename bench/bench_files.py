@@ -39,9 +39,8 @@ def recordings(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_fuse(benchmark: Any, recordings: Path, tmp_path: Path) -> None:
     """`edgefuse fuse` on folders of PNG, into PNG."""
     jobs = plan(recordings / "ir", recordings / "vis", tmp_path / "fused")
-    fuser = Fuser()
     benchmark.extra_info["frames"] = IMAGES
-    benchmark.pedantic(lambda: list(fuse_files(jobs, fuser)), rounds=ROUNDS, warmup_rounds=1)
+    benchmark.pedantic(lambda: list(fuse_files(jobs)), rounds=ROUNDS, warmup_rounds=1)
 
 
 @pytest.mark.parametrize("output", ["none", "video"])

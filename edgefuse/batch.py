@@ -1,13 +1,20 @@
 """Fusing files: one pair of images, two folders paired by stem, or two videos or recordings."""
 
+from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
+from typing import Any, TypeAlias
 
-from edgefuse.align import Align
+from numpy.typing import NDArray
+
+from edgefuse.align import Align, Aspect, Resize
 from edgefuse.errors import InputError
 from edgefuse.images import IMAGE_SUFFIXES, luma, read_visible, write_image
 from edgefuse.pairs import pair_folders
+from edgefuse.rig import as_align
 from edgefuse.runtime.engines.fuser import Fuser
 from edgefuse.runtime.frames import FusedFrame, Role
 from edgefuse.runtime.live.iterate import live
@@ -15,8 +22,27 @@ from edgefuse.runtime.recording import recorded_parts
 from edgefuse.runtime.sinks import OutputOptions, open_output
 from edgefuse.thermal import read_infrared
 from edgefuse.thermal_config import ThermalConfig
+from edgefuse.weights import DEFAULT_MODEL
+from edgefuse.workers import in_processes
 
-__all__ = ["Jobs", "are_recordings", "fuse_files", "fuse_recordings", "plan", "recorded_pairs", "save_pairs"]
+__all__ = [
+    "FuseConfig",
+    "Jobs",
+    "are_recordings",
+    "fuse_files",
+    "fuse_recordings",
+    "plan",
+    "recorded_pairs",
+    "save_pairs",
+]
+
+CHUNK = 8
+"""Pairs that a worker process takes at a time."""
+READ_AHEAD = 2
+"""Pairs that are read while one is fused."""
+
+Fused: TypeAlias = tuple[Path, InputError | None]
+"""A file, and why it was not written."""
 
 
 @dataclass(frozen=True)
@@ -59,32 +85,87 @@ def plan(ir: Path, vis: Path, out: Path) -> Jobs:
     return jobs
 
 
-def fuse_files(
-    jobs: Jobs, fuser: Fuser, thermal: ThermalConfig | None = None, bits: int | None = None
-) -> Iterator[tuple[Path, InputError | None]]:
-    """Fuse and write one pair after the other; yield each file, and why it could not be read.
+@dataclass(frozen=True)
+class FuseConfig:
+    """How files are fused, in a form that travels to worker processes."""
+
+    model: str = DEFAULT_MODEL
+    threads: int | None = None
+    engine: str | None = None
+    rebuild: bool = True
+    rig: Path | None = None
+    aspect: Aspect = "stretch"
+    thermal: ThermalConfig = field(default_factory=ThermalConfig)
+    """How infrared becomes 8 bits."""
+    bits: int | None = None
+    """Of visible 16-bit images; None: as the files say."""
+
+    def align(self) -> Align:
+        """Return what brings infrared onto the visible image."""
+        return as_align(self.rig) or Resize(self.aspect)
+
+    def fuser(self) -> Fuser:
+        """Open the model."""
+        return Fuser(self.model, self.threads, self.engine, rebuild=self.rebuild, align=self.align())
+
+
+def fuse_files(jobs: Jobs, config: FuseConfig | None = None, processes: int = 1) -> Iterator[Fused]:
+    """Fuse and write many pairs; yield each file as it is done, and why it could not be read.
+
+    The files of the next pairs are read while one is fused.
 
     Args:
         jobs: what is fused.
-        fuser: by what.
-        thermal: how infrared becomes 8 bits.
-        bits: of visible 16-bit images; None: as the files say.
+        config: how.
+        processes: that fuse at the same time, each with one thread unless the settings say otherwise.
 
     Raises:
-        InputError: a file that cannot be written; what was written before stays.
+        EdgefuseError: the model cannot be used, or a file cannot be written; what was written before stays.
     """
-    for ir, vis, fused in jobs.files:
-        try:
-            image = fuser(read_infrared(ir, thermal), read_visible(vis, bits))
-        except InputError as error:
-            yield fused, error
-            continue
-        try:
-            fused.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot make folder {fused.parent}: {error.strerror}") from None
-        write_image(fused, image)
-        yield fused, None
+    config = config or FuseConfig()
+    worker = _Worker(config)  # here and first, so that a model that cannot be used is an error at once
+    if processes < 2 or len(jobs.files) <= CHUNK:
+        return _fused(worker, jobs.files)
+    if config.threads is None:
+        config = replace(config, threads=1)
+    chunks = [jobs.files[start : start + CHUNK] for start in range(0, len(jobs.files), CHUNK)]
+    done = in_processes(chunks, _fuse_chunk, _Worker, (config,), min(processes, len(chunks)))
+    return chain.from_iterable(done)
+
+
+class _Worker:
+    """What one process fuses with."""
+
+    def __init__(self, config: FuseConfig) -> None:
+        self.config, self.fuse = config, config.fuser()
+
+    def read(self, pair: tuple[Path, Path, Path]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Read the two images of a pair."""
+        return read_infrared(pair[0], self.config.thermal), read_visible(pair[1], self.config.bits)
+
+
+def _fuse_chunk(worker: _Worker, files: list[tuple[Path, Path, Path]]) -> list[Fused]:
+    return list(_fused(worker, files))
+
+
+def _fused(worker: _Worker, files: list[tuple[Path, Path, Path]]) -> Iterator[Fused]:
+    with ThreadPoolExecutor(1) as reader:
+        ahead = deque(reader.submit(worker.read, pair) for pair in files[:READ_AHEAD])
+        for number, (_, _, out) in enumerate(files):
+            images = ahead.popleft()
+            if number + READ_AHEAD < len(files):
+                ahead.append(reader.submit(worker.read, files[number + READ_AHEAD]))
+            try:
+                fused = worker.fuse(*images.result())
+            except InputError as error:
+                yield out, error
+                continue
+            try:
+                out.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(f"cannot make folder {out.parent}: {error.strerror}") from None
+            write_image(out, fused)
+            yield out, None
 
 
 def are_recordings(ir: Path, vis: Path) -> bool:
@@ -131,9 +212,8 @@ def fuse_recordings(
     ir: Path,
     vis: Path,
     out: Path,
-    fuser: Fuser,
+    config: FuseConfig,
     options: Mapping[str, str] | None = None,
-    align: Align | None = None,
 ) -> Iterator[int]:
     """Fuse two videos or recordings into a video or a folder of images; yield how many frames are written.
 
@@ -142,8 +222,9 @@ def fuse_recordings(
     """
     if out.exists() and any(out.samefile(source) for source in (ir, vis)):
         raise InputError(f"--out would overwrite the input {out}")
+    pairs = recorded_pairs(ir, vis, config.fuser(), options, config.align())
     with open_output(str(out), OutputOptions()) as sink:
-        for count, pair in enumerate(recorded_pairs(ir, vis, fuser, options, align), start=1):
+        for count, pair in enumerate(pairs, start=1):
             sink.write(pair)
             yield count
 

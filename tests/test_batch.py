@@ -1,13 +1,14 @@
 """Fusing and scoring videos and recordings as if they were folders of images."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgefuse.batch import are_recordings, save_pairs
+from edgefuse.batch import CHUNK, are_recordings, fuse_files, plan, save_pairs
 from edgefuse.errors import InputError
-from edgefuse.images import read_image
+from edgefuse.images import read_image, write_image
 from edgefuse.runtime.sinks import OutputOptions, open_output
 from tests.support.shots import frames_of, shot
 
@@ -73,3 +74,40 @@ def test_a_folder_of_images_is_no_recording(tmp_path):
     (tmp_path / "a.mp4").touch()
     with pytest.raises(InputError, match="give two videos"):
         are_recordings(tmp_path / "a.mp4", tmp_path / "ir")
+
+
+def images(folder: Path, count: int) -> tuple[Path, Path]:
+    """Noise, in which pair 3 has a damaged infrared image."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        for side in ("ir", "vis"):
+            image = rng.integers(0, 256, (32, 40) if side == "ir" else (32, 40, 3), dtype=np.uint8)
+            (folder / side).mkdir(exist_ok=True)
+            write_image(folder / side / f"{number}.png", image)
+    (folder / "ir" / "3.png").write_bytes(b"damaged")
+    return folder / "ir", folder / "vis"
+
+
+def test_worker_processes_fuse_as_one_process_does(tmp_path):
+    ir, vis = images(tmp_path, 2 * CHUNK + 1)
+    found = {}
+    for processes in (1, 2):
+        out = tmp_path / f"fused{processes}"
+        results = dict(fuse_files(plan(ir, vis, out), processes=processes))
+        assert len(results) == 2 * CHUNK + 1
+        failed = [path.name for path, error in results.items() if error is not None]
+        assert failed == ["3.png"]
+        assert not (out / "3.png").exists()
+        found[processes] = {path.name: read_image(path) for path in sorted(out.iterdir())}
+    assert found[1].keys() == found[2].keys()
+    assert all(np.array_equal(image, found[2][name]) for name, image in found[1].items())
+
+
+def test_what_cannot_be_written_ends_the_work(tmp_path):
+    ir, vis = images(tmp_path, 2 * CHUNK)
+    (tmp_path / "fused").write_text("a file")
+    jobs = replace(plan(ir, vis, tmp_path / "new"), only_ir=[])
+    jobs = replace(jobs, files=[(a, b, tmp_path / "fused" / c.name) for a, b, c in jobs.files])
+    for processes in (1, 2):
+        with pytest.raises(InputError, match="fused"):
+            list(fuse_files(jobs, processes=processes))

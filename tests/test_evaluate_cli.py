@@ -189,7 +189,7 @@ def test_sixteen_bits(run):
 
 def test_workers_are_as_many_as_cores_that_may_be_used():
     code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-    code += "from edgefuse.cli.evaluate import _cores; print(_cores())"
+    code += "from edgefuse.workers import usable_cores; print(usable_cores())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1"
 

@@ -1,6 +1,5 @@
 """`edgefuse evaluate`."""
 
-import os
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -83,6 +82,7 @@ def evaluate(
     )
     from edgefuse.tables import as_lines, show
     from edgefuse.thermal_config import ThermalConfig
+    from edgefuse.workers import usable_cores
 
     texts = {"polarity": polarity} | ({"window": window} if window else {})
     settings = Settings(protocol, _names(metrics), video, robust, ThermalConfig.from_options(texts))
@@ -94,7 +94,9 @@ def evaluate(
     candidates, compared = _candidates(model, fused, baselines, compare, engine)
     out, err = stdout(), stderr()
     with _as_folders(ir, vis, limit, texts) as (folders, settings_of):
-        work = partial(run, *folders, candidates, settings_of(settings), limit=limit, jobs=jobs or _cores())
+        work = partial(
+            run, *folders, candidates, settings_of(settings), limit=limit, jobs=jobs or usable_cores()
+        )
         result = _scored(err, work)
         result.ir, result.vis = ir, vis
         comparison = run_comparison(result, *compared) if compared else None
@@ -143,13 +145,6 @@ def _scored(console: Output, run: "Callable[..., Evaluation]") -> "Evaluation":
             return run(progress=show)
         except KeyboardInterrupt:
             raise EdgefuseError("stopped before all pairs were scored, nothing is written") from None
-
-
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on Windows or macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _names(text: str | None) -> tuple[str, ...]:

@@ -1,16 +1,22 @@
 """`edgefuse fuse`."""
 
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import typer
 
 from edgefuse.cli.console import ExitCode, progress, stderr
+from edgefuse.errors import InputError
 from edgefuse.weights import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from edgefuse.align import Aspect
 
 __all__ = ["fuse"]
 
 READING = "Reading files"
+MANY = 64
+"""From so many images on, starting worker processes takes less time than they save."""
 
 
 def fuse(
@@ -23,6 +29,9 @@ def fuse(
     threads: int | None = typer.Option(None, help="CPU threads.", show_default="all cores"),
     engine: str | None = typer.Option(
         None, help="cpu, cuda, openvino or tensorrt.", show_default="the first that can be used"
+    ),
+    processes: int | None = typer.Option(
+        None, "--jobs", help="Processes.", show_default="one a core for many images"
     ),
     rig: Path | None = typer.Option(
         None, help="Rig file of `edgefuse calibrate`, which aligns infrared.", show_default="resized only"
@@ -52,40 +61,42 @@ def fuse(
 
     Files that cannot be read are listed at the end, and the exit code is then 3.
     """
-    from edgefuse.align import Aspect, Resize
-    from edgefuse.batch import Jobs, are_recordings, fuse_files, fuse_recordings, plan
+    from edgefuse.batch import FuseConfig, are_recordings, fuse_files, fuse_recordings, plan
     from edgefuse.images import bits_of
-    from edgefuse.rig import as_align
-    from edgefuse.runtime.engines.fuser import Fuser
     from edgefuse.thermal_config import ThermalConfig
+    from edgefuse.workers import usable_cores
 
     console = stderr()
     texts = {"agc": agc, "polarity": polarity} | ({"window": window} if window else {})
-    thermal = ThermalConfig.from_options(texts)
-    align = as_align(rig) or Resize(cast("Aspect", aspect))
-    recordings = are_recordings(ir, vis)
-    jobs = Jobs([], [], []) if recordings else plan(ir, vis, out)
-    fuser = Fuser(
+    config = FuseConfig(
         model,
         threads,
         engine,
         rebuild=not no_rebuild,
-        align=align,
+        rig=rig,
+        aspect=cast("Aspect", aspect),
+        thermal=ThermalConfig.from_options(texts),
+        bits=bits_of(bits) if bits else None,
     )
-    if recordings:
+    if processes is not None and processes < 1:
+        raise InputError(f"--jobs is {processes}, it must be at least 1")
+    if are_recordings(ir, vis):
         count = 0
         with progress(console, "Fusing") as show:
-            for count in fuse_recordings(ir, vis, out, fuser, texts, align):
+            for count in fuse_recordings(ir, vis, out, config, texts):
                 show(count)
         console.say(f"Wrote {count} fused frame{'s' * (count != 1)}: {out}")
         return
+    jobs = plan(ir, vis, out)
+    if processes is None:
+        processes = usable_cores() if len(jobs.files) >= MANY and engine in (None, "cpu", "openvino") else 1
+    results = fuse_files(jobs, config, processes)
     for side, stems in (("visible", jobs.only_ir), ("infrared", jobs.only_vis)):
         if stems:
             shown = ", ".join(stems[:10]) + (f" and {len(stems) - 10} more" if len(stems) > 10 else "")
             console.say(f"No {side} image for: {shown}", "yellow")
     failed: list[Exception] = []
     with progress(console, "Fusing", len(jobs.files)) as show:
-        results = fuse_files(jobs, fuser, thermal, bits_of(bits) if bits else None)
         for done, (path, error) in enumerate(results, 1):
             show(done, text=path.name)
             if error is not None:

@@ -1,14 +1,9 @@
 """Scoring candidates over a set of pairs, in worker processes. Only names and scores travel between them."""
 
 import re
-import signal
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -32,6 +27,7 @@ from edgefuse.metrics.scorer import Fused, named_metrics, named_protocol
 from edgefuse.metrics.statistics import rms_difference
 from edgefuse.pairs import FolderPairs, images_by_stem, pair_folders
 from edgefuse.thermal_config import ThermalConfig
+from edgefuse.workers import in_processes
 
 __all__ = ["Evaluation", "PairScorer", "PairScores", "PairTask", "Problem", "Settings", "evaluate"]
 
@@ -275,7 +271,11 @@ def evaluate(
         progress(0, len(tasks))
     done = 0
     jobs = min(jobs, len(chunks))
-    results = _in_processes(chunks, candidates, settings, jobs) if jobs > 1 else _here(chunks, scorer)
+    results = (
+        in_processes(chunks, _score_chunk, PairScorer, (candidates, settings), jobs)
+        if jobs > 1
+        else _here(chunks, scorer)
+    )
     for scored in results:
         result.pairs += [pair for pair in scored if isinstance(pair, PairScores)]
         result.problems += [problem for problem in scored if isinstance(problem, Problem)]
@@ -325,6 +325,10 @@ def _here(chunks: list[list[_Task]], scorer: PairScorer) -> Iterator[_Scored]:
             yield [_score(scorer, task, before)]
 
 
+def _score_chunk(scorer: PairScorer, chunk: list[_Task]) -> _Scored:
+    return [_score(scorer, task, before) for task, before in chunk]
+
+
 def _score(scorer: PairScorer, task: PairTask, before: PairTask | None) -> PairScores | Problem:
     try:
         return scorer.score(task, before)
@@ -334,52 +338,6 @@ def _score(scorer: PairScorer, task: PairTask, before: PairTask | None) -> PairS
         return Problem(task.stem, "there is not enough memory to score images of this size")
     except cv2.error as error:
         return Problem(task.stem, f"OpenCV fails on it: {error.err or error}")
-
-
-# --- worker processes
-
-_worker: PairScorer
-
-
-def _in_processes(
-    chunks: list[list[_Task]], candidates: list[Candidate], settings: Settings, jobs: int
-) -> Iterator[_Scored]:
-    # Spawned and not forked: a fork would copy the locks of the inference engine's threads.
-    pool = ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker, (candidates, settings))
-    try:
-        with _interrupts_held():
-            futures: list[Future[_Scored]] = [pool.submit(_work, chunk) for chunk in chunks]
-        for future in as_completed(futures):
-            yield future.result()
-    except BrokenProcessPool:
-        raise EdgefuseError(
-            "a worker process of the evaluation was killed, perhaps for lack of memory: try --jobs 1"
-        ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back. Processes started meanwhile never get it: the parent ends them."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _start_worker(candidates: list[Candidate], settings: Settings) -> None:
-    global _worker
-    cv2.setNumThreads(1)  # the processes already fill the cores
-    _worker = PairScorer(candidates, settings)
-
-
-def _work(chunk: list[_Task]) -> _Scored:
-    return [_score(_worker, task, before) for task, before in chunk]
 
 
 # --- which frames of a video are consecutive: those whose names differ by one step in the last number
