@@ -10,14 +10,16 @@ registry is first listed, or asked for a name that it does not have itself; so i
 else's code.
 """
 
+import importlib.util
 import logging
 from collections.abc import Iterator, Mapping, MutableMapping
 from importlib.metadata import entry_points
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 from edgefuse.errors import EdgefuseError, InputError, unknown_name
 
-__all__ = ["Registry"]
+__all__ = ["Registry", "load_file"]
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -86,3 +88,31 @@ class Registry(MutableMapping[str, T]):
                 logger.warning(
                     "the %s %s cannot be loaded from %s: %s", self.kind, point.name, point.value, error
                 )
+
+
+def load_file(text: str) -> tuple[str, Any] | None:
+    """Return the name and the thing that `FILE.py:NAME` stands for; None for a text of another form.
+
+    The file is run, so the text must come from the user, never out of a checkpoint.
+
+    Raises:
+        InputError: no such file or name, or the file fails.
+    """
+    file, _, name = text.rpartition(":")
+    if not file.endswith(".py"):
+        return None
+    path = Path(file)
+    if not path.is_file():
+        raise InputError(f"no such file: {path}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever is in the user's file
+        raise InputError(f"{path} cannot be used: {type(error).__name__}: {error}") from error
+    if not hasattr(module, name):
+        names = [each for each in vars(module) if not each.startswith("_")]
+        raise InputError(f"{path}: {unknown_name('name', name, names)}")
+    return name, getattr(module, name)

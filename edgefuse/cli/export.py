@@ -32,6 +32,9 @@ def export(
     out: Path | None = typer.Option(
         None, help="The .onnx file to write.", show_default="MODEL[-end_to_end][-fp16|-int8].onnx"
     ),
+    model: str | None = typer.Option(
+        None, metavar="FILE.py:CLASS", help="The checkpoint's network, if it is one of your own."
+    ),
     force: bool = typer.Option(False, "--force", help="Replace a file of another model."),
 ) -> None:
     """Write a checkpoint as an ONNX file that runs without torch, and verify it.
@@ -51,7 +54,10 @@ def export(
     from edgefuse.export.pipeline import export as run
     from edgefuse.export.report import failure, table
     from edgefuse.export.verify import failed_path, folder_pairs, simulated_pairs
+    from edgefuse.train.models import add_model
 
+    if model is not None:
+        add_model(model)
     source = checkpoint_file(checkpoint or DEFAULT_MODEL)
     wanted = parse_size(config.size) if config.size else None
     marks = {"end_to_end": config.graph == "end_to_end", "fp16": config.fp16, "int8": config.int8}

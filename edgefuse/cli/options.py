@@ -151,6 +151,7 @@ def with_settings(
     name: str = "config",
     files: Callable[[Path], Path] = lambda path: path,
     implied: Callable[[Mapping[str, Any]], Path | None] = lambda _: None,
+    prepare: Callable[[dict[str, Any]], None] = lambda _: None,
     defaults: Mapping[str, Any] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., None]]:
     """Give a command settings of a dataclass: some as options, all by `--config FILE` and `--set key=value`.
@@ -163,6 +164,7 @@ def with_settings(
         name: of the command's parameter.
         files: finds the file that `--config` means, such as that of a shipped recipe.
         implied: finds a file without `--config`, by the other options.
+        prepare: changes the values before they become the dataclass.
         defaults: those of this command, where they are other than the dataclass's.
     """
     known = {each.name: each for each in listing(kind)}
@@ -179,6 +181,7 @@ def with_settings(
             for key in shown:
                 if (value := given.pop(key)) is not None and value is not False and value != []:
                     values[key] = value
+            prepare(values)
             what = "the options" if config_file is None else str(config_file)
             return command(**{name: from_plain(kind, values, what)}, **given)
 

@@ -12,6 +12,7 @@ import typer
 from edgefuse.cli.console import progress, stdout
 from edgefuse.cli.options import with_settings
 from edgefuse.errors import InputError, unknown_name
+from edgefuse.packages import require
 from edgefuse.train.config import TrainConfig
 
 __all__ = ["RECIPES", "train"]
@@ -37,16 +38,32 @@ def resumed_settings(given: Mapping[str, Any]) -> Path | None:
     return path if given["resume"] and path and path.exists() else None
 
 
+def own_network(values: dict[str, Any]) -> None:
+    """Enter a network that is named as FILE.py:CLASS among the others."""
+    if ":" in str(values.get("model", "")):
+        require("train", "torch")
+        from edgefuse.train.models import add_model
+
+        values["model"] = add_model(values["model"])
+
+
 @with_settings(
     TrainConfig,
     {DATA: "ir vis val_ir val_vis", METHOD: "model paradigm steps batch patch seed"},
     files=settings_file,
     implied=resumed_settings,
+    prepare=own_network,
 )
 def train(
     config: TrainConfig,
     out: Path | None = typer.Option(
         None, help="Run folder.", show_default="runs/MODEL-PARADIGM-SEED", rich_help_panel=RUN
+    ),
+    loss: list[str] = typer.Option(
+        [],
+        metavar="NAME=WEIGHT",
+        help="Weight of a loss, or of one of your own, my.py:term=0.1; repeatable.",
+        rich_help_panel=METHOD,
     ),
     resume: bool = typer.Option(
         False, "--resume", help="Continue from the run folder's checkpoint.", rich_help_panel=RUN
@@ -58,8 +75,6 @@ def train(
     the default model. Ctrl-C writes a checkpoint and ends; --resume continues.
     On K GPUs: torchrun --nproc-per-node=K -m edgefuse train …
     """
-    from edgefuse.packages import require
-
     require("train", "torch", "safetensors", "matplotlib")
     import torch
 
@@ -68,11 +83,15 @@ def train(
     from edgefuse.train.data import training_set
     from edgefuse.train.loop import check_run_folder
     from edgefuse.train.loop import train as run
+    from edgefuse.train.losses import add_loss
     from edgefuse.train.machine import describe_processes, distributed, keep_heap
     from edgefuse.train.record import Progress as Step
 
     keep_heap()
     check_threads(config.threads)
+    if loss:
+        weights = dict(map(add_loss, loss))
+        config = replace(config, losses=config.losses.with_weights(weights))
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     config = replace(

@@ -1,7 +1,7 @@
 """The settings of a training run."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from edgefuse.errors import InputError
 from edgefuse.settings import check, setting
@@ -68,6 +68,12 @@ class LossConfig:
         weight: float = getattr(self, name) if name in WEIGHTS else self.others.get(name, 0.0)
         return weight
 
+    def with_weights(self, weights: dict[str, float]) -> "LossConfig":
+        """Return a copy with other weights of losses, by name."""
+        own: dict[str, Any] = {name: value for name, value in weights.items() if name in WEIGHTS}
+        others = {name: value for name, value in weights.items() if name not in WEIGHTS}
+        return replace(self, **own, others={**self.others, **others})
+
 
 WEIGHTS = ("intensity", "gradient", "ssim", "adversarial", "fallback")
 
@@ -76,7 +82,7 @@ WEIGHTS = ("intensity", "gradient", "ssim", "adversarial", "fallback")
 class TrainConfig:
     """Everything that decides which weights come out. Defaults follow the paper where it gives values."""
 
-    model: str = setting("nano", "Network: nano, cnn, transformer, gan.")
+    model: str = setting("nano", "Network: nano, cnn, transformer, gan, my.py:Net.", metavar="NAME")
     paradigm: Paradigm = setting(
         "aptp",
         "Which images meet: sptp (equal file stems), uptp (never those), aptp (all combinations; no aligned "

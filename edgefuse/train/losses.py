@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgefuse.errors import InputError
-from edgefuse.plugins import Registry
+from edgefuse.plugins import Registry, load_file
 from edgefuse.train.config import LossConfig
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Batch",
     "Loss",
     "active_losses",
+    "add_loss",
     "directed_gradient_loss",
     "gradient",
     "gradient_loss",
@@ -206,6 +207,29 @@ LOSSES: Registry[Loss] = Registry(
 
 With a teacher, whose picture is the target, the first three compare with it instead of with the sources.
 """
+
+
+def add_loss(text: str) -> tuple[str, float]:
+    """Return the name and weight of `NAME`, `NAME=WEIGHT` or `FILE.py:FUNCTION=WEIGHT`; 1 if none is given.
+
+    The function, of a `Batch` and the `LossConfig`, is entered in `LOSSES`.
+
+    Raises:
+        InputError: no such file, function or loss, or a weight that is no number.
+    """
+    term, equals, weight = text.partition("=")
+    try:
+        value = float(weight) if equals else 1.0
+    except ValueError:
+        raise InputError(f"the weight in --loss {text} is {weight!r}, it must be a number") from None
+    if (found := load_file(term)) is None:
+        LOSSES.named(term)
+        return term, value
+    name, compute = found
+    if not callable(compute):
+        raise InputError(f"{term} is no loss: it must be a function of a Batch and the LossConfig")
+    LOSSES[name] = compute if isinstance(compute, Loss) else Loss(compute)
+    return name, value
 
 
 def active_losses(config: LossConfig, *, teacher: bool = False, adversarial: bool = False) -> list[str]:

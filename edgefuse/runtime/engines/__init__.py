@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 from edgefuse.errors import BackendError, ModelError, unknown_name
+from edgefuse.packages import INSTALL_HINTS
 from edgefuse.runtime.engines.base import Engine, OpensFile, check_threads
 from edgefuse.runtime.engines.onnxruntime import CpuEngine, CudaEngine
 from edgefuse.runtime.engines.openvino import OpenVinoEngine
@@ -78,8 +79,8 @@ def open_engine(
     usable = [name for name, kind in ENGINES.items() if kind.missing() is None]
     if not usable:
         raise BackendError(
-            "no inference engine is installed: pip install 'edgefuse[cpu]' (or 'edgefuse[gpu]' for NVIDIA "
-            "GPUs, 'edgefuse[openvino]' for Intel; on a Jetson install NVIDIA's own build of onnxruntime-gpu)"
+            f"no inference engine is installed: {INSTALL_HINTS['cpu']} (NVIDIA GPUs: {INSTALL_HINTS['gpu']}; "
+            f"Intel: {INSTALL_HINTS['openvino']}; a Jetson: NVIDIA's own build of onnxruntime-gpu)"
         )
     if usable[0] == "cuda":
         try:

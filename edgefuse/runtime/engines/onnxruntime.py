@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 
 from edgefuse.errors import BackendError, ModelError
-from edgefuse.packages import stay_offline
+from edgefuse.packages import INSTALL_HINTS, stay_offline
 from edgefuse.runtime.engines.base import Arrays, OpensFile, first_line
 from edgefuse.spec import ModelSpec, read_spec
 
@@ -31,7 +31,7 @@ may: ONNX Runtime puts it there on purpose."""
 LEAST_SHARE = 0.5
 """Of the multiplications in 8 bits, for an int8 file to be faster."""
 
-INSTALL_HINTS = {
+LOADING_HINTS = {
     r"libcuda\.": "install NVIDIA's driver, until nvidia-smi shows the GPU",
     r"libcudnn": "pip install 'onnxruntime-gpu[cudnn]'",
     r"libcu|libnv": "pip install 'onnxruntime-gpu[cuda,cudnn]'",
@@ -113,7 +113,7 @@ class CudaEngine(CpuEngine):
     def missing(cls) -> str | None:
         """Say what is missing to use this engine, and what to do; None: nothing."""
         if super().missing():
-            return "onnxruntime-gpu is not installed: pip install 'edgefuse[gpu]'"
+            return f"onnxruntime-gpu is not installed: {INSTALL_HINTS['gpu']}"
         stay_offline()
         import onnxruntime as ort
 
@@ -121,7 +121,7 @@ class CudaEngine(CpuEngine):
             return None
         return (
             f"this ONNX Runtime {ort.__version__} is built without CUDA: pip uninstall onnxruntime, then "
-            "pip install 'edgefuse[gpu]' (on a Jetson NVIDIA's own build of onnxruntime-gpu)"
+            f"{INSTALL_HINTS['gpu']} (on a Jetson NVIDIA's own build of onnxruntime-gpu)"
         )
 
     def _prepare(self, ort: ModuleType, path: Path) -> None:
@@ -185,7 +185,7 @@ def load_library(library: Path, packages: Path) -> str | None:
 
 
 def _hint(library: str) -> str:
-    for beginning, hint in INSTALL_HINTS.items():
+    for beginning, hint in LOADING_HINTS.items():
         if re.match(beginning, library):
             return hint
     return "install your system's package that has it"

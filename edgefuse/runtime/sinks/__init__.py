@@ -1,6 +1,7 @@
 """Outputs of the live loop: video files, image sequences, raw frames, a still, a window, a function."""
 
 from edgefuse.errors import InputError
+from edgefuse.plugins import Registry
 from edgefuse.runtime.sinks.base import (
     FrameState,
     FrameStats,
@@ -42,7 +43,9 @@ __all__ = [
 ]
 
 
-SINKS: dict[str, SinkKind] = {"images": ImageSequence, "video": VideoOut, "raw": RawOut}
+SINKS: Registry[SinkKind] = Registry(
+    "output", "edgefuse.sinks", {"images": ImageSequence, "video": VideoOut, "raw": RawOut}
+)
 """Name → class; the last that accepts a text writes there. To add one, write a `SinkKind`, name it here."""
 
 
@@ -55,7 +58,7 @@ def open_output(out: str, options: OutputOptions) -> Sink:
     known = "; ".join(kind.texts for kind in SINKS.values())
     if not out:
         raise InputError(f"the output is empty: give one of {known}")
-    for name, kind in reversed(SINKS.items()):
+    for name, kind in reversed([*SINKS.items()]):
         if not kind.accepts(out):
             continue
         for option in ("codec", "segment", "max_size"):

@@ -1,6 +1,7 @@
 """Sources of frames: cameras, files, folders, network streams and the simulated rig."""
 
 from edgefuse.errors import SourceError, unknown_name
+from edgefuse.plugins import Registry
 from edgefuse.runtime.frames import Frame, Role
 from edgefuse.runtime.sources.base import Source, SourceKind
 from edgefuse.runtime.sources.folder import ImageFolder
@@ -25,15 +26,19 @@ __all__ = [
     "safe_name",
 ]
 
-SOURCES: dict[str, SourceKind] = {
-    "folder": ImageFolder,
-    "recording": Recording,
-    "video": VideoFile,
-    "url": NetworkStream,
-    "camera": DeviceCamera,
-    "pipeline": Pipeline,
-    "sim": SimulatedCamera,
-}
+SOURCES: Registry[SourceKind] = Registry(
+    "source",
+    "edgefuse.sources",
+    {
+        "folder": ImageFolder,
+        "recording": Recording,
+        "video": VideoFile,
+        "url": NetworkStream,
+        "camera": DeviceCamera,
+        "pipeline": Pipeline,
+        "sim": SimulatedCamera,
+    },
+)
 """Name → class. The last that accepts a text opens it; to add one, write a `SourceKind` and name it here."""
 
 
@@ -68,7 +73,7 @@ def kind_of(spec: Spec) -> SourceKind:
         SourceError: there is none.
     """
     target = spec.target
-    for kind in reversed(SOURCES.values()):
+    for kind in reversed([*SOURCES.values()]):
         if kind.accepts(target):
             return kind
     if not any(mark in target for mark in "/.\\"):  # which can hardly be meant as a path

@@ -1,7 +1,7 @@
 """The networks, by name. Each is a `FusionNetwork`."""
 
-from edgefuse.errors import ModelError
-from edgefuse.plugins import Registry
+from edgefuse.errors import InputError, ModelError
+from edgefuse.plugins import Registry, load_file
 from edgefuse.train.models.base import FusionNetwork, parameter_count
 from edgefuse.train.models.cnn import CNN, GAN
 from edgefuse.train.models.nano import Nano
@@ -14,6 +14,7 @@ __all__ = [
     "FusionNetwork",
     "Nano",
     "Transformer",
+    "add_model",
     "build_model",
     "parameter_count",
 ]
@@ -33,3 +34,18 @@ def build_model(name: str) -> FusionNetwork:
         ModelError: unknown name.
     """
     return MODELS.named(name)()
+
+
+def add_model(text: str) -> str:
+    """Return a network's name; that of `FILE.py:CLASS` is entered in `MODELS` before.
+
+    Raises:
+        InputError: no such file or class, or a class that is no `FusionNetwork`.
+    """
+    if (found := load_file(text)) is None:
+        return text
+    name, network = found
+    if not (isinstance(network, type) and issubclass(network, FusionNetwork)):
+        raise InputError(f"{text} is no network: derive it from edgefuse.train.models.FusionNetwork")
+    MODELS[name] = network
+    return name
