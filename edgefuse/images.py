@@ -45,6 +45,8 @@ Role: TypeAlias = Literal["ir", "vis"]
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm"})
 MIN_SIDE = 16
 """Smallest width and height, in pixels, that the networks and metrics are defined for."""
+MEASURED = (np.int16, np.int32, np.uint32, np.float32, np.float64)
+"""Pixel types that infrared may have beside uint8 and uint16."""
 _WARNED: set[tuple[str, str]] = set()
 
 
@@ -91,13 +93,17 @@ def read_image(path: str | Path, role: Role | None = None, bits: int | None = No
             folder,
             f"the files say that pixels are {stored.aspect:.3g}:1, they are taken as square",
         )
+    if image.dtype == np.uint8 and stored.white is not None and stored.white < 255:  # of a PGM
+        image = cv2.convertScaleAbs(image, alpha=255 / max(stored.white, 1))
+    if role == "ir" and stored.no_data is not None and image.dtype != np.uint8:
+        image = _without(image, stored.no_data)
     if image.dtype == np.uint16:
         if stored.white_is_zero:  # which OpenCV minds for 8 bits only
             image = cv2.bitwise_not(image)
         if role == "ir":
-            image = _unswapped(image, folder)
+            image = _unwrapped(_unswapped(image, folder), folder)
         if role == "vis":
-            image = _full_range(image, bits or stored.bits, folder)
+            image = _full_range(image, 2**bits - 1 if bits else stored.white, folder)
     if role == "ir" and stored.radiometric:
         warn_once(
             folder,
@@ -143,12 +149,30 @@ def _unswapped(image: NDArray[Any], folder: str) -> NDArray[Any]:
     return swapped
 
 
-def _full_range(image: NDArray[Any], bits: int | None, folder: str) -> NDArray[Any]:
-    """Scale a visible 16-bit image by its significant bits, unless its samples fill the 16 already."""
+def _unwrapped(image: NDArray[Any], folder: str) -> NDArray[Any]:
+    """Take hundredths of a degree Celsius as signed, if those below zero came out as large numbers."""
+    wrapped = (image >= 32768) & (image < 65535)
+    if image.ndim == 3 or not 0.01 < wrapped.mean() < 0.99:
+        return image
+    signed = image.view(np.int16)
+    if np.ptp(signed.astype(np.int32)) > 20_000 or np.ptp(image) < 40_000:
+        return image
+    warn_once(folder, "values below zero have wrapped to 65535 and less: they are taken as signed")
+    return signed
+
+
+def _without(image: NDArray[Any], no_data: float) -> NDArray[Any]:
+    """Put what is read as no measurement where a file has its number for that."""
+    nothing = {"f": np.nan, "u": 0, "i": np.iinfo(np.int16).min}[image.dtype.kind]
+    return np.where(image == image.dtype.type(no_data), image.dtype.type(nothing), image)
+
+
+def _full_range(image: NDArray[Any], white: int | None, folder: str) -> NDArray[Any]:
+    """Scale a visible 16-bit image by its largest possible value, unless there are larger ones."""
     largest = int(image.max())
-    if bits is not None and 8 <= bits < 16 and largest < 2**bits:
-        return cv2.convertScaleAbs(image, alpha=255 / (2**bits - 1))
-    if bits is None and 0 < largest < 4096:
+    if white is not None and largest <= white < 65535:
+        return cv2.convertScaleAbs(image, alpha=255 / white)
+    if white is None and 0 < largest < 4096:
         found = max(8, largest.bit_length())
         warn_once(
             folder,
@@ -164,7 +188,7 @@ def plain(image: NDArray[Any], what: str = "the image", measured: bool = False) 
     Args:
         image: as a decoder gave it.
         what: begins the error's sentence.
-        measured: take int16 and float too, `[H, W]` or `[H, W, 1]`: temperatures.
+        measured: take `MEASURED` too, `[H, W]` or `[H, W, 1]`: temperatures.
 
     Returns:
         uint8 or uint16, `[H, W]` or `[H, W, 3]` BGR; the image itself if it is that already.
@@ -176,9 +200,9 @@ def plain(image: NDArray[Any], what: str = "the image", measured: bool = False) 
     if channels not in (1, 2, 3, 4) or 0 in image.shape:
         raise InputError(f"{what} has shape {image.shape}; [H, W] and [H, W, 1 to 4] are supported")
     if image.dtype not in (np.uint8, np.uint16):
-        temperatures = image.dtype in (np.int16, np.float32, np.float64) and channels == 1
+        temperatures = image.dtype in MEASURED and channels == 1
         if not (measured and temperatures):
-            only = ", and as infrared int16 and float temperatures of one channel" if temperatures else ""
+            only = ", and as infrared also signed and float values of one channel" if temperatures else ""
             raise InputError(
                 f"{what} has {image.dtype} pixels; 8-bit and 16-bit integers are supported{only}"
             )

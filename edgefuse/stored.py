@@ -5,6 +5,8 @@ and grey alike but leaves out most of what is read here.
 """
 
 import os
+import re
+import struct
 import warnings
 from dataclasses import dataclass
 from importlib import import_module
@@ -34,8 +36,17 @@ READERS = {
     b"P5": ("PpmImagePlugin", "PpmImageFile"),
     b"P6": ("PpmImagePlugin", "PpmImageFile"),
 }
-ORIENTATION, PHOTOMETRIC = 274, 262  # tags of EXIF and TIFF
-DAMAGED = OSError, SyntaxError, ValueError, LookupError, TypeError, ArithmeticError, EOFError
+ORIENTATION, PHOTOMETRIC, NO_DATA = 274, 262, 42113  # tags of EXIF and TIFF, the last one of GDAL
+DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    EOFError,
+    struct.error,
+)
 """What Pillow raises for damaged headers."""
 
 
@@ -49,8 +60,10 @@ class Stored:
     """EXIF's 1 to 8: how the stored pixels are to be turned for display."""
     white_is_zero: bool = False
     """A TIFF whose 0 is white."""
-    bits: int | None = None
-    """Significant bits of a PNG's samples (its sBIT)."""
+    white: int | None = None
+    """Largest value that a sample can have, where that is not all of its bits: of a PNG's sBIT, of a PGM."""
+    no_data: float | None = None
+    """Value of a GeoTIFF where nothing was measured."""
     pages: int = 1
     aspect: float = 1.0
     """Width of a pixel over its height."""
@@ -77,13 +90,36 @@ def read_stored(data: bytes, name: str) -> Stored:
         try:
             image = getattr(import_module(f"PIL.{reader[0]}"), reader[1])(BytesIO(data))
         except DAMAGED:
-            return Stored()
+            return _of_tags(data, name) if reader[1] == "TiffImageFile" else Stored()
         with image:
             _check_size(image.size, name)
             try:
                 return _described(image, data)
             except DAMAGED:
                 return Stored(image.format)
+
+
+def _of_tags(data: bytes, name: str) -> Stored:
+    """Describe a TIFF whose pixels Pillow does not know, such as those of 12 bits."""
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    try:
+        tags = ImageFileDirectory_v2(data[:8])
+        file = BytesIO(data)
+        file.seek(tags.next)
+        tags.load(file)
+        size = int(tags[256]), int(tags[257])
+    except DAMAGED:
+        return Stored()
+    _check_size(size, name)
+    return Stored("TIFF", white_is_zero=tags.get(PHOTOMETRIC) == 0, no_data=_number(tags.get(NO_DATA)))
+
+
+def _number(text: object) -> float | None:
+    try:
+        return float(str(text).strip("\0 "))
+    except ValueError:
+        return None
 
 
 def _check_size(size: tuple[int, int], name: str) -> None:
@@ -109,7 +145,8 @@ def _described(image: Any, data: bytes) -> Stored:
         image.format,
         orientation=orientation if 1 <= orientation <= 8 else 1,
         white_is_zero=tags.get(PHOTOMETRIC) == 0,
-        bits=_significant_bits(data) if image.format == "PNG" else None,
+        white=_largest(image.format, data),
+        no_data=_number(tags.get(NO_DATA)),
         pages=getattr(image, "n_frames", 1),
         # Densities are pixels per length: more of them across make a pixel narrower.
         aspect=down / across if across and down else 1.0,
@@ -118,14 +155,20 @@ def _described(image: Any, data: bytes) -> Stored:
     )
 
 
-def _significant_bits(data: bytes) -> int | None:
-    """Return the largest number in a PNG's sBIT chunk, which Pillow does not read."""
+def _largest(kind: str, data: bytes) -> int | None:
+    """Return the largest value by a PNG's sBIT chunk or a PGM's header, which Pillow does not tell."""
+    if kind == "PPM":
+        header = re.match(rb"P[56](?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+(\d+)\s", data)
+        return int(header[1]) if header else None
+    if kind != "PNG":
+        return None
     place = 8
     while place + 8 <= len(data):
-        length, kind = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
-        if kind == b"sBIT":
-            return max(data[place + 8 : place + 8 + length], default=None)
-        if kind in (b"IDAT", b"PLTE"):
+        length, chunk = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
+        if chunk == b"sBIT":
+            bits = max(data[place + 8 : place + 8 + length], default=16)
+            return 2**bits - 1 if 8 <= bits < 16 else None
+        if chunk in (b"IDAT", b"PLTE"):
             break
         place += 12 + length
     return None

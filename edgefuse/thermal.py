@@ -311,8 +311,8 @@ def counts_of(image: NDArray[Any]) -> NDArray[Any]:
     """Return measured values as counts, where one count is the same difference everywhere.
 
     Args:
-        image: `[H, W]`, uint8 or uint16 (returned as they are), int16, or floats: temperatures in °C or K, or
-            any other values. NaN and infinity are no measurement.
+        image: `[H, W]`, uint8 or uint16 (returned as they are), int16, or int32 and floats: temperatures in
+            °C or K, or any other values. NaN and what lies far outside are no measurement.
 
     Returns:
         uint8 or uint16; 0 where there is no measurement.
@@ -321,7 +321,9 @@ def counts_of(image: NDArray[Any]) -> NDArray[Any]:
         return image
     if image.dtype == np.int16:
         return (image.astype(np.int32) + 32768).astype(np.uint16)
-    valid = np.isfinite(image)
+    valid = np.isfinite(image) & (np.abs(image) < 1e6)
+    # Many programs write -9999 or less where nothing was measured.
+    valid &= (image > -1000) | (np.count_nonzero(image[valid] > -1000) * 2 < image.size)
     values = image[valid].astype(np.float64)
     counts = np.zeros(image.shape, np.uint16)
     if values.size:

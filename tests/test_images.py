@@ -351,6 +351,109 @@ def test_files_that_end_early_are_refused_in_one_sentence(tmp_path: Path, kind: 
         read_visible(tmp_path / "a.png")
 
 
+# --- situations from public reports, see docs/known-situations.md
+
+COUNTS = cv2.GaussianBlur(np.random.default_rng(3).normal(29_000, 4000, (60, 80)), (0, 0), 4).round()
+COUNTS[20:40, 30:40] = 30_800
+CELSIUS = ((COUNTS - 27_315) / 100).astype(np.float32)
+
+
+def tiff(pixels: bytes, bits: int, **tags: int) -> bytes:
+    """A TIFF of 80x60 pixels with the tags of these numbers, such as `t339=3` (floats)."""
+    entries = {256: 80, 257: 60, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: 60, 279: len(pixels)}
+    entries |= {int(name[1:]): value for name, value in tags.items()}
+    data = b"II*\0" + struct.pack("<I", 8 + len(pixels)) + pixels + struct.pack("<H", len(entries))
+    for tag, value in sorted(entries.items()):
+        data += struct.pack("<HHII", tag, 4, 1, value)
+    return data + bytes(4)
+
+
+def packed(image: np.ndarray) -> bytes:
+    """The 12-bit values of an image behind one another."""
+    a, b = image.reshape(-1, 2).astype(np.uint32).T
+    pair = a << 12 | b
+    return np.stack((pair >> 16, pair >> 8, pair), 1).astype(np.uint8).tobytes()
+
+
+TWELVE = ((COUNTS - 28_000) / 8).clip(0, 4095).astype(np.uint16)
+
+
+def test_a_tiff_of_12_bits(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff(packed(TWELVE), 12))
+    expected = np.rint(TWELVE / 4095 * 255).astype(np.uint8)
+    assert cv2.absdiff(read_visible(path), expected).max() <= 1
+    path.write_bytes(tiff(packed(TWELVE), 12, t262=0))
+    assert cv2.absdiff(read_visible(path), 255 - expected).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "pixels", [COUNTS.astype("<u4"), COUNTS.astype("<i4"), CELSIUS.astype("<f4"), CELSIUS.astype("<f8")]
+)
+def test_a_tiff_of_measured_values(tmp_path: Path, pixels: np.ndarray) -> None:
+    path = tmp_path / "a.tif"
+    kinds = {"u": 1, "i": 2, "f": 3}
+    path.write_bytes(tiff(pixels.tobytes(), pixels.itemsize * 8, t339=kinds[pixels.dtype.kind]))
+    assert cv2.absdiff(read_infrared(path), as_infrared(COUNTS.astype(np.uint16))).max() <= 3
+    with pytest.raises(InputError, match="as infrared also signed and float values"):
+        read_visible(path)
+
+
+@pytest.mark.parametrize("nothing", [-9999, -32768, -3.4028235e38, 1e20, np.nan, np.inf])
+def test_what_programs_write_where_nothing_was_measured(tmp_path: Path, nothing: float) -> None:
+    image, counts = CELSIUS.copy(), COUNTS.astype(np.uint16)
+    image[:, :10], counts[:, :10] = nothing, 0
+    (tmp_path / "a.tif").write_bytes(tiff(image.tobytes(), 32, t339=3))
+    grey = read_infrared(tmp_path / "a.tif")
+    assert cv2.absdiff(grey, as_infrared(counts)).max() <= 3
+    assert grey[20:40, 30:40].min() > 200
+
+
+@pytest.mark.parametrize("values", [COUNTS.astype(np.uint16), CELSIUS])
+def test_the_no_data_value_of_a_geotiff(tmp_path: Path, values: np.ndarray) -> None:
+    values = values.copy()
+    values[:, :30] = 123
+    Pillow.fromarray(values).save(tmp_path / "a.tif", tiffinfo={42113: "123"})
+    image = read_image(tmp_path / "a.tif", "ir")
+    nothing = image[:, :30]
+    assert np.isnan(nothing).all() if values.dtype == np.float32 else not nothing.any()
+    assert np.array_equal(image[:, 30:], values[:, 30:])
+
+
+def test_temperatures_below_zero_that_wrapped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Hundredths of a degree Celsius in uint16: -1 became 65535."""
+    wrapped = (COUNTS - 29_000).astype(np.int32).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / "a.png"), wrapped)
+    assert cv2.absdiff(read_infrared(tmp_path / "a.png"), as_infrared(COUNTS.astype(np.uint16))).max() <= 3
+    assert "values below zero have wrapped" in warned(caplog)
+    border = TWELVE.copy()
+    border[:5] = 65_535  # no measurement
+    cv2.imwrite(str(tmp_path / "b.png"), border)
+    assert np.array_equal(read_image(tmp_path / "b.png", "ir"), border)
+    assert warned(caplog) == ""
+
+
+@pytest.mark.parametrize(("white", "dtype"), [(4095, ">u2"), (1000, ">u2"), (15, "u1"), (255, "u1")])
+def test_the_largest_value_of_a_pgm(tmp_path: Path, white: int, dtype: str) -> None:
+    values = np.linspace(0, white, 32 * 20).reshape(20, 32).astype(dtype)
+    header = f"P5\n# by a camera\n32 20\n{white}\n".encode()
+    (tmp_path / "a.pgm").write_bytes(header + values.tobytes())
+    expected = np.rint(values.astype(float) / white * 255).astype(np.uint8)
+    assert cv2.absdiff(read_visible(tmp_path / "a.pgm"), expected).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "TIFF"])
+def test_a_file_with_the_wrong_suffix_is_read(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(stored_as(np.dstack([MARKED] * 3), kind))
+    assert read_visible(tmp_path / "a.jpg").shape == (20, 32, 3)
+
+
+def test_grey_with_alpha_is_its_grey(tmp_path: Path) -> None:
+    """However transparent: alpha of thermal exports is 0 where nobody looked at it."""
+    Pillow.fromarray(np.dstack([MARKED, np.zeros_like(MARKED)]), "LA").save(tmp_path / "a.png")
+    np.testing.assert_array_equal(luma(read_visible(tmp_path / "a.png")), MARKED)
+
+
 def test_unwritable_files_are_named(tmp_path, pair):
     with pytest.raises(InputError, match="suffix"):
         write_image(tmp_path / "a.xyz", pair[0])
