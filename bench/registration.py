@@ -129,11 +129,20 @@ def rows(sets: dict, trials: int, rng: np.random.Generator, wanted: set[str]) ->
                 truth = random_map(rng)
                 row.add([(moved(ir, truth, rng), vis) for ir, vis in folders[index % len(folders)]], truth)
             yield row
+    for name, folders in sets.items() if "scenes" in wanted else ():
+        for perspective in (0.0, 1e-4) if len(folders) >= 3 else ():
+            row = Row(f"{name}, 9 frames of {len(folders)} scenes{tilted(perspective)}")
+            for _ in range(trials // 2):
+                truth = random_map(rng, perspective)
+                pairs = [
+                    folders[i % len(folders)][rng.integers(len(folders[i % len(folders)]))] for i in range(9)
+                ]
+                row.add([(moved(ir, truth, rng), vis) for ir, vis in pairs], truth)
+            yield row
     if "scenes" in wanted:
         for perspective in (0.0, 1e-4):
             for count in (3, 5, 9):
-                tilted = f", perspective to {perspective:g}" if perspective else ""
-                row = Row(f"{count} scenes of all sets{tilted}")
+                row = Row(f"{count} scenes of all sets{tilted(perspective)}")
                 for _ in range(trials // 2):
                     truth = random_map(rng, perspective)
                     row.add([(moved(ir, truth, rng), vis) for ir, vis in mixed(sets, count, rng)], truth)
@@ -149,6 +158,10 @@ def rows(sets: dict, trials: int, rng: np.random.Generator, wanted: set[str]) ->
         yield row
     if "sim" in wanted:
         yield from simulated(trials // 3, rng)
+
+
+def tilted(perspective: float) -> str:
+    return f", perspective to {perspective:g}" if perspective else ""
 
 
 def mixed(sets: dict, count: int, rng: np.random.Generator) -> list:

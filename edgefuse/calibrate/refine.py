@@ -16,6 +16,11 @@ ModelName: TypeAlias = Literal["similarity", "affine", "homography"]
 
 BLOCKS = (6, 8)
 """Rows and columns of blocks over the visible picture."""
+SAMPLES, ELITE, ROUNDS = 300, 30, 14
+"""Of the search for the parameters."""
+UNUSUAL = 0.01
+"""Shear or perspective, in widths of the picture at its edge, that costs half a standard deviation: more
+parameters than a similarity's follow noise and depth where nothing holds them."""
 FINE = 4
 """Surfaces are looked up at a quarter of a pixel, and between by interpolation."""
 
@@ -118,16 +123,20 @@ def improve(
     fine = np.stack([_upsampled(surface) for surface in found.values])
     basis = _basis(found.centres, model)
     count = basis.shape[-1]
-    rng = np.random.default_rng(seed)
-    best, spread, value = np.zeros(count), np.full(count, radius / 2.0), -np.inf
-    for shrink in (0.9, 0.9, *[0.7] * 12):
-        tried = best + rng.normal(size=(400, count)) * spread
-        tried[0] = best
-        sums = _sums(fine, basis, tried, radius)
-        best, value = tried[int(np.argmax(sums))], float(sums.max())
-        spread = np.maximum(spread * shrink, 0.01)
-    mean = float(found.values.mean(axis=(1, 2)).sum())
     deviation = float(np.sqrt(found.values.var(axis=(1, 2)).sum())) + 1e-9
+    doubt = np.zeros(count)
+    doubt[4:] = deviation / 2 / (UNUSUAL * shape[1]) ** 2
+    rng = np.random.default_rng(seed)
+    # Cross-entropy search: the surfaces have many peaks, and a gradient sees the nearest alone.
+    best, middle, spread, value = np.zeros(count), np.zeros(count), np.full(count, radius / 2.0), 0.0
+    for _ in range(ROUNDS):
+        tried = middle + rng.normal(size=(SAMPLES, count)) * spread
+        tried[0] = best
+        sums = _sums(fine, basis, tried, radius) - tried**2 @ doubt
+        elite = tried[np.argsort(-sums)[:ELITE]]
+        best, value = elite[0], float(sums.max())
+        middle, spread = elite.mean(axis=0), np.maximum(elite.std(axis=0), 0.003)
+    mean = float(found.values.mean(axis=(1, 2)).sum())
     return _as_matrix(best, model, shape), value, (value - mean) / deviation
 
 

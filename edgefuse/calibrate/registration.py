@@ -25,7 +25,7 @@ LEAST_Z_SMALL = 8.0
 """The same for visible pictures of less than 300 pixels, in which chance agrees more easily."""
 LEAST_SHARE = 0.06
 """Part of all edges that must agree: a ramp or stripes agree somewhere, but with little."""
-BETTER_Z = 1.0
+BETTER_Z = 1.2
 """By how much z must rise before a model of more parameters is believed."""
 SCENES_FOR_MORE = 3
 """Scenes from which on more than a similarity is tried: on one scene it fits the depths in it."""
@@ -180,9 +180,11 @@ def _estimate(pairs: Pairs, scenes: int, model: ModelName | None) -> Estimate:
     chosen: ModelName = "similarity"
     for bigger in ("affine", "homography"):
         if bigger == model or (model is None and scenes >= SCENES_FOR_MORE):
-            result = _weighed(level, _step(level, matrix, 4, bigger)[0], bigger)
+            result = _weighed(level, matrix, bigger)
             if bigger == model or result[1] > z + BETTER_Z:
                 (matrix, z, share), chosen = result, bigger
+    if chosen != "similarity":  # which moved the corners far: the blocks are looked at again from there
+        matrix, z, share = _weighed(level, matrix, chosen)
     fine = Level.of(pairs, SIDES[2], matrix)
     matrix, _ = _step(fine, matrix, 4, chosen)
     found = surfaces(fine, matrix, 3)
