@@ -24,12 +24,16 @@ MODELS = ("nano", "nano-l", "cnn")
 """The default and its larger version, and the paper's network; all have their figures in the models' card."""
 DEGRADED_MODELS = ("nano",)
 DEGRADED_METRICS = ("VIF", "Qabf", "Target")
+DEGRADED_PAIRS = 20
+"""Of each set, evenly spread: every condition fuses and scores all of them once more."""
 
 
-def main(data: Path = typer.Option(...), out: Path = OUT, only: str = "", jobs: int = 1) -> None:
-    """Measure, and write the JSON."""
+def main(
+    data: Path = typer.Option(...), out: Path = OUT, only: str = "", jobs: int = 1, clean: bool = True
+) -> None:
+    """Measure, and write the JSON; without `clean`, degraded sources alone."""
     facts = json.loads(out.read_text("utf-8")) if out.exists() else {"sets": {}}
-    for degraded in (False, True):
+    for degraded in (False, True) if clean else (True,):
         for name, video in SETS.items():
             names = [n for n in (*(DEGRADED_MODELS if degraded else MODELS), *BASELINES) if only in ("", n)]
             if names and not (degraded and video):
@@ -46,7 +50,10 @@ def main(data: Path = typer.Option(...), out: Path = OUT, only: str = "", jobs: 
 def _measured(folder: Path, names: list[str], settings: Settings, jobs: int, title: str) -> dict[str, Any]:
     candidates = [_candidate(name) for name in names]
     result = evaluate(
-        folder / "ir", folder / "vis", candidates, settings, jobs=jobs, progress=_progress(title)
+        *(folder / "ir", folder / "vis", candidates, settings),
+        limit=DEGRADED_PAIRS if settings.robust else None,
+        jobs=jobs,
+        progress=_progress(title),
     )
     found = as_dict(result)
     means = {"clean": {c["name"]: c["mean"] for c in found["candidates"]}, **found["degraded"]}

@@ -22,44 +22,40 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    ir: Path = typer.Option(..., help="Folder of infrared images, or a video or recording."),
-    vis: Path = typer.Option(..., help="Visible, likewise; a pair has equal file stems and sizes."),
+    ir: Path = typer.Option(..., metavar="FOLDER", help="Infrared images, or a video or recording."),
+    vis: Path = typer.Option(..., metavar="FOLDER", help="Visible, likewise; equal file stems and sizes."),
     model: list[str] = typer.Option(
-        [], help="Shipped model or .onnx file; may be repeated.", show_default="default model"
+        [], metavar="NAME|FILE", help="Model, also of others; repeatable.", show_default="default model"
     ),
     fused: list[str] = typer.Option(
-        [], help="Folder of images fused elsewhere, or NAME=FOLDER; may be repeated.", metavar="FOLDER"
+        [], metavar="FOLDER", help="Images fused elsewhere, or NAME=FOLDER; repeatable."
     ),
-    baselines: bool = typer.Option(
-        True,
-        "--baselines/--no-baselines",
-        "--trivial/--no-trivial",
-        help="Also score the fusions that need no network.",
+    no_baselines: bool = typer.Option(
+        False, "--no-baselines", help="Leave out the fusions that need no network."
     ),
+    trivial: bool = typer.Option(True, hidden=True, help="The old name of the opposite of --no-baselines."),
     engine: str | None = typer.Option(
-        None, help="Engine that runs the models.", show_default="the first that is installed"
+        None, metavar="NAME", help="What runs the models.", show_default="first installed"
     ),
-    protocol: str = typer.Option("field", help="field, paper (fused stretched to 0..255) or strict."),
+    protocol: str = typer.Option("field", metavar="NAME", help="field, paper (stretched) or strict."),
     metrics: str | None = typer.Option(
-        None,
-        help="Names separated by commas, in any case; `all` for all, `core` for the field's five.",
-        show_default="twelve that tell most",
+        None, metavar="NAMES", help="Such as VIF,Qabf; or core, or all.", show_default="twelve that tell most"
     ),
-    limit: int | None = typer.Option(None, help="Score at most this many pairs.", show_default="all"),
+    limit: int | None = typer.Option(None, metavar="N", help="Pairs to score at most.", show_default="all"),
     video: bool = typer.Option(False, "--video", help="The pairs are numbered frames: measure flicker."),
     skip_bad: bool = typer.Option(False, "--skip-bad", help="Exit with 0 although pairs were left out."),
-    jobs: int | None = typer.Option(None, help="Worker processes.", show_default="one a core it may use"),
-    robust: bool = typer.Option(
-        False, "--robust", help="Also fuse noisy, blurred, shifted, darker … sources and compare."
-    ),
+    jobs: int | None = typer.Option(None, metavar="N", help="Processes.", show_default="one a core"),
+    robust: bool = typer.Option(False, "--robust", help="Also fuse noisy, shifted, darker … sources."),
     compare: tuple[str, str] | None = typer.Option(
-        None, help="Two models, folders or baselines: B minus A, with confidence.", metavar="A B"
+        None, metavar="A B", help="B minus A, with confidence; models, folders or baselines."
     ),
-    json: Path | None = typer.Option(None, help="Write all scores as JSON."),
-    csv: Path | None = typer.Option(None, help="Write one row a pair and candidate."),
-    html: Path | None = typer.Option(None, help="Write a report with plots and pictures to look at."),
-    table: Path | None = typer.Option(None, help="Write the means ± standard deviation: .md, .tex or .csv."),
-    polarity: str = typer.Option("white", help="What is hot in infrared: white or black."),
+    json: Path | None = typer.Option(None, metavar="FILE", help="Write all scores as JSON."),
+    csv: Path | None = typer.Option(None, metavar="FILE", help="Write one row a pair and candidate."),
+    html: Path | None = typer.Option(None, metavar="FILE", help="Write a report with plots and pictures."),
+    table: Path | None = typer.Option(
+        None, metavar="FILE", help="Write means ± standard deviation: .md, .tex, .csv."
+    ),
+    polarity: str = typer.Option("white", metavar="SIDE", help="What is hot in infrared: white or black."),
     window: str | None = typer.Option(
         None, metavar="LOW-HIGH", help="16-bit infrared values shown black and white."
     ),
@@ -91,7 +87,7 @@ def evaluate(
     _check_targets(json, csv, html, table)
     if table:
         check_table_file(table)
-    candidates, compared = _candidates(model, fused, baselines, compare, engine)
+    candidates, compared = _candidates(model, fused, trivial and not no_baselines, compare, engine)
     out, err = stdout(), stderr()
     with _as_folders(ir, vis, limit, texts) as (folders, settings_of):
         work = partial(
