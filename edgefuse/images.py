@@ -32,6 +32,7 @@ __all__ = [
     "read_image",
     "read_visible",
     "replace_luma",
+    "scale_bits",
     "size_of",
     "warn_once",
     "write_image",
@@ -165,6 +166,11 @@ def _without(image: NDArray[Any], no_data: float) -> NDArray[Any]:
     """Put what is read as no measurement where a file has its number for that."""
     nothing = {"f": np.nan, "u": 0, "i": np.iinfo(np.int16).min}[image.dtype.kind]
     return np.where(image == image.dtype.type(no_data), image.dtype.type(nothing), image)
+
+
+def scale_bits(image: NDArray[Any], bits: int) -> Image:
+    """Return a picture of which so many bits are in use, uint16 of any shape, as uint8 of the whole range."""
+    return cv2.convertScaleAbs(image, alpha=255 / (2**bits - 1))
 
 
 def _full_range(image: NDArray[Any], white: int | None, folder: str) -> NDArray[Any]:

@@ -14,8 +14,10 @@ from edgefuse.cli.console import Output
 from edgefuse.cli.record import _print_result
 from edgefuse.errors import InputError, LostError, SourceError
 from edgefuse.runtime.cameras.camera import Camera, connect
+from edgefuse.runtime.cameras.supervisor import Supervisor
 from edgefuse.runtime.cameras.thermal import ThermalPreprocess
 from edgefuse.runtime.config import StopRequest
+from edgefuse.runtime.frames import Frame
 from edgefuse.runtime.live import run
 from edgefuse.runtime.record import record
 from edgefuse.runtime.recording import STARTED_TAG, part_name, read_timestamps, timestamps_path
@@ -269,3 +271,49 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(InputError, match="cannot make folder"):
         record({"ir": ListSource([]), "vis": ListSource([])}, tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "read", "message"),
+    [
+        ("no header\n0,0.1,0\n", {}, "does not begin with 'pts_ms,timestamp_s,index'"),
+        ("pts_ms,timestamp_s,index\n0,0.0001,0\nx\n33,0.0334,1\n", {0: 0.0001}, "is damaged in line 3"),
+        ("pts_ms,timestamp_s,index\n0,0.0001,0\n33,0.0334", {0: 0.0001}, None),
+        ("", {}, None),
+    ],
+)
+def test_a_damaged_file_of_times_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, read: dict[int, float], message: str | None
+) -> None:
+    timestamps_path(tmp_path / "a.mkv").write_text(text)
+    assert read_timestamps(tmp_path / "a.mkv") == read
+    assert [message in found for found in caplog.messages] == [True] if message else not caplog.messages
+
+
+def test_a_bug_of_ours_is_logged_once_with_its_traceback_and_ends_the_reading(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A camera's own errors are losses; a bug would come again at every attempt."""
+    opened = []
+
+    class Broken(ListSource):
+        def read(self) -> Frame | None:
+            raise ZeroDivisionError("our mistake")
+
+    def open_camera() -> ListSource:
+        opened.append(1)
+        return Broken([], True)
+
+    ended: list[BaseException | None] = []
+    supervisor = Supervisor("vis", Camera("cam", open_camera), lambda *_: None, ended.append)
+    supervisor.start()
+    deadline = time.monotonic() + 10
+    while not ended and time.monotonic() < deadline:
+        time.sleep(0.01)
+    supervisor.stop()
+    supervisor.join(time.monotonic() + 5)
+    assert isinstance(ended[0], ZeroDivisionError)
+    assert len(opened) == 1
+    (record,) = caplog.records
+    assert record.exc_info
+    assert record.getMessage() == "cam: reading failed with a bug in edgefuse"

@@ -741,3 +741,43 @@ def test_two_sim_cameras_are_live_and_share_their_time() -> None:
     assert b.timestamp == pytest.approx(b.captured)
     assert c.index > b.index
     assert c.captured <= time.monotonic()
+
+
+@pytest.mark.parametrize(("form", "bits"), [("Y10", 10), ("Y12", 12), ("Y14", 14), ("Y16", 16)])
+def test_a_grey_camera_of_more_than_8_bits_is_seen(
+    devices: Path, monkeypatch: pytest.MonkeyPatch, form: str, bits: int
+) -> None:
+    class Deep(FakeDevice):
+        def get(self, name: int) -> float:
+            code = cv2.VideoWriter.fourcc(*form.ljust(4))
+            return float(code) if name == cv2.CAP_PROP_FOURCC else super().get(name)
+
+        def retrieve(self) -> tuple[bool, Any]:
+            return True, np.full((48, 64), 78 << (bits - 8), np.uint16)
+
+    plug_in(devices, monkeypatch, Deep(3))
+    with open_source(f"cam0?format={form}", "vis") as source:
+        frame = source.read()
+        assert frame is not None
+        assert frame.image.dtype == np.uint8
+        assert (frame.image == 78).all()
+    plug_in(devices, monkeypatch, Deep(3))
+    with open_source(f"cam0?format={form}", "ir") as source:
+        frame = source.read()
+        assert frame is not None
+        assert (frame.image == 78 << (bits - 8)).all(), "infrared keeps its counts"
+
+
+def test_times_of_another_clock_are_said_to_be_left_out(
+    devices: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Uptime(FakeDevice):
+        def get(self, name: int) -> float:
+            return 1000.0 if name == cv2.CAP_PROP_POS_MSEC else super().get(name)
+
+    plug_in(devices, monkeypatch, Uptime(3))
+    with open_source("cam0", "vis") as source:
+        frames = [source.read() for _ in range(3)]
+    assert all(frame and frame.timestamp == frame.captured for frame in frames)
+    said = "cam0: the driver's times are not on this machine's clock: taking those of arrival"
+    assert caplog.messages == [said]

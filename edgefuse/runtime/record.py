@@ -152,7 +152,7 @@ def record(
     """Write each camera into a folder of its own, `ir/` and `vis/`: `0001.mkv` and `0001.times.csv` …
 
     Ends after `duration`, at `max_size`, on `stop`, or when a live source ends; two recordings are copied in
-    full. A camera that is lost is reopened if it was connected, and the other one goes on meanwhile.
+    full. A camera that is lost is reopened if it was connected, and the other one is recorded meanwhile.
     A frame of another size or format than the one before begins a new part; one that cannot be kept is
     left out and counted.
 

@@ -85,7 +85,7 @@ class Camera:
         return replace(self, open=partial(_opened, RealTime(self.open())), live=True)
 
     def preprocess(self, role: Role) -> Preprocess:
-        """Return what makes 8-bit pictures of its frames, anew for each run."""
+        """Return what makes 8-bit pictures of its frames; a new one for each run."""
         return ThermalPreprocess(self.thermal) if role == "ir" else lambda image, _: as_visible(image)
 
     def policy(self, role: Role) -> SilencePolicy:

@@ -8,8 +8,8 @@ run. A delay that never falls below some value, such as a network camera's encod
 offset, and is corrected as one.
 
 A clock that was set shows in two ways. Set forward, its frames seem to come before they were taken: five
-of them in a row, all by as much, and the line begins anew. Set back, they seem to be delayed, as in a
-congestion: when three whole seconds have passed without a single frame near the line, it begins anew. A
+of them in a row, all by as much, and a new line is begun. Set back, they seem to be delayed, as in a
+congestion: when three whole seconds have passed without a single frame near the line, a new line is begun. A
 delay that has changed for good is followed likewise.
 """
 
@@ -91,7 +91,7 @@ class Clock:
         if not math.isfinite(difference):
             return arrived
         if self._points and not -self._tolerance <= difference - self._at(timestamp) <= STRAY:
-            if not self._is_set_anew(timestamp, difference, arrived):
+            if not self._was_set(timestamp, difference, arrived):
                 return arrived
         else:
             self._learn(timestamp, difference, arrived)
@@ -102,7 +102,7 @@ class Clock:
     def _at(self, timestamp: float) -> float:
         return self._height + self.slope * (timestamp - self._origin)
 
-    def _is_set_anew(self, timestamp: float, difference: float, arrived: float) -> bool:
+    def _was_set(self, timestamp: float, difference: float, arrived: float) -> bool:
         """Take in a frame off the line; whether a new line was begun with it."""
         if not self._strays:
             self._stray_since = arrived

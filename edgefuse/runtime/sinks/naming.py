@@ -1,4 +1,4 @@
-"""The files of one video output: their names, and what a run that died left behind."""
+"""The files of one video output: their names, and the files that a run that died has left."""
 
 import logging
 import os
@@ -37,7 +37,7 @@ class OutputNaming:
     named so too: a failure never costs an earlier file.
 
     What an earlier run could not complete, since it was killed or the power was cut, loses its `.part`, and
-    that is said.
+    that is logged.
 
     Args:
         path: of the output.

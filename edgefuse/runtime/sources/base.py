@@ -46,7 +46,7 @@ class Source(Protocol):
     One thread reads; another one may close. The constructor opens; if it raises, nothing stays open.
 
     A source that may be back later raises `LostError`, from its constructor or from `read`: whoever wants
-    to go on closes it and opens it again. Any other `SourceError` would come again.
+    to continue closes and reopens it. Any other `SourceError` would come again.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Source(Protocol):
     length: int | None
     """Frames in the recording, where that is known, if only about."""
     limit: float = SILENCE["vis"].read
-    """Seconds that `read` may take. A library that hangs can exceed them: its thread is lost then."""
+    """Seconds that `read` may take. A library that is stuck can exceed them."""
 
     extra: ClassVar[str | None] = None
     reopens: ClassVar[bool] = False

@@ -16,6 +16,7 @@ from av.video.reformatter import Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
 from edgefuse.errors import SourceError
+from edgefuse.images import scale_bits
 from edgefuse.runtime.frames import HD_LINES
 from edgefuse.runtime.sources.base import Role
 from edgefuse.runtime.sources.times import StreamClock
@@ -151,7 +152,7 @@ class Decoder:
         elif name.startswith("gray") and not name.startswith("grayf"):
             image = frame.to_ndarray()  # as it is, and without a copy
             if 8 < bits < 16 and not self._grey:  # of 16, who knows how many are in use
-                image = (image >> (bits - 8)).astype(np.uint8)
+                image = scale_bits(image, bits)
         else:
             colours = frame.colorspace
             if colours == UNSPECIFIED and frame.height >= HD_LINES:

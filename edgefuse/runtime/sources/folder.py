@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 class ImageFolder(Source):
     """The images of a folder, or of a pattern such as `frames/*_ir.png`, in natural order (2 before 10).
 
-    Options: `fps` (25), `start` in seconds, `loop=1` to begin again at the end; for visible
+    Options: `fps` (25), `start` in seconds, `loop=1` to start over at the end; for visible
     images `bits`, those of 16 that are used.
     """
 

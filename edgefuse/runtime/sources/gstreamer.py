@@ -46,7 +46,7 @@ class Pipeline(CaptureSource):
             cv2.CAP_PROP_READ_TIMEOUT_MSEC,
             round(SILENCE[role].read * 1000),
         ]
-        # Older versions refuse to be limited; what hangs in them is left to whoever supervises the source.
+        # Older versions refuse to be limited; what gets stuck in them is left to the supervisor.
         capture = open_capture(pipeline, cv2.CAP_GSTREAMER, limits) or open_capture(
             pipeline, cv2.CAP_GSTREAMER
         )

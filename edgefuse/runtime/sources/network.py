@@ -19,7 +19,7 @@ have it in a moment: it starts before its cameras do."""
 MOST_UNTIMED = 25
 """Frames without a time, after which there will be none with one."""
 MOST_PATIENCE = 10.0
-"""Seconds to answer; a thread that is busy opening for longer is held to hang, and replaced."""
+"""Seconds to answer; a thread that takes longer to open counts as stuck, and is replaced."""
 
 
 class NetworkStream(Source):

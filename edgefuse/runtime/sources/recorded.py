@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 from edgefuse.errors import SourceError
+from edgefuse.runtime.frames import NOMINAL_FPS
 from edgefuse.runtime.recording import read_timestamps, recorded_parts
 from edgefuse.runtime.sources.base import ROLES, Frame, Role, Source
 from edgefuse.runtime.sources.text import Spec, positive_number, seconds, yes_or_no
@@ -48,7 +49,7 @@ class Recording(Source):
         self._closed = False
         self._opened = 0  # of `_parts`, in this pass
         self._video: VideoFile | None = None
-        self.fps = self._rate or 25.0
+        self.fps = self._rate or NOMINAL_FPS  # until a part is open
         self._shift = 0.0  # to subtract from the times of the present part
         self._index = -1  # of the latest frame
         self._before = 0  # to add to the numbers of the present part

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse.errors import LostError, SourceError
-from edgefuse.images import bits_of, parse_size
+from edgefuse.images import bits_of, parse_size, scale_bits
 from edgefuse.runtime.sources.base import Role
 from edgefuse.runtime.sources.opencv import WAIT_SECONDS, CaptureSource, open_capture
 from edgefuse.runtime.sources.text import Spec, positive_number, yes_or_no
@@ -108,7 +108,7 @@ class DeviceCamera(CaptureSource):
             image = data.view(np.uint16 if self._bytes == 2 else np.uint8).reshape(height, width)
         image = super()._decode(image)
         if self._visible_bits and image.dtype == np.uint16:
-            return (image >> (self._visible_bits - 8)).astype(np.uint8)
+            return scale_bits(image, self._visible_bits)
         return image
 
     def _setting(self, name: str) -> Any:

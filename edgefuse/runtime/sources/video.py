@@ -41,7 +41,7 @@ class VideoFile(Source):
     send these.
 
     Further options: `fps` in place of the file's own times, `start` in seconds (times count from there),
-    `loop=1` to begin again at the end, with times and numbers that go on.
+    `loop=1` to start over at the end; times and numbers continue.
     """
 
     texts = "a video file"
