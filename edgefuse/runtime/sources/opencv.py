@@ -85,11 +85,12 @@ class CaptureSource(Source):
         for _ in range(MOST_TORN):
             with self._busy, quiet_opencv():  # it prints whenever a camera is late
                 try:
-                    if self._closing or not self._wait():
-                        return None
-                    arrived = time.monotonic()
-                    captured = self._kernel_time(arrived)
-                    ok, image = self._capture.retrieve()
+                    with quiet_opencv():
+                        if self._closing or not self._wait():
+                            return None
+                        arrived = time.monotonic()
+                        captured = self._kernel_time(arrived)
+                        ok, image = self._capture.retrieve()
                 except cv2.error:
                     return None
                 finally:
