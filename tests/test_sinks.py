@@ -215,7 +215,8 @@ def test_an_image_sequence_ends_at_its_largest_size(tmp_path: Path) -> None:
 
 def test_an_image_sequence_leaves_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sink = ImageSequence(tmp_path / "frames")
-    sink.write(shot(0))
+    for n in range(16):  # between two looks at the disk
+        sink.write(shot(n))
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=10**9, free=10**6))
     with pytest.raises(InputError, match="frames: the disk is full"):
         sink.write(shot(1))

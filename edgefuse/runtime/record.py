@@ -178,7 +178,7 @@ def record(
     if live:
         used = {role: camera.paced() for role, camera in used.items()}
     tags = {STARTED_TAG: datetime.now(timezone.utc).isoformat(timespec="microseconds")}
-    quota = DiskQuota(str(folder), max_size, segment is not None)
+    quota = DiskQuota(folder, str(folder), max_size, segment is not None)
     config = RecordingConfig(folder, segment, quota, tags)
     recorders = [CameraRecorder(role, used[role], config, live, stop) for role in ROLES]
     started = shown = time.monotonic()

@@ -6,7 +6,7 @@ from edgefuse.errors import InputError
 from edgefuse.images import IMAGE_SUFFIXES, write_image
 from edgefuse.runtime.compose import side_by_side
 from edgefuse.runtime.sinks.base import FusedFrame, OutputOptions, Sink
-from edgefuse.runtime.sinks.quota import DiskQuota, check_disk, check_limits
+from edgefuse.runtime.sinks.quota import DiskQuota, check_limits
 from edgefuse.runtime.sinks.video import check_folder
 
 __all__ = ["ImageSequence", "Still"]
@@ -42,8 +42,8 @@ class ImageSequence(Sink):
         check_limits(None, max_size)
         self.name = str(folder)
         self._folder, self._triptych = Path(folder), triptych
-        self._budget = DiskQuota(self.name, max_size, ring=False)
-        self._size = self._largest = 0  # bytes: of all files, of one
+        self._quota = DiskQuota(self._folder, self.name, max_size, ring=False)
+        self._size = 0  # bytes of all files
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -58,14 +58,11 @@ class ImageSequence(Sink):
             InputError: the disk is full.
             QuotaReachedError: `max_size` is reached.
         """
-        check_disk(self._folder, self.name)
-        self._budget.make_room(self._size + self._largest)
+        self._quota.admit(self._size)
         image = side_by_side(frame.ir, frame.vis, frame.fused) if self._triptych else frame.fused
         path = self._folder / f"{frame.index:06d}.png"
         write_image(path, image)
-        size = path.stat().st_size
-        self._size += size
-        self._largest = max(self._largest, size)
+        self._size += path.stat().st_size
 
     def close(self) -> None:
         """Every file is complete already."""

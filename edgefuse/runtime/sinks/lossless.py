@@ -15,12 +15,11 @@ from edgefuse.runtime.frames import Frame, Role
 from edgefuse.runtime.recording import Timestamps, part_name, timestamps_path
 from edgefuse.runtime.sinks.base import FrameRefusedError, Sink
 from edgefuse.runtime.sinks.encoder import Encoder
-from edgefuse.runtime.sinks.quota import DiskQuota, check_disk
+from edgefuse.runtime.sinks.quota import DiskQuota
 
 __all__ = ["LosslessVideo", "RecordingConfig", "SegmentWriter", "kind_of"]
 
 SYNC_SECONDS = 1.0
-CHECK_EVERY = 16  # frames
 KEPT = {("uint8", 2), ("uint16", 2), ("uint8", 3)}
 """(Pixel type, dimensions) of the arrays of which FFV1 keeps every bit."""
 
@@ -171,8 +170,6 @@ class SegmentWriter(Sink):
         self._files: list[Path] = []
         self._video: LosslessVideo | None = None
         self._ends = 0.0  # of the present part, in seconds from the common zero
-        self._largest = 0  # bytes of one frame
-        self._written = 0
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -192,17 +189,12 @@ class SegmentWriter(Sink):
         if self._video is not None and self._is_complete(self._video, kind, seconds):
             self.close()
         video = self._video = self._video or self._begin(frame.image, seconds)
-        if self._written % CHECK_EVERY == 0:
-            check_disk(self.folder, self.name)
-        before = video.size
-        self._config.quota.make_room(before + self._largest, self._role)
+        self._config.quota.admit(video.size, self._role)
         try:
             video.write(frame.image, seconds, frame.index)
         except FrameRefusedError:
             self.close()
             raise
-        self._largest = max(self._largest, video.size - before)
-        self._written += 1
 
     def _is_complete(self, video: LosslessVideo, kind: str, seconds: float) -> bool:
         """Return whether a frame belongs into another file."""

@@ -42,16 +42,16 @@ class OutputNaming:
     Args:
         path: of the output.
         ring: files are named by the time of their beginning, and those of earlier runs count too.
-        budget: hears of every file that is finished.
+        quota: hears of every file that is finished.
     """
 
-    def __init__(self, path: Path, ring: bool, budget: DiskQuota) -> None:
-        self._path, self._ring, self._budget = path, ring, budget
+    def __init__(self, path: Path, ring: bool, quota: DiskQuota) -> None:
+        self._path, self._ring, self._quota = path, ring, quota
         self._stem = ""
         self._count = 0
         self._adopt()
         for old in self._older() if ring else ():
-            budget.finish([old], old.stat().st_size)
+            quota.finish([old], old.stat().st_size)
 
     def begin(self) -> Path:
         """Return the name of the next file, which does not exist."""
@@ -75,7 +75,7 @@ class OutputNaming:
         final = self._final() if whole else self._named(self._stem)
         self._partial.replace(final)
         self._count += 1
-        self._budget.finish([final], size)
+        self._quota.finish([final], size)
         if not whole:
             logger.warning("%s could not be completed: what there is of it is %s", self._path, final)
 

@@ -14,13 +14,11 @@ from edgefuse.runtime.compose import side_by_side
 from edgefuse.runtime.sinks.base import FusedFrame, OutputOptions, QuotaReachedError, Sink
 from edgefuse.runtime.sinks.encoder import CODECS, CONTAINERS, Encoder
 from edgefuse.runtime.sinks.naming import OutputNaming
-from edgefuse.runtime.sinks.quota import DiskQuota, check_disk, check_limits
+from edgefuse.runtime.sinks.quota import DiskQuota, check_limits
 
 __all__ = ["VideoOut", "check_folder"]
 
 logger = logging.getLogger(__name__)
-
-CHECK_EVERY = 16  # frames
 
 
 class VideoOut(Sink):
@@ -95,13 +93,12 @@ class VideoOut(Sink):
         self._fps, self._triptych, self._segment = fps, triptych, segment
         self._timed = timed or fps is None
         ring = segment is not None
-        self._budget = DiskQuota(self.name, max_size, ring)
-        self._series = OutputNaming(self._path, ring, self._budget)
+        self._quota = DiskQuota(self._path.parent, self.name, max_size, ring)
+        self._series = OutputNaming(self._path, ring, self._quota)
         self._encoder: Encoder | None = None
         self._shape: tuple[int, ...] = ()
         self._start = 0.0
         self._frames = 0
-        self._largest = 0  # bytes of one frame
         self._failed = False  # the present file is not what it was to be
 
     def write(self, frame: FusedFrame) -> None:
@@ -129,13 +126,11 @@ class VideoOut(Sink):
         if self._encoder is None:
             self._shape, self._start = image.shape, seconds
             self._encoder = self._open(image)
-        self._check_room(self._encoder)
-        before = self._encoder.size
+        self._quota.admit(self._encoder.size)
         try:
             self._encoder.write(image, seconds - self._start)
         except av.FFmpegError as error:
             raise InputError(f"{self.name}: {self._codec} refuses the picture: {error.strerror}") from None
-        self._largest = max(self._largest, self._encoder.size - before)
         self._frames += 1
 
     def _is_over(self, encoder: Encoder, image: Image, seconds: float) -> bool:
@@ -148,7 +143,7 @@ class VideoOut(Sink):
             return True
         if self._segment is not None and seconds - self._start >= self._segment:
             return True
-        return self._budget.largest_part is not None and encoder.size >= self._budget.largest_part
+        return self._quota.largest_part is not None and encoder.size >= self._quota.largest_part
 
     def _open(self, image: Image) -> Encoder:
         try:
@@ -157,11 +152,6 @@ class VideoOut(Sink):
             raise InputError(
                 f"cannot write {self.name}: a {size_of(image)} {self._codec} video cannot be made: {error}"
             ) from None
-
-    def _check_room(self, encoder: Encoder) -> None:
-        if self._frames % CHECK_EVERY == 0:
-            check_disk(self._path.parent, self.name)
-        self._budget.make_room(encoder.size + self._largest)
 
     def _complete(self) -> None:
         """Close the file and give it its name, whatever happened to it."""
