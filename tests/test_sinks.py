@@ -220,7 +220,7 @@ def test_an_image_sequence_leaves_room_on_the_disk(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=10**9, free=10**6))
     with pytest.raises(InputError, match="frames: the disk is full"):
         sink.write(shot(1))
-    assert os.listdir(tmp_path / "frames") == ["000000.png"]
+    assert len(os.listdir(tmp_path / "frames")) == 16
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
