@@ -1,7 +1,9 @@
+import gc
 import logging
 import math
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -408,6 +410,37 @@ def test_live_can_be_left_early_and_closed() -> None:
     assert threading.active_count() == before
     with pytest.raises(StopIteration):
         next(pairs)
+
+
+@pytest.mark.parametrize("how", ["break", "end", "exception"])
+def test_live_closes_the_engine_that_it_opened(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Opened:
+        closed = 0
+
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def __enter__(self) -> "Opened":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            Opened.closed += 1
+
+        def __call__(self, ir: Image, vis: Image) -> Image:
+            return vis.copy()
+
+    def use() -> None:
+        for _ in live(FakeSource(5), FakeSource(5), "nano"):
+            if how == "break":
+                break
+            if how == "exception":
+                raise ZeroDivisionError
+
+    monkeypatch.setattr("edgefuse.runtime.engines.fuser.Fuser", Opened)
+    with suppress(ZeroDivisionError):
+        use()
+    gc.collect()
+    assert Opened.closed == 1
 
 
 def test_live_raises_what_failed() -> None:

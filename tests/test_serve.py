@@ -18,6 +18,7 @@ import pytest
 
 from edgefuse.errors import InputError, LostError
 from edgefuse.images import Image
+from edgefuse.rig import Rig, RigAlign
 from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.frames import Frame, FusedFrame
 from edgefuse.runtime.live import LiveConfig, Session, StopRequest, connect
@@ -28,15 +29,17 @@ pytest.importorskip("starlette", reason="the extra serve is not installed")
 pytest.importorskip("uvicorn", reason="the extra serve is not installed")
 parser = pytest.importorskip("prometheus_client.parser", reason="the extra serve is not installed")
 
-from edgefuse.runtime.serve import Address, LivePage, app  # noqa: E402
+from edgefuse.runtime.serve import Address, Alignment, LivePage, app  # noqa: E402
 from edgefuse.runtime.serve.views import VIEWS, Preview  # noqa: E402
 
 
 class Served:
     """A run with a page, until the end of the `with`."""
 
-    def __init__(self, host: str = "127.0.0.1", ir: Any = None, vis: Any = None) -> None:
-        self.page = LivePage(Address(host, 0), "model", "engine")
+    def __init__(
+        self, host: str = "127.0.0.1", ir: Any = None, vis: Any = None, rig: Path | None = None
+    ) -> None:
+        self.page = LivePage(Address(host, 0), "model", "engine", Alignment(rig) if rig else None)
         self.stop = StopRequest()
         self.session = Session(
             ir or FakeSource(None, live=True, fps=25),
@@ -50,7 +53,7 @@ class Served:
 
     def _run(self) -> None:
         with self.session:
-            self.page.start(self.session.snapshot)
+            self.page.start(self.session)
             for _ in self.session:
                 pass
 
@@ -244,6 +247,40 @@ def test_what_is_no_command_is_refused(served: Served, body: str) -> None:
     assert served.page.recording is None
 
 
+def rig_file(path: Path) -> Path:
+    """Two cameras with the same picture of what is 10 m away; their parallax is 20 pixels at a metre."""
+    eye = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+    Rig(eye, (24, 16), (24, 16), distance=10.0, parallax=(20.0, 0.0, 0.0)).save(path)
+    return path
+
+
+def test_infrared_is_moved_and_the_rig_file_written(tmp_path: Path) -> None:
+    path = rig_file(tmp_path / "rig.json")
+    with Served(rig=path) as served:
+        state = json.loads(served.ask("/api/state")[1])["alignment"]
+        assert (state["x"], state["distance"], state["has_distance"], state["saved"]) == (0, 10, True, True)
+        answer, data = served.ask("/api/alignment", "POST", '{"x": 3, "y": -2, "distance": 5}')
+        assert answer.status == 200, data
+        assert isinstance(served.session.align, RigAlign)
+        matrix = np.array(served.session.align.rig.matrix)
+        assert matrix[:2, 2] == pytest.approx([3 + 20 * (1 / 5 - 1 / 10), -2])
+        assert Rig.load(path).matrix[0][2] == 0, "not saved yet"
+        served.ask("/api/alignment", "POST", '{"x": 3, "y": -2, "distance": 5, "save": true}')
+        assert np.array(Rig.load(path).matrix) == pytest.approx(matrix)
+        assert Rig.load(path).distance == 5
+        state = json.loads(served.ask("/api/state")[1])["alignment"]
+        assert (state["x"], state["y"], state["distance"], state["saved"]) == (0, 0, 5, True)
+        for wrong in ('{"x": 1e9, "y": 0}', '{"x": 0, "y": 0, "distance": -1}'):
+            assert served.ask("/api/alignment", "POST", wrong)[0].status == 409
+        assert served.ask("/api/alignment", "POST", '{"x": "a", "y": 0}')[0].status == 400
+        assert list(tmp_path.iterdir()) == [path]
+
+
+def test_without_a_rig_file_there_is_nothing_to_move(served: Served) -> None:
+    assert json.loads(served.ask("/api/state")[1])["alignment"] is None
+    assert served.ask("/api/alignment", "POST", '{"x": 1, "y": 0}')[0].status == 409
+
+
 # --- who gets in
 
 
@@ -351,7 +388,7 @@ CHROMIUM = next((path for name in ("chromium", "google-chrome") if (path := shut
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-def test_the_page_in_a_browser() -> None:
+def test_the_page_in_a_browser(tmp_path: Path) -> None:
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
     lost = threading.Event()
 
@@ -362,7 +399,8 @@ def test_the_page_in_a_browser() -> None:
             return super().read()
 
     camera = Camera("camera", lambda: Unplugged(None, live=True, fps=25))
-    with Served(vis=camera) as served, playwright.sync_playwright() as run:
+    rig = rig_file(tmp_path / "rig.json")
+    with Served(vis=camera, rig=rig) as served, playwright.sync_playwright() as run:
         browser = run.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         errors: list[str] = []
         page = browser.new_page(viewport={"width": 390, "height": 800})  # a phone's
@@ -386,6 +424,12 @@ def test_the_page_in_a_browser() -> None:
         page.locator("#edge").fill("20")
         frames = int(picture.get_attribute("data-frames") or 0)
         until(lambda: int(picture.get_attribute("data-frames") or 0) > frames + 2)
+        page.click("button[data-x='1']")
+        until(lambda: "moved by 1, 0 pixels, 10 m" in page.locator("#moved").inner_text())
+        page.locator("#metres").fill("0")
+        until(lambda: "1.0 m" in page.locator("#moved").inner_text())
+        page.click("#keep")
+        until(lambda: Rig.load(rig).distance == 1)
         lost.set()
         until(lambda: page.locator("#notice").is_visible(), 10)
         assert page.locator("#status").inner_text() == "Visible lost"

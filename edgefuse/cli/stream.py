@@ -62,7 +62,7 @@ def stream(config: StreamConfig) -> None:
         stack.enter_context(ir_camera)
         stack.enter_context(vis_camera)
         outputs = _open_outputs(config, ir_camera, vis_camera, align, stop)
-        page = _open_page(config.serve, config.model, fuser.engine.device)
+        page = _open_page(config, fuser.engine.device)
         if page is not None:
             outputs.append(page)
         for output in outputs:
@@ -85,7 +85,7 @@ def stream(config: StreamConfig) -> None:
                 )
                 with session:
                     if page is not None:
-                        page.start(session.snapshot)
+                        page.start(session)
                         console.say(f"live page: {page.url}")
                     for _ in session:
                         pass
@@ -134,12 +134,13 @@ def _open_outputs(
     return outputs
 
 
-def _open_page(serve: str | None, model: str, engine: str) -> "LivePage | None":
-    if serve is None:
+def _open_page(config: StreamConfig, engine: str) -> "LivePage | None":
+    if config.serve is None:
         return None
-    from edgefuse.runtime.serve import Address, LivePage
+    from edgefuse.runtime.serve import Address, Alignment, LivePage
 
-    return LivePage(Address.parse(serve), model, engine)
+    alignment = None if config.rig is None else Alignment(config.rig, config.distance)
+    return LivePage(Address.parse(config.serve), config.model, engine, alignment)
 
 
 def refuse_own_input(written: str | None, *sources: str) -> None:

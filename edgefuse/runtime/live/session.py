@@ -104,8 +104,10 @@ class Session:
             lambda role: self.counters.add(role, "unpaired"),
             self.config.max_age,
         )
-        self._fuse, self._align = fuse, align or Resize(self.config.aspect)
-        self._fallback = Fallback(self.config.on_loss, self._align)
+        self.align: Align = align or Resize(self.config.aspect)
+        """May be replaced at any time, from any thread: the next pair is aligned by the new one."""
+        self._fuse = fuse
+        self._fallback = Fallback(self.config.on_loss, lambda ir, shape: self.align(ir, shape))
         takes_levels = getattr(getattr(fuse, "spec", None), "levels", False)
         self._levels = SmoothLevels() if takes_levels else None
         self._contrast = Contrast() if self.config.contrast == "auto" else None
@@ -294,7 +296,7 @@ class Session:
         ages: dict[Role, float] = {"ir": now - ir.captured + ir.repeated_s, "vis": now - vis.captured}
         self.times.record("pair", now - pair.captured)
         with self.times.measure("align"):
-            aligned = self._align(ir.image, vis.image.shape[:2])
+            aligned = self.align(ir.image, vis.image.shape[:2])
         with self.times.measure("fuse"):
             if self._levels is None:
                 fused = self._fuse(aligned.image, vis.image)

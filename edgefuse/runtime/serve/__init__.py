@@ -4,17 +4,19 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 from edgefuse.errors import InputError
 from edgefuse.runtime.frames import FusedFrame
-from edgefuse.runtime.live import Report
+from edgefuse.runtime.live import Report, Session
 from edgefuse.runtime.serve.access import Access, Address
+from edgefuse.runtime.serve.alignment import Alignment
 from edgefuse.runtime.serve.views import Preview
 from edgefuse.runtime.sinks import OutputOptions, Sink, SinkWriter, open_output
 from edgefuse.runtime.sinks.writer import Deadline
 
-__all__ = ["Access", "Address", "LivePage"]
+__all__ = ["Access", "Address", "Alignment", "LivePage"]
 
 START_SECONDS, STOP_SECONDS = 5.0, 2.0
 FINISH_SECONDS = 5.0  # for a recording to complete
@@ -27,6 +29,7 @@ class LivePage(Sink):
         address: where to serve.
         model: name of the model, to show.
         engine: what it runs on, to show.
+        alignment: what is adjusted on the page; None: nothing.
 
     Raises:
         InputError: the extra is not installed, or the address cannot be used.
@@ -36,7 +39,7 @@ class LivePage(Sink):
     timed = False
     extra = "serve"
 
-    def __init__(self, address: Address, model: str, engine: str) -> None:
+    def __init__(self, address: Address, model: str, engine: str, alignment: Alignment | None = None) -> None:
         try:
             import prometheus_client  # noqa: F401
             import starlette  # noqa: F401
@@ -52,7 +55,7 @@ class LivePage(Sink):
         self.access = Access(Address(address.host, self._socket.getsockname()[1]))
         self.name = f"page {self.access.address.url}"
         self.preview = Preview()
-        self.model, self.engine = model, engine
+        self.model, self.engine, self.alignment = model, engine, alignment
         self._report: Callable[[], Report] | None = None
         self._recorder: tuple[str, SinkWriter] | None = None
         self._lock = threading.Lock()  # of the recorder
@@ -75,13 +78,11 @@ class LivePage(Sink):
         address = self.access.address
         return address.url if address.local else f"{address.url}?token={self.access.token}"
 
-    def start(self, report: Callable[[], Report]) -> None:
-        """Start serving.
-
-        Args:
-            report: returns the state of the run, from any thread: `Session.snapshot`.
-        """
-        self._report = report
+    def start(self, session: Session) -> None:
+        """Start serving what there is to see of a run."""
+        self._report = session.snapshot
+        if self.alignment is not None:
+            self.alignment.start(partial(setattr, session, "align"))
         self._thread = threading.Thread(
             target=self._server.run, args=([self._socket],), name="serve", daemon=True
         )

@@ -15,9 +15,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import edgefuse
-from edgefuse.errors import EdgefuseError
+from edgefuse.errors import EdgefuseError, InputError
 from edgefuse.runtime.live import Report
 from edgefuse.runtime.serve.access import HEADERS, Access
+from edgefuse.runtime.serve.alignment import Alignment
 from edgefuse.runtime.serve.metrics import health_of, metrics_of
 from edgefuse.runtime.serve.views import VIEWS, Preview
 
@@ -55,6 +56,10 @@ class Control(Protocol):
         """Return the state of the run."""
 
     @property
+    def alignment(self) -> Alignment | None:
+        """What the alignment is adjusted with; None: there is no rig file."""
+
+    @property
     def recording(self) -> str | None:
         """The file that is being recorded."""
 
@@ -71,6 +76,7 @@ def make_app(control: Control, access: Access) -> Callable[..., Any]:
         Route("/stream.mjpg", pages.stream),
         Route("/api/state", pages.state),
         Route("/api/recording", pages.recording, methods=["POST"]),
+        Route("/api/alignment", pages.alignment, methods=["POST"]),
         Route("/favicon.ico", lambda _: Response(status_code=204)),
         Route("/healthz", pages.healthz),
         Route("/metrics", pages.metrics),
@@ -171,26 +177,33 @@ class _Pages:
             "recording": self._control.recording,
             "viewers": self._viewers,
             "views": list(VIEWS),
+            "alignment": self._control.alignment and self._control.alignment.state(),
             "report": report,
         }
         return Response(msgspec.json.encode(state), media_type="application/json")
 
     async def recording(self, request: Request) -> Response:
         """Start or end a recording: `{"on": true}`."""
-        body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_BODY:
-                return Response("too large", 413, media_type="text/plain")
-        try:
-            wanted = msgspec.json.decode(body, type=dict[str, bool])["on"]
-            await run_in_threadpool(self._control.record, wanted)
-        except (msgspec.MsgspecError, KeyError):
-            return Response('send {"on": true} or {"on": false}', 400, media_type="text/plain")
-        except EdgefuseError as error:
-            return Response(str(error), 409, media_type="text/plain")
-        name = self._control.recording
-        return Response(msgspec.json.encode({"recording": name}), media_type="application/json")
+
+        def do(command: _Recording) -> dict[str, Any]:
+            self._control.record(command.on)
+            return {"recording": self._control.recording}
+
+        return await _obey(request, _Recording, do)
+
+    async def alignment(self, request: Request) -> Response:
+        """Move infrared: `{"x": 1, "y": 0, "distance": 20}`; with `"save": true`, write the rig file."""
+
+        def do(command: _Move) -> dict[str, Any]:
+            alignment = self._control.alignment
+            if alignment is None:
+                raise InputError("there is no rig file to adjust: give --rig FILE")
+            alignment.move(command.x, command.y, command.distance)
+            if command.save:
+                alignment.save()
+            return {"alignment": alignment.state()}
+
+        return await _obey(request, _Move, do)
 
     async def healthz(self, _: Request) -> Response:
         report = await run_in_threadpool(self._control.report)
@@ -206,6 +219,34 @@ class _Pages:
     def _age(self) -> float | None:
         preview = self._control.preview
         return None if preview.frame is None else time.monotonic() - preview.at
+
+
+class _Recording(msgspec.Struct, forbid_unknown_fields=True):
+    on: bool
+
+
+class _Move(msgspec.Struct, forbid_unknown_fields=True):
+    x: float
+    y: float
+    distance: float | None = None
+    save: bool = False
+
+
+async def _obey(request: Request, kind: Any, do: Callable[[Any], dict[str, Any]]) -> Response:
+    """Do what a small JSON body says, and answer with what it came to."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            return Response("too large", 413, media_type="text/plain")
+    try:
+        command = msgspec.json.decode(body, type=kind)
+        result = await run_in_threadpool(do, command)
+    except msgspec.MsgspecError as error:
+        return Response(f"not understood: {error}", 400, media_type="text/plain")
+    except EdgefuseError as error:
+        return Response(str(error), 409, media_type="text/plain")
+    return Response(msgspec.json.encode(result), media_type="application/json")
 
 
 class _Stream:

@@ -117,10 +117,46 @@ function showFacts(state) {
       s.error ? "bad" : "")),
     ...(quality.length ? [element("li", "quality: " + quality.map(([n, v]) => `${n} ${v.toFixed(3)}`).join(", "))] : []),
   );
+  showAlignment(state.alignment);
   get("record").setAttribute("aria-pressed", String(Boolean(state.recording)));
   get("record").textContent = state.recording ? "Stop recording" : "Record";
   get("record").title = state.recording ?? "";
 }
+
+/* --- the alignment: distances from 1 to 1000 m on a logarithmic scale */
+
+const metresOf = (value) => 10 ** (3 * value / 100);
+let alignment = null, dragging = false;
+
+function showAlignment(now) {
+  alignment = now;
+  get("alignment").hidden = !now;
+  if (!now) return;
+  get("distance").hidden = !now.has_distance;
+  if (now.has_distance && !dragging) get("metres").value = 100 / 3 * Math.log10(now.distance ?? 1000);
+  get("moved").textContent = `moved by ${now.x.toFixed(0)}, ${now.y.toFixed(0)} pixels` +
+    (now.distance ? `, ${now.distance.toFixed(now.distance < 10 ? 1 : 0)} m` : "") +
+    `; residual ${now.residual_px.toFixed(1)} pixels` + (now.saved ? "" : "; not saved");
+}
+
+async function move(x, y, distance, save = false) {
+  const body = JSON.stringify({ x, y, distance, save });
+  const answer = await fetch("api/alignment", { method: "POST", body });
+  if (answer.ok) showAlignment((await answer.json()).alignment);
+  else get("moved").textContent = await answer.text();
+}
+
+for (const button of document.querySelectorAll(".nudge button[data-x]")) {
+  button.addEventListener("click", () => alignment &&
+    move(alignment.x + Number(button.dataset.x), alignment.y + Number(button.dataset.y), chosen()));
+}
+const chosen = () => (alignment.has_distance ? alignment.distance : null);
+get("metres").addEventListener("input", () => {
+  dragging = true;
+  if (alignment) move(alignment.x, alignment.y, metresOf(get("metres").value));
+});
+get("metres").addEventListener("change", () => { dragging = false; });
+get("keep").addEventListener("click", () => alignment && move(alignment.x, alignment.y, chosen(), true));
 
 function showChart(state) {
   const now = performance.now() / 1000, stages = state.report.stages, means = {};
