@@ -115,6 +115,7 @@ def test_unreadable_files_are_named(tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "empty.png").touch()
     cv2.imwrite(str(tmp_path / "float.tif"), np.zeros((20, 20), np.float32))
+    (tmp_path / "4.tif").write_bytes(tiff(bytes(2400), 4))
     data = cv2.imencode(".png", np.zeros((64, 64), np.uint8))[1].tobytes()
     (tmp_path / "cut.png").write_bytes(data[:30])
     for name, words in {
@@ -122,6 +123,7 @@ def test_unreadable_files_are_named(tmp_path):
         "text.png": "not an image",
         "empty.png": "not an image",
         "cut.png": "not an image",
+        "4.tif": "not an image",
         "float.tif": "float32",
         ".": "folder",
     }.items():
@@ -460,3 +462,22 @@ def test_unwritable_files_are_named(tmp_path, pair):
     with pytest.raises(InputError, match="no folder"):
         write_image(tmp_path / "absent" / "a.png", pair[0])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("oddity", ["bytes before the end", "zeros behind", "two pictures", "restart marks"])
+def test_a_jpeg_that_is_odd_but_whole_is_read(
+    tmp_path: Path, pair: tuple[np.ndarray, np.ndarray], oddity: str
+) -> None:
+    """As webcams and phones write them."""
+    data = cv2.imencode(".jpg", pair[1])[1].tobytes()
+    whole = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if oddity == "bytes before the end":
+        data = data[:-2] + b"\x12\x34" + data[-2:]
+    elif oddity == "zeros behind":
+        data += bytes(1000)
+    elif oddity == "two pictures":
+        data += cv2.imencode(".jpg", pair[1][::-1])[1].tobytes()
+    else:
+        data = cv2.imencode(".jpg", pair[1], [cv2.IMWRITE_JPEG_RST_INTERVAL, 4])[1].tobytes()
+    (tmp_path / "a.jpg").write_bytes(data)
+    assert cv2.absdiff(read_visible(tmp_path / "a.jpg"), whole).max() <= 1

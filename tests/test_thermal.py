@@ -107,7 +107,12 @@ def with_telemetry(image: np.ndarray) -> np.ndarray:
     return image
 
 
-@pytest.mark.parametrize("spoil", [bordered, saturated, with_telemetry])
+def with_constant_rows(image: np.ndarray) -> np.ndarray:
+    image[-2:] = 58_744
+    return image
+
+
+@pytest.mark.parametrize("spoil", [bordered, saturated, with_telemetry, with_constant_rows])
 def test_what_is_no_measurement_does_not_count(spoil) -> None:
     clean, spoilt = as_infrared(street()), as_infrared(spoil(street()))
     inside = np.s_[12:-9, 12:]
