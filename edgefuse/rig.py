@@ -163,7 +163,7 @@ class RigAlign(Align):
 
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
-        self._key: tuple[tuple[int, ...], tuple[int, int]] | None = None
+        self._key: tuple[tuple[int, ...], tuple[int, int], Rig] | None = None
         self._warp: _Warp | None = None
 
     def __call__(self, ir: Image, vis_shape: tuple[int, int]) -> Aligned:
@@ -172,10 +172,17 @@ class RigAlign(Align):
         Raises:
             InputError: a picture's proportions are not those of the rig file.
         """
-        if self._warp is None or self._key != (ir.shape, vis_shape):
-            self._warp = _Warp(self.rig.matrix_for(ir.shape, vis_shape), ir.shape[:2], vis_shape)
-            self._key = (ir.shape, vis_shape)
+        rig = self.rig  # another thread may move it
+        if self._warp is None or self._key != (ir.shape, vis_shape, rig):
+            self._warp = _Warp(rig.matrix_for(ir.shape, vis_shape), ir.shape[:2], vis_shape)
+            self._key = (ir.shape, vis_shape, rig)
         return self._warp(ir)
+
+    def move(self, right: float, down: float) -> None:
+        """Move infrared by so many pixels of the rig's visible picture, from the next one on; any thread."""
+        matrix = np.array(self.rig.matrix)
+        shift = np.array([[1, 0, right], [0, 1, down], [0, 0, 1]])
+        self.rig = replace(self.rig, matrix=rows(shift @ matrix))
 
     def overlap(self, vis_shape: tuple[int, ...]) -> tuple[slice, slice]:
         """Return the rows and columns of the visible picture that infrared covers."""

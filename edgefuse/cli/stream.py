@@ -15,6 +15,7 @@ from edgefuse.runtime.config import StopRequest, StreamConfig
 
 if TYPE_CHECKING:
     from edgefuse.align import Align
+    from edgefuse.calibrate.drift import Drift
     from edgefuse.runtime.cameras.camera import Camera
     from edgefuse.runtime.live import Report
     from edgefuse.runtime.serve import LivePage
@@ -61,6 +62,7 @@ def stream(config: StreamConfig) -> None:
         ir_camera, vis_camera = live.connect_pair(ir, vis, config.realtime)
         stack.enter_context(ir_camera)
         stack.enter_context(vis_camera)
+        drift = _drift(config, align)
         outputs = _open_outputs(config, ir_camera, vis_camera, align, stop)
         page = _open_page(config, fuser.engine.device)
         if page is not None:
@@ -82,6 +84,7 @@ def stream(config: StreamConfig) -> None:
                     stop=stop,
                     progress=progress,
                     align=align,
+                    background=[drift] if drift else [],
                 )
                 with session:
                     if page is not None:
@@ -92,6 +95,8 @@ def stream(config: StreamConfig) -> None:
                 report = session.snapshot()
     if report.frames or report.shown_alone or report.error is None:
         print_report(report, console)
+    if drift is not None and drift.done:
+        console.say(drift.snapshot().sentence())
     _raise_failure(report)
 
 
@@ -132,6 +137,19 @@ def _open_outputs(
             raise InputError("--set crop=overlap needs to know where infrared is: give --rig FILE")
         outputs = [sinks.Cropped(output, align.overlap) for output in outputs]
     return outputs
+
+
+def _drift(config: StreamConfig, align: "Align | None") -> "Drift | None":
+    """Return what watches over the alignment of a rig file."""
+    from edgefuse.rig import RigAlign
+
+    if not isinstance(align, RigAlign):
+        if config.refine == "live":
+            raise InputError("--set refine=live needs an alignment to start from: give --rig FILE")
+        return None
+    from edgefuse.calibrate.drift import Drift
+
+    return Drift(align, refine=config.refine == "live")
 
 
 def _open_page(config: StreamConfig, engine: str) -> "LivePage | None":

@@ -126,6 +126,9 @@ class StreamConfig(LiveConfig):
         metavar="METRES",
         above=0,
     )
+    refine: Literal["off", "live"] = setting(
+        "off", "live: follow slow changes of the alignment; else they are only reported. Needs a rig file."
+    )
     crop: Literal["none", "overlap"] = setting(
         "none", "overlap: outputs show only the rectangle that infrared covers."
     )
