@@ -21,7 +21,7 @@ __all__ = ["export"]
     {
         "Form": "graph rgb fp16 int8 size",
         "Verification and calibration": "pairs_ir pairs_vis calib_ir calib_vis",
-        "TensorRT": "tensorrt for_tensorrt",
+        "TensorRT": "tensorrt for_tensorrt triton",
     },
 )
 def export(
@@ -53,6 +53,7 @@ def export(
     from edgefuse.export.pipeline import Calibration, check_pairs, export_engine
     from edgefuse.export.pipeline import export as run
     from edgefuse.export.report import failure, table
+    from edgefuse.export.triton import write_repository
     from edgefuse.export.verify import failed_path, folder_pairs, simulated_pairs
     from edgefuse.train.models import add_model
 
@@ -84,6 +85,10 @@ def export(
         if text is not None:
             raise GateError(text)
 
+    def serve(path: Path) -> None:
+        if config.triton:
+            console.print(f"Triton model: {write_repository(path, Path(config.triton))}")
+
     with phases(console, f"Exporting {source.name}") as tell:
         spec = run(
             source,
@@ -102,6 +107,7 @@ def export(
         )
     judge(target, spec)
     if options is None:
+        serve(target)
         return
 
     engine = target.with_suffix(".engine")
@@ -117,6 +123,7 @@ def export(
             progress=lambda phase, k, n: tell(f"{phase} {k}/{n}"),
         )
     judge(engine, spec)
+    serve(engine)
 
 
 def _engine_options(config: ExportConfig, fixed: tuple[int, int] | None) -> "BuildOptions | None":

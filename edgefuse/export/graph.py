@@ -3,7 +3,7 @@
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ __all__ = [
     "OPSET",
     "drop_unread",
     "engines_for",
+    "is_small",
     "layer_precisions",
     "make_spec",
     "over_maps",
@@ -33,6 +34,9 @@ __all__ = [
 
 OPSET = 20
 """The first with an operator for GELU, which older ones spell out in five passes over the data."""
+
+LEAST_CHANNELS = 8
+"""Convolutions with fewer on either side take longer in 8 bits in ONNX Runtime."""
 
 LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """Operators that hold nearly all of the arithmetic."""
@@ -174,8 +178,12 @@ def layer_precisions(graph: onnx.ModelProto) -> dict[str, int]:
     """Count the layers of a graph by the precision that they compute in: `{"int8": 6, "fp32": 1}`.
 
     A layer is int8 if all that it multiplies comes straight out of int8. The luma's weighing around the
-    network in an end-to-end graph is not counted, and neither are convolutions of a single row or column.
+    network in an end-to-end graph is not counted, and neither are convolutions of a single row or column,
+    or, in an int8 graph, of fewer than `LEAST_CHANNELS` on either side.
     """
+    kernels: dict[str, Sequence[int]] = {}
+    if any(node.op_type == "DequantizeLinear" for node in graph.graph.node):
+        kernels = {t.name: tuple(t.dims) for t in graph.graph.initializer}
     names = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
     types = _types(graph)
     maps = over_maps(graph)
@@ -184,7 +192,8 @@ def layer_precisions(graph: onnx.ModelProto) -> dict[str, int]:
     for node in graph.graph.node:
         if node.op_type not in LAYERS or node.name.startswith(("deploy/", "end_to_end/")):
             continue
-        if node.op_type == "Conv" and node.output[0] not in maps:
+        kernel = kernels.get(node.input[1], ())
+        if node.op_type == "Conv" and (node.output[0] not in maps or is_small(kernel)):
             continue
         sources = [makers.get(name) for name in node.input[:2]]
         if all(source is not None and source.op_type == "DequantizeLinear" for source in sources):
@@ -203,6 +212,11 @@ def engines_for(graph: onnx.ModelProto) -> tuple[str, ...]:
     touching = {n.op_type for n in graph.graph.node if unsigned.intersection((*n.input, *n.output))}
     suits = unsigned <= {v.name for v in (*graph.graph.input, *graph.graph.output)} and touching <= {"Cast"}
     return ("cpu", "cuda", "openvino", *(("tensorrt",) if suits else ()))
+
+
+def is_small(kernel: Sequence[int]) -> bool:
+    """Return whether a kernel `[O, I, …]` is of so few channels that 8 bits make it no faster."""
+    return min(kernel[:2], default=LEAST_CHANNELS) < LEAST_CHANNELS
 
 
 def over_maps(graph: onnx.ModelProto) -> set[str]:

@@ -19,7 +19,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from edgefuse.export.graph import drop_unread, over_maps
+from edgefuse.export.graph import drop_unread, is_small, over_maps
 from edgefuse.packages import stay_offline
 
 __all__ = ["Range", "find_ranges", "insert_pairs", "quantizable", "quantize", "round_weights"]
@@ -30,8 +30,6 @@ Feed = Mapping[str, NDArray[np.float32]]
 ACTIVATIONS = frozenset({"Relu", "Clip"})
 LARGEST_WEIGHT = 64
 """CPUs without VNNI add two products of an unsigned byte and a weight in 16 bits: 2 · 255 · 64 fits."""
-LEAST_CHANNELS = 8
-"""Layers with fewer on either side stay in float: in 8 bits they take longer in ONNX Runtime."""
 BINS = 4096
 WORST = 4
 """How many inputs a layer alone is measured on."""
@@ -113,7 +111,7 @@ def quantizable(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
     """Return the convolutions over maps of a graph that 8 bits make faster: of many constant weights."""
     maps, kernels = over_maps(graph), {t.name: t.dims for t in graph.graph.initializer}
     layers = [n for n in graph.graph.node if n.output[0] in maps and n.input[1] in kernels]
-    return [n for n in layers if min(kernels[n.input[1]][:2]) >= LEAST_CHANNELS]
+    return [n for n in layers if not is_small(kernels[n.input[1]])]
 
 
 def find_ranges(graph: onnx.ModelProto, feeds: Sequence[Feed], unsigned: bool) -> dict[str, Range]:
