@@ -12,12 +12,16 @@ import pytest
 
 from edgefuse import Fuser
 from edgefuse.align import Resize
+from edgefuse.errors import LostError
 from edgefuse.images import Image, luma, replace_luma
+from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.compose import side_by_side
 from edgefuse.runtime.engines.fuser import network_input
 from edgefuse.runtime.engines.onnxruntime import CpuEngine
+from edgefuse.runtime.live import Session
 from edgefuse.runtime.sinks import CODECS, FusedFrame, VideoOut
 from edgefuse.runtime.sinks.lossless import LosslessVideo
+from edgefuse.runtime.timing import DELAYS, STAGES, WINDOW
 from edgefuse.thermal import as_infrared
 from edgefuse.weights import model_file, shipped
 
@@ -95,3 +99,19 @@ def test_fuser(measure: Measure, pair: tuple[Image, Image], model: str, threads:
     """One call of `Fuser` at 640x480 in colour."""
     fuser = Fuser(model, threads)
     measure(lambda: fuser(*pair))
+
+
+def test_snapshot(measure: Measure) -> None:
+    """A report of a running session, with full windows."""
+    camera = Camera("none", lambda: (_ for _ in ()).throw(LostError("none")))
+    session = Session(camera, camera, lambda _, vis: vis)
+    for name in (*STAGES, *DELAYS):
+        for seconds in np.random.default_rng(0).exponential(0.02, WINDOW):
+            session.times.record(name, float(seconds))
+    measure(session.snapshot)
+
+
+def test_align_identity(measure: Measure, pair: tuple[Image, Image]) -> None:
+    """The align stage where both cameras have one size: no copy is made."""
+    align = Resize()
+    measure(lambda: align(pair[0], pair[1].shape[:2]))

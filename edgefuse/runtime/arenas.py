@@ -1,8 +1,8 @@
-"""Memory of programs that run for weeks.
+"""Keeping the memory of programs small that run for weeks.
 
-glibc gives threads heaps ("arenas") of their own, up to eight for each core. Every one of them comes to hold
-what the hungriest thread that ever used it has needed, and as cameras and files are opened again in new
-threads, that goes on for hours. With few arenas the same memory serves all.
+glibc gives each thread its own heap ("arena"), up to eight for each core. An arena keeps the most memory that
+any thread has ever needed in it, and cameras and files are reopened in new threads: memory grows for hours.
+With few arenas, all threads share the same memory.
 """
 
 import ctypes
@@ -27,7 +27,7 @@ def share_arenas() -> bool:
 def return_memory() -> None:
     """Have glibc give the system back what is free between blocks in use; elsewhere it does nothing.
 
-    Takes milliseconds, and so many again until what is still needed has been taken anew: for moments when a
+    Takes milliseconds, and as long again until what is still needed is allocated again: for moments when a
     camera or a file was closed, which leaves such gaps.
     """
     trim = _glibc("malloc_trim")

@@ -19,7 +19,7 @@ FRAMES = 15
 MAX_GAIN = 2.0
 """A picture without contrast is not stretched until its noise fills the scale."""
 STRIDE = 4
-"""One pixel in so many, each way, is looked at."""
+"""Only every fourth pixel is measured, across and down."""
 
 
 class Contrast:

@@ -82,7 +82,7 @@ class BackgroundWorker(Generic[T]):
         self._items.put(item)
 
     def close(self, seconds: float = 0.0) -> None:
-        """End the thread after the item in work, and wait for that for so many seconds."""
+        """End the thread after the item in work, and wait for that up to `seconds`."""
         self._items.put(None)
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(seconds)
@@ -95,7 +95,7 @@ class BackgroundWorker(Generic[T]):
             try:
                 self._work(item)
                 self.done += 1
-            except Exception as error:  # whatever it raises, the stream goes on, and so does the next item
+            except Exception as error:  # whatever it raises, stream and worker continue
                 self.failed += 1
                 if self.failed == 1:
                     own = isinstance(error, EdgefuseError)

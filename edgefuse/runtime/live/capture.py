@@ -23,7 +23,7 @@ __all__ = ["Capture"]
 logger = logging.getLogger(__name__)
 
 QUEUE = 4  # frames of a recording that are read ahead
-JOIN_SECONDS = 0.5  # for a camera to finish its read; one that is silent is left behind in it
+JOIN_SECONDS = 0.5  # for a camera to finish its read; a stuck one is not waited for
 
 
 class Capture:

@@ -408,7 +408,7 @@ class Session:
             self._log_longer(self._ended)
 
     def _log_longer(self, ended: Role) -> None:
-        """Log it if the other recording goes on."""
+        """Log it if the other recording has more frames."""
         frames, _ = self.counters.snapshot()
         short, long = self.cameras[ended], self.cameras[other(ended)]
         one_rate = short.fps == long.fps
