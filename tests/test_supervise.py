@@ -12,9 +12,10 @@ import pytest
 from edgefuse.errors import LostError, SourceError
 from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.cameras.freeze import StillState
-from edgefuse.runtime.cameras.health import State
+from edgefuse.runtime.cameras.health import Health, State
 from edgefuse.runtime.cameras.supervisor import MAX_STUCK, Supervisor
 from edgefuse.runtime.sources import Frame, Role, Source
+from edgefuse.runtime.sources.base import SilencePolicy
 
 IMAGE = np.zeros((16, 16), np.uint8)
 
@@ -211,3 +212,18 @@ def test_a_camera_that_always_hangs_fails_and_is_said_so(
     rig.orders.put("live")
     until(lambda: rig.state() is State.LIVE)
     assert rig.supervisor.health.losses == 1
+
+
+def test_the_time_without_a_camera_counts_while_it_lasts() -> None:
+    health = Health("vis", "told", 25.0, SilencePolicy())
+    health.on_frame(None)
+    assert health.downtime_s == 0
+    health.mark_lost("unplugged")
+    time.sleep(0.05)
+    during = health.downtime_s
+    assert during >= 0.05
+    health.on_frame(None)
+    assert during <= health.downtime_s == health.downtime_s
+    health.mark_lost("unplugged")
+    health.finish()
+    assert health.downtime_s == health.downtime_s > during

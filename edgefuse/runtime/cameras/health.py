@@ -61,18 +61,24 @@ class Health:
         """How often it was reopened."""
         self.stuck_threads = 0
         """Read threads that got stuck inside a driver or library."""
-        self.downtime_s = 0.0
-        """Seconds without it, the present loss not counted in."""
         self.reason = ""
         """Of the last loss, for people."""
         self.seen = 0.0
         """`time.monotonic()` of the last frame."""
         self._policy, self._name, self._what = policy, name, NAMES[role]
         self._lock = threading.Lock()
-        self._lost_at = 0.0
+        self._lost_at = self._down = 0.0
+        self._ended_at: float | None = None
         self._quiet_until = 0.0
         self._logged = False
         self._reasons: deque[str] = deque(maxlen=REASONS)
+
+    @property
+    def downtime_s(self) -> float:
+        """Seconds without it, from each noticed loss on, the present one included."""
+        if self.state not in AWAY:
+            return self._down
+        return self._down + (self._ended_at or time.monotonic()) - self._lost_at
 
     @property
     def patience(self) -> float:
@@ -104,7 +110,7 @@ class Health:
             self._reasons.clear()
             if before in AWAY:
                 away = self.seen - self._lost_at
-                self.downtime_s += away
+                self._down += away
                 level = logging.INFO if self._logged else logging.DEBUG
                 logger.log(level, "%s is back after %.1f s", self._what, away)
             if still != "calibrating":
@@ -139,9 +145,8 @@ class Health:
                 logger.warning("%s %s: %s", self._what, how, reason)
 
     def finish(self) -> None:
-        """Count a loss that lasts until the end."""
-        if self.state in AWAY:
-            self.downtime_s += time.monotonic() - self._lost_at
+        """Count time no further."""
+        self._ended_at = self._ended_at or time.monotonic()
 
     def _calibrate(self, how: str) -> None:
         self.state = State.CALIBRATING
