@@ -27,6 +27,8 @@ class _OpenFile:
     """A file that is being written."""
 
     size: int = 0
+    expected: int = 0
+    """Bytes with the frame that is being written."""
     largest: int = 0
     """Bytes of its largest frame."""
     frames: int = 0
@@ -54,7 +56,7 @@ class DiskQuota:
         """Note a file that is complete, with those that belong to it: the newest."""
         with self._lock:
             if key in self._open:
-                self._open[key].size = 0
+                self._open[key].size = self._open[key].expected = 0
             self._finished.append((tuple(paths), size))
 
     def admit(self, size: int, key: str = "") -> None:
@@ -74,10 +76,10 @@ class DiskQuota:
                 self._check_disk()
             file.frames += 1
             file.largest = max(file.largest, size - file.size)
-            file.size = size
+            file.size, file.expected = size, size + file.largest
             if self._max_size is None:
                 return
-            total = sum(each.size + each.largest * (each is file) for each in self._open.values())
+            total = sum(each.expected for each in self._open.values())
             total += sum(size for _, size in self._finished)
             while self._ring and self._finished and total > self._max_size:
                 paths, size = self._finished.popleft()
