@@ -20,8 +20,8 @@ from edgefuse.evaluate import BASELINES, Candidate, Settings, as_dict, baseline,
 OUT = Path(__file__).parents[1] / "docs" / "quality.json"
 SETS = {"roadscene/test": False, "m3svd/0115_1834": True, "llvip/test": False}
 """Folder of each set, and whether it is a video."""
-MODELS = ("nano", "nano-l", "cnn")
-"""The default and its larger version, and the paper's network; all have their figures in the models' card."""
+MODELS = ("nano", "cnn")
+"""The default, and the paper's network."""
 DEGRADED_MODELS = ("nano",)
 DEGRADED_METRICS = ("VIF", "Qabf", "Target")
 DEGRADED_PAIRS = 20
@@ -70,9 +70,10 @@ def _merge(part: dict[str, Any], found: dict[str, Any], keep: bool) -> None:
     """Put what was measured into what there is; with `keep`, beside the candidates that there are."""
     if keep:
         for condition, rows in found["means"].items():
-            rows.update({k: v for k, v in part["means"][condition].items() if k not in rows})
+            before = part.get("means", {}).get(condition, {})
+            rows.update({name: row for name, row in before.items() if name not in rows})
         if "level_changes" in found:
-            found["level_changes"] = {**part["level_changes"], **found["level_changes"]}
+            found["level_changes"] = {**part.get("level_changes", {}), **found["level_changes"]}
     part |= found
 
 

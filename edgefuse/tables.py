@@ -190,7 +190,13 @@ def _styled(cell: Cell) -> Any:
 
 
 def _marked(row: Row, best: str, escape: Callable[[str], str] = str) -> list[str]:
-    return [best.format(escape(_plain(c))) if c.mark == "best" else escape(_plain(c)) for c in row.cells]
+    """Return the cells as text; of both numbers of a cell the one that is the best is marked."""
+    texts = []
+    for cell in row.cells:
+        parts = [(cell.text, cell.mark), (cell.small, cell.small_mark)]
+        shown = [best.format(escape(t)) if mark == "best" else escape(t) for t, mark in parts if t]
+        texts.append(" ".join(shown))
+    return texts
 
 
 def _escaped(text: str) -> str:
