@@ -150,7 +150,7 @@ def rows(sets: dict, trials: int, rng: np.random.Generator, wanted: set[str]) ->
     if "unrelated" in wanted:
         row = Row("unrelated")
         everything = [pair for folders in sets.values() for folder in folders for pair in folder[:20]]
-        while row.refused + len(row.trials) < 200:
+        while row.refused + len(row.trials) < 5 * trials:
             a, b = rng.integers(len(everything), size=2)
             ir, vis = everything[a][0], everything[b][1]
             if abs(a - b) > 40:
@@ -284,14 +284,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path)
-    parser.add_argument("--trials", type=int, default=30)
+    parser.add_argument(
+        "--trials", type=int, default=40, help="Of single pairs; unrelated: five times as many."
+    )
     parser.add_argument("--rows", default="single,consecutive,scenes,sim,baselines,unrelated")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     cv2.setNumThreads(1)
     wanted, rng = set(options.rows.split(",")), np.random.default_rng(options.seed)
     sets = groups(options.data)
-    print(HEADER)
+    print(HEADER, flush=True)
     for row in rows(sets, options.trials, rng, wanted):
         print(row.line(), flush=True)
     if "baselines" in wanted:

@@ -171,3 +171,23 @@ def test_picture_shows_before_and_after():
     picture = before_and_after(make_rig(estimate([pair]), pair, "a", "b"), *pair)
     assert picture.shape == (480, 640, 3)
     assert np.abs(picture[:240].astype(int) - picture[240:]).mean() > 1
+
+
+def test_points_and_baseline_set_the_map_by_hand(tmp_path):
+    ir, vis = folders(tmp_path, [(textured(1), textured(2))])
+    out = tmp_path / "rig.json"
+    arguments = ["calibrate", "--ir", ir, "--vis", vis, "--out", str(out), "--no-pictures"]
+    by_hand = ["--points", "10,10:25,5 100,10:115,5", "--baseline", "0.1", "--focal", "686"]
+    result = CliRunner().invoke(app, [*arguments, *by_hand])
+    assert result.exit_code == 0, result.output
+    assert "10 m: 6.9 px" in result.output
+    written = json.loads(out.read_text())
+    np.testing.assert_allclose(written["matrix"], [[1, 0, 15], [0, 1, -5], [0, 0, 1]], atol=1e-9)
+    assert written["parallax"] == pytest.approx([68.6, 0, 0])
+    for wrong in (
+        ["--points", "1,2"],
+        ["--points", "1,1:2,2 1,1:2,2"],
+        ["--baseline", "0.1"],
+        ["--points", "1..,2:3,4"],
+    ):
+        assert isinstance(CliRunner().invoke(app, [*arguments, *wrong]).exception, InputError)

@@ -1,0 +1,91 @@
+"""Maps set by hand, and what is known of a rig from a ruler: points and parallax."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgefuse.calibrate.registration import Estimate
+from edgefuse.errors import InputError
+from edgefuse.rig import Matrix, Rig
+
+__all__ = ["from_points", "parallax_of", "parallax_table", "parse_points"]
+
+POINT = re.compile(r"(-?[\d.]+),(-?[\d.]+):(-?[\d.]+),(-?[\d.]+)")
+
+
+def parse_points(text: str) -> Matrix:
+    """Read points such as `100,80:210,150 500,90:620,160`: x,y in infrared, then x,y in visible.
+
+    Returns:
+        float64 `[N, 4]`.
+
+    Raises:
+        InputError: not of that form, or fewer than two.
+    """
+    points = []
+    for part in text.replace(";", " ").split():
+        match = POINT.fullmatch(part)
+        try:
+            points.append([float(number) for number in match.groups()] if match else [])
+        except ValueError:
+            points.append([])
+        if not points[-1]:
+            raise InputError(f"point {part!r} is not X,Y:X,Y, infrared then visible, such as 100,80:210,150")
+    if len(points) < 2:
+        raise InputError(f"there is {len(points)} point: two or more are needed, best far apart")
+    return np.array(points)
+
+
+def from_points(points: Matrix) -> Estimate:
+    """Return the similarity that suits points best, by least squares.
+
+    Args:
+        points: `[N, 4]`, infrared x, y and visible x, y.
+
+    Raises:
+        InputError: all points are in one place.
+    """
+    ir, vis = points[:, :2], points[:, 2:]
+    zero, one = np.zeros(len(ir)), np.ones(len(ir))
+    rows = [
+        np.column_stack([ir[:, 0], -ir[:, 1], one, zero]),
+        np.column_stack([ir[:, 1], ir[:, 0], zero, one]),
+    ]
+    system = np.concatenate(rows)
+    solution, _, rank, _ = np.linalg.lstsq(system, np.concatenate([vis[:, 0], vis[:, 1]]), rcond=1e-6)
+    a, b, right, down = solution
+    if rank < 4 or a * a + b * b < 1e-6:
+        raise InputError("the points lie in one place: choose points far apart")
+    matrix = np.array([[a, -b, right], [b, a, down], [0, 0, 1]])
+    apart = ir @ matrix[:2, :2].T + matrix[:2, 2] - vis
+    residual = float(np.sqrt((apart**2).sum(axis=1).mean()))
+    return Estimate(matrix, "similarity", 0.0, 0.0, residual, 0, 0)
+
+
+def parallax_of(baseline: str, focal: float) -> tuple[float, float, float]:
+    """Return the parallax of a rig file, pixels × metres.
+
+    Args:
+        baseline: metres that the infrared camera is right of the visible one, or `RIGHT,DOWN`.
+        focal: focal length of the visible camera in pixels.
+
+    Raises:
+        InputError: no such numbers.
+    """
+    try:
+        right, down = (float(part) for part in ([*baseline.split(","), "0"][:2]))
+    except ValueError:
+        raise InputError(
+            f"baseline {baseline!r} is not METRES or RIGHT,DOWN, such as 0.1 or 0,-0.08"
+        ) from None
+    if not (abs(right) <= 10 and abs(down) <= 10 and 0 < focal < 1e6):
+        raise InputError(f"baseline {baseline} m and focal length {focal:g} px: at most 10 m, and over 0 px")
+    return focal * right, focal * down, 0.0
+
+
+def parallax_table(rig: Rig, distances: Sequence[float] = (2, 5, 10, 20, 50, 100)) -> str:
+    """Return how far off the map is at other distances: `2 m: 34.3 px, 5 m: …`."""
+    size = float(np.hypot(*(rig.parallax or (0, 0, 0))[:2]))
+    at = 1 / rig.distance if rig.distance else 0.0
+    return ", ".join(f"{distance:g} m: {size * abs(1 / distance - at):.1f} px" for distance in distances)
