@@ -63,7 +63,7 @@ def calibrate(
         typer.Option(
             "--baseline",
             metavar="METRES",
-            help="How far infrared is right of the visible camera, or RIGHT,DOWN: for `stream --set distance=`.",
+            help="How far infrared is right of the visible camera, or RIGHT,DOWN: for `distance` of stream.",
         ),
     ] = None,
     focal: Annotated[
@@ -124,6 +124,7 @@ def calibrate(
     found = by_hand or estimate(collected.pairs, model)
     rig = make_rig(found, collected.pairs[0], safe_name(ir), safe_name(vis))
     rig = replace(rig, parallax=parallax, distance=distance, model="points" if by_hand else rig.model)
+    rig = replace(rig, confidence=1.0) if by_hand else rig
     rig.save(out)
     if pictures:
         picture = out.with_suffix(".png")
