@@ -37,11 +37,11 @@ COARSEST_CHOICE = 2
 """Finer scales than this are decided for blocks of 2^2 pixels, as the network decides."""
 SHARP = 14.0
 """Power that energies are compared with."""
-COARSER = 0.8
+COARSER = 0.9
 """What the energy of the next coarser scale counts."""
-VISIBLE = 1.75
+VISIBLE = 1.5
 """Factor of the visible energy: equal contrast is the visible camera's, which has the finer picture."""
-WARM = 0.3
+WARM = 0.25
 """How much hot places prefer infrared, and cold ones the visible picture; so skies stay what they are."""
 NOISE = 2 * GREY**2
 """Energy that is none."""
@@ -58,12 +58,10 @@ class PyramidTarget(FusionNetwork):
     def forward(self, x: Tensor, levels: Tensor | None = None) -> Tensor:
         """Fuse `[N, 2, H, W]` in [0, 1] into `[N, 1, H, W]` in [0, 1]."""
         tone = tone_of(levels_of(x) if levels is None else levels)
-        gain, median, visible, shift = (
-            value[..., None] for value in (tone.gain, tone.thermal, tone.visible, tone.shift)
-        )
-        heat = (x[:, :1] - median) * gain
-        excess = (EXCESS * (heat - HOTTEST)).clamp(0, HIGHEST)
-        ir, vis = heat.clamp(COLDEST, HOTTEST), x[:, 1:] - visible
+        gain, hot_gain, median, visible, shift, *_ = (value[..., None] for value in tone)
+        heat = x[:, :1] - median
+        excess = (EXCESS * (hot_gain * heat - HOTTEST)).clamp(0, HIGHEST)
+        ir, vis = (gain * heat).clamp(COLDEST, HOTTEST), x[:, 1:] - visible
         bands = []
         for _ in range(SCALES):
             lower_ir, lower_vis = _halve(ir), _halve(vis)

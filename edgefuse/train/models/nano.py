@@ -31,15 +31,16 @@ DILATIONS = (1, 1, 2, 4)
 """Of the hidden convolutions: what surrounds a block counts up to 32 pixels away."""
 GREY = 1 / 255
 
-SPREAD, FOLLOWS = 64 * GREY, 0.5
+SPREAD, FOLLOWS = 60 * GREY, 0.45
 """Spread that infrared is brought to: SPREAD^(1 - FOLLOWS) · (visible spread)^FOLLOWS. A constant drowns the
 visible picture of a dark night in infrared detail, the visible spread alone makes infrared faint by day."""
-GAIN = (0.4, 3.0)
+GAIN = (0.4, 4.0)
 """Limits of the factor that this takes: beyond, there would be nothing but amplified noise."""
 COLDEST, HOTTEST = -90 * GREY, 55 * GREY
 """What infrared is cut to, from its median, where it is put together with the visible picture."""
-EXCESS, HIGHEST = 1.3, 115 * GREY
-"""Of what is hotter than HOTTEST: its factor, and the most that it can add."""
+HOT_SPREAD, EXCESS, HIGHEST = 40 * GREY, 1.3, 115 * GREY
+"""What is hotter than HOTTEST is put on top: the spread that infrared is brought to for it, the same however
+dark the visible picture is, so that a person is bright in any night; a factor; the most that it can add."""
 BRIGHT, KEPT = 120 * GREY, 0.5
 """A visible median above BRIGHT is lowered to BRIGHT + KEPT · the rest: room for what is hot."""
 RISE = 20 * GREY
@@ -55,6 +56,8 @@ class Tone(NamedTuple):
 
     gain: Tensor
     """Factor of infrared's distance from its median."""
+    hot_gain: Tensor
+    """The same for what is hot."""
     thermal: Tensor
     """Infrared median."""
     visible: Tensor
@@ -71,11 +74,12 @@ def tone_of(levels: Tensor) -> Tone:
     """Return the tone for `[N, 4]`, see `edgefuse.levels`."""
     thermal, warmth, visible, spread = levels[:, :, None, None].unbind(1)
     wanted = SPREAD ** (1 - FOLLOWS) * spread.clamp_min(GREY) ** FOLLOWS
-    gain = (wanted / warmth.clamp_min(GREY)).clamp(*GAIN)
+    warmth = warmth.clamp_min(GREY / 8)
+    gain, hot_gain = (wanted / warmth).clamp(*GAIN), (HOT_SPREAD / warmth).clamp(*GAIN)
     sees = _rise(spread, *DEAD_VISIBLE)
     both = sees * _rise(warmth, *DEAD_INFRARED)
     shift = (KEPT - 1) * (visible - BRIGHT).clamp_min(0) * both
-    return Tone(gain, thermal, visible, shift, sees, both)
+    return Tone(gain, hot_gain, thermal, visible, shift, sees, both)
 
 
 def levels_of(sources: Tensor) -> Tensor:
@@ -157,11 +161,12 @@ class Nano(FusionNetwork):
 
     def _levelled(self, sources: Tensor, tone: Tone) -> tuple[Tensor, Tensor, Tensor]:
         """Return phases `[N, 16, H/4, W/4]`: infrared from its median, excess of heat, visible around 0."""
-        zero, rest = torch.zeros_like(tone.gain), -tone.gain * tone.thermal
-        of_ir = torch.cat((tone.gain, EXCESS * tone.gain, 1 - tone.sees), dim=1)
+        zero, hot = torch.zeros_like(tone.gain), EXCESS * tone.hot_gain
+        of_ir = torch.cat((tone.gain, hot, 1 - tone.sees), dim=1)
         of_vis = torch.cat((zero, zero, tone.sees), dim=1)
         matrix = torch.cat((of_ir, of_vis), dim=2)
-        offset = torch.cat((rest, EXCESS * (rest - HOTTEST), zero - 0.5), dim=1) * self.white_level
+        rest = (-tone.gain * tone.thermal, -hot * tone.thermal - EXCESS * HOTTEST, zero - 0.5)
+        offset = torch.cat(rest, dim=1) * self.white_level
         n, _, height, width = sources.shape
         mixed = (matrix @ sources.reshape(n, 2, height * width) + offset).reshape(n, 3, height, width)
         heat, excess, vis = torch.split(mixed, 1, dim=1)
