@@ -11,7 +11,7 @@ PARALLEL := -n 2 --dist loadfile
 .PHONY: demo quick test test310 check bench bench-models figures format clean
 
 demo: .venv/cpu.stamp
-	$(BIN)/edgefuse stream --ir sim --vis sim --duration 8 --out demo.mp4 --still demo.png
+	$(BIN)/edgefuse stream --ir 'sim?ir_depth=16' --vis sim --duration 8 --out demo.mp4 --still demo.png
 
 quick: .venv/dev.stamp
 	$(PYTEST) $(PARALLEL) -m "not slow and not network and not golden"

@@ -33,7 +33,7 @@ __all__ = [
 Curve: TypeAlias = NDArray[np.float32]
 
 COUNTS = 65536
-GROUND = 48.0
+GROUND = 40.0
 """Grey level of the ground: darker than a lit road at night, so that the visible picture prevails there."""
 KNEE = 6.0
 """Up to about here, in spreads above the ground, the curve is a line; above, a logarithm."""
