@@ -202,7 +202,7 @@ def test_a_video_in_parts(tmp_path: Path, folders: tuple[str, str], mean_model: 
         ({"--vis": "/dev/video99", "--on-loss": "stop"}, SourceError, "there is no camera /dev/video99"),
         ({"--model": "nanno"}, ModelError, "unknown model 'nanno'"),
         ({"--model": "missing.onnx"}, ModelError, "no such model file: missing.onnx"),
-        ({"--model": __file__}, ModelError, "is not a model that ONNX Runtime can load"),
+        ({"--model": __file__}, ModelError, "is not an ONNX file, or is cut off"),
         ({"--out": "out.gif"}, InputError, "known outputs are"),
         ({"--still": "still.mp4"}, InputError, "the suffix of a still must be"),
         ({"--duration": "0"}, InputError, "duration is 0.0, it must be above 0"),
