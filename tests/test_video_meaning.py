@@ -18,6 +18,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from edgefuse.errors import SourceError
 from edgefuse.images import write_image
 from edgefuse.runtime.cameras.camera import connect
+from edgefuse.runtime.config import LiveConfig
 from edgefuse.runtime.frames import FusedFrame
 from edgefuse.runtime.live import run
 from edgefuse.runtime.sinks import Callback, OutputOptions, VideoOut, open_output
@@ -177,6 +178,17 @@ def test_a_variable_rate_keeps_its_times_in_the_output(tmp_path: Path, suffix: s
     fused_times(steady(tmp_path / "ir.mkv", 30), vis, out)
     frames = frames_of(str(out))
     assert [frame.timestamp for frame in frames] == pytest.approx(VARIABLE, abs=2e-3)
+
+
+def test_the_reference_sets_the_times_of_the_output(tmp_path: Path) -> None:
+    """Of a slower visible camera each picture serves twice: infrared still comes at its own steady rate."""
+    out = tmp_path / "out.mkv"
+    ir, vis = steady(tmp_path / "ir.mkv", 20), steady(tmp_path / "vis.mkv", 10)
+    with connect(str(ir), "ir") as ir_camera, connect(str(vis), "vis") as vis_camera:
+        config = LiveConfig(rate="ir")
+        sinks = [open_output(str(out), OutputOptions(fps=20.0))]
+        run(ir_camera, vis_camera, lambda _, image: image.copy(), sinks, config)
+    assert [f.timestamp for f in frames_of(str(out))] == pytest.approx([n / 20 for n in range(80)], abs=2e-3)
 
 
 def test_a_steady_rate_stays_exact_in_the_output(tmp_path: Path) -> None:

@@ -80,7 +80,8 @@ class FusedFrame:
     index: int
     """Number of the picture, from 0."""
     timestamp: float
-    """Seconds: `time.monotonic()` of the capture for cameras, the position in the visible recording else."""
+    """Seconds of its frame of the reference camera: `time.monotonic()` of the capture, or the position in the
+    recording."""
     state: FrameState = "fused"
     captured: float = 0.0
     """`time.monotonic()` of the arrival of its newer frame."""

@@ -292,7 +292,7 @@ class Session:
 
     def _picture_fused(self, ir: Frame, vis: Frame, pair: Pair) -> FusedFrame:
         now = time.monotonic()
-        timestamp = pair.time if self.live else vis.timestamp
+        timestamp = pair.time
         ages: dict[Role, float] = {"ir": now - ir.captured + ir.repeated_s, "vis": now - vis.captured}
         self.times.record("pair", now - pair.captured)
         with self.times.measure("align"):
