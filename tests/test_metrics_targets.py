@@ -89,6 +89,20 @@ def test_detail_of_a_flat_source_is_undefined() -> None:
     assert not found.keys() & {"Detail_ir", "Detail_ir_rest", "Detail_vis"}
 
 
+@pytest.mark.parametrize(("amplitude", "defined"), [(1, False), (2, True)])
+def test_detail_of_what_rounding_leaves_is_undefined(amplitude: int, defined: bool) -> None:
+    """Every fourth row brighter: their RMS is 0.43 of the amplitude."""
+    ir, vis = np.full((64, 64), 10, np.uint8), np.full((64, 64), 200, np.uint8)
+    vis[::4] += amplitude
+    assert ("Detail_vis_rest" in score(vis, ir, vis)) == defined
+
+
+def test_a_target_may_be_hardly_warmer_than_its_surroundings() -> None:
+    ir = np.full((200, 200), 20, np.uint8)
+    ir[50:70, 50:100] = 21
+    assert [target.contrast for target in find_targets(ir)] == pytest.approx([1])
+
+
 def test_neighbouring_targets_are_not_each_others_surroundings() -> None:
     ir = np.full((200, 200), 20, np.uint8)
     ir[50:70, 50:75] = 200

@@ -247,26 +247,11 @@ def evaluate(
     for what, number in (("limit", limit), ("jobs", jobs)):
         if number is not None and number < 1:
             raise InputError(f"{what} is {number}, it must be at least 1")
-    doubled: dict[str, str] = {}
-    found = pair_folders(ir, vis, doubled)
     # Here first, so that a bad one is an error and not a dead worker.
     scorer = PairScorer(candidates, settings)
     result = Evaluation(Path(ir), Path(vis), settings, candidates)
-    tasks = [PairTask(*pair) for pair in found.pairs]
-    if settings.video:
-        tasks = in_order(tasks)
-    unpaired = [Problem(*problem) for problem in doubled.items()] + _unpaired(found, candidates, doubled)
-    if limit is None:
-        result.problems += unpaired
-    else:
-        complete = _complete(tasks, candidates)
-        result.passed_over = len({p.stem for p in unpaired}) + len(tasks) - len(complete)
-        tasks = _limited(complete, limit, settings.video)
-    before: Sequence[PairTask | None] = [None] * len(tasks)
-    if settings.video:
-        stems = (*(pair[0] for pair in found.pairs), *found.only_ir, *found.only_vis)
-        before = frames_before(tasks, stems)
-    chunks = _chunks(list(zip(tasks, before, strict=True)), VIDEO_CHUNK if settings.video else 1)
+    tasks = _choose_tasks(result, limit)
+    chunks = _chunks(tasks, VIDEO_CHUNK if settings.video else 1)
     if progress:
         progress(0, len(tasks))
     done = 0
@@ -282,13 +267,35 @@ def evaluate(
         done += len(scored)
         if progress:
             progress(done, len(tasks))
-    place = {task.stem: place for place, task in enumerate(tasks)}
+    place = {task.stem: place for place, (task, _) in enumerate(tasks)}
     result.pairs.sort(key=lambda pair: place[pair.stem])
     result.problems.sort()
     if not result.pairs:
-        reason = next(p for p in result.problems if p.stem in {task.stem for task in tasks})
+        reason = next(problem for problem in result.problems if problem.stem in place)
         raise InputError(f"none of the {len(tasks)} pairs could be scored; {reason.stem}: {reason.reason}")
     return result
+
+
+def _choose_tasks(result: Evaluation, limit: int | None) -> list[_Task]:
+    """Return the pairs to score, each with the frame before it in a video; note in the result what is not."""
+    doubled: dict[str, str] = {}
+    found = pair_folders(result.ir, result.vis, doubled)
+    candidates, video = result.candidates, result.settings.video
+    tasks = [PairTask(*pair) for pair in found.pairs]
+    if video:
+        tasks = in_order(tasks)
+    unpaired = [Problem(*problem) for problem in doubled.items()] + _unpaired(found, candidates, doubled)
+    if limit is None:
+        result.problems += unpaired
+    else:
+        complete = _complete(tasks, candidates)
+        result.passed_over = len({p.stem for p in unpaired}) + len(tasks) - len(complete)
+        tasks = _limited(complete, limit, video)
+    before: Sequence[PairTask | None] = [None] * len(tasks)
+    if video:
+        stems = (*(pair[0] for pair in found.pairs), *found.only_ir, *found.only_vis)
+        before = frames_before(tasks, stems)
+    return list(zip(tasks, before, strict=True))
 
 
 def _unpaired(found: FolderPairs, candidates: list[Candidate], doubled: Mapping[str, str]) -> list[Problem]:
