@@ -16,6 +16,7 @@ INSTALL_HINTS = {
     "export": "pip install torch safetensors onnx onnxscript",
     "tensorrt": "pip install tensorrt cuda-python",
     "openvino": "pip install openvino",
+    "serve": "pip install starlette uvicorn prometheus-client",
 }
 """What brings the packages of each extra, by its name in pyproject.toml."""
 

@@ -16,11 +16,40 @@ settings.load_profile("project")
 SHARED = Path(__file__).parents[2] / "shared"
 
 
+# What trains, exports, measures time or starts programs; and what a test takes that does.
+SLOW_FIXTURES = {"one_thread", "traced_once", "weights", "servers"}
+# fmt: off
+SLOW_FILES = (
+    "batch", "calibrate", "camera", "cli_record", "cli_stream", "console", "engines", "evaluate_cli",
+    "experiments", "export", "export_cli", "export_end_to_end", "export_folding", "export_forms",
+    "export_int8", "extending", "faults", "heap", "iterate", "live", "nano", "network", "offline",
+    "quality", "recording", "recording_parts", "serve", "shipped", "sink_series", "snapshot", "soak",
+    "supervise", "tensorrt", "tensorrt_cache", "tensorrt_contract", "train", "train_processes",
+    "video_meaning"
+)
+# fmt: on
+SLOW_TESTS = {
+    "test_8k_is_fused",
+    "test_intervals_of_a_video_resample_blocks_of_frames",
+    "test_a_file_of_settings_reproduces_a_run_and_options_come_before_it",
+    "test_training_exporting_and_fusing_from_one_folder_to_the_next",
+}
+NETWORK_FILES = {"faults", "network"}
+
+
 def pytest_collection_modifyitems(items):
-    """Mark what needs reference data."""
+    """Mark tests by what they take: time, servers, reference data."""
     for item in items:
-        if "shared" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.golden)
+        fixtures = set(getattr(item, "fixturenames", ()))
+        name = item.path.stem.removeprefix("test_")
+        marks = {
+            "golden": "shared" in fixtures,
+            "slow": name in SLOW_FILES or item.name in SLOW_TESTS or bool(fixtures & SLOW_FIXTURES),
+            "network": name in NETWORK_FILES,
+        }
+        for mark, holds in marks.items():
+            if holds:
+                item.add_marker(mark)
 
 
 @pytest.fixture(autouse=True)
