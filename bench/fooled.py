@@ -1,4 +1,4 @@
-"""What each metric rewards although nobody would want it: the plain average, spoilt in known ways.
+"""What each metric rewards although nobody would want it: the plain average, corrupted in known ways.
 
 `python -m bench.fooled --ir roadscene/test/ir --vis roadscene/test/vis` prints the means that
 docs/metrics.md states.
@@ -37,7 +37,7 @@ def sharpened(image: Image) -> Image:
     return cv2.addWeighted(image, 2, cv2.GaussianBlur(image, (0, 0), 2), -1, 0)
 
 
-SPOILT: dict[str, Callable[[Image], Image]] = {
+CORRUPTED: dict[str, Callable[[Image], Image]] = {
     "average": lambda image: image,
     "with noise": noisy,
     "contrast × 1.5": contrast,
@@ -47,16 +47,16 @@ SPOILT: dict[str, Callable[[Image], Image]] = {
 
 
 def main(ir: Path = typer.Option(...), vis: Path = typer.Option(...), protocol: str = "field") -> None:
-    """Score the plain average as it is and spoilt, and the fusions without a network."""
+    """Score the plain average as it is and corrupted, and the fusions without a network."""
     pairs = pair_folders(ir, vis).pairs
-    names = [*SPOILT, *(name for name in BASELINES if name != "average")]
+    names = [*CORRUPTED, *(name for name in BASELINES if name != "average")]
     sums = {name: np.zeros(len(METRICS)) for name in names}
     for _, ir_file, vis_file in pairs:
         sources = read_grey(ir_file, infrared=True), read_grey(vis_file)
         scorer = FusionScorer(*sources, protocol)
         for name in names:
             fused = BASELINES[name if name in BASELINES else "average"](*sources)
-            fused = SPOILT[name](fused) if name in SPOILT else fused
+            fused = CORRUPTED[name](fused) if name in CORRUPTED else fused
             sums[name] += list(scorer.score(fused).values())
     table = Table(box=None)
     for head in ("", *METRICS):

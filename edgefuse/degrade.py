@@ -137,7 +137,7 @@ LEVEL_CHANGES: Final[dict[str, dict[str, float]]] = {
 
 @dataclass(frozen=True)
 class Degradation:
-    """A named way to spoil a pair."""
+    """A named way to degrade a pair."""
 
     name: str
     summary: str
