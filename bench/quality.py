@@ -25,7 +25,7 @@ MODELS = ("nano", "cnn")
 DEGRADED_MODELS = ("nano",)
 DEGRADED_METRICS = ("VIF", "Qabf", "Target")
 DEGRADED_PAIRS = 20
-"""Of each set, evenly spread: every condition fuses and scores all of them once more."""
+"""Of a set, evenly spread: every condition fuses and scores all of them once more."""
 
 
 def main(

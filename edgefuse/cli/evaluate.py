@@ -63,7 +63,7 @@ def evaluate(
     """Score models and folders of fused images over pairs, beside fusions that need no network.
 
     Pairs have equal file stems and must be of one size. A pair that one candidate lacks counts for none; it
-    is listed, and the exit status is then not 0.
+    is listed, and the exit code is then 3.
     """
     from edgefuse.evaluate import Settings, write_csv, write_html, write_json, write_table
     from edgefuse.evaluate import compare as run_comparison
