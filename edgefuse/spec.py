@@ -156,6 +156,8 @@ class ModelSpec:
         for what, known in (("precision", PRECISIONS), ("graph", GRAPHS), ("colours", COLOURS)):
             if (value := getattr(self, what)) not in known:
                 raise ModelError(f"{what} {value!r} is unknown: known are {', '.join(known)}")
+        if not self.model.isprintable():  # it is shown on terminals
+            raise ModelError(f"model {self.model!r} is no name: it has control characters")
         if self.size_divisor < 1:
             raise ModelError(f"size_divisor is {self.size_divisor}, it must be at least 1")
 

@@ -141,10 +141,10 @@ def test_a_file_that_is_not_arranged_for_tensorrt_is_refused_with_the_command(sh
 
 
 def test_the_cpu_runs_and_says_so():
-    engine = CpuEngine(NANO, threads=1)
+    engine = CpuEngine(model_file("cnn"), threads=1)
     assert engine.device == "ONNX Runtime on cpu"
     assert engine.run({"sources": np.zeros((1, 2, 32, 32), np.float32)}).shape == (1, 1, 32, 32)
-    with pytest.raises(BackendError, match=r"nano could not be run on \[1, 3, 8, 8\] by ONNX Runtime on cpu"):
+    with pytest.raises(BackendError, match=r"cnn could not be run on \[1, 3, 8, 8\] by ONNX Runtime on cpu"):
         engine.run({"sources": np.zeros((1, 3, 8, 8), np.float32)})
     engine.close()
     engine.close()
@@ -153,7 +153,7 @@ def test_the_cpu_runs_and_says_so():
 def test_an_engine_that_is_not_built_in_is_named():
     if CUDA in onnxruntime.get_available_providers():
         pytest.skip("this is the GPU build of ONNX Runtime")
-    with pytest.raises(BackendError, match=r"engine cuda cannot be used: .*without CUDA.*edgefuse\[gpu\]"):
+    with pytest.raises(BackendError, match=r"engine cuda cannot be used: .*without CUDA.*onnxruntime-gpu"):
         open_engine(NANO, "cuda")
 
 

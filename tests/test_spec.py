@@ -96,6 +96,7 @@ def test_former_names_of_graphs_count():
         ({METADATA_KEY: '{"model": "nano", "size_divisor": 4, "format": 1, "opset": "x"}'}, "damaged.*opset"),
         ({METADATA_KEY: '{"model": "nano", "multiple": 4, "receipt": {"psnr": "high"}}'}, "damaged"),
         ({METADATA_KEY: '{"model": "nano", "multiple": 4, "precision": "fp8"}'}, "fp8"),
+        ({METADATA_KEY: '{"model": "\\u001b[2J", "multiple": 4}'}, "control characters"),
         ({METADATA_KEY: '{"model": "nano", "multiple": 0}'}, "size_divisor"),
         ({METADATA_KEY: '{"model": "nano", "multiple": 4, "graph": "shell"}'}, "graph.*network, end_to_end"),
     ],

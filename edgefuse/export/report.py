@@ -77,7 +77,10 @@ def table(path: Path, spec: ModelSpec, layers: dict[str, int] | None = None) -> 
     rows = Table(title=escape(str(path)), show_header=False, title_justify="left")
     engine = _engine_rows(read_sidecar(path)) if path.suffix == ".engine" else []
     for name, text in (*_spec_rows(path, spec), *engine, *_report_rows(spec, layers)):
-        rows.add_row(name, escape(text))
+        # A file of others may hold anything, such as sequences that a terminal obeys.
+        rows.add_row(
+            name, escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text))
+        )
     return rows
 
 
