@@ -114,7 +114,7 @@ def _figure(down: int, across: int, title: str) -> tuple[Any, list[Any]]:
 
     figure = Figure(figsize=(3.4 * across, 3 * down), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title)
+    figure.suptitle(title, wrap=True)
     return figure, list(figure.subplots(down, across, squeeze=False).flat)
 
 

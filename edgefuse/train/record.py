@@ -207,12 +207,13 @@ def plot_rows(
     # Without pyplot, which keeps global state and may look for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     across = 2 if len(panels) <= 4 else 3
     down = -(-len(panels) // across)
     figure = Figure(figsize=(5 * across, 2.8 * down), layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    figure.suptitle(title)
+    figure.suptitle(title, wrap=True)
     grid = list(figure.subplots(down, across, squeeze=False).flat)
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
@@ -229,6 +230,10 @@ def plot_rows(
             axes.legend(fontsize=8)
         if logarithmic and rows and all((column > 0).all() for column in values.values()):
             axes.set_yscale("log")
+            # Plain numbers at 1, 2 and 5: powers of ten alone leave less than a decade without any.
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:.3g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
     replace_file(out, canvas.print_png)
 
 
