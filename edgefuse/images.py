@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edgefuse.errors import InputError
 from edgefuse.files import replace_file
 from edgefuse.opencv import quiet_opencv
-from edgefuse.stored import check_jpeg, read_stored, upright
+from edgefuse.stored import Stored, check_jpeg, read_stored, upright
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -94,6 +94,19 @@ def read_image(path: str | Path, role: Role | None = None, bits: int | None = No
             folder,
             f"the files say that pixels are {stored.aspect:.3g}:1, they are taken as square",
         )
+    if role == "ir" and stored.radiometric:
+        warn_once(
+            folder,
+            "images are radiometric JPEGs: the picture for people is used, not the temperatures, which "
+            "`exiftool -b -RawThermalImage FILE` extracts",
+        )
+    return _as_meant(image, stored, role, bits, folder)
+
+
+def _as_meant(
+    image: NDArray[Any], stored: Stored, role: Role | None, bits: int | None, folder: str
+) -> NDArray[Any]:
+    """Give decoded values the meaning that the file gives them, or that they must have."""
     if image.dtype == np.uint8 and stored.white is not None and stored.white < 255:  # of a PGM
         image = cv2.convertScaleAbs(image, alpha=255 / max(stored.white, 1))
     if role == "ir" and stored.no_data is not None and image.dtype != np.uint8:
@@ -105,12 +118,6 @@ def read_image(path: str | Path, role: Role | None = None, bits: int | None = No
             image = _unwrapped(_unswapped(image, folder), folder)
         if role == "vis":
             image = _full_range(image, 2**bits - 1 if bits else stored.white, folder)
-    if role == "ir" and stored.radiometric:
-        warn_once(
-            folder,
-            "images are radiometric JPEGs: the picture for people is used, not the temperatures, which "
-            "`exiftool -b -RawThermalImage FILE` extracts",
-        )
     return image
 
 
