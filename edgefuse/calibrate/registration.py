@@ -19,7 +19,7 @@ from edgefuse.rig import Matrix, Rig, overlap_of, rows, scale_of, scaling
 
 __all__ = ["LEAST_Z", "CalibrationError", "Estimate", "estimate", "make_rig", "weigh"]
 
-LEAST_Z = 6.5
+LEAST_Z = 7.0
 """Below, chance could have made the agreement: docs/calibration.md shows what unrelated pictures reach."""
 LEAST_Z_SMALL = 8.0
 """The same for visible pictures of less than 300 pixels, in which chance agrees more easily."""
