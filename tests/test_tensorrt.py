@@ -27,7 +27,7 @@ from edgefuse.spec import ModelSpec
 from edgefuse.weights import checkpoint_file, model_file
 from tests.support.fake_tensorrt import FakeCuda, fake_tensorrt
 
-NANO = model_file("nano")
+CNN = model_file("cnn")
 
 
 @pytest.fixture
@@ -52,14 +52,14 @@ def install(monkeypatch, tmp_path):
 def engine(install, tmp_path):
     """An engine file that fits the fakes."""
     install()
-    build_engine(NANO, tmp_path / "nano.engine")
+    build_engine(CNN, tmp_path / "nano.engine")
     return tmp_path / "nano.engine"
 
 
 def test_a_build_asks_for_what_it_should(install, tmp_path):
     trt, _ = install()
     options = BuildOptions(SizeRange((64, 64), (640, 480), (1280, 1024)), workspace_mb=256, level=5)
-    sidecar = build_engine(NANO, tmp_path / "nano.engine", options)
+    sidecar = build_engine(CNN, tmp_path / "nano.engine", options)
     assert trt.seen["flags"] == 1 << 1
     assert trt.seen["workspace"] == 256 << 20
     assert trt.seen["cleared"] == "TF32"
@@ -71,29 +71,29 @@ def test_a_build_asks_for_what_it_should(install, tmp_path):
     assert sidecar.machine.driver == "13.0"
     assert sidecar.machine.cuda == "12.6"
     assert sidecar.machine.sm == "8.7"
-    assert sidecar.onnx == str(NANO.resolve())
+    assert sidecar.onnx == str(CNN.resolve())
 
 
 def test_timings_are_kept_and_dropped_where_they_do_not_fit(install, tmp_path, caplog):
     trt, _ = install()
-    build_engine(NANO, tmp_path / "a.engine")
-    build_engine(NANO, tmp_path / "a.engine")
+    build_engine(CNN, tmp_path / "a.engine")
+    build_engine(CNN, tmp_path / "a.engine")
     assert trt.seen["timing_caches"] == [b"", b"timings"]
     (file,) = (tmp_path / "cache").rglob("timing.cache")
     assert file.parent.name == "trt10.3.0-orin-sm87"
     trt, _ = install(timings="mismatch")
-    build_engine(NANO, tmp_path / "a.engine")
+    build_engine(CNN, tmp_path / "a.engine")
     assert trt.seen["timing_caches"] == [b"timings", b""]
     assert "does not fit this GPU, or is damaged, and is replaced" in caplog.text
     trt, _ = install()
     file.write_bytes(b"damaged")
-    build_engine(NANO, tmp_path / "a.engine")
+    build_engine(CNN, tmp_path / "a.engine")
     assert trt.seen["timing_caches"] == [b"damaged", b""]
     assert file.read_bytes() == b"timings", "and the next build has it"
     file.unlink()
     file.mkdir()
     trt, _ = install()
-    build_engine(NANO, tmp_path / "a.engine")
+    build_engine(CNN, tmp_path / "a.engine")
     assert trt.seen["timing_caches"] == [b""]
     assert "timing.cache cannot be read (Is a directory) and is replaced" in caplog.text
     assert "the next build will take as long: cannot write" in caplog.text
@@ -102,7 +102,7 @@ def test_timings_are_kept_and_dropped_where_they_do_not_fit(install, tmp_path, c
 def test_progress_is_told_and_ctrl_c_ends_the_build(install, tmp_path):
     trt, _ = install()
     steps = []
-    build_engine(NANO, tmp_path / "a.engine", progress=lambda *step: steps.append(step))
+    build_engine(CNN, tmp_path / "a.engine", progress=lambda *step: steps.append(step))
     assert steps == [("Timing", 0, 2), ("Timing", 1, 2), ("Timing", 2, 2)]
     assert trt.seen["went_on"]
 
@@ -110,7 +110,7 @@ def test_progress_is_told_and_ctrl_c_ends_the_build(install, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_engine(NANO, tmp_path / "b.engine", progress=interrupt)
+        build_engine(CNN, tmp_path / "b.engine", progress=interrupt)
     assert not trt.seen["went_on"]
     assert not list(tmp_path.glob("b.engine*"))
 
@@ -119,7 +119,7 @@ def test_progress_is_told_and_ctrl_c_ends_the_build(install, tmp_path):
     ("broken", "kind", "sentence"),
     [
         ({"builder": True}, BackendError, "TensorRT cannot start: no device was found$"),
-        ({"parse": False}, ModelError, r"TensorRT 10\.3\.0 cannot parse .*nano\.onnx: unknown operator$"),
+        ({"parse": False}, ModelError, r"TensorRT 10\.3\.0 cannot parse .*cnn\.onnx: unknown operator$"),
         ({"profile": -1}, InputError, "TensorRT refuses the size range 64x64,640x480,1920x1088: "),
         ({"build": None}, BackendError, "found no engine for .* within 1024 MB"),
         ({"deserialize": None}, BackendError, "cannot load the engine that it built"),
@@ -129,26 +129,26 @@ def test_progress_is_told_and_ctrl_c_ends_the_build(install, tmp_path):
 def test_a_build_that_fails_is_one_sentence_and_leaves_nothing(install, tmp_path, broken, kind, sentence):
     install(**broken)
     with pytest.raises(kind, match=sentence):
-        build_engine(NANO, tmp_path / "nano.engine")
+        build_engine(CNN, tmp_path / "nano.engine")
     assert not list(tmp_path.glob("nano.engine*"))
 
 
 def test_what_cannot_be_built_is_one_sentence(install, tmp_path):
     install()
-    (tmp_path / "cut.onnx").write_bytes(NANO.read_bytes()[:-9])
+    (tmp_path / "cut.onnx").write_bytes(CNN.read_bytes()[:-9])
     (tmp_path / "other.onnx").write_bytes(b"")
     for name, sentence in (("cut", "or is cut off"), ("other", "does not say what"), ("no", "cannot read")):
         with pytest.raises((ModelError, InputError), match=rf"{name}\.onnx|{sentence}"):
             build_engine(tmp_path / f"{name}.onnx", tmp_path / "x.engine")
     with pytest.raises(InputError, match="there is no folder"):
-        build_engine(NANO, tmp_path / "no" / "x.engine")
+        build_engine(CNN, tmp_path / "no" / "x.engine")
 
 
 def test_a_frame_goes_through_and_buffers_are_kept(install, engine):
     _, cuda = install()
     backend = TensorRtEngine(engine, rebuild=False)
     assert backend.device == "TensorRT 10.3.0 on Orin"
-    assert backend.spec.model == "nano"
+    assert backend.spec.model == "cnn"
     x = np.random.default_rng(1).random((1, 2, 48, 64), np.float32)
     first = backend.run({"sources": x})
     np.testing.assert_allclose(first, x.mean(1, keepdims=True), atol=1e-6)
@@ -214,7 +214,7 @@ def test_engine_files_are_opened_with_tensorrt(install, engine, pair):
 def test_an_onnx_file_is_built_into_the_cache_once(install, tmp_path, caplog):
     install()
     for _ in range(2):
-        assert TensorRtEngine(NANO).sidecar.onnx_sha256
+        assert TensorRtEngine(CNN).sidecar.onnx_sha256
     assert [r.levelno for r in caplog.records] == [logging.WARNING]
     (file,) = (tmp_path / "cache").rglob("*.engine")
     install(version="11.4.0.106")
@@ -230,7 +230,7 @@ def test_an_engine_that_tensorrt_refuses_is_built_again(install, engine, tmp_pat
     (built,) = (tmp_path / "cache").rglob("*.engine")
     assert opened.sidecar == read_sidecar(built)
     install(deserialize=[None, working, working])
-    TensorRtEngine(NANO)
+    TensorRtEngine(CNN)
     assert caplog.text.count("building a TensorRT engine") == 2, "one in the cache, too"
     install(deserialize=[None])
     with pytest.raises(BackendError, match="TensorRT cannot load"):
@@ -268,10 +268,10 @@ def export(install, tmp_path):
     """Exports an engine beside the checkpoint, with gates that the fake one, a mean, passes or not."""
     described, pairs = simulated_pairs((64, 64), 2)
 
-    def run(out, limit=1.0, onnx=NANO, gates=None, options=None):
+    def run(out, limit=1.0, onnx=CNN, gates=None, options=None):
         gates = gates or Gates(max_difference=limit, min_psnr=0, min_extreme_psnr=0)
         return export_engine(
-            onnx, out, checkpoint_file("nano"), pairs, described, gates=gates, options=options
+            onnx, out, checkpoint_file("cnn"), pairs, described, gates=gates, options=options
         )
 
     return run
@@ -320,7 +320,7 @@ def test_an_engine_is_held_to_every_gate_of_its_precision(install, export, tmp_p
 
 def relabelled(path, precision):
     """The shipped graph with another precision in its spec."""
-    graph = onnx.load(NANO)
+    graph = onnx.load(CNN)
     spec = ModelSpec.from_metadata({p.key: p.value for p in graph.metadata_props})
     assert spec.verification is not None
     report = replace(spec.verification, kept=("conv",), calibration="two pairs")
@@ -350,7 +350,7 @@ def test_an_engine_without_its_precision_is_neither_exported_nor_cached(install,
 def test_the_command_says_what_is_missing_before_it_works(tmp_path, monkeypatch, package, sentence):
     monkeypatch.setitem(sys.modules, package, None)
     out = tmp_path / "nano.onnx"
-    done = CliRunner().invoke(app, ["export", "nano", "--tensorrt", "--out", str(out)])
+    done = CliRunner().invoke(app, ["export", "cnn", "--tensorrt", "--out", str(out)])
     assert isinstance(done.exception, BackendError)
     assert sentence in str(done.exception)
     assert not out.exists()
@@ -363,7 +363,7 @@ def test_the_command_builds_and_judges_an_engine(install, tmp_path):
     sizes = [
         f"--set={text}" for text in ("tensorrt_sizes=32x32,64x48,96x64", "tensorrt_batch=2", "workspace=256")
     ]
-    done = CliRunner().invoke(app, ["export", "nano", "--tensorrt", "--out", str(out), *sizes])
+    done = CliRunner().invoke(app, ["export", "cnn", "--tensorrt", "--out", str(out), *sizes])
     assert isinstance(done.exception, GateError), done.output
     assert "nano.failed.engine is too far" in str(done.exception)
     assert trt.seen["workspace"] == 256 << 20
@@ -383,13 +383,13 @@ def test_pairs_that_an_engine_does_not_serve_are_named_before_the_work(install, 
     folders = [f"--pairs-{side}={tmp_path / side}" for side in ("ir", "vis")]
     out = f"--out={tmp_path / 'nano.onnx'}"
     done = CliRunner().invoke(
-        app, ["export", "nano", "--tensorrt", "--tensorrt-sizes=32x32,48x48,64x64", out, *folders]
+        app, ["export", "cnn", "--tensorrt", "--tensorrt-sizes=32x32,48x48,64x64", out, *folders]
     )
     assert isinstance(done.exception, InputError)
     words = "the pair 'a' to compare on is 80x64, which an engine for 32x32,48x48,64x64 does not serve: widen"
     assert str(done.exception).startswith(words)
     for option in ("--tensorrt-sizes=64x64", "--tensorrt-batch=2"):
-        done = CliRunner().invoke(app, ["export", "nano", "--tensorrt", option, "--size=64x48", out])
+        done = CliRunner().invoke(app, ["export", "cnn", "--tensorrt", option, "--size=64x48", out])
         name = option[2:].partition("=")[0].replace("-", "_")
         assert f"{name} is for an engine without --size" in str(done.exception)
     with pytest.raises(InputError, match="'frame 0' to compare on is 64x64"):
@@ -424,12 +424,12 @@ def test_an_engine_can_be_inspected(engine, monkeypatch, tmp_path):
         "sources: [1, 2, 64, 64], [1, 2, 480, 640], [1, 2, 1088, 1920]",
         "1024 MB workspace, optimisation level 3",
         "1 fp16",
-        "of the ONNX file nano.onnx; this engine was not compared",
+        "of the ONNX file cnn.onnx; this engine was not compared",
     ):
         assert words in shown
     values = json.loads(CliRunner().invoke(app, ["inspect", "--json", str(engine)]).output)
     assert values["machine"]["gpu"] == "Orin"
-    assert values["spec"]["model"] == "nano"
+    assert values["spec"]["model"] == "cnn"
     engine.with_name("nano.engine.json").unlink()
     assert isinstance(CliRunner().invoke(app, ["inspect", str(engine)]).exception, ModelError)
 
@@ -437,7 +437,7 @@ def test_an_engine_can_be_inspected(engine, monkeypatch, tmp_path):
 def test_an_end_to_end_graph_for_an_engine_elsewhere(tmp_path):
     out = tmp_path / "nano.onnx"
     wishes = ["--graph", "deploy", "--for-tensorrt", "--size", "61x47", "--out", str(out)]
-    done = CliRunner().invoke(app, ["export", "nano", *wishes])
+    done = CliRunner().invoke(app, ["export", "cnn", *wishes])
     assert done.exception is None, done.output
     assert_no_bytes_inside(onnx.load(out))
     spec, _ = inspect_file(out)
@@ -448,5 +448,6 @@ def assert_no_bytes_inside(graph):
     typed = onnx.shape_inference.infer_shapes(graph).graph
     inside = {v.name for v in typed.value_info if v.type.tensor_type.elem_type == onnx.TensorProto.UINT8}
     assert not inside
-    takers = [n.op_type for n in graph.graph.node for i in graph.graph.input if i.name in n.input]
+    images = [i.name for i in graph.graph.input if i.type.tensor_type.elem_type == onnx.TensorProto.UINT8]
+    takers = [n.op_type for n in graph.graph.node for name in images if name in n.input]
     assert set(takers) == {"Cast"}
