@@ -16,6 +16,7 @@ from edgefuse.export.graph import OPSET, make_spec, save_graph, trace
 from edgefuse.export.pipeline import Calibration, export
 from edgefuse.export.report import failure, inspect_file, table
 from edgefuse.export.verify import Pair, compare, extreme_pairs, simulated_pairs
+from edgefuse.levels import measure_levels
 from edgefuse.runtime.engines.onnxruntime import CpuEngine
 from edgefuse.spec import METADATA_KEY, ModelSpec
 from edgefuse.train.backend import TorchEngine
@@ -56,10 +57,10 @@ def test_images_in_image_out(build, model, pair):
     out = build("any")
     ends = onnx.load(out).graph
     assert [(v.name, v.type.tensor_type.elem_type) for v in (*ends.input, *ends.output)] == [
-        (name, onnx.TensorProto.UINT8) for name in ("ir", "vis", "fused")
+        *((name, onnx.TensorProto.UINT8) for name in ("ir", "vis")),
+        ("levels", onnx.TensorProto.FLOAT),
+        ("fused", onnx.TensorProto.UINT8),
     ]
-    readers = [node for node in ends.node if "sources" in node.input and node.op_type != "Shape"]
-    assert len(readers) == 1
     assert_all_is_read(ends)
     ir, vis = pair
     file, reference = Fuser(out), Fuser(TorchEngine(model, "nano"))
@@ -80,7 +81,8 @@ def assert_all_is_read(graph):
 def test_rgb_is_bgr_turned_round(build, pair):
     ir, vis = pair
     rgb = CpuEngine(build("rgb", colours="rgb"))
-    answer = rgb.run({"ir": ir[None, :, :, None], "vis": cv2.cvtColor(vis, cv2.COLOR_BGR2RGB)[None]})[0]
+    colours, levels = cv2.cvtColor(vis, cv2.COLOR_BGR2RGB), measure_levels(ir, vis)
+    answer = rgb.run({"ir": ir[None, :, :, None], "vis": colours[None], "levels": levels[None]})[0]
     expected = Fuser(build("any"))(ir, vis)
     np.testing.assert_array_equal(cv2.cvtColor(answer, cv2.COLOR_RGB2BGR), expected)
     np.testing.assert_array_equal(Fuser(rgb)(ir, vis), expected)
@@ -90,9 +92,11 @@ def test_a_batch_is_its_images(build, pair):
     ir, vis = pair
     engine = CpuEngine(build("any"))
     irs, others = np.stack((ir, 255 - ir))[..., None], np.stack((vis, vis[:, ::-1]))
-    together = engine.run({"ir": irs, "vis": others})
+    inputs = {"ir": irs, "vis": others}
+    inputs["levels"] = np.stack([measure_levels(a[..., 0], b) for a, b in zip(irs, others, strict=True)])
+    together = engine.run(inputs)
     for k in range(2):
-        alone = engine.run({"ir": irs[k : k + 1], "vis": others[k : k + 1]})
+        alone = engine.run({name: value[k : k + 1] for name, value in inputs.items()})
         np.testing.assert_array_equal(together[k], alone[0])
 
 
@@ -123,8 +127,10 @@ def test_tensorrt_gets_no_bytes_but_at_the_ends(build, pair, tmp_path, size):
 def test_openvino_runs_it(build, pair):
     pytest.importorskip("openvino")
     out = build("any")
-    answers = [Fuser(out, engine=engine)(*pair).astype(int) for engine in ("cpu", "openvino")]
-    assert np.abs(answers[0] - answers[1]).max() <= 1
+    fusers = [Fuser(out, engine=engine) for engine in ("cpu", "openvino")]
+    answers = [fuser(*pair).astype(int) for fuser in fusers]
+    limit = 8 if "bf16" in fusers[1].engine.device else 1
+    assert np.abs(answers[0] - answers[1]).max() <= limit
 
 
 def test_saturation_and_rounding(build, model):
