@@ -146,7 +146,7 @@ def test_a_disk_that_fills_up_leaves_the_earlier_file(run, monkeypatch, tmp_path
 
     (tmp_path / "x.onnx").write_text("an earlier one")
     monkeypatch.setattr(Path, "write_bytes", write)
-    status, _, err = run("export", "nano", *SMALL, "--out", "x.onnx")
+    status, _, err = run("export", "nano", *SMALL, "--out", "x.onnx", "--force")
     assert status == 1
     assert "No space left on device" in err
     assert files(tmp_path) == {str(tmp_path / "x.onnx"): b"an earlier one"}
@@ -154,7 +154,8 @@ def test_a_disk_that_fills_up_leaves_the_earlier_file(run, monkeypatch, tmp_path
 
 def test_a_failed_gate_keeps_the_earlier_file_and_names_the_other(run, tmp_path):
     (tmp_path / "x.onnx").write_text("an earlier one")
-    status, out, err = run("export", "nano", *SMALL, "--out", "x.onnx", "--set", "max_difference=0")
+    limit = ["--set", "max_difference=0"]
+    status, out, err = run("export", "nano", *SMALL, "--out", "x.onnx", "--force", *limit)
     assert status == 1
     assert "x.failed.onnx is too far from its checkpoint" in err
     assert "worst on 'frame " in err
@@ -170,7 +171,7 @@ def test_a_failed_gate_keeps_the_earlier_file_and_names_the_other(run, tmp_path)
 def test_a_good_file_replaces_an_earlier_one(run, tmp_path):
     (tmp_path / "x.onnx").write_text("an earlier one")
     (tmp_path / "x.failed.onnx").write_text("an attempt that failed")
-    status, out, err = run("export", "nano", *SMALL, "--out", "x.onnx")
+    status, out, err = run("export", "nano", *SMALL, "--out", "x.onnx", "--force")
     assert status == 0, err
     assert os.listdir(tmp_path) == ["x.onnx"]
     assert "ONNX Runtime on cpu" in out

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from edgefuse.cli.console import phases, stdout
+from edgefuse.cli.console import phases, stderr, stdout
 from edgefuse.cli.options import with_settings
 from edgefuse.export.config import ExportConfig
 
@@ -89,7 +89,7 @@ def export(
         if config.triton:
             console.print(f"Triton model: {write_repository(path, Path(config.triton))}")
 
-    with phases(console, f"Exporting {source.name}") as tell:
+    with phases(stderr(), f"Exporting {source.name}") as tell:
         spec = run(
             source,
             target,
@@ -111,7 +111,7 @@ def export(
         return
 
     engine = target.with_suffix(".engine")
-    with phases(console, f"Building {engine}") as tell:
+    with phases(stderr(), f"Building {engine}") as tell:
         spec = export_engine(
             target,
             engine,
