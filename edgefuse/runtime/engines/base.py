@@ -11,7 +11,7 @@ from edgefuse.errors import BackendError, InputError
 from edgefuse.packages import INSTALL_HINTS, is_installed
 from edgefuse.spec import ModelSpec
 
-__all__ = ["Arrays", "Engine", "OpensFile", "check_threads", "first_line"]
+__all__ = ["Arrays", "Engine", "OpensFile", "check_threads", "first_line", "loading_reason"]
 
 MAX_THREADS = 256
 """More would only burden the machine."""
@@ -97,3 +97,10 @@ def first_line(error: object, last: bool = False) -> str:
     """Return the first or last line of a library's error, at most 200 characters."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return " ".join(lines[-1 if last else 0].split())[:200]
+
+
+def loading_reason(reason: str) -> str:
+    """Return the reason why a file cannot be loaded, with what to do where its weights are elsewhere."""
+    if "external" in reason.lower():
+        return f"{reason}: its weights are in a file of their own, which must lie beside it, whole"
+    return reason

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgefuse.errors import BackendError, ModelError
 from edgefuse.packages import INSTALL_HINTS, stay_offline
-from edgefuse.runtime.engines.base import Arrays, OpensFile, first_line
+from edgefuse.runtime.engines.base import Arrays, OpensFile, first_line, loading_reason
 from edgefuse.spec import ModelSpec, read_spec
 
 __all__ = ["CpuEngine", "CudaEngine"]
@@ -30,6 +30,19 @@ may: ONNX Runtime puts it there on purpose."""
 
 LEAST_SHARE = 0.5
 """Of the multiplications in 8 bits, for an int8 file to be faster."""
+
+TOO_NEW = {
+    "opset": r"Opset (\d+) is under development.* is till opset (\d+)",
+    "IR version": r"Unsupported model IR version: (\d+), max supported IR version: (\d+)",
+}
+"""What ONNX Runtime says of files that are newer than itself."""
+
+BEFORE_REASON = re.compile(
+    r"^\[ONNXRuntimeError\] : \d+ : \w+ : "
+    r"|.*\.(?:h|cc):\d+ (?:.*\) |\S+ )"
+    r"|Load model from .*? failed:"
+)
+"""Codes, paths, and the C++ where an error arose: enough to fill a line before its reason is said."""
 
 LOADING_HINTS = {
     r"libcuda\.": "install NVIDIA's driver, until nvidia-smi shows the GPU",
@@ -66,7 +79,7 @@ class CpuEngine(OpensFile):
         try:
             self._session = ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
         except Exception as error:  # ORT's exceptions share no base class but Exception
-            raise self._refused(path, first_line(error)) from None
+            raise self._refused(path, loading_reason(_reason(error, ort.__version__))) from None
         self._check_placement(path)
 
     @classmethod
@@ -152,6 +165,17 @@ class CudaEngine(CpuEngine):
                 f"cuda cannot run {path}: {len(on_cpu)} of its large nodes would run on the CPU, such as "
                 f"{on_cpu[0]}: export it again with this version of edgefuse, or use --engine cpu"
             )
+
+
+def _reason(error: object, version: str) -> str:
+    """Return why a file cannot be loaded."""
+    for what, pattern in TOO_NEW.items():
+        if found := re.search(pattern, str(error)):
+            return (
+                f"it has {what} {found[1]}, and ONNX Runtime {version} knows them up to {found[2]}: install "
+                "a newer one, or export the model again"
+            )
+    return first_line(BEFORE_REASON.sub("", str(error)))
 
 
 def load_library(library: Path, packages: Path) -> str | None:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from edgefuse.errors import ModelError
 from edgefuse.packages import stay_offline
-from edgefuse.runtime.engines.base import Arrays, OpensFile, first_line
+from edgefuse.runtime.engines.base import Arrays, OpensFile, first_line, loading_reason
 from edgefuse.spec import ModelSpec, read_spec
 
 __all__ = ["OpenVinoEngine"]
@@ -36,7 +36,7 @@ class OpenVinoEngine(OpensFile):
             compiled = ov.Core().compile_model(path, "CPU", settings)
             self._request: Any = compiled.create_infer_request()
         except RuntimeError as error:
-            reason = first_line(error, last=True)
+            reason = loading_reason(first_line(error, last=True))
             raise ModelError(f"{path} is not a model that OpenVINO can load: {reason}") from None
         precision = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         self.device = "OpenVINO on cpu" + (", in bf16" if precision == "bf16" else "")

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import re
+import sys
 from pathlib import Path
 
 import av
@@ -19,6 +21,9 @@ from edgefuse.runtime.sinks.quota import DiskQuota, check_limits
 __all__ = ["VideoOut", "check_folder"]
 
 logger = logging.getLogger(__name__)
+
+RESERVED_BY_WINDOWS = re.compile(r"(con|prn|aux|nul|com\d|lpt\d) *(\..*)?", re.IGNORECASE)
+"""What is written to such a file is lost, whatever its suffix."""
 
 
 class VideoOut(Sink):
@@ -49,7 +54,8 @@ class VideoOut(Sink):
     @staticmethod
     def accepts(out: str) -> bool:
         """Whether the text is a file with the suffix of a video."""
-        return "://" not in out and Path(out).suffix.lower() in CONTAINERS and not Path(out).is_dir()
+        is_folder = out.endswith("/") or Path(out).is_dir()
+        return "://" not in out and Path(out).suffix.lower() in CONTAINERS and not is_folder
 
     @classmethod
     def open(cls, out: str, options: OutputOptions) -> "VideoOut":
@@ -177,6 +183,8 @@ class VideoOut(Sink):
 def check_folder(path: Path) -> None:
     """Raise `InputError` unless a file can be created beside `path`."""
     folder = path.parent
+    if sys.platform.startswith("win") and RESERVED_BY_WINDOWS.fullmatch(path.name):
+        raise InputError(f"cannot write {path}: Windows takes this name for a device: give another")
     if not folder.is_dir():
         raise InputError(f"cannot write {path}: there is no folder {folder}")
     if not os.access(folder, os.W_OK):

@@ -1,6 +1,7 @@
 """Cameras and servers on the network, read by PyAV: RTSP, MJPEG over HTTP, MPEG-TS over UDP or TCP."""
 
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import av
 
@@ -111,7 +112,12 @@ def _check(spec: Spec) -> str:
         url = urlsplit(spec.target)
         host, _ = url.hostname, url.port
     except ValueError:  # whose text can hold a part of the password
-        raise SourceError(f"{spec.name} is not a valid URL: write scheme://host:port/path") from None
+        raise SourceError(
+            f"{spec.name} is not a valid URL: write scheme://host:port/path, and a / or ? in a password "
+            "as %2F or %3F"
+        ) from None
+    if url.scheme == "file":
+        raise SourceError(f"{spec.name}: give a file by its path: {url2pathname(url.path)}")
     if url.scheme not in SCHEMES:
         raise SourceError(f"{spec.name}: {unknown_name('URL scheme', url.scheme, SCHEMES)}")
     if not host and url.scheme not in ("udp", "rtp", "tcp", "srt"):  # these can listen: udp://:5000
