@@ -284,7 +284,10 @@ def resolve_engine(
     if kept is not None:
         return target, kept
     if not rebuild:
-        raise ModelError(f"{path} cannot run here ({reason}): leave out --no-rebuild to rebuild it")
+        raise ModelError(
+            f"{path} cannot run here ({reason}) and rebuilding is off: leave out "
+            "--no-rebuild or rebuild=false"
+        )
     if not onnx.exists():
         raise ModelError(
             f"{path} cannot run here ({reason}) and {onnx} is not there to build it from: copy it there"
