@@ -113,7 +113,7 @@ def test_deploy(
     x, (width, height) = frame(SIZE), SIZE
     levels = np.random.default_rng(1).integers(0, 256, (1, height, width, 4), np.uint8)
     ir, vis = np.ascontiguousarray(levels[..., :1]), np.ascontiguousarray(levels[..., 1:])
-    facts = {"table": "deploy", "form": "--size 640x480" if size else "--dynamic", "threads": threads}
+    facts = {"table": "deploy", "form": "--size 640x480" if size else "any size", "threads": threads}
     measure(facts, core=lambda: core.run({"sources": x}), deploy=lambda: deploy.run({"ir": ir, "vis": vis}))
 
 

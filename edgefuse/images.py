@@ -92,13 +92,13 @@ def read_image(path: str | Path, role: Role | None = None, bits: int | None = No
     if abs(stored.aspect - 1) > 0.02:
         warn_once(
             folder,
-            f"the files say that pixels are {stored.aspect:.3g}:1, they are taken as square",
+            f"the files say that pixels are {stored.aspect:.3g}:1: treating them as square",
         )
     if role == "ir" and stored.radiometric:
         warn_once(
             folder,
-            "images are radiometric JPEGs: the picture for people is used, not the temperatures, which "
-            "`exiftool -b -RawThermalImage FILE` extracts",
+            "images are radiometric JPEGs: using the rendered picture, not the temperatures; extract those "
+            "with `exiftool -b -RawThermalImage FILE`",
         )
     return _as_meant(image, stored, role, bits, folder)
 
@@ -152,7 +152,7 @@ def _unswapped(image: NDArray[Any], folder: str) -> NDArray[Any]:
     if rough < 8 * smooth:
         return image
     warn_once(
-        folder, "the bytes of each pixel are swapped, as in raw PNGs of FLIR cameras: this is put right"
+        folder, "the bytes of each pixel are swapped, as in raw PNGs of FLIR cameras: swapping them back"
     )
     return swapped
 
@@ -165,7 +165,7 @@ def _unwrapped(image: NDArray[Any], folder: str) -> NDArray[Any]:
     signed = image.view(np.int16)
     if np.ptp(signed.astype(np.int32)) > 20_000 or np.ptp(image) < 40_000:
         return image
-    warn_once(folder, "values below zero have wrapped to 65535 and less: they are taken as signed")
+    warn_once(folder, "values below zero are stored as 65535 and less: reading them as signed")
     return signed
 
 
@@ -189,8 +189,8 @@ def _full_range(image: NDArray[Any], white: int | None, folder: str) -> NDArray[
         found = max(8, largest.bit_length())
         warn_once(
             folder,
-            f"visible images of 16 bits have no value over {largest}, so they are nearly black: if they hold "
-            f"{found} bits, say so (bits={found})",
+            f"visible images of 16 bits have no value over {largest}, so they look nearly black: if they "
+            f"hold {found} bits, give bits={found}",
         )
     return image
 

@@ -95,14 +95,14 @@ class Rig:
         except OSError as error:
             raise InputError(f"cannot read the rig file {path}: {error.strerror or error}") from None
         if len(data) > MOST_BYTES:
-            raise InputError(f"{path} is no rig file: it has more than {MOST_BYTES} bytes")
+            raise InputError(f"{path} is not a rig file: it has more than {MOST_BYTES} bytes")
         try:
             return msgspec.json.decode(data, type=cls)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-            raise InputError(f"{path} is no usable rig file: {reason}") from None
+            raise InputError(f"{path} is not a usable rig file: {reason}") from None
         except InputError as error:
-            raise InputError(f"{path} is no usable rig file: {error}") from None
+            raise InputError(f"{path} is not a usable rig file: {error}") from None
 
     def save(self, path: str | Path) -> None:
         """Write the rig file; a half-written one never has the final name.

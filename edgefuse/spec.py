@@ -157,7 +157,7 @@ class ModelSpec:
             if (value := getattr(self, what)) not in known:
                 raise ModelError(f"{what} {value!r} is unknown: known are {', '.join(known)}")
         if not self.model.isprintable():  # it is shown on terminals
-            raise ModelError(f"model {self.model!r} is no name: it has control characters")
+            raise ModelError(f"model {self.model!r} is not a name: it has control characters")
         if self.size_divisor < 1:
             raise ModelError(f"size_divisor is {self.size_divisor}, it must be at least 1")
 

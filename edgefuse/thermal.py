@@ -243,12 +243,12 @@ class ThermalAgc:
         if image.dtype == np.uint8 and is_coloured(image):
             self._palette = self._palette or find_palette(image)
             if self._palette is not None:
-                warn_once(self._name, f"infrared is coloured: its palette {self._palette!r} is removed")
+                warn_once(self._name, f"infrared is coloured: removing its palette {self._palette!r}")
                 return remove_palette(image, self._palette)
             warn_once(
                 self._name,
-                "infrared is coloured by a palette that is not known: its brightness is used, which is wrong "
-                "where hot is not bright. Set the camera or the export to white = hot",
+                "infrared is coloured with an unknown palette: using its brightness, which is wrong where "
+                "hot is not bright. Set the camera or the export to white = hot",
             )
         return luma(image)
 

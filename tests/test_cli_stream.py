@@ -278,7 +278,7 @@ def test_folders_are_paired_by_the_names_of_their_files(
     assert result.exit_code == 0, result.output
     levels = [int(read_image(path)[20, 30].mean()) for path in sorted((tmp_path / "o").iterdir())]
     assert levels == [0, 40, 120, 200]
-    assert len([message for message in caplog.messages if "1 of 5 images have no partner" in message]) == 2
+    assert len([m for m in caplog.messages if "ignoring 1 of 5 images, which have no partner" in m]) == 2
 
 
 def test_a_camera_that_never_came_is_an_error_though_the_other_was_shown(

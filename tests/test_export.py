@@ -229,7 +229,7 @@ def test_a_gate_that_nothing_was_measured_for_fails():
     assert {gate.name for gate in results if gate.passed} == {"PSNR", "layers in int8"}
     failed = [gate for gate in results if not gate.passed]
     assert [gate.name for gate in failed] == ["PSNR at extremes", "EN", "MI", "VIF", "Qabf", "SSIM"]
-    assert sentence(failed[0]) == "PSNR at extremes could not be measured, 40 asked for"
+    assert sentence(failed[0]) == "PSNR at extremes could not be measured, 40 required"
 
 
 def test_equal_answers_have_an_infinite_psnr(pairs):

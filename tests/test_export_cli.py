@@ -85,7 +85,7 @@ REFUSED = [
     (("nano", "--rgb"), "add --graph end_to_end"),
     (("nano", "--int8"), "--int8 needs real pairs to calibrate on"),
     (("nano", "--int8", "--calib-ir", "ir"), "--int8 needs real pairs to calibrate on"),
-    (("nano", "--calib-ir", "ir"), "--calib-ir and --calib-vis are for --int8"),
+    (("nano", "--calib-ir", "ir"), "--calib-ir and --calib-vis apply to int8 only"),
     (calibrated("ir", "vis", "--fp16"), "--fp16 and --int8 exclude each other"),
     (calibrated("nothing", "vis"), "no images in nothing"),
     (calibrated("absent", "vis"), "no such folder: absent"),
@@ -98,9 +98,12 @@ REFUSED = [
     (("nano", "--set", "max_difference=-1"), "max_difference is -1.0, it must be at least 0"),
     (("nano", "--set", "min_psnr=nan"), "min_psnr is nan"),
     (("nano", "--set", "max_worse=inf"), "max_worse is inf"),
-    (("nano", "--set", "tensorrt_sizes=64x64"), "tensorrt_sizes is for --tensorrt"),
-    (("nano", "--set", "tensorrt_batch=2"), "tensorrt_batch is for --tensorrt"),
-    (("nano", "--set", "workspace=64"), "workspace is for --tensorrt"),
+    (
+        ("nano", "--set", "tensorrt_sizes=64x64"),
+        "tensorrt_sizes is an option of TensorRT engines",
+    ),
+    (("nano", "--set", "tensorrt_batch=2"), "tensorrt_batch is an option of TensorRT engines"),
+    (("nano", "--set", "workspace=64"), "workspace is an option of TensorRT engines"),
     (("nano", "--out", "folder.onnx"), "cannot write folder.onnx: it is a folder"),
     (("nano", "--out", "absent/x.onnx"), "there is no folder absent"),
     (("nano", "--out", "whole.pt/x.onnx"), "there is no folder whole.pt"),
@@ -159,7 +162,7 @@ def test_a_failed_gate_keeps_the_earlier_file_and_names_the_other(run, tmp_path)
     assert status == 1
     assert "x.failed.onnx is too far from its checkpoint" in err
     assert "worst on 'frame " in err
-    assert "the earlier x.onnx is as it was" in err
+    assert "the earlier x.onnx is unchanged" in err
     assert "FAILED" in out
     assert (tmp_path / "x.onnx").read_text() == "an earlier one"
     assert sorted(os.listdir(tmp_path)) == ["x.failed.onnx", "x.onnx"]

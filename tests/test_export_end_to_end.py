@@ -248,7 +248,7 @@ def test_what_is_shown_of_a_file(int8):
     gate = replace(spec.verification.gates[0], value=None)
     odd = replace(spec, verification=replace(spec.verification, psnr=None, gates=(gate,), of="a.onnx"))
     assert "lowest PSNR infinite" in shown(out, odd)
-    assert "PSNR infinite, at least 40 asked for" in shown(out, odd)
+    assert "PSNR infinite, at least 40 required" in shown(out, odd)
     assert "of the ONNX file a.onnx" in shown(out, odd)
 
 
@@ -258,8 +258,11 @@ def test_a_file_that_fails_says_which_gate(int8):
     few = replace(spec, verification=replace(spec.verification, gates=tuple(gates), kept=("conv",)))
     said = failure(out, few)
     assert said is not None
-    assert re.search(r"nano\.failed\.onnx is hardly int8 .*% of the layers in int8, at least 25%", said)
-    assert "the others lose more than --min-psnr allows; the earlier nano.onnx is as it was" in said
+    assert re.search(
+        r"nano\.failed\.onnx computes too little in int8, so .*% of the layers in int8, at least 25%",
+        said,
+    )
+    assert "the others lose more than min_psnr allows; the earlier nano.onnx is unchanged" in said
     assert failure(out, spec) is None
 
 

@@ -80,7 +80,7 @@ def test_a_network_and_a_loss_of_ones_own_from_training_to_fusing(run, mine):
         ("broken.py:Net", "broken.py cannot be used: ModuleNotFoundError"),
         ("my.py:Nett", "unknown name 'Nett' .did you mean 'Net'"),
         ("my.py:Odd", "derive it from edgefuse.train.models.FusionNetwork"),
-        ("my.py:smooth", "is no network"),
+        ("my.py:smooth", "is not a network"),
     ],
 )
 def test_what_is_no_network_is_named(mine, text, words):

@@ -127,7 +127,7 @@ def test_what_cannot_be_fed_is_named(tmp_path):
     with pytest.raises(InputError, match=r"fixed.onnx cannot fuse images of 24x20"):
         fused(fixed)
     both = save(tmp_path / "both.onnx", [("x", [1, 2, "h", "w"])], [node], ("fused", [1, 2, "h", "w"]))
-    with pytest.raises(InputError, match=r"gives \[1, 2, 20, 24\], which is no image"):
+    with pytest.raises(InputError, match=r"gives \[1, 2, 20, 24\], which is not an image"):
         fused(both)
     (tmp_path / "text.onnx").write_text("nothing")
     with pytest.raises(EdgefuseError, match=r"text.onnx cannot be opened as an ONNX file"):

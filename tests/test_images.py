@@ -216,7 +216,7 @@ def test_pixels_that_are_not_square_are_said(tmp_path: Path, caplog: pytest.LogC
     data[place : place + 5] = bytes([0, 0, 1, 0, 2])  # no unit, 1 across, 2 down
     (tmp_path / "a.jpg").write_bytes(data)
     read_visible(tmp_path / "a.jpg")
-    assert "pixels are 2:1, they are taken as square" in warned(caplog)
+    assert "pixels are 2:1: treating them as square" in warned(caplog)
 
 
 def with_sbit(data: bytes, bits: int) -> bytes:
@@ -238,7 +238,7 @@ def test_bits_of_a_visible_16_bit_image(tmp_path: Path, caplog: pytest.LogCaptur
         path.parent.mkdir()
         path.write_bytes(data)
     assert read_visible(plain).max() < 20
-    assert "no value over 4000, so they are nearly black: if they hold 12 bits, say so (bits=12)" in warned(
+    assert "no value over 4000, so they look nearly black: if they hold 12 bits, give bits=12" in warned(
         caplog
     )
     for image in (read_visible(plain, bits=12), read_visible(marked), read_visible(scaled)):
@@ -288,7 +288,7 @@ def test_colours_of_no_palette_are_said(tmp_path: Path, caplog: pytest.LogCaptur
     picture = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
     cv2.imwrite(str(tmp_path / "a.png"), picture)
     np.testing.assert_array_equal(read_infrared(tmp_path / "a.png"), luma(picture))
-    assert "coloured by a palette that is not known" in warned(caplog)
+    assert "coloured with an unknown palette" in warned(caplog)
     grey = np.repeat(MARKED[..., None], 3, 2)
     grey[:3, :20] = (0, 0, 255)  # a scale that is burnt in
     cv2.imwrite(str(tmp_path / "b.png"), grey)
@@ -427,7 +427,7 @@ def test_temperatures_below_zero_that_wrapped(tmp_path: Path, caplog: pytest.Log
     wrapped = (COUNTS - 29_000).astype(np.int32).astype(np.uint16)
     cv2.imwrite(str(tmp_path / "a.png"), wrapped)
     assert cv2.absdiff(read_infrared(tmp_path / "a.png"), as_infrared(COUNTS.astype(np.uint16))).max() <= 3
-    assert "values below zero have wrapped" in warned(caplog)
+    assert "values below zero are stored as 65535" in warned(caplog)
     border = TWELVE.copy()
     border[:5] = 65_535  # no measurement
     cv2.imwrite(str(tmp_path / "b.png"), border)

@@ -465,7 +465,7 @@ def test_live_refuses_wrong_settings(settings: dict[str, Any], message: str) -> 
 
 @pytest.mark.parametrize("asked", [None, 1.5, True, -1, object()])
 def test_live_says_what_a_source_is(asked: Any) -> None:
-    with pytest.raises(InputError, match=r"is no source: give a text such as 'cam0'"):
+    with pytest.raises(InputError, match=r"is not a source: give a text such as 'cam0'"):
         live(FakeSource(), asked, pick_visible)
 
 

@@ -130,7 +130,7 @@ def test_a_disk_that_refuses_costs_no_earlier_file_and_lost_frames_are_counted(
     (kept,) = (path for path in tmp_path.iterdir() if path != out)
     assert kept.name.startswith("out-20")
     assert ".part" not in kept.name
-    assert f"{out} could not be completed: what there is of it is {kept}" in caplog.messages
+    assert f"{out} could not be completed: its incomplete file is kept as {kept}" in caplog.messages
     assert writer.written + writer.dropped == 25
     assert 0 <= len(frames_of(kept)) - writer.written < 10, "the last second counts when it is whole"
 

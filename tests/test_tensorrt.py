@@ -255,11 +255,11 @@ def test_layers_that_are_not_in_the_precision_fail():
     check_layers("nano.engine", {"fp32": 9}, "fp32")
     check_layers("nano.engine", {"fp16": 5, "fp32": 5, "other": 90}, "fp16")
     check_layers("nano.engine", {"int8": 3, "fp32": 9}, "int8")
-    with pytest.raises(GateError, match=r"int8 did not take in .*: 20% of .* at least 25% must"):
+    with pytest.raises(GateError, match=r"does not compute in int8: 20% of .* at least 25% must"):
         check_layers("nano.engine", {"int8": 2, "fp32": 8}, "int8")
     assert layer_share({"fp16": 3, "fp32": 5, "other": 90}, "fp16") == 3 / 8
     for layers in ({"fp32": 5, "fp16": 4}, {"other": 4}, {}):
-        with pytest.raises(GateError, match=r"fp16 did not take in nano\.engine: \d+% of its layers"):
+        with pytest.raises(GateError, match=r"nano\.engine does not compute in fp16: \d+% of its layers"):
             check_layers("nano.engine", layers, "fp16")
 
 
@@ -333,9 +333,9 @@ def test_an_engine_without_its_precision_is_neither_exported_nor_cached(install,
     single = {"LayerType": "gemm", "Inputs": [], "Outputs": [{"Format/Datatype": "Float"}]}
     install(layers=[single] * 9)
     half = relabelled(tmp_path / "half.onnx", "fp16")
-    with pytest.raises(GateError, match=r"fp16 did not take in .*half.*: 0% .*\(layers: 9 fp32\)"):
+    with pytest.raises(GateError, match=r"half.* does not compute in fp16: 0% .*\(layers: 9 fp32\)"):
         export(tmp_path / "half.engine", onnx=half)
-    with pytest.raises(GateError, match=r"fp16 did not take"):
+    with pytest.raises(GateError, match=r"does not compute in fp16"):
         TensorRtEngine(half)
     assert not list(tmp_path.rglob("*.engine*"))
 
@@ -391,7 +391,7 @@ def test_pairs_that_an_engine_does_not_serve_are_named_before_the_work(install, 
     for option in ("--tensorrt-sizes=64x64", "--tensorrt-batch=2"):
         done = CliRunner().invoke(app, ["export", "cnn", "--tensorrt", option, "--size=64x48", out])
         name = option[2:].partition("=")[0].replace("-", "_")
-        assert f"{name} is for an engine without --size" in str(done.exception)
+        assert f"{name} and --size exclude each other" in str(done.exception)
     with pytest.raises(InputError, match="'frame 0' to compare on is 64x64"):
         export(tmp_path / "nano.engine", options=BuildOptions(SizeRange.parse("32x32")))
     assert not list(tmp_path.glob("nano*"))

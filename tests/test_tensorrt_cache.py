@@ -126,7 +126,7 @@ def test_a_changed_graph_and_a_damaged_engine_are_noticed(engine, tmp_path):
     file, _ = resolve_engine(engine, ORIN, builder, cache=tmp_path / "cache")
     assert file.read_bytes() == b"engine of a newer graph"
     engine.write_bytes(b"engi")
-    assert mismatches(engine, read_sidecar(engine), ORIN) == ["another content than its sidecar says"]
+    assert mismatches(engine, read_sidecar(engine), ORIN) == ["content that differs from its sidecar"]
 
 
 def test_a_damaged_engine_in_the_cache_is_built_again(engine, tmp_path):

@@ -23,9 +23,12 @@ __all__ = ["evaluate"]
 
 def evaluate(
     ir: Path = typer.Option(..., metavar="FOLDER", help="Infrared images, or a video or recording."),
-    vis: Path = typer.Option(..., metavar="FOLDER", help="Visible, likewise; equal file stems and sizes."),
+    vis: Path = typer.Option(..., metavar="FOLDER", help="Visible images, video or recording."),
     model: list[str] = typer.Option(
-        [], metavar="NAME|FILE", help="Model, also of others; repeatable.", show_default="default model"
+        [],
+        metavar="NAME|FILE",
+        help="Shipped model or any ONNX file; repeatable.",
+        show_default="default model",
     ),
     fused: list[str] = typer.Option(
         [], metavar="FOLDER", help="Images fused elsewhere, or NAME=FOLDER; repeatable."
@@ -39,25 +42,25 @@ def evaluate(
     ),
     protocol: str = typer.Option("field", metavar="NAME", help="field, paper (stretched) or strict."),
     metrics: str | None = typer.Option(
-        None, metavar="NAMES", help="Such as VIF,Qabf; or core, or all.", show_default="twelve that tell most"
+        None, metavar="NAMES", help="Such as VIF,Qabf; or core, or all.", show_default="main twelve"
     ),
-    limit: int | None = typer.Option(None, metavar="N", help="Pairs to score at most.", show_default="all"),
+    limit: int | None = typer.Option(None, metavar="N", help="Score at most N pairs.", show_default="all"),
     video: bool = typer.Option(False, "--video", help="The pairs are numbered frames: measure flicker."),
-    skip_bad: bool = typer.Option(False, "--skip-bad", help="Exit with 0 although pairs were left out."),
-    jobs: int | None = typer.Option(None, metavar="N", help="Processes.", show_default="one a core"),
+    skip_bad: bool = typer.Option(False, "--skip-bad", help="Exit with 0 even if pairs were left out."),
+    jobs: int | None = typer.Option(None, metavar="N", help="Processes.", show_default="one per core"),
     robust: bool = typer.Option(False, "--robust", help="Also fuse noisy, shifted, darker … sources."),
     compare: tuple[str, str] | None = typer.Option(
         None, metavar="A B", help="B minus A, with confidence; models, folders or baselines."
     ),
     json: Path | None = typer.Option(None, metavar="FILE", help="Write all scores as JSON."),
-    csv: Path | None = typer.Option(None, metavar="FILE", help="Write one row a pair and candidate."),
+    csv: Path | None = typer.Option(None, metavar="FILE", help="Write one row per pair and candidate."),
     html: Path | None = typer.Option(None, metavar="FILE", help="Write a report with plots and pictures."),
     table: Path | None = typer.Option(
         None, metavar="FILE", help="Write means ± standard deviation: .md, .tex, .csv."
     ),
     polarity: str = typer.Option("white", metavar="SIDE", help="What is hot in infrared: white or black."),
     window: str | None = typer.Option(
-        None, metavar="LOW-HIGH", help="16-bit infrared values shown black and white."
+        None, metavar="LOW-HIGH", help="16-bit infrared values to show as black and white."
     ),
 ) -> None:
     """Score models and folders of fused images over pairs, beside fusions that need no network.
@@ -158,7 +161,7 @@ def _check_targets(*paths: Path | None) -> None:
     """Refuse a file that cannot be written before the work and not after it."""
     given = [path.resolve() for path in paths if path]
     if twice := next((path for path in given if given.count(path) > 1), None):
-        raise InputError(f"{twice} is named for two kinds of results, give each a file of its own")
+        raise InputError(f"{twice} is given for two kinds of results: name a different file for each")
     for path in paths:
         if path:
             check_writable(path)

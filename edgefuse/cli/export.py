@@ -132,9 +132,9 @@ def _engine_options(config: ExportConfig, fixed: tuple[int, int] | None) -> "Bui
 
     for name in ("tensorrt_sizes", "tensorrt_batch", "workspace"):
         if getattr(config, name) is not None and not config.tensorrt:
-            raise InputError(f"{name} is for --tensorrt")
+            raise InputError(f"{name} is an option of TensorRT engines: add --tensorrt, or leave it out")
         if getattr(config, name) is not None and fixed and name != "workspace":
-            raise InputError(f"{name} is for an engine without --size, which fixes sizes and batch")
+            raise InputError(f"{name} and --size exclude each other: --size fixes size and batch")
     if not config.tensorrt:
         return None
     from edgefuse.runtime.engines.engine_cache import BuildOptions, SizeRange

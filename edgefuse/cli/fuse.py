@@ -21,7 +21,7 @@ MANY = 64
 
 def fuse(
     ir: Path = typer.Option(..., help="Infrared image or folder (8 or 16 bit), or video or recording."),
-    vis: Path = typer.Option(..., help="Visible, likewise; images of a pair have equal file stems."),
+    vis: Path = typer.Option(..., help="Visible image, folder, video or recording; paired by file stem."),
     out: Path = typer.Option(..., help="Image or video to write, or folder for fused images."),
     model: str = typer.Option(
         DEFAULT_MODEL, help="Shipped model (see `edgefuse models`), .onnx or .engine file."
@@ -31,7 +31,7 @@ def fuse(
         None, help="cpu, cuda, openvino or tensorrt.", show_default="the first that can be used"
     ),
     processes: int | None = typer.Option(
-        None, "--jobs", help="Processes.", show_default="one a core for many images"
+        None, "--jobs", help="Processes.", show_default="one per core for many images"
     ),
     rig: Path | None = typer.Option(
         None, help="Rig file of `edgefuse calibrate`, which aligns infrared.", show_default="resized only"
@@ -46,7 +46,10 @@ def fuse(
         "white", help="What is hot in infrared: white or black.", rich_help_panel=READING
     ),
     window: str | None = typer.Option(
-        None, metavar="LOW-HIGH", help="Infrared values shown black and white.", rich_help_panel=READING
+        None,
+        metavar="LOW-HIGH",
+        help="Infrared values to show as black and white.",
+        rich_help_panel=READING,
     ),
     aspect: str = typer.Option(
         "stretch",
@@ -54,7 +57,7 @@ def fuse(
         rich_help_panel=READING,
     ),
     bits: str | None = typer.Option(
-        None, metavar="N", help="Bits used of visible 16-bit images.", rich_help_panel=READING
+        None, metavar="N", help="Bits that visible 16-bit images use, such as 12.", rich_help_panel=READING
     ),
 ) -> None:
     """Fuse an infrared and a visible image, two folders of them, or two videos, in colour.

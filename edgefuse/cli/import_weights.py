@@ -14,7 +14,7 @@ def import_weights(
     model: str = typer.Option(..., help="The network in it: cnn, gan or transformer."),
     out: Path = typer.Option(..., help="The .pt file to write."),
 ) -> None:
-    """Bring a checkpoint of the paper's authors in, to export, evaluate or fine-tune it."""
+    """Import a checkpoint that the paper's authors released, to export, evaluate or fine-tune it."""
     from edgefuse.errors import InputError
     from edgefuse.packages import require
 

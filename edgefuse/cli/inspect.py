@@ -13,7 +13,7 @@ def inspect(
     file: Path = typer.Argument(
         help=".onnx or .engine file from `edgefuse export`, or a shipped model's name."
     ),
-    as_json: bool = typer.Option(False, "--json", help="Print all that is known about it as JSON."),
+    as_json: bool = typer.Option(False, "--json", help="Print everything as JSON."),
 ) -> None:
     """Print what an exported file takes and gives, how it was verified, and its layers by precision."""
     import msgspec

@@ -9,7 +9,7 @@ __all__ = ["models"]
 
 
 def models(
-    as_json: bool = typer.Option(False, "--json", help="Print all that is known about them as JSON."),
+    as_json: bool = typer.Option(False, "--json", help="Print everything as JSON."),
 ) -> None:
     """List the shipped models: size, licence of the training data, measured quality."""
     import msgspec

@@ -138,8 +138,8 @@ def _today(args: Sequence[str], old: Mapping[str, str]) -> list[str]:
             now = []
         else:
             now = ["--set", new + value if new.endswith("=") else new]
-        said = f"is now {' '.join(now)}" if now else "has no use any more"
-        typer.echo(f"hint: {name} {said}; the old option goes with the next version", err=True)
+        said = f"is now {' '.join(now)}" if now else "no longer has any effect"
+        typer.echo(f"hint: {name} {said}; the next version removes the old option", err=True)
         result += now
     return result
 

@@ -24,15 +24,15 @@ def reproduce(
     base: list[int] = typer.Option(
         [15, 30, 60, 150], help="Base images; repeatable. All but table3 take the largest."
     ),
-    seeds: int = typer.Option(3, help="Trainings of every row."),
-    protocol: str = typer.Option("field", help="Of the metrics: field, paper or strict."),
-    limit: int | None = typer.Option(None, help="Pairs of a test set to score.", show_default="all"),
+    seeds: int = typer.Option(3, help="Training runs per row."),
+    protocol: str = typer.Option("field", help="Protocol of the metrics: field, paper or strict."),
+    limit: int | None = typer.Option(None, help="Most pairs of each test set to score.", show_default="all"),
     others: list[Path] = typer.Option(
         [], help="Folder of images that another method fused, for table4; repeatable."
     ),
-    out: Path | None = typer.Option(None, help="Folder.", show_default="experiments/EXPERIMENT"),
+    out: Path | None = typer.Option(None, help="Report folder.", show_default="experiments/EXPERIMENT"),
 ) -> None:
-    """Rerun an experiment of the paper on sets of your own.
+    """Rerun an experiment of the paper on your own sets.
 
     Every row is trained for the same number of steps. Interrupted, the same command continues.
     """

@@ -114,7 +114,7 @@ def _facts(report: "Report") -> Iterator[str]:
     for source in report.sources:
         yield from _camera_facts(source)
     if report.held:
-        yield f"{_frames(report.held)} fused with infrared of a moment before, labelled"
+        yield f"{_frames(report.held)} fused with an earlier infrared frame, labelled"
     if report.shown_alone or report.repeated:
         yield f"without a partner: {report.shown_alone} shown alone, {report.repeated} held or black"
     delays = {"skew": report.skew} | {f"age of {role}": ages for role, ages in report.ages.items()}

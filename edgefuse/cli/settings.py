@@ -21,9 +21,7 @@ KINDS = {
 
 
 def settings(
-    command: Literal["train", "stream", "export"] = typer.Argument(
-        help="Whose settings: train, stream, export."
-    ),
+    command: Literal["train", "stream", "export"] = typer.Argument(help="Command: train, stream or export."),
 ) -> None:
     """List the settings for --config FILE and --set KEY=VALUE: name, type, default, meaning."""
     module, kind = KINDS[command]

@@ -106,8 +106,8 @@ def read_grey(
         return grey(as_visible(image))
     if video and image.dtype != np.uint8 and thermal.window is None:
         raise InputError(
-            f"{path} has 16 bits, which are scaled for each frame by itself, and that flickers: give one "
-            "scale for all of them, such as --window 7000-9000"
+            f"{path} has 16 bits, and scaling each frame by itself would add flicker: give one scale for "
+            "all frames, such as --window 7000-9000"
         )
     return as_infrared(image, thermal)
 

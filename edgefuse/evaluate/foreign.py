@@ -113,7 +113,9 @@ class _Foreign:
 
     def _luma(self, answer: Floats, vis: Image) -> Floats:
         if answer.ndim != 4 or answer.shape[0] != 1 or answer.shape[1] not in (1, 3):
-            raise InputError(f"{self._path} gives {list(answer.shape)}, which is no image [1, 1 or 3, H, W]")
+            raise InputError(
+                f"{self._path} gives {list(answer.shape)}, which is not an image [1, 1 or 3, H, W]"
+            )
         if answer.shape[2:] != vis.shape:
             raise InputError(f"{self._path} gives {list(answer.shape)} for images of {size_of(vis)}")
         if not np.isfinite(answer).all():

@@ -187,7 +187,7 @@ class PairScorer:
         if ir.shape != vis.shape:
             raise InputError(
                 f"the infrared image is {size_of(ir)} and the visible one {size_of(vis)}; "
-                "scores need one size, so bring them to one frame first"
+                "scores need one size: align or resize the images first"
             )
         fused = {name: fuse(task.stem, ir, vis) for name, fuse in self._fuse.items()}
         for name, image in fused.items():

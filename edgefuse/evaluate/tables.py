@@ -226,4 +226,4 @@ def _empty_columns(evaluation: Evaluation) -> Iterable[str]:
         yield f"{FLICKER.name} is – because {still if follows else 'no two frames in a row were scored'}."
     if count := evaluation.passed_over:
         what = "1 stem that lacks" if count == 1 else f"{count} stems that lack"
-        yield f"The limit passed over {what} a counterpart in some folder."
+        yield f"Not counted towards the limit: {what} a counterpart in some folder."

@@ -96,7 +96,7 @@ class ExportConfig(Gates):
         if self.fp16 and self.int8:
             raise InputError("--fp16 and --int8 exclude each other: choose one precision")
         if self.rgb and self.graph != "end_to_end":
-            raise InputError("--rgb is about the images of an end-to-end graph: add --graph end_to_end")
+            raise InputError("--rgb applies to end-to-end graphs only: add --graph end_to_end")
         if bool(self.pairs_ir) != bool(self.pairs_vis):
             raise InputError(
                 "give both --pairs-ir and --pairs-vis, or neither to compare on the simulated rig"
@@ -104,4 +104,4 @@ class ExportConfig(Gates):
         if self.int8 and not (self.calib_ir and self.calib_vis):
             raise InputError("--int8 needs real pairs to calibrate on: give --calib-ir and --calib-vis")
         if not self.int8 and (self.calib_ir or self.calib_vis):
-            raise InputError("--calib-ir and --calib-vis are for --int8")
+            raise InputError("--calib-ir and --calib-vis apply to int8 only: add --int8, or leave them out")

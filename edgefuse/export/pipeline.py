@@ -251,7 +251,7 @@ def check_pairs(pairs: Sequence[Pair], sizes: SizeRange) -> None:
         if not all(low <= given <= high for low, given, high in side):
             raise InputError(
                 f"the pair {name!r} to compare on is {size_of(vis)}, which an engine for {sizes} does not "
-                "serve: widen --tensorrt-sizes, or fix the graph with --size"
+                "serve: widen --set tensorrt_sizes=…, or fix the graph with --size"
             )
 
 

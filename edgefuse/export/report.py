@@ -94,12 +94,12 @@ def failure(out: Path, spec: ModelSpec) -> str | None:
     report = spec.verification
     for gate in report.gates if report else ():
         if not gate.passed:
-            earlier = f"; the earlier {out.name} is as it was" if out.exists() else ""
+            earlier = f"; the earlier {out.name} is unchanged" if out.exists() else ""
             few = gate.name.startswith("layers in")
-            reason = f"is hardly {spec.precision}" if few else "is too far from its checkpoint"
-            hint = "; the others lose more than --min-psnr allows" if report and report.kept and few else ""
+            reason = f"computes too little in {spec.precision}" if few else "is too far from its checkpoint"
+            hint = "; the others lose more than min_psnr allows" if report and report.kept and few else ""
             return (
-                f"{failed_path(out)} {reason} and therefore not called {out.name}: "
+                f"{failed_path(out)} {reason}, so {out.name} was not written: "
                 f"{sentence(gate, spec.end_to_end)}{hint}{earlier}"
             )
     return None

@@ -98,23 +98,23 @@ def evaluate_gates(
 
 
 def sentence(gate: GateResult, end_to_end: bool = False) -> str:
-    """Say a gate and its outcome: `PSNR 53.2 dB, at least 55 dB asked for, on 'frame 25'`."""
+    """Say a gate and its outcome: `PSNR 53.2 dB, at least 55 dB required, on 'frame 25'`."""
     name, limit, value = gate.name, gate.limit, gate.value
     if value is None:
         if gate.passed:
-            return f"{name} infinite, at least {limit:g} asked for, worst on {gate.pair!r}"
-        return f"{name} could not be measured, {limit:g} asked for"
+            return f"{name} infinite, at least {limit:g} required, worst on {gate.pair!r}"
+        return f"{name} could not be measured, {limit:g} required"
     if name == "max difference":
         if end_to_end:
             text = f"max difference {255 * value:.0f} grey levels, at most {255 * limit:.0f} allowed"
         else:
             text = f"max difference {value:.2e}, at most {limit:g} allowed"
     elif name.startswith("layers in"):
-        return f"{value:.0%} of the {name}, at least {limit:.0%} asked for"
+        return f"{value:.0%} of the {name}, at least {limit:.0%} required"
     elif name.startswith("PSNR"):
-        text = f"lowest {name} {value:.1f} dB, at least {limit:g} dB asked for"
+        text = f"lowest {name} {value:.1f} dB, at least {limit:g} dB required"
     else:
-        text = f"mean {name} changed by {value:+.4f}, at least {limit:+g} asked for"
+        text = f"mean {name} changed by {value:+.4f}, at least {limit:+g} required"
     return f"{text}, worst on {gate.pair!r}"
 
 

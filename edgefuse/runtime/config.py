@@ -56,7 +56,7 @@ class LiveConfig:
     )
     max_age: float | None = setting(
         None,
-        "Seconds for which the last infrared picture is fused, with a label, behind a closed shutter.",
+        "Seconds for which the last infrared picture is fused, with a label, while the shutter is closed.",
         unset="3 for a camera that repeats its picture meanwhile, 0 for one that is silent",
         least=0,
         below=float("inf"),
@@ -92,13 +92,13 @@ class StreamConfig(LiveConfig):
         "sim?seed=3&size=640x480.",
         metavar="SOURCE",
     )
-    vis: str | None = setting(None, "Visible: likewise.", metavar="SOURCE")
+    vis: str | None = setting(None, "Visible: a source as for --ir.", metavar="SOURCE")
     realtime: bool = setting(False, "Play recordings at their own rate.")
     show: bool = setting(False, "Show a window; Q closes it and stops.")
     out: tuple[str, ...] = setting(
         (),
         "Video (.mp4, .avi, lossless .mkv), folder for a PNG per frame (frames/), or - for raw BGR frames; "
-        "several times for several outputs.",
+        "repeatable.",
         metavar="FILE",
     )
     side_by_side: bool = setting(False, "In --out and --show: infrared, visible and fused.")
@@ -108,12 +108,12 @@ class StreamConfig(LiveConfig):
     segment: float | None = setting(None, "Start a new video file every SECONDS.", metavar="SECONDS")
     max_size: float | None = setting(
         None,
-        "Limit of all files: with --segment the oldest go, else the output ends.",
+        "Size limit of all files: with --segment the oldest are deleted, else the output ends.",
         metavar="MB",
     )
     serve: str | None = setting(
         None,
-        "Live page, health and metrics, such as at 8080 or 0.0.0.0:8080.",
+        "Serve a live page, health and metrics, for example at 8080 or 0.0.0.0:8080.",
         metavar="[HOST:]PORT",
     )
     still: str | None = setting(None, "Save infrared, visible and fused of the last frame.", metavar="FILE")
@@ -122,7 +122,7 @@ class StreamConfig(LiveConfig):
     )
     distance: float | None = setting(
         None,
-        "Align what is this many METRES away; needs a rig file with parallax.",
+        "Align for things METRES away; needs a rig file with parallax.",
         metavar="METRES",
         above=0,
     )

@@ -38,12 +38,12 @@ class LossConfig:
     )
     gradient_scale: Literal["image", "batch", "none"] = setting(
         "image",
-        "What gradients are stretched to 0..1 by before they are compared: each image, the whole batch (the "
-        "authors' code), or none.",
+        "How gradients are scaled to 0..1 before they are compared: by image, by batch (the authors' code), "
+        "or none.",
     )
     gradient_target: Literal["weighted", "larger"] = setting(
         "weighted",
-        "The wanted gradient: the sources' weighted by their own size as in Eq. 5, or the larger one.",
+        "Target gradient: the sources' gradients weighted by their size as in Eq. 5, or the larger one.",
     )
     intensity_power: float = setting(
         1.0,
@@ -53,8 +53,8 @@ class LossConfig:
     )
     ssim_weights: Literal["image", "batch"] = setting(
         "image",
-        "What the sources' weights in the SSIM loss (Eq. 4) come from: each image, or the mean over the "
-        "batch (the authors' code).",
+        "How the sources are weighted in the SSIM loss (Eq. 4): by image, or by the mean over the batch (the "
+        "authors' code).",
     )
 
     def __post_init__(self) -> None:
@@ -85,8 +85,8 @@ class TrainConfig:
     model: str = setting("nano", "Network: nano, cnn, transformer, gan, my.py:Net.", metavar="NAME")
     paradigm: Paradigm = setting(
         "aptp",
-        "Which images meet: sptp (equal file stems), uptp (never those), aptp (all combinations; no aligned "
-        "pairs needed).",
+        "How images are paired: sptp (equal file stems), uptp (different stems), aptp (all combinations; no "
+        "aligned pairs needed).",
         metavar="NAME",
     )
     ir: tuple[str, ...] = setting(
@@ -97,7 +97,7 @@ class TrainConfig:
     )
     infrared: ThermalConfig = field(default_factory=ThermalConfig)
     bits: int | None = setting(
-        None, "Bits used of visible 16-bit images.", unset="as the files say", least=8, most=16
+        None, "Bits that visible 16-bit images use, such as 12.", unset="as the files say", least=8, most=16
     )
     base: int | None = setting(None, "Images to use per camera.", unset="all", least=1)
     pairs: int | None = setting(
@@ -105,7 +105,7 @@ class TrainConfig:
     )
     aligned: float = setting(
         0.0,
-        "Share of the pairs drawn from the aligned ones (equal stems), which are few among all combinations.",
+        "Share of the pairs drawn from the aligned ones (equal stems), of which all combinations hold few.",
         least=0,
         most=1,
     )
@@ -113,7 +113,7 @@ class TrainConfig:
     val_vis: tuple[str, ...] = setting(
         (), "Visible folder to validate on, paired by stem; repeatable.", metavar="PATH"
     )
-    hold_out: int = setting(0, "Aligned training pairs to validate on and not train on.", least=0)
+    hold_out: int = setting(0, "Aligned training pairs to keep for validation.", least=0)
     steps: int = setting(6000, "Training steps.", least=1)
     batch: int = setting(8, "Patches per step (of each process).", least=1)
     patch: int = setting(128, "Side of a patch in pixels, a multiple of 16.", least=16)
@@ -133,7 +133,7 @@ class TrainConfig:
     )
     clip: float = setting(1.0, "Largest norm of all gradients together.", above=0)
     ema: float = setting(
-        0.999, "Decay of the moving average of the weights, which is what is kept; 0: none.", least=0, below=1
+        0.999, "Decay of the moving average of the weights, which is saved; 0: no average.", least=0, below=1
     )
     teacher: str | None = setting(
         None,

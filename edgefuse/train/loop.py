@@ -73,7 +73,7 @@ def train(
     config = replace(config, precision=resolve_precision(config.precision))
     if context.size != config.processes:
         raise InputError(
-            f"the configuration is for {config.processes} processes, and {context.size} take part"
+            f"the configuration is for {config.processes} processes, but {context.size} are running"
         )
     data.move_to(context.device)
     trainer = Trainer(config, context, None if config.teacher is None else _model_of(config.teacher))
@@ -158,7 +158,7 @@ def _resume(path: Path, config: TrainConfig, trainer: Trainer, images: str) -> i
         name = changed[0]
         raise ModelError(f"{path} was trained with {name} = {before[name]}, this run has {now[name]}")
     if checkpoint.training is None:
-        raise ModelError(f"{path} holds weights alone, nothing to resume from: start from them with init")
+        raise ModelError(f"{path} holds only weights, nothing to resume: start from it with --set init=FILE")
     if checkpoint.training.get("images") != images:
         raise InputError(
             f"{path} was trained on other images, whose names or sizes have changed, or with another teacher"

@@ -227,7 +227,7 @@ def add_loss(text: str) -> tuple[str, float]:
         return term, value
     name, compute = found
     if not callable(compute):
-        raise InputError(f"{term} is no loss: it must be a function of a Batch and the LossConfig")
+        raise InputError(f"{term} is not a loss: it must be a function of a Batch and the LossConfig")
     LOSSES[name] = compute if isinstance(compute, Loss) else Loss(compute)
     return name, value
 

@@ -229,7 +229,7 @@ def mismatches(engine: Path, sidecar: Sidecar, machine: Machine) -> list[str]:
     built, here = sidecar.machine.bound_to, machine.bound_to
     found = [f"{name} {built[name]}, here {here[name]}" for name in here if built[name] != here[name]]
     if file_hash(engine) != sidecar.engine_sha256:
-        found.append("another content than its sidecar says")
+        found.append("content that differs from its sidecar")
     return found
 
 
@@ -284,7 +284,10 @@ def resolve_engine(
     if kept is not None:
         return target, kept
     if not rebuild:
-        raise ModelError(f"{path} cannot run here ({reason}) and --no-rebuild forbids to build it")
+        raise ModelError(
+            f"{path} cannot run here ({reason}) and rebuilding is off: leave out "
+            "--no-rebuild or rebuild=false"
+        )
     if not onnx.exists():
         raise ModelError(
             f"{path} cannot run here ({reason}) and {onnx} is not there to build it from: copy it there"

@@ -254,6 +254,6 @@ def check_layers(engine: object, layers: Mapping[str, int], precision: str) -> N
     if share < limit:
         counts = ", ".join(f"{count} {name}" for name, count in layers.items() if count) or "none"
         raise GateError(
-            f"{precision} did not take in {engine}: {share:.0%} of its layers compute in it, at least "
+            f"{engine} does not compute in {precision}: {share:.0%} of its layers do, at least "
             f"{limit:.0%} must (layers: {counts}); see whether the GPU supports {precision}"
         )

@@ -163,6 +163,6 @@ def _as_source(asked: int | str | Path | Source | Camera) -> str | Source | Came
     if not isinstance(asked, int) and (isinstance(asked, Camera) or hasattr(asked, "read")):
         return asked
     raise InputError(
-        f"{asked!r} is no source: give a text such as 'cam0' or 'video.mp4', the number of a camera, or an "
-        "open source"
+        f"{asked!r} is not a source: give a text such as 'cam0' or 'video.mp4', the number of a camera, or "
+        "an open source"
     )

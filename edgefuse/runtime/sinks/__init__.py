@@ -68,7 +68,7 @@ def open_output(out: str, options: OutputOptions) -> Sink:
         return kind.open(out, options)
     if "://" in out:
         raise InputError(
-            f"cannot write to {safe_name(out)}: network streams are no output; write raw frames with --out - "
-            "into a program that serves them, such as ffmpeg or GStreamer"
+            f"cannot write to {safe_name(out)}: network streams are not supported; write raw frames with "
+            "--out - into a program that serves them, such as ffmpeg or GStreamer"
         )
     raise InputError(f"cannot write {out}: known outputs are {known}")

@@ -77,7 +77,7 @@ class OutputNaming:
         self._count += 1
         self._quota.finish([final], size)
         if not whole:
-            logger.warning("%s could not be completed: what there is of it is %s", self._path, final)
+            logger.warning("%s could not be completed: its incomplete file is kept as %s", self._path, final)
 
     @property
     def _partial(self) -> Path:

@@ -192,7 +192,7 @@ class SinkWriter:
             self.failed += 1
             if str(error) != self._refusal:
                 self._refusal = str(error)
-                logger.warning("%s: a frame is left out: %s", self.sink.name, error)
+                logger.warning("%s: skipping a frame: %s", self.sink.name, error)
         except QuotaReachedError as full:
             self._count_dropped()
             self.full = str(full)

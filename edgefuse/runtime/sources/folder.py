@@ -96,7 +96,7 @@ def pair_by_stem(ir: ImageFolder, vis: ImageFolder) -> None:
     for source, files in ((ir, [pair[1] for pair in pairs]), (vis, [pair[2] for pair in pairs])):
         if left := len(source._files) - len(files):
             logger.warning(
-                "%s: %d of %d images have no partner, and are left out", source.name, left, len(source._files)
+                "%s: ignoring %d of %d images, which have no partner", source.name, left, len(source._files)
             )
         source._files = files
         source.length = None if source.length is None else len(files)

@@ -70,7 +70,7 @@ class Recording(Source):
                 try:
                     self._video = VideoFile(Spec(str(part), str(part), options), self._role)
                 except SourceError as error:
-                    logger.warning("a part is left out: %s", error)
+                    logger.warning("skipping a part of the recording: %s", error)
                     continue
                 self.fps = self._rate or self._video.fps
                 self._shift = 0.0 if inside else self._start
@@ -84,7 +84,7 @@ class Recording(Source):
             try:
                 frame = video.read()
             except SourceError as error:  # nothing at all could be decoded
-                logger.warning("a part is left out: %s", error)
+                logger.warning("skipping a part of the recording: %s", error)
                 frame = None
             if frame is None:
                 if not self._open_next() and not self._rewound():

@@ -103,7 +103,7 @@ class DeviceCamera(CaptureSource):
             data = np.ascontiguousarray(image).reshape(-1).view(np.uint8)
             if data.size != width * height * self._bytes:
                 raise SourceError(
-                    f"{self.name}: {data.size} bytes are no {width}x{height} picture of raw data"
+                    f"{self.name}: {data.size} bytes do not make a raw picture of {width}x{height}"
                 )
             image = data.view(np.uint16 if self._bytes == 2 else np.uint8).reshape(height, width)
         image = super()._decode(image)

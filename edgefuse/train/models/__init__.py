@@ -46,6 +46,6 @@ def add_model(text: str) -> str:
         return text
     name, network = found
     if not (isinstance(network, type) and issubclass(network, FusionNetwork)):
-        raise InputError(f"{text} is no network: derive it from edgefuse.train.models.FusionNetwork")
+        raise InputError(f"{text} is not a network: derive it from edgefuse.train.models.FusionNetwork")
     MODELS[name] = network
     return name
