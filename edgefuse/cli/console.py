@@ -1,6 +1,7 @@
 """What the command line says and how it ends: both streams, logging, progress, exit codes."""
 
 import codecs
+import json
 import logging
 import os
 import sys
@@ -8,6 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from enum import IntEnum
 
 from rich.console import Console
@@ -16,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from edgefuse.errors import EdgefuseError
 
-__all__ = ["ExitCode", "Output", "guarded", "phases", "progress", "stderr", "stdout"]
+__all__ = ["ExitCode", "Output", "guarded", "log_as_json", "phases", "progress", "stderr", "stdout"]
 
 PROGRESS_SECONDS = 30.0
 """Between two lines of progress where there is no terminal."""
@@ -114,8 +116,11 @@ def guarded(run: Callable[[], object], *, debug: bool) -> None:
         if debug:
             raise
         code, sentence = explained(error)
-        errors.print("error: ", style="bold red", end="")
-        errors.say(sentence)
+        if any(isinstance(handler.formatter, _JsonLines) for handler in logger.handlers):
+            logger.error(sentence)
+        else:
+            errors.print("error: ", style="bold red", end="")
+            errors.say(sentence)
         sys.exit(code)
 
 
@@ -134,6 +139,28 @@ def _log_handler(errors: Output) -> logging.Handler:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
     return handler
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object a line: time (UTC), level, logger, message, and a traceback where there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)  # in ASCII, so that any encoding will do, and a file name's odd bytes too
+
+
+def log_as_json() -> None:
+    """Write what is logged from here on as one JSON object a line, on standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines())
+    logging.getLogger("edgefuse").handlers = [handler]
 
 
 REINSTALL = "install it again: pip install --force-reinstall {}"

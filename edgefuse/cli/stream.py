@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from edgefuse.cli.console import stderr, stdout
+from edgefuse.cli.console import log_as_json, stderr, stdout
 from edgefuse.cli.options import CAMERAS, OUTPUTS, bytes_of, required, with_settings
 from edgefuse.cli.run_report import live_status, print_report
 from edgefuse.cli.signals import ending_on_signals, stopping_on_signals
@@ -32,7 +32,7 @@ MODEL, RUN = "Model", "Run"
         CAMERAS: "ir vis rig realtime on_loss",
         OUTPUTS: "show out side_by_side segment max_size still serve",
         MODEL: "model threads engine",
-        RUN: "duration",
+        RUN: "duration log",
     },
 )
 def stream(config: StreamConfig) -> None:
@@ -44,6 +44,8 @@ def stream(config: StreamConfig) -> None:
     """
     from edgefuse.runtime.arenas import share_arenas
 
+    if config.log == "json":
+        log_as_json()
     share_arenas()
     from edgefuse.rig import as_align
     from edgefuse.runtime import live
