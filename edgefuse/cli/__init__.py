@@ -27,6 +27,7 @@ COMMANDS = {
     "import-weights": "import_weights",
     "reproduce": "reproduce",
     "settings": "settings",
+    "service": "service",
 }
 
 app = typer.Typer(

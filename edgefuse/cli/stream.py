@@ -50,6 +50,7 @@ def stream(config: StreamConfig) -> None:
     from edgefuse.rig import as_align
     from edgefuse.runtime import live
     from edgefuse.runtime.engines.fuser import Fuser
+    from edgefuse.runtime.service import ServiceNotifier
 
     ir, vis = required(config, "ir"), required(config, "vis")
     for written in (*config.out, config.still):
@@ -57,6 +58,7 @@ def stream(config: StreamConfig) -> None:
     console = stderr() if "-" in config.out else stdout()
     stop = StopRequest()
     with ending_on_signals(), ExitStack() as stack:
+        service = stack.enter_context(ServiceNotifier())
         align = as_align(config.rig, config.distance)
         fuser = stack.enter_context(
             Fuser(config.model, config.threads, config.engine, rebuild=config.rebuild)
@@ -76,7 +78,7 @@ def stream(config: StreamConfig) -> None:
                 f"{ir_camera.name} + {vis_camera.name} → {config.model} "
                 f"on {fuser.engine.device}{'' if config.duration else '; Ctrl-C ends'}"
             )
-            with live_status(console) as progress:
+            with live_status(console) as show:
                 session = live.Session(
                     ir_camera,
                     vis_camera,
@@ -84,7 +86,7 @@ def stream(config: StreamConfig) -> None:
                     config,
                     sinks=outputs,
                     stop=stop,
-                    progress=progress,
+                    progress=service.beating(show),
                     align=align,
                     background=[drift] if drift else [],
                 )
@@ -94,6 +96,7 @@ def stream(config: StreamConfig) -> None:
                         console.say(f"live page: {page.url}")
                     for _ in session:
                         pass
+                    service.stopping()
                 report = session.snapshot()
     if report.frames or report.shown_alone or report.error is None:
         print_report(report, console)
