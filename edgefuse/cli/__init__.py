@@ -28,6 +28,7 @@ COMMANDS = {
     "reproduce": "reproduce",
     "settings": "settings",
     "service": "service",
+    "doctor": "doctor",
 }
 
 app = typer.Typer(

@@ -17,6 +17,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from edgefuse.errors import EdgefuseError
+from edgefuse.packages import LIBRARIES
 
 __all__ = ["ExitCode", "Output", "guarded", "log_as_json", "phases", "progress", "stderr", "stdout"]
 
@@ -161,23 +162,6 @@ def log_as_json() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines())
     logging.getLogger("edgefuse").handlers = [handler]
-
-
-REINSTALL = "install it again: pip install --force-reinstall {}"
-LIBRARIES = {
-    "cv2": (
-        "OpenCV",
-        "install what it needs (Debian: apt install libgl1 libglib2.0-0), or take the build without windows: "
-        "pip uninstall opencv-python && pip install opencv-python-headless",
-    ),
-    "av": ("PyAV", REINSTALL.format("av")),
-    "numpy": ("NumPy", REINSTALL.format("numpy")),
-    "onnxruntime": ("ONNX Runtime", REINSTALL.format("onnxruntime")),
-    "openvino": ("OpenVINO", REINSTALL.format("openvino")),
-    "tensorrt": ("TensorRT", REINSTALL.format("tensorrt")),
-    "torch": ("PyTorch", REINSTALL.format("torch")),
-}
-"""Packages with libraries of their own: name, and what helps where one cannot be loaded."""
 
 
 def explained(error: Exception) -> tuple[ExitCode, str]:
