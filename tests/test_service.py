@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 
@@ -45,7 +46,7 @@ def test_a_stream_tells_that_it_is_ready_alive_and_stopping(run, manager):
 def test_ready_is_said_again_until_it_is_heard(tmp_path, monkeypatch):
     path = str(tmp_path / "late")
     monkeypatch.setenv("NOTIFY_SOCKET", path)
-    with ServiceNotifier() as service:
+    with closing(ServiceNotifier()) as service:
         service.beat()
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
             listener.bind(path)
@@ -61,14 +62,14 @@ def test_an_abstract_address(monkeypatch):
         listener.bind(f"\0{name}")
         listener.settimeout(0.0)
         monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}")
-        with ServiceNotifier() as service:
+        with closing(ServiceNotifier()) as service:
             service.stopping()
         assert heard(listener) == ["STOPPING=1"]
 
 
 def test_without_a_manager_nothing_is_asked_of_the_stream(monkeypatch):
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    with ServiceNotifier() as service:
+    with closing(ServiceNotifier()) as service:
         assert service.beating(None) is None
         service.beat()
         service.stopping()

@@ -1,6 +1,6 @@
 """`edgefuse stream`: fuse two cameras or recordings, live."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,7 +58,7 @@ def stream(config: StreamConfig) -> None:
     console = stderr() if "-" in config.out else stdout()
     stop = StopRequest()
     with ending_on_signals(), ExitStack() as stack:
-        service = stack.enter_context(ServiceNotifier())
+        service = stack.enter_context(closing(ServiceNotifier()))
         align = as_align(config.rig, config.distance)
         fuser = stack.enter_context(
             Fuser(config.model, config.threads, config.engine, rebuild=config.rebuild)

@@ -10,14 +10,10 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgefuse.errors import InputError
 from edgefuse.runtime.sources.text import REFERENCE, safe_name
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 __all__ = ["ServiceNotifier", "make_unit"]
 
@@ -124,14 +120,6 @@ class ServiceNotifier:
         if self._address.startswith(("/", "\0")):
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._socket.setblocking(False)
-
-    def __enter__(self) -> "Self":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def beating(self, then: Callable[[Any], None] | None) -> Callable[[Any], None] | None:
         """Return a function of one argument that beats, then calls `then`; without a manager `then`."""
