@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgefuse.errors import BackendError
 
-__all__ = ["INSTALL_HINTS", "is_installed", "require", "stay_offline"]
+__all__ = ["INSTALL_HINTS", "LIBRARIES", "is_installed", "require", "stay_offline"]
 
 INSTALL_HINTS = {
     "cpu": "pip install onnxruntime",
@@ -19,6 +19,22 @@ INSTALL_HINTS = {
     "serve": "pip install starlette uvicorn prometheus-client",
 }
 """What brings the packages of each extra, by its name in pyproject.toml."""
+
+REINSTALL = "install it again: pip install --force-reinstall {}"
+LIBRARIES = {
+    "cv2": (
+        "OpenCV",
+        "install what it needs (Debian: apt install libgl1 libglib2.0-0), or take the build without windows: "
+        "pip uninstall opencv-python && pip install opencv-python-headless",
+    ),
+    "av": ("PyAV", REINSTALL.format("av")),
+    "numpy": ("NumPy", REINSTALL.format("numpy")),
+    "onnxruntime": ("ONNX Runtime", REINSTALL.format("onnxruntime")),
+    "openvino": ("OpenVINO", REINSTALL.format("openvino")),
+    "tensorrt": ("TensorRT", REINSTALL.format("tensorrt")),
+    "torch": ("PyTorch", REINSTALL.format("torch")),
+}
+"""Packages with libraries of their own: name, and what helps where one cannot be loaded."""
 
 
 def is_installed(package: str) -> bool:

@@ -1,12 +1,14 @@
 """What the command line says where things go wrong, and how it ends."""
 
 import io
+import json
 import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -104,6 +106,27 @@ def test_log_lines_are_whole_and_have_a_time(capsys):
     line = capsys.readouterr().err
     assert line.endswith(f"WARNING long {long}\n")
     time.strptime(line.split()[0], "%Y-%m-%dT%H:%M:%S%z")
+
+
+def test_json_lines_hold_time_level_logger_and_message(capsys):
+    def run():
+        console.log_as_json()
+        logging.getLogger("edgefuse.test").warning("two\nlines of %s", os.fsdecode(b"caf\xe9"))
+        raise InputError("no such file: a")
+
+    with pytest.raises(SystemExit):
+        console.guarded(run, debug=False)
+    warning, error = map(json.loads, capsys.readouterr().err.splitlines())
+    assert datetime.fromisoformat(warning.pop("time")).utcoffset() == timedelta(0)
+    assert warning == {"level": "WARNING", "logger": "edgefuse.test", "message": "two\nlines of caf\udce9"}
+    assert (error["level"], error["message"]) == ("ERROR", "no such file: a")
+
+
+def test_stream_logs_as_json_if_asked_to(run):
+    status, _, err = run("stream", "--ir", "absent", "--vis", "sim", "--log", "json")
+    assert status == 1
+    assert all({"time", "level", "logger", "message"} <= json.loads(line).keys() for line in err.splitlines())
+    assert "absent" in json.loads(err.splitlines()[-1])["message"]
 
 
 def test_ctrl_c_ends_with_the_code_of_the_shell(run, monkeypatch):

@@ -36,7 +36,7 @@ class FakeScreen:
         self.sizes: list[tuple[int, int]] = []
         self.key, self.visible, self.opened = -1, 1.0, False
         self.threads: set[threading.Thread] = set()
-        monkeypatch.setattr("edgefuse.runtime.sinks.window._check_display", lambda: None)
+        monkeypatch.setattr("edgefuse.runtime.sinks.window.check_display", lambda: None)
         for name in ("namedWindow", "resizeWindow", "imshow", "waitKey", "destroyAllWindows"):
             monkeypatch.setattr(cv2, name, getattr(self, name))
         monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: self.visible)

@@ -27,6 +27,8 @@ COMMANDS = {
     "import-weights": "import_weights",
     "reproduce": "reproduce",
     "settings": "settings",
+    "service": "service",
+    "doctor": "doctor",
 }
 
 app = typer.Typer(

@@ -1,6 +1,7 @@
 """What the command line says and how it ends: both streams, logging, progress, exit codes."""
 
 import codecs
+import json
 import logging
 import os
 import sys
@@ -8,6 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from enum import IntEnum
 
 from rich.console import Console
@@ -15,8 +17,9 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from edgefuse.errors import EdgefuseError
+from edgefuse.packages import LIBRARIES
 
-__all__ = ["ExitCode", "Output", "guarded", "phases", "progress", "stderr", "stdout"]
+__all__ = ["ExitCode", "Output", "guarded", "log_as_json", "phases", "progress", "stderr", "stdout"]
 
 PROGRESS_SECONDS = 30.0
 """Between two lines of progress where there is no terminal."""
@@ -114,8 +117,11 @@ def guarded(run: Callable[[], object], *, debug: bool) -> None:
         if debug:
             raise
         code, sentence = explained(error)
-        errors.print("error: ", style="bold red", end="")
-        errors.say(sentence)
+        if any(isinstance(handler.formatter, _JsonLines) for handler in logger.handlers):
+            logger.error(sentence)
+        else:
+            errors.print("error: ", style="bold red", end="")
+            errors.say(sentence)
         sys.exit(code)
 
 
@@ -136,21 +142,26 @@ def _log_handler(errors: Output) -> logging.Handler:
     return handler
 
 
-REINSTALL = "install it again: pip install --force-reinstall {}"
-LIBRARIES = {
-    "cv2": (
-        "OpenCV",
-        "install what it needs (Debian: apt install libgl1 libglib2.0-0), or take the build without windows: "
-        "pip uninstall opencv-python && pip install opencv-python-headless",
-    ),
-    "av": ("PyAV", REINSTALL.format("av")),
-    "numpy": ("NumPy", REINSTALL.format("numpy")),
-    "onnxruntime": ("ONNX Runtime", REINSTALL.format("onnxruntime")),
-    "openvino": ("OpenVINO", REINSTALL.format("openvino")),
-    "tensorrt": ("TensorRT", REINSTALL.format("tensorrt")),
-    "torch": ("PyTorch", REINSTALL.format("torch")),
-}
-"""Packages with libraries of their own: name, and what helps where one cannot be loaded."""
+class _JsonLines(logging.Formatter):
+    """One JSON object a line: time (UTC), level, logger, message, and a traceback where there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)  # in ASCII, so that any encoding will do, and a file name's odd bytes too
+
+
+def log_as_json() -> None:
+    """Write what is logged from here on as one JSON object a line, on standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines())
+    logging.getLogger("edgefuse").handlers = [handler]
 
 
 def explained(error: Exception) -> tuple[ExitCode, str]:

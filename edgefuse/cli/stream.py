@@ -1,12 +1,12 @@
 """`edgefuse stream`: fuse two cameras or recordings, live."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from edgefuse.cli.console import stderr, stdout
+from edgefuse.cli.console import log_as_json, stderr, stdout
 from edgefuse.cli.options import CAMERAS, OUTPUTS, bytes_of, required, with_settings
 from edgefuse.cli.run_report import live_status, print_report
 from edgefuse.cli.signals import ending_on_signals, stopping_on_signals
@@ -32,7 +32,7 @@ MODEL, RUN = "Model", "Run"
         CAMERAS: "ir vis rig realtime on_loss",
         OUTPUTS: "show out side_by_side segment max_size still serve",
         MODEL: "model threads engine",
-        RUN: "duration",
+        RUN: "duration log",
     },
 )
 def stream(config: StreamConfig) -> None:
@@ -44,10 +44,13 @@ def stream(config: StreamConfig) -> None:
     """
     from edgefuse.runtime.arenas import share_arenas
 
+    if config.log == "json":
+        log_as_json()
     share_arenas()
     from edgefuse.rig import as_align
     from edgefuse.runtime import live
     from edgefuse.runtime.engines.fuser import Fuser
+    from edgefuse.runtime.service import ServiceNotifier
 
     ir, vis = required(config, "ir"), required(config, "vis")
     for written in (*config.out, config.still):
@@ -55,6 +58,7 @@ def stream(config: StreamConfig) -> None:
     console = stderr() if "-" in config.out else stdout()
     stop = StopRequest()
     with ending_on_signals(), ExitStack() as stack:
+        service = stack.enter_context(closing(ServiceNotifier()))
         align = as_align(config.rig, config.distance)
         fuser = stack.enter_context(
             Fuser(config.model, config.threads, config.engine, rebuild=config.rebuild)
@@ -74,7 +78,7 @@ def stream(config: StreamConfig) -> None:
                 f"{ir_camera.name} + {vis_camera.name} → {config.model} "
                 f"on {fuser.engine.device}{'' if config.duration else '; Ctrl-C ends'}"
             )
-            with live_status(console) as progress:
+            with live_status(console) as show:
                 session = live.Session(
                     ir_camera,
                     vis_camera,
@@ -82,7 +86,7 @@ def stream(config: StreamConfig) -> None:
                     config,
                     sinks=outputs,
                     stop=stop,
-                    progress=progress,
+                    progress=service.beating(show),
                     align=align,
                     background=[drift] if drift else [],
                 )
@@ -92,6 +96,7 @@ def stream(config: StreamConfig) -> None:
                         console.say(f"live page: {page.url}")
                     for _ in session:
                         pass
+                    service.stopping()
                 report = session.snapshot()
     if report.frames or report.shown_alone or report.error is None:
         print_report(report, console)

@@ -137,4 +137,5 @@ class StreamConfig(LiveConfig):
     engine: str | None = setting(
         None, "cpu, cuda, openvino or tensorrt.", metavar="NAME", unset="the first that can be used"
     )
+    log: Literal["text", "json"] = setting("text", "json: one JSON object a line on standard error.")
     rebuild: bool = setting(True, "Rebuild a TensorRT engine of another machine instead of refusing it.")

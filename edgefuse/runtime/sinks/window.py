@@ -31,7 +31,7 @@ class Window(Sink):
     name = "window"
 
     def __init__(self, on_close: Callable[[], None], triptych: bool = False) -> None:
-        _check_display()
+        check_display()
         self._on_close, self._triptych = on_close, triptych
         cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
         self._sized = False
@@ -59,7 +59,7 @@ class Window(Sink):
         cv2.destroyAllWindows()
 
 
-def _check_display() -> None:
+def check_display() -> None:
     if sys.platform.startswith("linux") and not (
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     ):

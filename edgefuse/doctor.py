@@ -1,0 +1,322 @@
+"""What of this machine works for edgefuse, and what to do about the rest. One small function a check.
+
+Libraries are imported inside the checks: one that cannot be loaded is a finding, not the end.
+"""
+
+import ctypes
+import os
+import platform
+import re
+import shutil
+import struct
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from edgefuse.errors import EdgefuseError
+from edgefuse.packages import INSTALL_HINTS, LIBRARIES, stay_offline
+
+__all__ = ["CHECKS", "Finding", "Status", "examine"]
+
+Status: TypeAlias = Literal["ok", "warning", "problem"]
+
+LEAST_PYTHON, NEXT_PYTHON = (3, 10), (3, 15)
+LEAST_FREE = 1e9  # bytes on the disk
+OLDEST_CLOCK = 1_735_689_600  # 2025-01-01, before this was written
+SELF_TEST_SECONDS = 3.0
+FAMILIES = (
+    r"onnxruntime(-gpu|-openvino|-directml|-rocm|-migraphx|-qnn)?",
+    r"opencv(-contrib)?-python(-headless)?",
+)
+"""Names of packages of which only one may be installed."""
+SLOW = 0.9  # share of the camera's frames, below which the machine counts as too slow
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found."""
+
+    status: Status
+    """`problem`: something does not work; `warning`: something may be missed."""
+    text: str
+    fix: str = ""
+    """What to do, one sentence; empty if all is well."""
+    check: str = ""
+    """Name in `CHECKS`."""
+
+
+def ok(text: str) -> Finding:
+    """Return that all is well."""
+    return Finding("ok", text)
+
+
+def python() -> Iterator[Finding]:
+    """Python's version, and where it runs."""
+    text = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+    if sys.version_info < LEAST_PYTHON:
+        yield Finding("problem", text, "Use Python 3.10 or newer.")
+    elif sys.version_info >= NEXT_PYTHON:
+        yield Finding("warning", f"{text}, which is newer than what was tested", "Use Python 3.14 or older.")
+    else:
+        yield ok(text)
+
+
+def wheels() -> Iterator[Finding]:
+    """Packages that overwrite each other's files, and the CUDA they are for."""
+    installed = _installed()
+    for family in FAMILIES:
+        found = sorted(name for name in installed if re.fullmatch(family, name))
+        text = ", ".join(f"{name} {installed[name]}" for name in found)
+        if len(found) > 1:
+            fix = f"pip uninstall -y {' '.join(found)}, then install the one that you need."
+            yield Finding("problem", f"{text} overwrite each other's files", fix)
+        elif found:
+            yield ok(text)
+    if "onnxruntime-gpu" in installed:
+        yield _cuda_majors(installed)
+
+
+def _cuda_majors(installed: dict[str, str]) -> Finding:
+    """Compare the CUDA that ONNX Runtime was built for with the one that pip installed."""
+    stay_offline()
+    from onnxruntime.capi import build_and_package_info
+
+    built = str(getattr(build_and_package_info, "cuda_version", "")).partition(".")[0]
+    majors = {found[1] for name in installed if (found := re.fullmatch(r"nvidia-.+-cu(\d+)", name))}
+    if "nvidia-cublas" in installed:  # from CUDA 13 on, the name has no major
+        majors.add(installed["nvidia-cublas"].partition(".")[0])
+    text = f"onnxruntime-gpu is built for CUDA {built or 'of an unknown version'}"
+    if built and majors and built not in majors:
+        fix = f"{INSTALL_HINTS['gpu']}."
+        return Finding("problem", f"{text}, the CUDA packages here are of {', '.join(sorted(majors))}", fix)
+    return ok(text)
+
+
+def _installed() -> dict[str, str]:
+    """Return name → version of the installed packages."""
+    found = ((each.metadata["Name"], each.version) for each in distributions())
+    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in found if name}
+
+
+def opencv() -> Iterator[Finding]:
+    """Whether OpenCV finds the libraries of the system that it needs."""
+    try:
+        import cv2
+    except ImportError as error:
+        yield Finding("problem", f"OpenCV cannot be loaded: {error}", f"{LIBRARIES['cv2'][1]}.")
+    else:
+        yield ok(f"OpenCV {cv2.__version__} loads")
+
+
+def engines() -> Iterator[Finding]:
+    """Which engines really run the default model."""
+    import numpy as np
+
+    from edgefuse.runtime.engines import ENGINES
+    from edgefuse.runtime.engines.fuser import Fuser
+
+    image, usable = np.zeros((64, 64), np.uint8), 0
+    for name, kind in ENGINES.items():
+        if (missing := kind.missing()) is not None:
+            yield ok(f"{name}: not used, {missing}")
+            continue
+        try:  # without building anything for minutes
+            with Fuser(engine=name, rebuild=False) as fuser:
+                fuser(image, image)
+                usable += 1
+                yield ok(f"{name}: runs, {fuser.engine.device}")
+        except EdgefuseError as error:
+            yield Finding(
+                "warning", f"{name}: {error}", f"Mend it if you need it, else leave --engine {name}."
+            )
+    if not usable:
+        yield Finding("problem", "no engine runs the default model", f"{INSTALL_HINTS['cpu']}.")
+
+
+DEVICES = Path("/dev")
+QUERYCAP, ENUM_FMT = 0x80685600, 0xC0405602  # VIDIOC_…, linux/videodev2.h
+CAPTURES, CAPTURE_TYPE = 0x1, 1  # V4L2_CAP_VIDEO_CAPTURE, V4L2_BUF_TYPE_VIDEO_CAPTURE
+MOST_FORMATS = 32
+
+
+def cameras() -> Iterator[Finding]:
+    """Cameras of this machine, with their formats, and whether this user may read them."""
+    devices = sorted(DEVICES.glob("video*"), key=lambda path: (len(path.name), path.name))
+    found = 0
+    for device in devices:
+        if not os.access(device, os.R_OK | os.W_OK):
+            fix = "sudo usermod -aG video $USER, then log in again."
+            yield Finding("problem", f"{device}: no permission for this user", fix)
+            found += 1
+            continue
+        try:
+            camera = _describe_camera(device)
+        except OSError as error:
+            fix = "End the program that uses it, or plug it in again."
+            yield Finding("warning", f"{device}: cannot be asked ({error.strerror})", fix)
+            found += 1
+            continue
+        if camera is not None:  # else it gives metadata, or takes pictures
+            found += 1
+            yield ok(f"cam{device.name.removeprefix('video')}: {camera}")
+    if not found:
+        fix = "Plug in a camera, or use a network camera, a recording or sim."
+        yield Finding("warning", "no camera is attached", fix)
+
+
+def _describe_camera(device: Path) -> str | None:
+    """Return a camera's name and formats, by V4L2; None: it gives no pictures."""
+    import fcntl
+
+    handle = os.open(device, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        about = bytearray(104)  # struct v4l2_capability
+        fcntl.ioctl(handle, QUERYCAP, about)
+        if not struct.unpack_from("I", about, 88)[0] & CAPTURES:
+            return None
+        formats = []
+        for index in range(MOST_FORMATS):
+            entry = bytearray(64)  # struct v4l2_fmtdesc
+            struct.pack_into("II", entry, 0, index, CAPTURE_TYPE)
+            try:
+                fcntl.ioctl(handle, ENUM_FMT, entry)
+            except OSError:  # after the last one
+                break
+            formats.append(bytes(entry[44:48]).decode("ascii", "replace").rstrip(" \0"))
+    finally:
+        os.close(handle)
+    name = bytes(about[16:48]).split(b"\0")[0].decode("utf-8", "replace")
+    return f"{name}, formats {', '.join(formats) or 'unknown'}"
+
+
+def display() -> Iterator[Finding]:
+    """Whether a window can be shown."""
+    from edgefuse.runtime.sinks.window import check_display
+
+    try:
+        check_display()
+    except EdgefuseError as error:
+        yield Finding("warning", f"--show: {error}", "Look at the stream in a browser: --serve 8080.")
+    else:
+        yield ok("a window can be shown")
+
+
+def codecs() -> Iterator[Finding]:
+    """Whether PyAV can write what outputs need."""
+    import av
+
+    from edgefuse.runtime.sinks.encoder import CODECS
+
+    missing = []
+    for name, codec in CODECS.items():
+        try:
+            av.Codec(codec.encoder, "w")
+        except ValueError:  # av.codec.codec.UnknownCodecError is one
+            missing.append(name)
+    if missing:
+        yield Finding(
+            "problem" if "h264" in missing else "warning",
+            f"PyAV {av.__version__} cannot write {', '.join(missing)}",
+            f"{LIBRARIES['av'][1]}.",
+        )
+    else:
+        yield ok(f"PyAV {av.__version__} writes {', '.join(CODECS)}")
+
+
+def disk() -> Iterator[Finding]:
+    """Whether the current folder and the cache can be written, and how much room there is."""
+    from edgefuse.runtime.engines.engine_cache import cache_folder, writable_folder
+
+    here = Path.cwd()
+    try:
+        tempfile.TemporaryFile(dir=here).close()
+    except OSError as error:
+        yield Finding(
+            "warning", f"{here} cannot be written: {error.strerror}", "Run it in a folder of yours."
+        )
+    else:
+        free = shutil.disk_usage(here).free
+        text = f"{free / 1e9:.1f} GB free in {here}"
+        fix = "Make room, or limit recordings by --max-size."
+        yield ok(text) if free > LEAST_FREE else Finding("warning", text, fix)
+    try:
+        yield ok(f"cache: {writable_folder(cache_folder())}")
+    except EdgefuseError as error:
+        yield Finding("warning", str(error), "Set EDGEFUSE_CACHE to a folder of yours.")
+
+
+UNSYNCHRONISED = 5  # TIME_ERROR of adjtimex(2)
+
+
+def clock() -> Iterator[Finding]:
+    """Whether the clock is set, which recordings and logs are named by."""
+    text = f"the clock says {time.strftime('%Y-%m-%d %H:%M:%S %Z')}"
+    fix = "sudo timedatectl set-ntp true."
+    if time.time() < OLDEST_CLOCK:
+        yield Finding("problem", f"{text}, which lies in the past", fix)
+    elif _clock_state() == UNSYNCHRONISED:
+        yield Finding("warning", f"{text}; nothing keeps it right", fix)
+    else:
+        yield ok(text)
+
+
+def _clock_state() -> int:
+    """Return the kernel's word on its clock; 0 where it has none."""
+    if not sys.platform.startswith("linux"):
+        return 0
+    return int(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512)))  # of a zeroed struct: reads only
+
+
+def self_test() -> Iterator[Finding]:
+    """Fuse two small simulated cameras for a moment."""
+    from edgefuse import live
+
+    source = "sim?size=160x128"
+    with live(source, source, duration=SELF_TEST_SECONDS) as run:
+        for _ in run:
+            pass
+        report = run.report()
+    visible = report.sources[1]
+    total = report.stages["total"].p50 if report.frames else 0.0
+    text = (
+        f"{report.frames} frames of two simulated cameras fused, {1000 * total:.0f} ms from camera to picture"
+    )
+    if not report.frames:
+        yield Finding("problem", "nothing of two simulated cameras was fused", "See the findings above.")
+    elif visible.fused < SLOW * visible.captured:
+        yield Finding("warning", f"{text}; the machine is too slow or busy", "End other programs, try again.")
+    else:
+        yield ok(text)
+
+
+CHECKS: dict[str, Callable[[], Iterable[Finding]]] = {
+    "python": python,
+    "wheels": wheels,
+    "opencv": opencv,
+    "engines": engines,
+    "cameras": cameras,
+    "display": display,
+    "codecs": codecs,
+    "disk": disk,
+    "clock": clock,
+    "self-test": self_test,
+}
+"""Name → function that yields findings, in the order in which they run."""
+
+
+def examine() -> Iterator[Finding]:
+    """Yield what the checks find, as they find it. A check that fails is a problem itself."""
+    for name, check in CHECKS.items():
+        try:
+            for found in check():
+                yield Finding(found.status, found.text, found.fix, name)
+        except Exception as error:  # whatever a broken machine raises
+            text = f"could not be checked: {type(error).__name__}: {error}".splitlines()[0]
+            yield Finding(
+                "problem", text, "Mend the findings above first; else report it with this line.", name
+            )

@@ -1,0 +1,155 @@
+"""The check of a machine: each finding with what to do about it."""
+
+import errno
+import json
+import os
+import struct
+import subprocess
+import sys
+import types
+
+import pytest
+
+from edgefuse import doctor
+from edgefuse.doctor import Finding
+from edgefuse.errors import BackendError
+from edgefuse.runtime.engines import CpuEngine
+
+
+def only(monkeypatch, **checks):
+    monkeypatch.setattr(doctor, "CHECKS", checks)
+
+
+def test_findings_are_printed_and_a_problem_is_the_exit_code(run, monkeypatch):
+    only(
+        monkeypatch, a=lambda: [Finding("ok", "fine [b]")], b=lambda: [Finding("warning", "odd", "Do this.")]
+    )
+    status, out, _ = run("doctor")
+    assert status == 0
+    assert out.splitlines() == [
+        "ok      a: fine [b]",
+        "warning b: odd",
+        "        → Do this.",
+        "0 problems, 1 warnings, 1 well",
+    ]
+
+    def broken():
+        raise ZeroDivisionError("no\nway")
+
+    only(monkeypatch, c=broken)
+    status, out, _ = run("doctor", "--json")
+    assert status == 1
+    (found,) = json.loads(out)["findings"]
+    assert json.loads(out)["ok"] is False
+    assert (found["status"], found["check"]) == ("problem", "c")
+    assert found["text"] == "could not be checked: ZeroDivisionError: no"
+
+
+def test_two_builds_of_a_package_are_a_problem(monkeypatch):
+    both = {"onnxruntime": "1.23", "onnxruntime-openvino": "1.22", "onnxruntime-extensions": "0.14"}
+    monkeypatch.setattr(doctor, "_installed", lambda: both)
+    (found,) = doctor.wheels()
+    assert found.status == "problem"
+    assert "onnxruntime 1.23, onnxruntime-openvino 1.22 overwrite" in found.text
+    assert found.fix.startswith("pip uninstall -y onnxruntime onnxruntime-openvino,")
+
+
+@pytest.mark.parametrize(
+    ("package", "status"), [("nvidia-cublas-cu12", "ok"), ("nvidia-cublas", "problem"), ("numpy", "ok")]
+)
+def test_cuda_packages_are_of_the_major_that_onnxruntime_is_built_for(monkeypatch, package, status):
+    about = types.ModuleType("onnxruntime.capi.build_and_package_info")
+    monkeypatch.setattr(about, "cuda_version", "12.8", raising=False)
+    capi = types.ModuleType("onnxruntime.capi")
+    monkeypatch.setattr(capi, "build_and_package_info", about, raising=False)
+    monkeypatch.setitem(sys.modules, "onnxruntime.capi", capi)
+    monkeypatch.setattr(doctor, "_installed", lambda: {"onnxruntime-gpu": "1.23", package: "13.1.0"})
+    assert [*doctor.wheels()][-1].status == status
+
+
+def test_a_library_that_is_missing_is_a_finding(tmp_path):
+    (tmp_path / "cv2.py").write_text('raise ImportError("libGL.so.1: cannot open shared object file")\n')
+    code = "from edgefuse.doctor import opencv; print(*opencv())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert "'problem'" in done.stdout, done.stderr
+    assert "apt install libgl1" in done.stdout
+
+
+def test_an_engine_counts_if_it_really_runs(monkeypatch):
+    class Broken(CpuEngine):
+        def __init__(self, *args, **options):
+            raise BackendError("no driver")
+
+    monkeypatch.setattr("edgefuse.runtime.engines.ENGINES", {"cuda": Broken})
+    warning, problem = doctor.engines()
+    assert (warning.status, warning.text) == ("warning", "cuda: no driver")
+    assert (problem.status, problem.fix) == ("problem", "pip install onnxruntime.")
+    monkeypatch.undo()
+    assert "cpu: runs, ONNX Runtime on cpu" in [found.text for found in doctor.engines()]
+
+
+def test_cameras_with_their_formats(monkeypatch, tmp_path):
+    def ioctl(handle, request, data):
+        name = os.readlink(f"/proc/self/fd/{handle}")
+        if name.endswith("video2"):
+            raise OSError(errno.ENODEV, "No such device")
+        if request == doctor.QUERYCAP:
+            data[16:24] = b"Thermal\0"
+            struct.pack_into("I", data, 88, 0 if name.endswith("video1") else doctor.CAPTURES)
+        else:
+            index, kind = struct.unpack_from("II", data)
+            assert kind == doctor.CAPTURE_TYPE
+            if index == 2:
+                raise OSError(errno.EINVAL, "Invalid argument")
+            data[44:48] = (b"Y16 ", b"YUYV")[index]
+
+    pytest.importorskip("fcntl")
+    monkeypatch.setattr("fcntl.ioctl", ioctl)
+    monkeypatch.setattr(doctor, "DEVICES", tmp_path)
+    assert [found.text for found in doctor.cameras()] == ["no camera is attached"]
+    for n in range(3):
+        (tmp_path / f"video{n}").touch()
+    camera, gone = doctor.cameras()
+    assert (camera.status, camera.text) == ("ok", "cam0: Thermal, formats Y16, YUYV")
+    assert (gone.status, "No such device" in gone.text) == ("warning", True)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert {found.fix for found in doctor.cameras()} == {"sudo usermod -aG video $USER, then log in again."}
+
+
+def test_codecs_that_are_missing(monkeypatch):
+    (found,) = doctor.codecs()
+    assert found.status == "ok"
+    from edgefuse.runtime.sinks import encoder
+
+    monkeypatch.setattr(encoder, "CODECS", {"h264": encoder.Codec("no_such_encoder", "", "")})
+    (found,) = doctor.codecs()
+    assert (found.status, "h264" in found.text) == ("problem", True)
+
+
+def test_a_clock_that_was_never_set(monkeypatch):
+    for state, status in ((0, "ok"), (doctor.UNSYNCHRONISED, "warning")):
+        monkeypatch.setattr(doctor, "_clock_state", lambda state=state: state)
+        assert [found.status for found in doctor.clock()] == [status]
+    monkeypatch.setattr("time.time", lambda: 0.0)
+    assert [found.status for found in doctor.clock()] == ["problem"]
+
+
+def test_folders_that_cannot_be_written(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EDGEFUSE_CACHE", str(tmp_path / "file"))
+    here, cache = doctor.disk()
+    assert str(tmp_path) in here.text
+    assert (cache.status, cache.fix) == ("warning", "Set EDGEFUSE_CACHE to a folder of yours.")
+
+
+def test_the_self_test_fuses(monkeypatch):
+    monkeypatch.setattr(doctor, "SELF_TEST_SECONDS", 1.0)
+    (found,) = doctor.self_test()
+    assert found.status in ("ok", "warning"), "a busy machine may be slow"
+    assert "fused" in found.text
