@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from torch import Tensor
 
-from edgefuse.errors import InputError
+from edgefuse.errors import InputError, counted
 from edgefuse.files import replace_file
 from edgefuse.images import Image, write_image
 from edgefuse.metrics import CORE_METRICS, score
@@ -110,7 +110,7 @@ class RunRecord:
 
     def _validate(self, step: int, model: FusionNetwork) -> None:
         self.validation.append({"step": step, **validate(model, self.held_out)})
-        title = f"{self.title}; {len(self.held_out)} pairs to validate on, protocol field"
+        title = f"{self.title}; {counted(len(self.held_out), 'pair')} to validate on, protocol field"
         plots = [(name,) for name in CORE_METRICS]
         plot_rows(self.validation.rows(), plots, self.folder / "validation.png", title)
 
