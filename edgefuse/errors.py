@@ -10,11 +10,13 @@ from difflib import get_close_matches
 __all__ = [
     "BackendError",
     "EdgefuseError",
+    "FrameError",
     "GateError",
     "InputError",
     "LostError",
     "ModelError",
     "SourceError",
+    "counted",
     "unknown_name",
 ]
 
@@ -43,8 +45,21 @@ class SourceError(EdgefuseError):
     """A camera, video or image sequence that cannot be opened or read."""
 
 
+class FrameError(SourceError):
+    """One frame of a recording that cannot be read; those after it may be."""
+
+
 class LostError(SourceError):
     """A camera or stream that is not there now, or no longer: opening it again later may help."""
+
+
+def counted(count: int, what: str) -> str:
+    """Return a number with its noun.
+
+    >>> counted(1, "frame"), counted(1200, "frame")
+    ('1 frame', '1200 frames')
+    """
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

@@ -8,7 +8,12 @@ from pathlib import Path
 
 from edgefuse.errors import InputError
 
-__all__ = ["check_writable", "read_bytes", "replace_file"]
+__all__ = ["check_writable", "model_argument", "read_bytes", "readable", "replace_file"]
+
+
+def readable(text: str) -> str:
+    r"""Return a text that names files so that it is UTF-8: a byte that is not becomes `\xff`."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def read_bytes(path: Path) -> bytes:
@@ -21,6 +26,15 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def model_argument(path: Path) -> str | bytes:
+    """Return what engines are given to open a model: its path, or its content if its path is not UTF-8.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    return str(path) if readable(str(path)) == str(path) else read_bytes(path)
 
 
 def check_writable(path: Path) -> None:

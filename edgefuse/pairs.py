@@ -1,13 +1,13 @@
 """Folders of images and how two of them are paired: by equal names, never by order."""
 
-import os
 import re
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from edgefuse.errors import InputError
+from edgefuse.errors import InputError, counted
+from edgefuse.files import readable
 from edgefuse.images import IMAGE_SUFFIXES, Role
 
 __all__ = ["FolderPairs", "images_by_stem", "natural_key", "pair_folders", "printable"]
@@ -49,7 +49,7 @@ def printable(name: str) -> str:
 
     Bytes that are no UTF-8 become `\xff`. Letters with marks are composed: macOS stores `ü` in two parts.
     """
-    return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "backslashreplace"))
+    return unicodedata.normalize("NFC", readable(name))
 
 
 def images_by_stem(
@@ -131,9 +131,9 @@ def pair_folders(ir: str | Path, vis: str | Path, doubled: dict[str, str] | None
             raise InputError(f"{ir} is given for both cameras, and holds the same images for both")
         else:
             raise InputError(
-                f"no stem is in both folders: {ir} has {len(ir_files)} images such as {min(ir_files)!r}, "
-                f"{vis} has {len(vis_files)} such as {min(vis_files)!r}; pairs must have equal file stems, "
-                "which may end in _ir and _vis"
+                f"no stem is in both folders: {ir} has {counted(len(ir_files), 'image')} "
+                f"such as {min(ir_files)!r}, {vis} has {len(vis_files)} such as {min(vis_files)!r}; "
+                "pairs must have equal file stems, which may end in _ir and _vis"
             )
     return FolderPairs(
         pairs=[(stem, ir_files[stem], vis_files[stem]) for stem in ir_files if stem in vis_files],

@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -525,3 +526,29 @@ def test_the_runtime_never_loads_torch() -> None:
     code = "import sys, edgefuse.runtime.live, edgefuse.runtime.engines.fuser; print(*sys.modules)"
     modules = subprocess.check_output([sys.executable, "-c", code], text=True).split()
     assert not {"torch", "onnx", "typer"} & set(modules)
+
+
+def test_files_that_cannot_be_read_are_left_out_and_listed(
+    tmp_path: Path, folders: tuple[str, str], mean_model: str
+) -> None:
+    """Each bad file takes its pair with it, whichever camera's it is, and no other."""
+    ir, vis = (
+        Path(shutil.copytree(folder, tmp_path / name)) for folder, name in zip(folders, "iv", strict=True)
+    )
+    bad = [sorted(vis.iterdir())[0], sorted(vis.iterdir())[3], sorted(ir.iterdir())[5]]
+    for path in bad:
+        path.write_bytes(path.read_bytes()[:20])
+    out = tmp_path / "out"
+    texts = ("--ir", str(ir), "--vis", str(vis), "--model", mean_model, "--out", f"{out}/")
+    result = CliRunner().invoke(app, ["stream", *texts])
+    assert result.exit_code == 3, result.output
+    assert "Not read, 3 files:" in result.output
+    assert all(f"  {path} is not an image" in result.output for path in bad)
+    assert "is longer than" not in result.output
+    means = [read_image(path).mean() for path in sorted(out.iterdir())]
+    assert means == pytest.approx([(100 + 20 * n) / 2 for n in (1, 2, 4, 6, 7)], abs=1)
+
+    for path in vis.iterdir():
+        path.write_bytes(b"")
+    result = CliRunner().invoke(app, ["stream", *texts[:-1], str(tmp_path / "none.mp4")])
+    assert result.exit_code == 1

@@ -1,5 +1,6 @@
 """What the command line says where things go wrong, and how it ends."""
 
+import importlib
 import io
 import json
 import logging
@@ -84,6 +85,28 @@ def test_a_library_that_cannot_be_loaded_is_no_bug(run, monkeypatch, tmp_path):
     assert done.returncode == ExitCode.ERROR
     assert done.stderr.decode().startswith("error: OpenCV cannot be loaded (libGL.so.1")
     assert b"opencv-python-headless" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("libx.so: cannot open shared object file"),
+        OSError("libx.so: cannot open shared object file"),
+        AttributeError("module 'numpy' has no attribute 'bool'"),
+        RuntimeError("a symbol is missing"),
+    ],
+)
+@pytest.mark.parametrize("package", ["torch", "onnxruntime"])
+def test_a_package_that_breaks_while_it_is_imported_is_no_bug(tmp_path, monkeypatch, package, error):
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").write_text(f"raise {error!r}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, package, raising=False)
+    with pytest.raises(type(error)) as caught:
+        importlib.import_module(package)
+    code, sentence = explained(caught.value)
+    assert code == ExitCode.ERROR
+    assert f"cannot be loaded ({error}): install it again: pip install" in sentence
 
 
 def test_progress_is_told_without_a_terminal(monkeypatch):

@@ -5,13 +5,17 @@ import numpy as np
 import pytest
 
 from edgefuse.errors import InputError
+from edgefuse.experiments import figures
 from edgefuse.experiments.cells import Cell, pair_set
 from edgefuse.experiments.grids import GRIDS, published
 from edgefuse.experiments.run import Experiment, reproduce
 from edgefuse.experiments.tables import improvement
 from edgefuse.images import read_image, write_image
 from edgefuse.metrics import CORE_METRICS
+from edgefuse.train import record
 from edgefuse.train.config import TrainConfig
+from edgefuse.train.models import build_model
+from edgefuse.train.record import sample_tiles, write_samples
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -127,7 +131,7 @@ def test_figures_are_drawn(sets, tmp_path):
     reproduce(experiment(sets, "fig3", seeds=1, bases=(2,)), tmp_path)
     evolution = read_image(tmp_path / "fig3.png")
     # Two rows (SPTP, UPTP) of infrared, visible and four steps.
-    assert evolution.shape == (2 * (48 + 22), 6 * (63 + 4))
+    assert evolution.shape == (2 * (22 + 48 + 4), 6 * (63 + 4))
 
 
 def test_what_cannot_be_run_is_named(sets, tmp_path):
@@ -148,3 +152,23 @@ def test_cells_keep_their_runs_apart(sets):
     cells = [Cell("nano", "sptp", sets[0], sets[0], 2, 2), Cell("nano", "uptp", sets[0], sets[1], 2, 2)]
     assert len({cell.folder(seed) for cell in cells for seed in (0, 1)}) == 4
     assert set(CORE_METRICS) == set(published("table2")[0].scores)
+
+
+def test_samples_of_a_training_say_what_they_are(tmp_path, monkeypatch, pair):
+    ir, vis = pair[0], np.ascontiguousarray(pair[1][..., 1])
+    monkeypatch.setattr(record, "Fuser", lambda _: np.maximum)
+    write_samples(tmp_path / "a.png", build_model("nano"), [(ir, vis), (ir[:40], vis[:40])])
+    picture = read_image(tmp_path / "a.png")
+    for tile, source in zip(sample_tiles(picture, ir.shape), (ir, vis, np.maximum(ir, vis)), strict=True):
+        assert np.array_equal(tile, source)
+    for k in range(3):
+        assert (picture[:22, k * 105 :][:, :101] < 128).sum() > 30
+
+
+def test_titles_are_not_cut_off():
+    figure, _ = figures._figure(2, 1, "total training loss, and SSIM of test pairs, in many more words")
+    figure.canvas.draw()
+    (text,) = figure.texts
+    title, whole = text.get_window_extent(), figure.bbox
+    assert title.x0 >= whole.x0
+    assert title.x1 <= whole.x1

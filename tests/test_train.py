@@ -77,7 +77,7 @@ def test_a_run_leaves_everything_to_look_at(finished):
         "step_000040.png",
         "step_000045.png",
     ]
-    assert read_image(out / "samples" / "step_000045.png").shape == (3 * 70, 3 * 74)
+    assert read_image(out / "samples" / "step_000045.png").shape == (3 * (22 + 70), 3 * 74)
     assert read_image(out / "loss.png").shape[1] == 1000
     assert [row["step"] for row in rows_of(out)] == [20, 40, 45]
     assert not list(out.rglob("*.part"))

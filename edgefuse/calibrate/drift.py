@@ -11,6 +11,7 @@ import numpy as np
 
 from edgefuse.calibrate.features import Picture
 from edgefuse.calibrate.registration import LEAST_SHARE, LEAST_Z, weigh
+from edgefuse.errors import counted
 from edgefuse.images import luma
 from edgefuse.rig import RigAlign
 from edgefuse.runtime.frames import FusedFrame
@@ -50,7 +51,9 @@ class DriftReport:
     def sentence(self) -> str:
         """Return it in words: `alignment off by 3.1 px right, agreement down 12 %`."""
         if self.measured < FIRM:
-            return f"alignment not known yet: {self.measured} frames measured, {self.unclear} unclear"
+            return (
+                f"alignment not known yet: {counted(self.measured, 'frame')} measured, {self.unclear} unclear"
+            )
         change = f"{'down' if self.agreement_change < 0 else 'up'} {abs(self.agreement_change):.0%}"
         where = f" {self.direction}" if self.direction else ""
         return f"alignment off by {self.off_px:.1f} px{where}, agreement {change}"

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from edgefuse.cli.console import stdout
 from edgefuse.cli.options import OUTPUTS, InfraredSource, VisibleSource
-from edgefuse.errors import InputError, SourceError
+from edgefuse.errors import InputError, SourceError, counted
 
 if TYPE_CHECKING:
     from edgefuse.calibrate import Estimate
@@ -138,7 +138,7 @@ def _print(console: Console, rig: "Rig", found: "Estimate", out: Path) -> None:
     scale, turn, right, down = found.moves(rig.ir_size, rig.vis_size)
     flip = f", infrared is {found.flip}" if found.flip else ""
     console.print(
-        f"{found.scenes} scene{'s' * (found.scenes > 1)}, {found.pairs} pairs → {rig.model}{flip}: scale "
+        f"{counted(found.scenes, 'scene')}, {counted(found.pairs, 'pair')} → {rig.model}{flip}: scale "
         f"{scale:.3f}, turn {turn:+.1f}°, centre {right:+.1f}, {down:+.1f} px; infrared covers "
         f"{rig.overlap:.0%} of the visible picture",
         highlight=False,

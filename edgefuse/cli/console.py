@@ -168,7 +168,7 @@ def explained(error: Exception) -> tuple[ExitCode, str]:
     """Return the exit code and the sentence for an error."""
     if isinstance(error, EdgefuseError):
         return ExitCode.ERROR, str(error)
-    if isinstance(error, ImportError) and (package := _package_of(error)):
+    if package := _package_that_failed(error):
         name, hint = LIBRARIES[package]
         return ExitCode.ERROR, f"{name} cannot be loaded ({_first_line(error)}): {hint}"
     if isinstance(error, OSError):
@@ -186,12 +186,16 @@ def explained(error: Exception) -> tuple[ExitCode, str]:
     return ExitCode.BUG, f"this is a bug in edgefuse ({fault}); please report it with what --debug shows"
 
 
-def _package_of(error: ImportError) -> str | None:
-    """Return which package failed while it was imported, the innermost one that is known."""
-    frames = [*traceback.walk_tb(error.__traceback__)]
-    names = [str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame, _ in frames]
-    names.append((error.name or "").partition(".")[0])
-    return next((name for name in reversed(names) if name in LIBRARIES), None)
+def _package_that_failed(error: Exception) -> str | None:
+    """Return which known package failed while it was imported, the innermost one; None: another error."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if not isinstance(error, ImportError):  # torch raises OSError, packages that do not fit together others
+        frames = [frame for frame in frames if frame.f_code.co_name == "<module>"]
+    names = [str(frame.f_globals.get("__name__", "")) for frame in frames]
+    if isinstance(error, ImportError):
+        names.append(error.name or "")
+    packages = [name.partition(".")[0] for name in names]
+    return next((package for package in reversed(packages) if package in LIBRARIES), None)
 
 
 def _first_line(error: Exception) -> str:

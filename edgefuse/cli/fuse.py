@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 import typer
 
 from edgefuse.cli.console import ExitCode, progress, stderr
-from edgefuse.errors import InputError
+from edgefuse.errors import InputError, counted
 from edgefuse.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def fuse(
         with progress(console, "Fusing") as show:
             for count in fuse_recordings(ir, vis, out, config, texts):
                 show(count)
-        console.say(f"Wrote {count} fused frame{'s' * (count != 1)}: {out}")
+        console.say(f"Wrote {counted(count, 'fused frame')}: {out}")
         return
     jobs = plan(ir, vis, out)
     if processes is None:
@@ -107,7 +107,7 @@ def fuse(
     if len(failed) == len(jobs.files):
         raise failed[0]
     written = len(jobs.files) - len(failed)
-    console.say(f"Wrote {written} fused image{'s' * (written != 1)}: {out}")
+    console.say(f"Wrote {counted(written, 'fused image')}: {out}")
     if failed:
         console.say(f"Not fused, {len(failed)} of {len(jobs.files)}:", "red")
         for reason in failed:

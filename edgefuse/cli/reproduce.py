@@ -6,7 +6,7 @@ import typer
 
 from edgefuse.cli.console import stdout
 from edgefuse.cli.options import with_settings
-from edgefuse.errors import InputError
+from edgefuse.errors import InputError, counted
 from edgefuse.train.config import TrainConfig
 
 __all__ = ["reproduce"]
@@ -66,7 +66,7 @@ def reproduce(
     )
     console = stdout()
     trainings = len(asked.rows()) * seeds
-    console.say(f"{trainings} training{'s' * (trainings != 1)} of {budget.steps} steps")
+    console.say(f"{counted(trainings, 'training')} of {counted(budget.steps, 'step')}")
 
     def show(name: str, now: Progress) -> None:
         if now.step % 500 == 0 or now.step == budget.steps:

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from edgefuse.cli.console import Output
+from edgefuse.errors import counted
 
 if TYPE_CHECKING:
     from edgefuse.runtime.live import Report, SourceReport
@@ -37,7 +38,7 @@ def live_status(console: Output) -> "Iterator[Callable[[Report], None] | None]":
             rate = (report.frames - last_frames) / max(report.seconds - last_seconds, 1e-9)
             last_frames, last_seconds = report.frames, report.seconds
             cameras = (f"{NAMES[s.role]} {s.state}, {s.dropped + s.unpaired} dropped" for s in report.sources)
-            line.update(f"{report.frames} frames, {rate:.1f} per second; {'; '.join(cameras)}")
+            line.update(f"{counted(report.frames, 'frame')}, {rate:.1f} per second; {'; '.join(cameras)}")
 
         yield show
 
@@ -81,7 +82,7 @@ def _problems(report: "Report") -> Iterator[str]:
         elif source.losses:
             yield f"{NAMES[source.role]} was lost {_times(source.losses)}, for {source.downtime_s:.1f} s"
         if source.failed:
-            yield f"{_frames(source.failed)} of {NAMES[source.role]} could not be used"
+            yield f"{counted(source.failed, 'frame')} of {NAMES[source.role]} could not be used"
     visible = report.sources[1]
     if report.live and visible.dropped > MAX_DROPPED * visible.captured:
         yield f"too slow: {visible.dropped / visible.captured:.0%} of the visible frames were dropped"
@@ -91,7 +92,7 @@ def _problems(report: "Report") -> Iterator[str]:
         if sink.error:
             yield f"{sink.name} failed"
         elif sink.dropped:
-            yield f"{sink.name} was too slow for {_frames(sink.dropped)}"
+            yield f"{sink.name} was too slow for {counted(sink.dropped, 'frame')}"
 
 
 def _print_frames(report: "Report", console: Output) -> None:
@@ -114,7 +115,7 @@ def _facts(report: "Report") -> Iterator[str]:
     for source in report.sources:
         yield from _camera_facts(source)
     if report.held:
-        yield f"{_frames(report.held)} fused with an earlier infrared frame, labelled"
+        yield f"{counted(report.held, 'frame')} fused with an earlier infrared frame, labelled"
     if report.shown_alone or report.repeated:
         yield f"without a partner: {report.shown_alone} shown alone, {report.repeated} held or black"
     delays = {"skew": report.skew} | {f"age of {role}": ages for role, ages in report.ages.items()}
@@ -130,11 +131,11 @@ def _facts(report: "Report") -> Iterator[str]:
     if (quality := report.quality) is not None:
         means = ", ".join(f"{name} {value:.3f}" for name, value in quality.means.items())
         yield (
-            f"quality of {_frames(quality.scored)} ({quality.skipped} skipped, {quality.failed} failed), "
-            f"protocol {quality.protocol}: {means or 'none scored'}"
+            f"quality of {counted(quality.scored, 'frame')} ({quality.skipped} skipped, "
+            f"{quality.failed} failed), protocol {quality.protocol}: {means or 'none scored'}"
         )
     yield (
-        f"{_frames(report.frames)} in {report.seconds:.1f} s, {report.fps:.1f} per second, "
+        f"{counted(report.frames, 'frame')} in {report.seconds:.1f} s, {report.fps:.1f} per second, "
         f"{100 * report.cpu_seconds / max(report.seconds, 1e-9):.0f} % of a core; "
         f"ended: {report.ended or 'still running'}"
     )
@@ -148,13 +149,8 @@ def _camera_facts(source: "SourceReport") -> Iterator[str]:
             f"{source.state} at the end"
         )
     if source.calibrations:
-        plural = "s" * (source.calibrations != 1)
-        yield f"{source.name}: {source.calibrations} shutter calibration{plural}"
+        yield f"{source.name}: {counted(source.calibrations, 'shutter calibration')}"
 
 
 def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
-
-
-def _frames(count: int) -> str:
-    return f"{count} frame{'s' * (count != 1)}"

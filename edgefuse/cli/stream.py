@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from edgefuse.cli.console import log_as_json, stderr, stdout
+from edgefuse.cli.console import ExitCode, log_as_json, stderr, stdout
 from edgefuse.cli.options import CAMERAS, OUTPUTS, bytes_of, required, with_settings
 from edgefuse.cli.run_report import live_status, print_report
 from edgefuse.cli.signals import ending_on_signals, stopping_on_signals
-from edgefuse.errors import InputError, SourceError
+from edgefuse.errors import InputError, SourceError, counted
 from edgefuse.runtime.config import StopRequest, StreamConfig
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def stream(config: StreamConfig) -> None:
 
 
 def _raise_failure(report: "Report") -> None:
-    """End with an error if an output or a camera failed, or nothing was fused."""
+    """End with an error if an output or camera failed, or nothing was fused; else list unreadable files."""
     if any(sink.error for sink in report.sinks):  # which was said when it happened
         raise typer.Exit(1)
     if report.error is not None:
@@ -114,6 +114,14 @@ def _raise_failure(report: "Report") -> None:
     silent = [source.name for source in report.sources if source.captured == 0]
     if silent:  # whatever was shown in its place
         raise SourceError(f"nothing was fused: {' and '.join(silent)} never gave a picture")
+    if unreadable := [reason for source in report.sources for reason in source.unreadable]:
+        if not report.frames + report.shown_alone:
+            raise SourceError(unreadable[0])
+        errors = stderr()
+        errors.say(f"Not read, {counted(len(unreadable), 'file')}:", "red")
+        for reason in unreadable:
+            errors.say(f"  {reason}")
+        raise typer.Exit(ExitCode.PARTIAL)
 
 
 def _open_outputs(

@@ -11,7 +11,7 @@ from edgefuse.errors import InputError
 from edgefuse.evaluate.run import Evaluation
 from edgefuse.evaluate.summary import Comparison, Mean, level_changes, summarise, summarise_degraded
 from edgefuse.evaluate.tables import spread_table
-from edgefuse.files import replace_file
+from edgefuse.files import readable, replace_file
 from edgefuse.metrics import CHANGE, PROTOCOLS, Parts, measure_named
 from edgefuse.tables import TEXT_FORMATS
 
@@ -68,7 +68,7 @@ def as_dict(evaluation: Evaluation, comparison: Comparison | None = None) -> dic
         ],
         "problems": [problem._asdict() for problem in evaluation.problems],
     }
-    return _without_nan(result)
+    return _storable(result)
 
 
 def write_json(path: Path, evaluation: Evaluation, comparison: Comparison | None = None) -> None:
@@ -96,7 +96,7 @@ def write_csv(path: Path, evaluation: Evaluation) -> None:
             for pair in evaluation.pairs:
                 for sources, by_name in {"clean": pair.scores, **pair.degraded}.items():
                     for name, row in by_name.items():
-                        fixed = (evaluation.settings.protocol, pair.stem, name, sources)
+                        fixed = (evaluation.settings.protocol, pair.stem, readable(name), sources)
                         writer.writerow({**dict(zip(header, fixed, strict=False)), **_flat(row)})
 
     replace_file(path, write)
@@ -109,7 +109,7 @@ def write_table(path: Path, evaluation: Evaluation) -> None:
         InputError: another suffix, or it cannot be written.
     """
     check_table_file(path)
-    text = TEXT_FORMATS[path.suffix.lower()](spread_table(evaluation))
+    text = readable(TEXT_FORMATS[path.suffix.lower()](spread_table(evaluation)))
     replace_file(path, lambda partial: partial.write_text(text, "utf-8"))
 
 
@@ -140,9 +140,12 @@ def _flat(row: dict[str, Parts]) -> dict[str, float | None]:
     return cells
 
 
-def _without_nan(value: Any) -> Any:
+def _storable(value: Any) -> Any:
+    """Return plain values without what JSON lacks: NaN, and names that are not UTF-8."""
     if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {_storable(key): _storable(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_nan(item) for item in value]
+        return [_storable(item) for item in value]
+    if isinstance(value, str):
+        return readable(value)
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse.errors import InputError, ModelError, unknown_name
+from edgefuse.files import model_argument
 from edgefuse.images import Image, size_of
 from edgefuse.packages import require, stay_offline
 from edgefuse.spec import METADATA_KEY
@@ -69,7 +70,7 @@ def open_foreign(source: str) -> Callable[[Image, Image], Floats] | None:
     settings.intra_op_num_threads = 1
     settings.log_severity_level = 4
     try:
-        session = ort.InferenceSession(path, settings, ["CPUExecutionProvider"])
+        session = ort.InferenceSession(model_argument(path), settings, ["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime has many kinds
         raise ModelError(f"{path} cannot be opened as an ONNX file: {_short(error)}") from None
     if METADATA_KEY in session.get_modelmeta().custom_metadata_map:

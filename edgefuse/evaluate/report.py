@@ -21,7 +21,7 @@ from edgefuse.evaluate.tables import (
     summary_table,
     unit,
 )
-from edgefuse.files import replace_file
+from edgefuse.files import readable, replace_file
 from edgefuse.images import Image
 from edgefuse.metrics import PROTOCOLS, FusionScorer, measure_named
 from edgefuse.metrics.detail import find_targets
@@ -58,7 +58,7 @@ class Pictures(NamedTuple):
 
 def write_html(path: Path, evaluation: Evaluation, comparison: Comparison | None = None) -> None:
     """Write `html` to a file; `InputError` if it cannot be written."""
-    text = html(evaluation, comparison)
+    text = readable(html(evaluation, comparison))
     replace_file(path, lambda partial: partial.write_text(text, "utf-8"))
 
 

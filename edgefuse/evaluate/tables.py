@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable
 
 from edgefuse.degrade import DEGRADATIONS
+from edgefuse.errors import counted
 from edgefuse.evaluate.candidates import Candidate
 from edgefuse.evaluate.run import Evaluation
 from edgefuse.evaluate.summary import (
@@ -23,7 +24,6 @@ from edgefuse.tables import Cell, Column, Row, Table
 __all__ = [
     "column_of",
     "compare_table",
-    "counted",
     "degradations",
     "level_rows",
     "level_table",
@@ -41,9 +41,9 @@ WORST_SOURCE = "the second number is that of the source that is served worse."
 
 def summary_table(evaluation: Evaluation) -> Table:
     """Return the means of every candidate; the best total and the best worst-served source are marked."""
-    settings = evaluation.settings
+    settings, pairs = evaluation.settings, counted(len(evaluation.pairs), "pair")
     return Table(
-        f"{evaluation.ir} + {evaluation.vis}: {counted(evaluation)}, protocol {settings.protocol}",
+        f"{evaluation.ir} + {evaluation.vis}: {pairs}, protocol {settings.protocol}",
         [column_of(column) for column in settings.columns],
         mean_rows(evaluation.candidates, {c: _means(evaluation, c) for c in settings.columns}),
         f"{PROTOCOLS[settings.protocol].summary}. Means over the pairs; "
@@ -61,7 +61,7 @@ def spread_table(evaluation: Evaluation) -> Table:
 def robust_tables(evaluation: Evaluation) -> list[Table]:
     """Return for each judging column a table of what is fused from clean and from degraded sources."""
     clean, degraded = summarise(evaluation), summarise_degraded(evaluation)
-    protocol = evaluation.settings.protocol
+    protocol, pairs = evaluation.settings.protocol, counted(len(evaluation.pairs), "pair")
     tables = []
     for column in [*judging(evaluation), CHANGE.name] if degraded else ():
         means = {name: {c: row[column] for c, row in rows.items()} for name, rows in degraded.items()}
@@ -70,7 +70,7 @@ def robust_tables(evaluation: Evaluation) -> list[Table]:
         against = "of the output" if column == CHANGE.name else "against the clean sources"
         tables.append(
             Table(
-                f"{column_of(column)} {against}, {counted(evaluation)}, protocol {protocol}",
+                f"{column_of(column)} {against}, {pairs}, protocol {protocol}",
                 [Column(name, DEGRADATIONS[name].summary if name in DEGRADATIONS else "") for name in means],
                 mean_rows(evaluation.candidates, means, measure=column),
                 WORST_SOURCE.capitalize() if measure_named(column).by_source else "",
@@ -149,11 +149,6 @@ def problem_table(evaluation: Evaluation) -> Table:
     """Return what was left out, and why."""
     rows = [Row(problem.stem, [Cell(problem.reason)]) for problem in evaluation.problems]
     return Table(f"Left out: {len(rows)} of the stems", [Column("why")], rows)
-
-
-def counted(evaluation: Evaluation) -> str:
-    """Return how many pairs were scored, in words."""
-    return f"{len(evaluation.pairs)} pair{'s' * (len(evaluation.pairs) != 1)}"
 
 
 def number(value: float, column: str) -> str:

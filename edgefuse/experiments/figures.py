@@ -5,20 +5,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from edgefuse.experiments.grids import Row
 from edgefuse.experiments.tables import Results
 from edgefuse.files import replace_file
-from edgefuse.images import Image, read_image, write_image
+from edgefuse.images import read_image, write_image
 from edgefuse.metrics import CORE_METRICS
-from edgefuse.train.record import sample_tiles
+from edgefuse.train.record import labelled, sample_tiles
 
 __all__ = ["convergence", "evolution", "metric_against_base"]
 
 COLORS = {"sptp": "tab:blue", "uptp": "tab:orange", "aptp": "tab:green"}
-LABEL_HEIGHT = 22
 
 
 def metric_against_base(rows: Sequence[Row], results: Sequence[Results], test: str, out: Path) -> None:
@@ -91,14 +89,8 @@ def evolution(rows: Sequence[Row], runs: Sequence[Path], shape: tuple[int, int],
             (f"{row.cell.paradigm}, step {int(path.stem[5:])}", fused)
             for path, (_, _, fused) in zip(samples, first, strict=True)
         ]
-        lines.append(np.hstack([_labelled(image, text) for text, image in shown]))
+        lines.append(np.hstack([labelled(image, text) for text, image in shown]))
     write_image(out, np.vstack(lines))
-
-
-def _labelled(image: Image, text: str) -> Image:
-    head = np.full((LABEL_HEIGHT, image.shape[1]), 255, np.uint8)
-    cv2.putText(head, text, (4, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, 0, 1, cv2.LINE_AA)
-    return cv2.copyMakeBorder(np.vstack((head, image)), 0, 0, 0, 4, cv2.BORDER_CONSTANT, value=255)
 
 
 def _columns(path: Path, name: str) -> tuple[list[float], list[float]]:

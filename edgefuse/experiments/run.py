@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgefuse.errors import InputError, unknown_name
+from edgefuse.errors import InputError, counted, unknown_name
 from edgefuse.evaluate.baselines import BASELINES
 from edgefuse.evaluate.candidates import Candidate, baseline, folder
 from edgefuse.experiments import figures
@@ -185,12 +185,12 @@ def _report(experiment: Experiment, rows: Sequence[Row], results: Sequence[Resul
     parts = [
         f"# {experiment.name}",
         f"{budget.steps:,} steps of {budget.batch} patches of {budget.patch}×{budget.patch} for every row, "
-        f"{experiment.seeds} seeds (mean ± standard deviation); protocol `{experiment.protocol}`. "
+        f"{counted(experiment.seeds, 'seed')} (mean ± standard deviation); protocol `{experiment.protocol}`. "
         "The paper's figures are those of its own sets, with every image stretched to 0..255.",
     ]
     for test in experiment.tests:
         shown = min(experiment.limit or len(test), len(test))
-        parts += [f"## {test.name} ({shown} pairs)", rows_table(rows, results, test.name)]
+        parts += [f"## {test.name} ({counted(shown, 'pair')})", rows_table(rows, results, test.name)]
         if lines := _relations(experiment, rows, results, test.name):
             parts += ["Seed by seed:", relations_table(lines)]
         if experiment.name == "table4":

@@ -1,4 +1,4 @@
-"""Making model files that run without torch (needs torch and onnx: `pip install 'edgefuse[export]'`).
+"""Making model files that run without torch (needs the extra `export`).
 
 checkpoint → trace → quantise → wrap → save → compare with the checkpoint.
 """

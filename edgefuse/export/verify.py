@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 
-from edgefuse.errors import InputError
+from edgefuse.errors import InputError, counted
 from edgefuse.export.config import Gates
 from edgefuse.images import MIN_SIDE, Image, fit_size, luma, read_visible
 from edgefuse.levels import measure_levels
@@ -279,7 +279,7 @@ def folder_pairs(ir: Path, vis: Path, limit: int = 8) -> tuple[str, list[Pair]]:
         pairs.append(Pair(stem, read_infrared(ir_file), read_visible(vis_file)))
         if pairs[-1].ir.shape[:2] != pairs[-1].vis.shape[:2]:
             raise InputError(f"the two images of pair {stem!r} differ in size: an aligned pair is needed")
-    return f"{len(pairs)} pairs of {ir} and {vis}", pairs
+    return f"{counted(len(pairs), 'pair')} of {ir} and {vis}", pairs
 
 
 def simulated_pairs(size: tuple[int, int] | None, count: int = 4) -> tuple[str, list[Pair]]:

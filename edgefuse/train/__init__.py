@@ -1,4 +1,4 @@
-"""Training fusion networks on arbitrarily paired images (needs torch: `pip install 'edgefuse[train]'`).
+"""Training fusion networks on arbitrarily paired images (needs the extra `train`).
 
 A step: pairing → image bank → network → losses → optimiser.
 """

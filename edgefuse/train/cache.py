@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgefuse.errors import InputError
+from edgefuse.errors import InputError, counted
 from edgefuse.images import Image, as_visible, luma, read_visible
 from edgefuse.pairs import images_by_stem
 from edgefuse.runtime.cameras.thermal import ThermalPreprocess
@@ -50,8 +50,9 @@ class ImageCache:
                     raise
                 start, (height, width) = self._places[-1]
                 raise InputError(
-                    f"the temporary folder {tempfile.gettempdir()} is full after {len(self.keys)} images "
-                    f"({(start + height * width) / 1e9:.1f} GB): set TMPDIR to a folder with more room"
+                    f"the temporary folder {tempfile.gettempdir()} is full after "
+                    f"{counted(len(self.keys), 'image')} ({(start + height * width) / 1e9:.1f} GB): "
+                    "set TMPDIR to a folder with more room"
                 ) from None
             # Copy on write, which never happens: torch takes no read-only memory.
             pixels = np.memmap(file, np.uint8, "c") if file.tell() else np.empty(0, np.uint8)

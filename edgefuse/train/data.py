@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgefuse.errors import InputError
+from edgefuse.errors import InputError, counted
 from edgefuse.images import Image, size_of
 from edgefuse.train.cache import ImageCache, cache_folders, cache_simulation, name_of
 from edgefuse.train.config import TrainConfig
@@ -144,7 +144,7 @@ class TrainingSet:
             text += f"{other} more have partners of another size and are cropped apart from them; "
         text += f"{self.pairing.paradigm} has {len(self.pairing):,} pairs, {self.pairs:,} are drawn per epoch"
         if self.validation:
-            text += f"; validated on {len(self.validation)} aligned pairs"
+            text += f"; validated on {counted(len(self.validation), 'aligned pair')}"
         return text + "; no equal stems, so uptp is the same as aptp" * (
             not partners and self.pairing.paradigm == "uptp"
         )

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from torch import Tensor
 
-from edgefuse.errors import InputError
+from edgefuse.errors import InputError, counted
 from edgefuse.files import replace_file
 from edgefuse.images import Image, write_image
 from edgefuse.metrics import CORE_METRICS, score
@@ -27,6 +27,7 @@ __all__ = [
     "CsvLog",
     "Progress",
     "RunRecord",
+    "labelled",
     "plot_rows",
     "require_finite",
     "sample_tiles",
@@ -37,6 +38,7 @@ CRITIC = ("discriminator", "score_real", "score_fused")
 LOG_EVERY = 20
 SAMPLES = 3
 GAP = 4
+LABEL_HEIGHT = 22
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class RunRecord:
 
     def _validate(self, step: int, model: FusionNetwork) -> None:
         self.validation.append({"step": step, **validate(model, self.held_out)})
-        title = f"{self.title}; {len(self.held_out)} pairs to validate on, protocol field"
+        title = f"{self.title}; {counted(len(self.held_out), 'pair')} to validate on, protocol field"
         plots = [(name,) for name in CORE_METRICS]
         plot_rows(self.validation.rows(), plots, self.folder / "validation.png", title)
 
@@ -129,13 +131,12 @@ def validate(model: FusionNetwork, pairs: tuple[tuple[Image, Image], ...]) -> di
 
 
 def write_samples(path: Path, model: FusionNetwork, pairs: list[tuple[Image, Image]]) -> None:
-    """Fuse grey pairs and write them as rows infrared | visible | fused of one picture."""
+    """Fuse grey pairs and write them as rows infrared | visible | fused of one picture, with labels."""
     fuser = Fuser(TorchEngine(model, "sample"))
     rows: list[Image] = []
     for ir, vis in pairs:
-        tiles = (ir, vis, fuser(ir, vis))
-        framed = [cv2.copyMakeBorder(t, 0, GAP, 0, GAP, cv2.BORDER_CONSTANT, value=255) for t in tiles]
-        rows.append(np.hstack(framed))
+        tiles = {"infrared": ir, "visible": vis, "fused": fuser(ir, vis)}
+        rows.append(np.hstack([labelled(tile, name) for name, tile in tiles.items()]))
     width = max(row.shape[1] for row in rows)
     rows = [np.pad(row, ((0, 0), (0, width - row.shape[1])), constant_values=255) for row in rows]
     write_image(path, np.vstack(rows))
@@ -144,8 +145,17 @@ def write_samples(path: Path, model: FusionNetwork, pairs: list[tuple[Image, Ima
 def sample_tiles(picture: Image, shape: tuple[int, int]) -> tuple[Image, Image, Image]:
     """Cut infrared, visible and fused image of the first sample, of that shape, out of `write_samples`'."""
     height, width = shape
-    ir, vis, fused = (picture[:height, k * (width + GAP) :][:, :width] for k in range(3))
+    tiles = picture[LABEL_HEIGHT:][:height]
+    ir, vis, fused = (tiles[:, k * (width + GAP) :][:, :width] for k in range(3))
     return ir, vis, fused
+
+
+def labelled(image: Image, text: str) -> Image:
+    """Return a grey image with a text above it, and a gap below and to the right."""
+    head = np.full((LABEL_HEIGHT, image.shape[1]), 255, np.uint8)
+    cv2.putText(head, text, (4, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, 0, 1, cv2.LINE_AA)
+    framed = np.vstack((head, image))
+    return cv2.copyMakeBorder(framed, 0, GAP, 0, GAP, cv2.BORDER_CONSTANT, value=255)
 
 
 class CsvLog:

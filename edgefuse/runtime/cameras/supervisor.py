@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import av
 import cv2
 
-from edgefuse.errors import EdgefuseError, LostError
+from edgefuse.errors import EdgefuseError, FrameError, LostError
 from edgefuse.runtime.arenas import return_memory
 from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.cameras.freeze import StillState
@@ -62,6 +62,10 @@ class Supervisor:
         ended: Callable[[BaseException | None], None],
     ) -> None:
         self.name = camera.name
+        self.skipped = 0
+        """Frames of a recording that could not be read."""
+        self.unreadable: tuple[str, ...] = ()
+        """Why, one sentence each."""
         self._policy = camera.policy(role)
         self.health = Health(role, self.name, camera.fps, self._policy)
         self._thread_name = f"capture-{NAMES[role]}"
@@ -199,6 +203,13 @@ class Supervisor:
                 logger.debug("closing %s: %r", self.name, error)
             return_memory()
 
+    def _skip(self, error: FrameError) -> None:
+        """Count a frame that cannot be read, and log why the first time."""
+        self.skipped += 1
+        if str(error) not in self.unreadable:
+            self.unreadable = (*self.unreadable, str(error))
+            logger.warning("%s", error)
+
     def _read_all(self, reader: ReaderThread, source: Source) -> None:
         """Deliver frames until the source or this thread is over."""
         next_index = None
@@ -207,8 +218,14 @@ class Supervisor:
         reader.limit, reader.patience = source.limit, source.limit + self._policy.stuck_read
         while not self._is_over(reader):
             reader.busy_since = time.monotonic()
-            frame = source.read()
-            reader.busy_since = None
+            try:
+                frame = source.read()
+            except FrameError as error:
+                self._skip(error)
+                next_index = None if next_index is None else next_index + 1
+                continue
+            finally:
+                reader.busy_since = None
             if frame is None or self._is_over(reader):
                 return
             lost = frame.index - next_index if next_index is not None else 0

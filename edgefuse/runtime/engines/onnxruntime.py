@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 
 from edgefuse.errors import BackendError, ModelError
+from edgefuse.files import model_argument
 from edgefuse.packages import INSTALL_HINTS, stay_offline
 from edgefuse.runtime.engines.base import Arrays, OpensFile, first_line, loading_reason
 from edgefuse.spec import ModelSpec, read_spec
@@ -77,7 +78,9 @@ class CpuEngine(OpensFile):
             options.intra_op_num_threads = threads
         providers = [(self.provider, self.settings)]
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
+            self._session = ort.InferenceSession(
+                model_argument(path), options, providers=providers, enable_fallback=0
+            )
         except Exception as error:  # ORT's exceptions share no base class but Exception
             raise self._refused(path, loading_reason(_reason(error, ort.__version__))) from None
         self._check_placement(path)

@@ -6,6 +6,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from edgefuse.errors import ModelError
+from edgefuse.files import model_argument
 from edgefuse.packages import stay_offline
 from edgefuse.runtime.engines.base import Arrays, OpensFile, first_line, loading_reason
 from edgefuse.spec import ModelSpec, read_spec
@@ -33,7 +34,8 @@ class OpenVinoEngine(OpensFile):
         if self.spec.precision == "int8":  # what is not in 8 bits is light, and rounded sources need float32
             settings["INFERENCE_PRECISION_HINT"] = "f32"
         try:
-            compiled = ov.Core().compile_model(path, "CPU", settings)
+            core = ov.Core()
+            compiled = core.compile_model(core.read_model(model_argument(path)), "CPU", settings)
             self._request: Any = compiled.create_infer_request()
         except RuntimeError as error:
             reason = loading_reason(first_line(error, last=True))

@@ -29,6 +29,8 @@ class SourceReport(FrameCounts):
     """Read threads that got stuck inside a driver or library, and were replaced."""
     downtime_s: float = 0.0
     """Seconds without it, from the noticed loss on."""
+    unreadable: tuple[str, ...] = ()
+    """Why frames of a recording could not be read, one sentence a file; they count as failed."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import cv2
 
 from edgefuse.align import Align, Resize, show_visible_outside
-from edgefuse.errors import EdgefuseError, SourceError
+from edgefuse.errors import EdgefuseError, SourceError, counted
 from edgefuse.images import Image
 from edgefuse.levels import SmoothLevels, measure_levels
 from edgefuse.runtime.cameras.camera import Camera
@@ -205,7 +205,9 @@ class Session:
         )
 
     def _source_report(self, role: Role, counts: FrameCounts) -> SourceReport:
-        health = self.capture.supervisors[role].health
+        supervisor = self.capture.supervisors[role]
+        health, skipped = supervisor.health, supervisor.skipped
+        counts = replace(counts, captured=counts.captured + skipped, failed=counts.failed + skipped)
         return SourceReport(
             **vars(counts),
             role=role,
@@ -216,6 +218,7 @@ class Session:
             reconnects=health.reconnects,
             stuck_threads=health.stuck_threads,
             downtime_s=health.downtime_s,
+            unreadable=supervisor.unreadable,
         )
 
     def _clock_report(self) -> ClockReport:
@@ -409,17 +412,16 @@ class Session:
 
     def _log_longer(self, ended: Role) -> None:
         """Log it if the other recording has more frames."""
-        frames, _ = self.counters.snapshot()
+        sources = self.snapshot().sources
+        captured = {source.role: source.captured for source in sources}
         short, long = self.cameras[ended], self.cameras[other(ended)]
         one_rate = short.fps == long.fps
-        left = self.capture.has_more(other(ended)) or (
-            one_rate and frames[other(ended)].captured > frames[ended].captured
-        )
+        left = self.capture.has_more(other(ended)) or (one_rate and captured[other(ended)] > captured[ended])
         if not left:
             return
         extra = ""
         if long.length and short.length and one_rate:
-            extra = f" by {long.length - short.length} frames"
+            extra = f" by {counted(long.length - short.length, 'frame')}"
         elif long.length and short.length:
             seconds = long.length / long.fps - short.length / short.fps
             if seconds <= max(1 / long.fps, 1 / short.fps):

@@ -10,6 +10,7 @@ import av
 from numpy.typing import NDArray
 
 from edgefuse.errors import InputError
+from edgefuse.files import readable
 from edgefuse.images import size_of
 from edgefuse.runtime.frames import Frame, Role
 from edgefuse.runtime.recording import Timestamps, part_name, timestamps_path
@@ -166,7 +167,7 @@ class SegmentWriter(Sink):
         self.size = 0
         """Bytes of the finished videos, those included that were removed to make room."""
         self._role, self._config = role, config
-        self._tags = {**config.tags, "EDGEFUSE_SOURCE": source}
+        self._tags = {**config.tags, "EDGEFUSE_SOURCE": readable(source)}
         self._files: list[Path] = []
         self._video: LosslessVideo | None = None
         self._ends = 0.0  # of the present part, in seconds from the common zero

@@ -76,6 +76,7 @@ class Source(Protocol):
         Its size and pixel type can differ from those of the frame before: cameras restart.
 
         Raises:
+            FrameError: this frame of a recording cannot be read, and the next one may be asked for.
             LostError: the camera or stream ended, stalled or was cut off.
             SourceError: it gives no usable frame.
         """

@@ -7,7 +7,7 @@ from glob import escape, glob, has_magic
 from pathlib import Path
 from typing import Any
 
-from edgefuse.errors import InputError, SourceError
+from edgefuse.errors import FrameError, InputError, SourceError, counted
 from edgefuse.images import IMAGE_SUFFIXES, bits_of, read_image
 from edgefuse.pairs import images_by_stem, natural_key, pair_folders
 from edgefuse.runtime.frames import NOMINAL_FPS
@@ -50,7 +50,7 @@ class ImageFolder(Source):
         self._files = files[skipped:]
         if not self._files:
             raise SourceError(
-                f"{self.name} has {len(files)} images, none of them after {options['start']:g} s"
+                f"{self.name} has {counted(len(files), 'image')}, none of them after {options['start']:g} s"
             )
         self.length: int | None = None if options.get("loop") else len(self._files)
         self._target = spec.target
@@ -63,7 +63,7 @@ class ImageFolder(Source):
         """Return the next image; None after the last.
 
         Raises:
-            SourceError: a file is not an image.
+            FrameError: a file is not an image; the next call returns the one after it.
         """
         if self._next == self.length:
             return None
@@ -72,7 +72,7 @@ class ImageFolder(Source):
         try:
             image = read_image(self._files[index % len(self._files)], self._role, self._bits)
         except InputError as error:
-            raise SourceError(str(error)) from None
+            raise FrameError(str(error)) from None
         return Frame(image, index, index / self.fps, captured)
 
     def close(self) -> None:

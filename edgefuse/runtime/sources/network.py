@@ -5,7 +5,7 @@ from urllib.request import url2pathname
 
 import av
 
-from edgefuse.errors import LostError, SourceError, unknown_name
+from edgefuse.errors import LostError, SourceError, counted, unknown_name
 from edgefuse.runtime.sources.base import SILENCE, Frame, Role, Source
 from edgefuse.runtime.sources.decoder import Decoded, Decoder
 from edgefuse.runtime.sources.text import Spec, positive_number
@@ -96,9 +96,11 @@ class NetworkStream(Source):
         except (av.error.ExitError, TimeoutError):
             raise LostError(f"{self.name}: no picture for {self.limit:g} s") from None
         except av.FFmpegError as error:
-            raise LostError(f"{self.name} was lost after {self._next} frames: {error.strerror}") from None
+            raise LostError(
+                f"{self.name} was lost after {counted(self._next, 'frame')}: {error.strerror}"
+            ) from None
         if decoded is None:
-            raise LostError(f"{self.name} ended after {self._next} frames")
+            raise LostError(f"{self.name} ended after {counted(self._next, 'frame')}")
         return decoded
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 from numpy.typing import NDArray
 
-from edgefuse.errors import LostError
+from edgefuse.errors import LostError, counted
 from edgefuse.opencv import quiet_opencv
 from edgefuse.runtime.frames import NOMINAL_FPS
 from edgefuse.runtime.sources.base import SILENCE, Frame, Role, Source
@@ -77,7 +77,7 @@ class CaptureSource(Source):
         """
         frame, self._first = self._first or self._grab(), None
         if frame is None and not self._closing:
-            raise LostError(f"{self.name} was lost after {self._next} frames")
+            raise LostError(f"{self.name} was lost after {counted(self._next, 'frame')}")
         return frame
 
     def _grab(self) -> Frame | None:
