@@ -13,7 +13,7 @@ import pytest
 from edgefuse import doctor
 from edgefuse.doctor import Finding
 from edgefuse.errors import BackendError
-from edgefuse.runtime.engines import CpuEngine
+from edgefuse.runtime.engines.onnxruntime import CpuEngine
 
 
 def only(monkeypatch, **checks):
