@@ -89,7 +89,7 @@ REFUSED = [
     (calibrated("ir", "vis", "--fp16"), "--fp16 and --int8 exclude each other"),
     (calibrated("nothing", "vis"), "no images in nothing"),
     (calibrated("absent", "vis"), "no such folder: absent"),
-    (calibrated("ir", "lone"), "no stem is in both folders: ir has 1 images such as 'a', lone"),
+    (calibrated("ir", "lone"), "no stem is in both folders: ir has 1 image such as 'a', lone"),
     (calibrated("small", "vis"), "the two images of pair 'a' differ in size"),
     (calibrated("damaged", "vis"), "damaged/a.png is not an image"),
     (compared("nothing", "vis"), "no images in nothing"),

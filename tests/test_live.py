@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from edgefuse import PushSource, live
-from edgefuse.errors import InputError, SourceError
+from edgefuse.errors import InputError, SourceError, counted
 from edgefuse.images import Image
 from edgefuse.runtime.live import LiveConfig, Report, StopRequest, run
 from edgefuse.runtime.sinks import FusedFrame, Sink
@@ -116,9 +116,8 @@ def test_a_longer_recording_is_said(ir: int, vis: int, caplog: pytest.LogCapture
     assert report.frames == 4
     (message,) = caplog.messages
     longer = max(ir, vis)
-    assert (
-        message == f"fake-{longer} is longer than fake-4 by {longer - 4} frames: remaining frames are ignored"
-    )
+    extra = counted(longer - 4, "frame")
+    assert message == f"fake-{longer} is longer than fake-4 by {extra}: remaining frames are ignored"
 
 
 def test_equal_recordings_are_not_said_to_differ(caplog: pytest.LogCaptureFixture) -> None:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from edgefuse.degrade import DEGRADATIONS
-from edgefuse.errors import EdgefuseError, InputError
+from edgefuse.errors import EdgefuseError, InputError, counted
 from edgefuse.evaluate.candidates import Candidate, FuseFunction, read_grey, unique
 from edgefuse.images import Image, size_of
 from edgefuse.metrics import (
@@ -272,7 +272,9 @@ def evaluate(
     result.problems.sort()
     if not result.pairs:
         reason = next(problem for problem in result.problems if problem.stem in place)
-        raise InputError(f"none of the {len(tasks)} pairs could be scored; {reason.stem}: {reason.reason}")
+        raise InputError(
+            f"none of {counted(len(tasks), 'pair')} could be scored; {reason.stem}: {reason.reason}"
+        )
     return result
 
 
@@ -400,7 +402,7 @@ def frames_before(tasks: Sequence[PairTask], stems: Iterable[str]) -> list[PairT
         before.append(by_name.get((name[0], name[1] - steps[name[0]])) if name else None)
     if not any(before):
         raise InputError(
-            f"none of the {len(tasks)} pairs follows another by the last number in its name, such as "
+            f"none of {counted(len(tasks), 'pair')} follows another by the last number in its name, such as "
             "0001 and 0002: without consecutive frames there is no flicker to measure"
         )
     return before
