@@ -56,7 +56,7 @@ def import_cuda() -> ModuleType:
         from cuda.bindings import runtime
     except ImportError:
         raise BackendError(
-            "cuda-python is not installed: pip install 'cuda-python>=12.6' (13 with CUDA 13)"
+            "cuda-python is not installed: pip install 'cuda-python>=12.8,<13' (13 with CUDA 13)"
         ) from None
     return runtime
 

@@ -1,0 +1,165 @@
+"""The check of a machine's GPU: how its checks end and what they compare, with the CPU in the GPU's place."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bench import gpu_check
+from bench.gpu_check import Failure, Found, Result, Skip, agree, isolate, judge, judge_losses, main, report
+from edgefuse.errors import BackendError
+
+
+def raises(error: BaseException) -> Callable[[], Found]:
+    def check() -> Found:
+        raise error
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "detail"),
+    [
+        (Skip("torch is not installed"), "skipped", "torch is not installed"),
+        (Failure("the answer is 3"), "failed", "the answer is 3"),
+        (BackendError("no kernel"), "failed", "no kernel"),
+        (KeyError("x"), "failed", "KeyError: 'x'"),
+    ],
+)
+def test_a_check_ends_whatever_it_raises(error: Exception, outcome: str, detail: str) -> None:
+    result = judge("a", raises(error))
+    assert (result.outcome, result.detail, result.numbers) == (outcome, detail, {})
+
+
+def test_what_passed_keeps_its_numbers() -> None:
+    result = judge("a", lambda: ("as\nthe CPU", {"ms": 1.5}))
+    assert (result.outcome, result.detail, result.numbers) == ("passed", "as the CPU", {"ms": 1.5})
+
+
+@pytest.mark.parametrize(
+    ("code", "detail"),
+    [
+        ("import os; os.kill(os.getpid(), 11)", "signal 11"),
+        ("import sys; sys.exit('no such library')", "exit status 1: no such library"),
+        ("print('gpu_check result: {')", "exit status 0: it said nothing"),
+    ],
+)
+def test_a_process_that_crashes_is_a_failure(code: str, detail: str) -> None:
+    result = isolate("a", [sys.executable, "-c", code], 30)
+    assert result.outcome == "failed"
+    assert detail in result.detail
+
+
+def test_a_process_that_hangs_is_a_failure() -> None:
+    result = isolate("a", [sys.executable, "-c", "import time; time.sleep(60)"], 0.5)
+    assert (result.outcome, result.detail) == ("failed", "it took longer than 0.5 s")
+
+
+def test_without_time_left_a_check_is_skipped() -> None:
+    assert isolate("a", ["/nowhere"], 0).outcome == "skipped"
+    assert isolate("a", ["/nowhere"], 1).outcome == "failed"
+
+
+def test_an_answer_is_read_among_other_output() -> None:
+    line = gpu_check.MARK + json.dumps({"name": "a", "outcome": "passed", "numbers": {"ms": 2.0}})
+    found = isolate("a", [sys.executable, "-c", f"print('a library speaks'); print({line!r})"], 30)
+    assert found == Result("a", "passed", numbers={"ms": 2.0})
+
+
+def test_a_failure_is_reported(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    results = [
+        Result("a", "passed", "x", {"ms": 1.0}),
+        Result("b", "failed", "1 | 2"),
+        Result("c", "skipped"),
+    ]
+    assert report(results, tmp_path / "out.json") == 1
+    table, _, text = capsys.readouterr().out.partition("\n\n")
+    assert "| b | failed | 0.0 | 1 \\| 2 |  |" in table
+    assert json.loads(text) == json.loads((tmp_path / "out.json").read_text())
+    assert [check["outcome"] for check in json.loads(text)["checks"]] == ["passed", "failed", "skipped"]
+    assert report(results[::2], tmp_path / "none" / "out.json") == 0
+    assert "could not be written" in capsys.readouterr().err
+
+
+def test_without_a_gpu_a_check_is_skipped_with_a_reason(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if gpu_check.has_gpu():
+        pytest.skip("this machine has a GPU")
+    for name, check in gpu_check.CHECKS.items():
+        result = judge(name, check)
+        assert (result.outcome, bool(result.detail)) == ("skipped", True), result
+    command = [sys.executable, "-m", "bench.gpu_check", "onnxruntime-cuda"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "| onnxruntime-cuda | skipped |" in ended.stdout
+
+
+def test_an_unknown_check_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["nothing"])
+    assert end.value.code == 2
+    assert "no check is called nothing: there are onnxruntime-cuda" in capsys.readouterr().err
+
+
+def test_answers_are_held_to_the_gates() -> None:
+    wanted = np.full((8, 8), 100.0)
+    assert agree(wanted, wanted, "fp32")["largest_difference"] == 0
+    with pytest.raises(Failure, match=r"differs from the CPU's by 0\.0039"):
+        agree(wanted + 1, wanted, "fp32")
+    assert agree(wanted + 1, wanted, "int8")["psnr_db"] == 48.1
+    with pytest.raises(Failure, match="fp16 needs 55 dB"):
+        agree(wanted + 1, wanted, "fp16")
+    with pytest.raises(Failure, match="not finite"):
+        agree(np.where(wanted > 0, np.nan, 0), wanted, "int8")
+
+
+def test_losses_must_begin_as_on_the_cpu_and_fall() -> None:
+    assert judge_losses([1.0, 0.9], 1.0005, "fp32")["last_loss"] == 0.9
+    for mine, words in (
+        ([1.0, 0.9], "the first loss"),
+        ([1.2, float("nan")], "finite"),
+        ([1.2, 1.3], "went"),
+    ):
+        with pytest.raises(Failure, match=words):
+            judge_losses(mine, 1.2, "fp32")
+
+
+@pytest.fixture
+def cpu_as_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the checks run on the CPU, so that their own code is tried."""
+    monkeypatch.setattr(gpu_check, "DEVICE", "cpu")
+    monkeypatch.setattr(gpu_check, "has_gpu", lambda: True)
+    monkeypatch.setattr(gpu_check, "torch_on_gpu", lambda: torch)
+    monkeypatch.setattr(gpu_check, "by_events", lambda torch, run: float(run() is None))
+    monkeypatch.setattr(gpu_check, "clock", lambda run: float(run() is None))
+    monkeypatch.setattr(gpu_check, "STEPS", 4)
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")  # so that the old state comes back afterwards
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cpu_as_gpu")
+@pytest.mark.parametrize("name", ["torch-cuda", "train-fp32", "train-ddp"])
+def test_the_cpu_in_the_gpus_place_passes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: True)  # gloo takes its place
+    result = judge(name, gpu_check.CHECKS[name])
+    assert result.outcome == "passed", result
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cpu_as_gpu")
+def test_engines_are_compared_file_by_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: Any = judge("a", lambda: gpu_check.engine_agrees("cpu", ("nano", "gan")))
+    assert found.outcome == "passed", found
+    assert {key: value for key, value in found.numbers.items() if key.endswith("difference")} == {
+        "nano-int8_largest_difference": 0,
+        "gan_largest_difference": 0,
+    }
