@@ -133,6 +133,8 @@ def _facts(report: "Report") -> Iterator[str]:
             f"quality of {_frames(quality.scored)} ({quality.skipped} skipped, {quality.failed} failed), "
             f"protocol {quality.protocol}: {means or 'none scored'}"
         )
+    if (alignment := report.alignment) is not None and alignment.measured + alignment.unclear:
+        yield alignment.sentence()
     yield (
         f"{_frames(report.frames)} in {report.seconds:.1f} s, {report.fps:.1f} per second, "
         f"{100 * report.cpu_seconds / max(report.seconds, 1e-9):.0f} % of a core; "
