@@ -11,7 +11,7 @@ from edgefuse.errors import InputError, unknown_name
 from edgefuse.images import Image, fit_size
 from edgefuse.spec import Aspect
 
-__all__ = ["Align", "Aligned", "Aspect", "Resize", "overlap", "show_visible_outside"]
+__all__ = ["Align", "Aligned", "Aspect", "Resize", "covered", "overlap", "show_visible_outside"]
 
 logger = logging.getLogger(__name__)
 
@@ -125,3 +125,19 @@ def overlap(valid: Image | None) -> tuple[slice, slice]:
         return slice(None), slice(None)
     x, y, width, height = cv2.boundingRect(cv2.compare(valid, 255, cv2.CMP_EQ))
     return slice(y, y + height), slice(x, x + width)
+
+
+def covered(valid: Image | None) -> tuple[slice, slice]:
+    """Return the rows and columns of a large rectangle that infrared covers fully; empty if there is none."""
+    rows, columns = overlap(valid)
+    while valid is not None and rows.start < rows.stop and columns.start < columns.stop:
+        part = valid[rows, columns] < 255
+        bare = [part[0].mean(), part[-1].mean(), part[:, 0].mean(), part[:, -1].mean()]
+        worst = int(np.argmax(bare))
+        if not bare[worst] and not part.any():
+            break
+        if worst < 2:  # the side of which most is bare goes
+            rows = slice(rows.start + (worst == 0), rows.stop - (worst == 1))
+        else:
+            columns = slice(columns.start + (worst == 2), columns.stop - (worst == 3))
+    return rows, columns

@@ -10,12 +10,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse.align import ASPECT_TOLERANCE, Align, Aligned, overlap
+from edgefuse.align import ASPECT_TOLERANCE, Align, Aligned, covered, overlap
 from edgefuse.errors import InputError
 from edgefuse.files import replace_file
 from edgefuse.images import MIN_SIDE, Image
 
-__all__ = ["Matrix", "Rig", "RigAlign", "as_align", "overlap_of", "rows", "scale_of", "scaling"]
+__all__ = ["Matrix", "Overlap", "Rig", "RigAlign", "as_align", "overlap_of", "rows", "scale_of", "scaling"]
 
 Matrix = NDArray[np.float64]
 """3×3, maps (x, y, 1) of one picture to another one; pixel centres are at integers."""
@@ -186,9 +186,46 @@ class RigAlign(Align):
 
     def overlap(self, vis_shape: tuple[int, ...]) -> tuple[slice, slice]:
         """Return the rows and columns of the visible picture that infrared covers."""
-        width, height = self.rig.ir_size
-        size = (vis_shape[0], vis_shape[1])
-        return overlap(_Warp(self.rig.matrix_for((height, width), size), (height, width), size).valid)
+        return overlap(_valid(self.rig, vis_shape))
+
+
+class Overlap:
+    """Both pictures as far as infrared covers the visible one: what images are scored and trained on."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._align = rig.align()
+        self._areas: dict[tuple[int, ...], tuple[slice, slice]] = {}
+
+    def infrared(self, ir: Image, vis_shape: tuple[int, ...]) -> Image:
+        """Return an infrared picture on the pixels of what `visible` returns.
+
+        Raises:
+            InputError: as for `visible`, or its proportions are not those of the rig file.
+        """
+        return self._align(ir, (vis_shape[0], vis_shape[1])).image[self.area(vis_shape)]
+
+    def visible(self, image: Image) -> Image:
+        """Return the part of a visible or fused picture that infrared covers.
+
+        Raises:
+            InputError: its proportions are not those of the rig file, or nothing useful is covered.
+        """
+        return image[self.area(image.shape)]
+
+    def area(self, vis_shape: tuple[int, ...]) -> tuple[slice, slice]:
+        """Return the rows and columns of that part."""
+        if vis_shape not in self._areas:
+            rows, columns = covered(_valid(self._align.rig, vis_shape))
+            height, width = (
+                len(range(*part.indices(n))) for part, n in zip((rows, columns), vis_shape[:2], strict=True)
+            )
+            if min(height, width) < MIN_SIDE:
+                raise InputError(
+                    f"by the rig file infrared covers {width}x{height} pixels of the visible picture, at "
+                    f"least {MIN_SIDE}x{MIN_SIDE} are needed"
+                )
+            self._areas[vis_shape] = rows, columns
+        return self._areas[vis_shape]
 
 
 class _Warp:
@@ -220,6 +257,13 @@ class _Warp:
         return Aligned(
             cv2.remap(ir, *self._maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), self.valid
         )
+
+
+def _valid(rig: Rig, vis_shape: tuple[int, ...]) -> Image | None:
+    """Return where infrared is in a visible picture of this shape."""
+    width, height = rig.ir_size
+    size = (vis_shape[0], vis_shape[1])
+    return _Warp(rig.matrix_for((height, width), size), (height, width), size).valid
 
 
 def _mirrored(at: Matrix, length: int) -> Matrix:

@@ -108,6 +108,17 @@ def test_refuses_what_determines_no_map(ir, vis, why):
         estimate([(ir, vis)])
 
 
+def test_refuses_a_lattice_that_agrees_in_many_places():
+    y, x = np.mgrid[:240, :320]
+    rng = np.random.default_rng(1)
+    ir, vis = (
+        np.where(((x + y * slope) % 24 < 5) | ((y - x * slope) % 24 < 5), 180, 60) for slope in (0.0, 0.05)
+    )
+    noisy = [np.clip(image + rng.normal(0, 6, x.shape), 0, 255).astype(np.uint8) for image in (ir, 255 - vis)]
+    with pytest.raises(CalibrationError, match="two different maps agree nearly as well"):
+        estimate([(noisy[0], noisy[1])])
+
+
 def test_pictures_of_several_sizes_are_refused():
     with pytest.raises(InputError, match=r"160x120.*then.*80x60"):
         estimate([(textured(1), textured(2)), (textured(1, (60, 80)), textured(2))])

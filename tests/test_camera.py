@@ -100,6 +100,7 @@ def test_without_a_format_the_library_chooses(driver: Path, tmp_path: Path) -> N
         ("cam0?format=YUYV&raw=1", 30, "uint16 (48, 64)"),
         ("cam0?format=YUYV&raw=1&crop=64x24+0+24", 30, "uint16 (24, 64)"),
         ("cam0?crop=32x16+3+0", 30, "uint8 (16, 32, 3)"),
+        ("cam0?rotate=90&flip=h", 30, "uint8 (64, 48, 3)"),
     ],
 )
 def test_settings_that_the_camera_takes(
@@ -119,6 +120,7 @@ def test_settings_that_the_camera_takes(
         ("cam0?format=thermal", "option format: 'thermal' is not a four-character code"),
         ("cam0?crop=64x24+1+24", "the crop reaches beyond the picture of 64x48"),
         ("cam0?crop=64x24", "option crop: '64x24' is not WIDTHxHEIGHT+LEFT+TOP"),
+        ("cam0?rotate=45", "option rotate: '45' is none of 90, 180, 270"),
         ("cam0?exposure=long", "option exposure: 'long' is not a number"),
     ],
 )

@@ -6,10 +6,13 @@ import pytest
 from typer.testing import CliRunner
 
 from edgefuse import live
+from edgefuse.align import covered
 from edgefuse.cli import app
 from edgefuse.errors import InputError
-from edgefuse.images import read_visible
-from edgefuse.rig import Rig, overlap_of, scaling
+from edgefuse.evaluate import Settings, baseline, evaluate, folder
+from edgefuse.evaluate.tables import summary_table
+from edgefuse.images import read_visible, write_image
+from edgefuse.rig import Overlap, Rig, overlap_of, scaling
 
 IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
@@ -174,3 +177,58 @@ def test_record_keeps_the_rig_file(tmp_path):
     result = CliRunner().invoke(app, ["record", *arguments])
     assert result.exit_code == 0, result.output
     assert Rig.load(tmp_path / "recorded" / "rig.json") == shifted(1, 2)
+
+
+def save_pair(folder, ir, vis):
+    for name, image in (("ir", ir), ("vis", vis)):
+        (folder / name).mkdir()
+        write_image(folder / name / "0.png", image)
+
+
+def scene(size=(120, 160)):
+    noise = np.random.default_rng(4).normal(0, 1, size).astype(np.float32)
+    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 3), None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+
+
+def test_only_the_overlap_is_scored(tmp_path):
+    picture = scene()
+    vis = picture.copy()
+    vis[:, 110:] = 0  # where infrared has nothing
+    save_pair(tmp_path, picture[10:110, 20:100], vis)
+    rig = Rig(((1.0, 0.0, 20.0), (0.0, 1.0, 10.0), (0.0, 0.0, 1.0)), (80, 100), (160, 120))
+    settings = Settings(metrics=("PSNR",), rig=rig)
+    candidates = [baseline("average"), folder(str(tmp_path / "vis"), "whole")]
+    result = evaluate(tmp_path / "ir", tmp_path / "vis", candidates, settings)
+    (pair,) = result.pairs
+    for name in ("average", "whole"):  # all three are the same picture there
+        assert pair.scores[name]["PSNR"].total > 60, name
+    assert "only where it covers" in summary_table(result).note
+    with pytest.raises(InputError, match="give --rig FILE"):
+        evaluate(tmp_path / "ir", tmp_path / "vis", candidates, Settings(metrics=("PSNR",)))
+
+
+def test_training_sees_the_overlap_aligned(tmp_path):
+    cache = pytest.importorskip("edgefuse.train.cache", reason="the extra train is not installed")
+    picture = scene()
+    save_pair(tmp_path, picture[10:110, 20:100], picture)
+    rig = Rig(((1.0, 0.0, 20.0), (0.0, 1.0, 10.0), (0.0, 0.0, 1.0)), (80, 100), (160, 120))
+    rig.save(tmp_path / "rig.json")
+    ir, vis = cache.cache_folders([tmp_path / "ir"], [tmp_path / "vis"], rig=str(tmp_path / "rig.json"))
+    assert ir.shape(0) == vis.shape(0)
+    assert min(ir.shape(0)) > 70
+    assert np.array_equal(ir[0], vis[0])
+
+
+def test_the_scored_rectangle_has_nothing_bare_in_it():
+    turned = cv2.warpAffine(
+        np.full((80, 100), 255, np.uint8), cv2.getRotationMatrix2D((50, 40), 8, 0.8), (100, 80)
+    )
+    area = covered(turned)
+    assert turned[area].min() == 255
+    assert turned[area].size > 0.6 * np.count_nonzero(turned == 255)
+    assert turned[covered(np.zeros_like(turned))].size == 0
+
+
+def test_a_rig_that_leaves_no_overlap_to_score_is_refused():
+    with pytest.raises(InputError, match="covers 0x0 pixels"):
+        Overlap(shifted(63, 0)).visible(gradient())

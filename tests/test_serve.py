@@ -16,12 +16,14 @@ import cv2
 import numpy as np
 import pytest
 
+from edgefuse.cli.run_report import _facts
 from edgefuse.errors import InputError, LostError
 from edgefuse.images import Image
 from edgefuse.rig import Rig, RigAlign
 from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.frames import Frame, FusedFrame
-from edgefuse.runtime.live import LiveConfig, Session, StopRequest, connect
+from edgefuse.runtime.live import BackgroundWorker, LiveConfig, Session, StopRequest, connect
+from edgefuse.runtime.live.background import DriftReport
 from tests.support.shots import shot
 from tests.test_live import FakeSource, pick_visible
 
@@ -37,7 +39,12 @@ class Served:
     """A run with a page, until the end of the `with`."""
 
     def __init__(
-        self, host: str = "127.0.0.1", ir: Any = None, vis: Any = None, rig: Path | None = None
+        self,
+        host: str = "127.0.0.1",
+        ir: Any = None,
+        vis: Any = None,
+        rig: Path | None = None,
+        background: Any = (),
     ) -> None:
         self.page = LivePage(Address(host, 0), "model", "engine", Alignment(rig) if rig else None)
         self.stop = StopRequest()
@@ -48,6 +55,7 @@ class Served:
             LiveConfig(),
             sinks=[self.page],
             stop=self.stop,
+            background=background,
         )
         self._thread = threading.Thread(target=self._run)
 
@@ -201,6 +209,29 @@ def test_state_health_and_metrics(served: Served) -> None:
     assert counts["fuse"] > 0
     outcomes = {s.labels["outcome"] for s in families["edgefuse_frames"].samples}
     assert outcomes == {"fused", "unpaired", "dropped", "failed"}
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_how_far_the_alignment_is_off_is_seen(known: bool) -> None:
+    told = DriftReport(known, 3.1, "right", -0.12, 7, 2, 0)
+
+    class Watch(BackgroundWorker[FusedFrame]):
+        def snapshot(self) -> DriftReport:
+            return told
+
+    with Served(background=[Watch("alignment check", lambda _: None)]) as served:
+        state = json.loads(served.ask("/api/state")[1])
+        _, data = served.ask("/metrics")
+        report = served.session.snapshot()
+    assert report.alignment == told
+    assert state["report"]["alignment"] == vars(told)
+    values = {
+        family.name.removeprefix("edgefuse_alignment_"): family.samples[0].value
+        for family in parser.text_string_to_metric_families(data.decode())
+        if "alignment" in family.name
+    }
+    assert values == ({"off_pixels": 3.1, "agreement_change": -0.12} if known else {}), "no number made up"
+    assert told.sentence() in _facts(report)
 
 
 def test_a_lost_camera_is_seen_at_once() -> None:

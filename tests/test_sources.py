@@ -145,6 +145,38 @@ def test_a_part_of_a_folder(tmp_path: Path) -> None:
         open_source(f"{tmp_path}?start=9", "vis")
 
 
+@pytest.mark.parametrize(
+    ("options", "placed"),
+    [
+        ("rotate=90", lambda image: np.rot90(image, -1)),
+        ("rotate=180", lambda image: np.rot90(image, 2)),
+        ("rotate=270", np.rot90),
+        ("flip=h", np.fliplr),
+        ("flip=v", np.flipud),
+        ("flip=hv", lambda image: np.rot90(image, 2)),
+        ("flip=h&rotate=90&crop=32x16+8+4", lambda image: np.fliplr(np.rot90(image[4:20, 8:40], -1))),
+    ],
+)
+@pytest.mark.parametrize("kind", [(np.uint16, ()), (np.uint8, (3,))], ids=["infrared", "colour"])
+def test_pictures_are_turned_as_the_camera_is_mounted(
+    tmp_path: Path, options: str, placed: Any, kind: Any
+) -> None:
+    image = np.random.default_rng(1).integers(0, 255, (40, 48, *kind[1])).astype(kind[0])
+    cv2.imwrite(str(tmp_path / "0.png"), image)
+    with open_source(f"{tmp_path}?{options}", "ir" if kind[0] is np.uint16 else "vis") as source:
+        frame = source.read()
+    assert frame is not None
+    assert frame.image.dtype == image.dtype
+    assert np.array_equal(frame.image, placed(image))
+
+
+@pytest.mark.parametrize("option", ["rotate=45", "flip=x"])
+def test_other_turns_are_refused(option: str) -> None:
+    name, _, value = option.partition("=")
+    with pytest.raises(SourceError, match=f"option {name}: '{value}' is none of"):
+        open_source(f"sim?frames=1&{option}", "vis")
+
+
 def test_files_have_their_own_times(tmp_path: Path) -> None:
     """A camera that stuttered: frames at 0, 40, 400 and 440 ms."""
     with av.open(str(tmp_path / "a.mkv"), "w") as container:

@@ -5,19 +5,17 @@ import math
 import statistics
 import threading
 from collections import deque
-from dataclasses import dataclass
 
 import numpy as np
 
 from edgefuse.calibrate.features import Picture
 from edgefuse.calibrate.registration import LEAST_SHARE, LEAST_Z, weigh
-from edgefuse.errors import counted
 from edgefuse.images import luma
 from edgefuse.rig import RigAlign
 from edgefuse.runtime.frames import FusedFrame
-from edgefuse.runtime.live.background import BackgroundWorker
+from edgefuse.runtime.live.background import BackgroundWorker, DriftReport
 
-__all__ = ["Drift", "DriftReport"]
+__all__ = ["Drift"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,34 +27,6 @@ TOLERATED = 0.004
 """Widths of the picture that the map may be off before anybody is told, or it is moved."""
 STEP = 0.0005
 """Most that refining moves the map at once, in widths of the picture: too little to be seen as a jump."""
-
-
-@dataclass(frozen=True)
-class DriftReport:
-    """How far the alignment is off."""
-
-    measured: int
-    """Frames that said something about it."""
-    unclear: int
-    """Frames whose edges agree no better than chance."""
-    off_px: float
-    """Median of the last measurements, in visible pixels at the middle; 0 before there are enough."""
-    direction: str
-    """Where infrared lies: `right`, `left`, `up`, `down`, or two of them; empty if it is not off."""
-    agreement_change: float
-    """Agreement of edges now against that at the beginning: -0.12 is 12 % less."""
-    moved: int = 0
-    """How often the map was moved to follow."""
-
-    def sentence(self) -> str:
-        """Return it in words: `alignment off by 3.1 px right, agreement down 12 %`."""
-        if self.measured < FIRM:
-            return (
-                f"alignment not known yet: {counted(self.measured, 'frame')} measured, {self.unclear} unclear"
-            )
-        change = f"{'down' if self.agreement_change < 0 else 'up'} {abs(self.agreement_change):.0%}"
-        where = f" {self.direction}" if self.direction else ""
-        return f"alignment off by {self.off_px:.1f} px{where}, agreement {change}"
 
 
 class Drift(BackgroundWorker[FusedFrame]):
@@ -87,7 +57,7 @@ class Drift(BackgroundWorker[FusedFrame]):
             change = statistics.median(self._shares) / self._first_share - 1 if known else 0.0
             off = math.hypot(x, y) if known else 0.0
             direction = _direction(x, y) if known else ""
-            return DriftReport(self._measured, self._unclear, off, direction, change, self._moved)
+            return DriftReport(known, off, direction, change, self._measured, self._unclear, self._moved)
 
     def _median(self) -> tuple[float, float]:
         if not self._offsets:

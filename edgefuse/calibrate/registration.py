@@ -25,6 +25,11 @@ LEAST_Z_SMALL = 8.0
 """The same for visible pictures of less than 300 pixels, in which chance agrees more easily."""
 LEAST_SHARE = 0.06
 """Part of all edges that must agree: a ramp or stripes agree somewhere, but with little."""
+RIVAL_Z, RIVAL_PART = 5.5, 0.45
+"""z of the best map that is clearly another one, and its part of z, from which on both could be right: a
+lattice or a tiled wall agrees in many places. Chance stays below the first."""
+RIVAL_APART = 0.04
+"""Widths of the visible picture that a corner must lie elsewhere for that."""
 BETTER_Z = 1.2
 """By how much z must rise before a model of more parameters is believed."""
 SCENES_FOR_MORE = 3
@@ -56,6 +61,8 @@ class Estimate:
     """Number of different scenes in the pictures that were used."""
     pairs: int
     """Number of pairs that were used."""
+    rival_z: float = 0.0
+    """z of the best map that is clearly another one, on the pictures that were searched."""
     flip: str = ""
     """How the infrared picture is turned over, for people: empty, "mirrored", "upside down" or both."""
 
@@ -108,6 +115,11 @@ def estimate(pairs: Sequence[tuple[Image, Image]], model: ModelName | None = Non
             break
     assert best is not None
     found, before = best
+    if found.z >= least and _ambiguous(found):
+        raise CalibrationError(
+            f"two different maps agree nearly as well (z {found.z:.1f} and {found.rival_z:.1f}), as on a "
+            "lattice or a tiled wall: turn the rig to scenes in which nothing repeats"
+        )
     if not _accepted(found, least):
         raise CalibrationError(why_not(used, found.z, found.share, kept.count, least))
     to_working, from_working = Picture.working(ir.shape), np.linalg.inv(Picture.working(vis.shape))
@@ -157,7 +169,20 @@ def weigh(pairs: Pairs, matrix: Matrix, radius: int = 8) -> tuple[Matrix, float,
 
 
 def _accepted(found: Estimate, least: float) -> bool:
-    return found.z >= least and found.share >= LEAST_SHARE
+    return found.z >= least and found.share >= LEAST_SHARE and not _ambiguous(found)
+
+
+def _ambiguous(found: Estimate) -> bool:
+    return found.rival_z >= max(RIVAL_Z, RIVAL_PART * found.z)
+
+
+def _rival(results: Sequence[tuple[Matrix, float, float]], best: Matrix, pairs: Pairs) -> float:
+    """Return the largest z of the maps that put the infrared picture clearly elsewhere than the best one."""
+    (height, width), vis = pairs[0][0].grey.shape, pairs[0][1].grey.shape
+    corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]]).T
+    apart = [np.abs((matrix - best)[:2] @ corners).max() for matrix, _, _ in results]  # similarities
+    far = RIVAL_APART * max(vis)
+    return max((z for (_, z, _), off in zip(results, apart, strict=True) if off > far), default=0.0)
 
 
 def _estimate(pairs: Pairs, scenes: int, model: ModelName | None) -> Estimate:
@@ -171,10 +196,11 @@ def _estimate(pairs: Pairs, scenes: int, model: ModelName | None) -> Estimate:
         guesses.append((z, matrix))
     guesses.sort(key=lambda guess: -guess[0])
     results = []
-    for _, matrix in guesses[:2]:
+    for _, matrix in guesses:
         level = Level.of(few, SIDES[1], matrix)
         results.append(_weighed(level, _step(level, matrix, 4, "similarity")[0], "similarity"))
     matrix = max(results, key=lambda result: result[1])[0]
+    rival = _rival(results, matrix, few)
     level = Level.of(pairs, SIDES[1], matrix)
     matrix, z, share = _weighed(level, matrix, "similarity")
     chosen: ModelName = "similarity"
@@ -190,7 +216,7 @@ def _estimate(pairs: Pairs, scenes: int, model: ModelName | None) -> Estimate:
     found = surfaces(fine, matrix, 3)
     matrix = _moved(fine, matrix, improve(found, chosen, fine.shape)[0])
     residual = disagreement(found) / math.sqrt(abs(np.linalg.det(fine.to_level)))
-    return Estimate(matrix, chosen, z, share, residual, scenes, len(pairs))
+    return Estimate(matrix, chosen, z, share, residual, scenes, len(pairs), rival)
 
 
 def _step(level: Level, matrix: Matrix, radius: int, model: ModelName) -> tuple[Matrix, float]:

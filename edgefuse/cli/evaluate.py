@@ -45,6 +45,9 @@ def evaluate(
         None, metavar="NAMES", help="Such as VIF,Qabf; or core, or all.", show_default="main twelve"
     ),
     limit: int | None = typer.Option(None, metavar="N", help="Score at most N pairs.", show_default="all"),
+    rig: Path | None = typer.Option(
+        None, metavar="FILE", help="Rig file of `edgefuse calibrate`: align infrared, score the overlap."
+    ),
     video: bool = typer.Option(False, "--video", help="The pairs are numbered frames: measure flicker."),
     skip_bad: bool = typer.Option(False, "--skip-bad", help="Exit with 0 even if pairs were left out."),
     jobs: int | None = typer.Option(None, metavar="N", help="Processes.", show_default="one per core"),
@@ -65,8 +68,8 @@ def evaluate(
 ) -> None:
     """Score models and folders of fused images over pairs, beside fusions that need no network.
 
-    Pairs have equal file stems and must be of one size. A pair that one candidate lacks counts for none; it
-    is listed, and the exit code is then 3.
+    Pairs have equal file stems and must be of one size, unless --rig aligns them. A pair that one candidate
+    lacks counts for none; it is listed, and the exit code is then 3.
     """
     from edgefuse.evaluate import Settings, write_csv, write_html, write_json, write_table
     from edgefuse.evaluate import compare as run_comparison
@@ -79,12 +82,20 @@ def evaluate(
         robust_tables,
         summary_table,
     )
+    from edgefuse.rig import Rig
     from edgefuse.tables import as_lines, show
     from edgefuse.thermal_config import ThermalConfig
     from edgefuse.workers import usable_cores
 
     texts = {"polarity": polarity} | ({"window": window} if window else {})
-    settings = Settings(protocol, _names(metrics), video, robust, ThermalConfig.from_options(texts))
+    settings = Settings(
+        protocol,
+        _names(metrics),
+        video,
+        robust,
+        ThermalConfig.from_options(texts),
+        Rig.load(rig) if rig else None,
+    )
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs is {jobs}, it must be at least 1")
     _check_targets(json, csv, html, table)

@@ -134,6 +134,8 @@ def _facts(report: "Report") -> Iterator[str]:
             f"quality of {counted(quality.scored, 'frame')} ({quality.skipped} skipped, "
             f"{quality.failed} failed), protocol {quality.protocol}: {means or 'none scored'}"
         )
+    if (alignment := report.alignment) is not None and alignment.measured + alignment.unclear:
+        yield alignment.sentence()
     yield (
         f"{counted(report.frames, 'frame')} in {report.seconds:.1f} s, {report.fps:.1f} per second, "
         f"{100 * report.cpu_seconds / max(report.seconds, 1e-9):.0f} % of a core; "

@@ -100,8 +100,6 @@ def stream(config: StreamConfig) -> None:
                 report = session.snapshot()
     if report.frames or report.shown_alone or report.error is None:
         print_report(report, console)
-    if drift is not None and drift.done:
-        console.say(drift.snapshot().sentence())
     _raise_failure(report)
 
 

@@ -49,7 +49,7 @@ def own_network(values: dict[str, Any]) -> None:
 
 @with_settings(
     TrainConfig,
-    {DATA: "ir vis val_ir val_vis", METHOD: "model paradigm steps batch patch seed"},
+    {DATA: "ir vis rig val_ir val_vis", METHOD: "model paradigm steps batch patch seed"},
     files=settings_file,
     implied=resumed_settings,
     prepare=own_network,

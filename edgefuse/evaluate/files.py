@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ def as_dict(evaluation: Evaluation, comparison: Comparison | None = None) -> dic
     settings, means = evaluation.settings, summarise(evaluation)
     result = {
         "protocol": {"name": settings.protocol, "summary": PROTOCOLS[settings.protocol].summary},
+        "rig": settings.rig and asdict(settings.rig),
         "ir": str(evaluation.ir),
         "vis": str(evaluation.vis),
         "columns": {

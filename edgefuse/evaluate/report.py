@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 
 from edgefuse.degrade import DEGRADATIONS
-from edgefuse.evaluate.candidates import Candidate, baseline, model, read_grey
+from edgefuse.evaluate.candidates import Candidate, baseline, model
 from edgefuse.evaluate.charts import bars, boxes
-from edgefuse.evaluate.run import Evaluation, PairScores
+from edgefuse.evaluate.run import Evaluation, PairScores, Reader
 from edgefuse.evaluate.summary import Comparison, summarise
 from edgefuse.evaluate.tables import (
     compare_table,
@@ -156,7 +156,7 @@ class _Fusions:
     """Fuses pairs again, as the protocol has them scored."""
 
     def __init__(self, evaluation: Evaluation, candidates: list[Candidate]) -> None:
-        self._settings = evaluation.settings
+        self._reader = Reader(evaluation.settings)
         self._protocol = PROTOCOLS[evaluation.settings.protocol]
         self._fuse = {c.name: c.open(self._protocol.stretch) for c in candidates}
 
@@ -174,9 +174,11 @@ class _Fusions:
         return [Panel(name, _jpeg(image[window])) for name, image in images.items()]
 
     def _images(self, pair: PairScores) -> dict[str, Image]:
-        ir, vis = self._settings.read_infrared(pair.ir), read_grey(pair.vis)
+        ir, vis = self._reader.read(pair)
         judged = FusionScorer(ir, vis, self._protocol.name).judged
-        fused = {name: judged(fuse(pair.stem, ir, vis)) for name, fuse in self._fuse.items()}
+        fused = {
+            name: judged(self._reader.fit(fuse(pair.stem, ir, vis), vis)) for name, fuse in self._fuse.items()
+        }
         return {"infrared": ir, "visible": vis} | fused
 
 

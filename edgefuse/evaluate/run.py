@@ -26,10 +26,11 @@ from edgefuse.metrics import (
 from edgefuse.metrics.scorer import Fused, named_metrics, named_protocol
 from edgefuse.metrics.statistics import rms_difference
 from edgefuse.pairs import FolderPairs, images_by_stem, pair_folders
+from edgefuse.rig import Overlap, Rig
 from edgefuse.thermal_config import ThermalConfig
 from edgefuse.workers import in_processes
 
-__all__ = ["Evaluation", "PairScorer", "PairScores", "PairTask", "Problem", "Settings", "evaluate"]
+__all__ = ["Evaluation", "PairScorer", "PairScores", "PairTask", "Problem", "Reader", "Settings", "evaluate"]
 
 VIDEO_CHUNK = 8
 """Frames that a worker takes at a time; it fuses the one before them once more, for flicker."""
@@ -63,9 +64,11 @@ class Settings:
     """Also fuse degraded sources, and score that against the clean ones."""
     thermal: ThermalConfig = field(default_factory=ThermalConfig)
     """How infrared becomes 8 bits."""
+    rig: Rig | None = None
+    """Brings infrared onto the visible images; only where it covers them is scored."""
 
     def read_infrared(self, path: Path) -> Image:
-        """Read an infrared image as it is scored."""
+        """Read an infrared image as it is scored, but for the rig."""
         return read_grey(path, True, self.video, self.thermal)
 
     def __post_init__(self) -> None:
@@ -122,6 +125,36 @@ class Evaluation:
     """Stems that lack a counterpart in some folder, and which a limit therefore leaves out unlisted."""
 
 
+class Reader:
+    """Reads pairs, and what was fused from them elsewhere, as they are scored."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._overlap = Overlap(settings.rig) if settings.rig else None
+
+    def read(self, pair: PairTask | PairScores) -> tuple[Image, Image]:
+        """Return the infrared and the visible image, grey; with a rig what infrared covers.
+
+        Raises:
+            InputError: an image that cannot be used, or two that do not belong together.
+        """
+        ir, vis = self._settings.read_infrared(pair.ir), read_grey(pair.vis)
+        if self._overlap:
+            return self._overlap.infrared(ir, vis.shape), self._overlap.visible(vis)
+        if ir.shape != vis.shape:
+            raise InputError(
+                f"the infrared image is {size_of(ir)} and the visible one {size_of(vis)}; "
+                "scores need one size: align or resize the images first, or give --rig FILE"
+            )
+        return ir, vis
+
+    def fit(self, fused: Fused, vis: Image) -> Fused:
+        """Return a fused image on the pixels of the visible one that was read: a whole one is cut."""
+        if self._overlap and fused.shape != vis.shape:
+            return fused[self._overlap.area(fused.shape)]
+        return fused
+
+
 class _Frame(NamedTuple):
     ir: Image
     vis: Image
@@ -137,6 +170,7 @@ class PairScorer:
 
     def __init__(self, candidates: Sequence[Candidate], settings: Settings) -> None:
         self.settings = settings
+        self._reader = Reader(settings)
         unrounded = PROTOCOLS[settings.protocol].stretch
         self._fusing = [c.name for c in candidates if c.fuses]
         self._fuse: dict[str, FuseFunction] = {c.name: c.open(unrounded) for c in candidates}
@@ -183,13 +217,8 @@ class PairScorer:
         return scores
 
     def _frame(self, task: PairTask) -> _Frame:
-        ir, vis = self.settings.read_infrared(task.ir), read_grey(task.vis)
-        if ir.shape != vis.shape:
-            raise InputError(
-                f"the infrared image is {size_of(ir)} and the visible one {size_of(vis)}; "
-                "scores need one size: align or resize the images first"
-            )
-        fused = {name: fuse(task.stem, ir, vis) for name, fuse in self._fuse.items()}
+        ir, vis = self._reader.read(task)
+        fused = {name: self._reader.fit(fuse(task.stem, ir, vis), vis) for name, fuse in self._fuse.items()}
         for name, image in fused.items():
             if image.shape != vis.shape:
                 raise InputError(

@@ -36,6 +36,7 @@ __all__ = [
     "unit",
 ]
 
+OVERLAP = "Infrared is aligned by the rig file, and only where it covers the visible image is scored. "
 WORST_SOURCE = "the second number is that of the source that is served worse."
 
 
@@ -46,7 +47,8 @@ def summary_table(evaluation: Evaluation) -> Table:
         f"{evaluation.ir} + {evaluation.vis}: {pairs}, protocol {settings.protocol}",
         [column_of(column) for column in settings.columns],
         mean_rows(evaluation.candidates, {c: _means(evaluation, c) for c in settings.columns}),
-        f"{PROTOCOLS[settings.protocol].summary}. Means over the pairs; "
+        f"{PROTOCOLS[settings.protocol].summary}. "
+        f"{OVERLAP if settings.rig else ''}Means over the pairs; "
         + " ".join([WORST_SOURCE, *_empty_columns(evaluation)]),
     )
 

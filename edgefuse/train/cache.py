@@ -15,6 +15,7 @@ from torch import Tensor
 from edgefuse.errors import InputError, counted
 from edgefuse.images import Image, as_visible, luma, read_visible
 from edgefuse.pairs import images_by_stem
+from edgefuse.rig import Overlap, Rig
 from edgefuse.runtime.cameras.thermal import ThermalPreprocess
 from edgefuse.runtime.recording import recorded_parts
 from edgefuse.runtime.sources import Role, open_source
@@ -108,7 +109,11 @@ class ImageCache:
 
 
 def cache_folders(
-    ir: Sequence[Path], vis: Sequence[Path], thermal: ThermalConfig | None = None, bits: int | None = None
+    ir: Sequence[str | Path],
+    vis: Sequence[str | Path],
+    thermal: ThermalConfig | None = None,
+    bits: int | None = None,
+    rig: str | None = None,
 ) -> tuple[ImageCache, ImageCache]:
     """Read folders, videos and recordings into an infrared and a visible (luma) cache.
 
@@ -121,8 +126,25 @@ def cache_folders(
         vis: visible.
         thermal: how infrared becomes 8 bits.
         bits: of visible 16-bit images; None: as the files say.
+        rig: rig file that infrared is aligned by; both are cut to what it covers. None: neither.
     """
-    return ImageCache(_images(ir, "ir", thermal, bits)), ImageCache(_images(vis, "vis", thermal, bits))
+    of_ir = _images([Path(path) for path in ir], "ir", thermal, bits)
+    of_vis = _images([Path(path) for path in vis], "vis", thermal, bits)
+    if rig is None:
+        return ImageCache(of_ir), ImageCache(of_vis)
+    known = Rig.load(rig)
+    overlap = Overlap(known)
+    shapes: dict[Hashable, tuple[int, ...]] = {}  # of the whole visible images
+
+    def visible() -> Iterator[tuple[Hashable, Image]]:
+        for key, image in of_vis:
+            shapes[key] = image.shape
+            yield key, overlap.visible(image)
+
+    second = ImageCache(visible())
+    alone = known.vis_size[::-1]  # without a partner
+    first = ImageCache((key, overlap.infrared(image, shapes.get(key, alone))) for key, image in of_ir)
+    return first, second
 
 
 def _images(

@@ -99,6 +99,13 @@ class TrainConfig:
     bits: int | None = setting(
         None, "Bits that visible 16-bit images use, such as 12.", unset="as the files say", least=8, most=16
     )
+    rig: str | None = setting(
+        None,
+        "Rig file of `edgefuse calibrate`: every infrared image, validation's too, is aligned by it; both "
+        "cameras' images are cut to the overlap.",
+        metavar="FILE",
+        unset="images are taken as they are",
+    )
     base: int | None = setting(None, "Images to use per camera.", unset="all", least=1)
     pairs: int | None = setting(
         None, "Pairs drawn per epoch.", unset="all possible, at most 15,000 as in the paper", least=1
@@ -163,6 +170,8 @@ class TrainConfig:
         network = MODELS.named(self.model)
         if bool(self.ir) != bool(self.vis):
             raise InputError("give both --ir and --vis, or neither to train on the simulated rig")
+        if self.rig and not self.ir:
+            raise InputError("rig aligns images from files: give --ir and --vis too")
         if bool(self.val_ir) != bool(self.val_vis) or (self.val_ir and self.hold_out):
             raise InputError("validate on --val-ir and --val-vis, or on hold_out training pairs")
         if self.aligned and self.paradigm == "uptp":

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -30,9 +29,7 @@ def training_set(config: TrainConfig) -> "TrainingSet":
         InputError: a folder, image, paradigm or base size that cannot be used.
     """
     if config.ir:
-        ir, vis = cache_folders(
-            [Path(p) for p in config.ir], [Path(p) for p in config.vis], config.infrared, config.bits
-        )
+        ir, vis = cache_folders(config.ir, config.vis, config.infrared, config.bits, config.rig)
     else:
         ir, vis = cache_simulation(config.seed)
     ir, vis, validation = _held_out(ir, vis, config)
@@ -56,9 +53,7 @@ def _held_out(
 ) -> tuple[ImageCache, ImageCache, tuple[tuple[Image, Image], ...]]:
     """Return what is left to train on, and the aligned pairs to validate on."""
     if config.val_ir:
-        of_ir, of_vis = cache_folders(
-            [Path(p) for p in config.val_ir], [Path(p) for p in config.val_vis], config.infrared, config.bits
-        )
+        of_ir, of_vis = cache_folders(config.val_ir, config.val_vis, config.infrared, config.bits, config.rig)
         pairs = _aligned(of_ir, of_vis)
         if not pairs:
             raise InputError(f"no aligned pairs to validate on in {config.val_ir[0]} and {config.val_vis[0]}")

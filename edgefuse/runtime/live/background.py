@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from edgefuse.align import overlap
-from edgefuse.errors import EdgefuseError, InputError
+from edgefuse.errors import EdgefuseError, InputError, counted
 from edgefuse.metrics import CORE_METRICS, score
 from edgefuse.metrics.scorer import named_metrics
 from edgefuse.runtime.frames import FusedFrame
@@ -18,7 +18,7 @@ from edgefuse.runtime.frames import FusedFrame
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["BUDGET", "PROTOCOL", "BackgroundWorker", "Quality", "QualityReport"]
+__all__ = ["BUDGET", "PROTOCOL", "BackgroundWorker", "DriftReport", "Quality", "QualityReport"]
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +87,10 @@ class BackgroundWorker(Generic[T]):
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(seconds)
 
+    def snapshot(self) -> object:
+        """Return what it has come to so far, from any thread; None: it has nothing to say."""
+        return None
+
     def _run(self) -> None:
         if hasattr(os, "PRIO_PROCESS"):  # on Linux, of this thread alone
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
@@ -120,6 +124,35 @@ class QualityReport:
     """Those that could not be scored."""
     protocol: str = PROTOCOL
     """The protocol they were computed under."""
+
+
+@dataclass(frozen=True)
+class DriftReport:
+    """How far the alignment of a rig file is off."""
+
+    known: bool
+    """Enough frames were measured; before, the numbers below are 0."""
+    off_px: float
+    """Median of the last measurements, in visible pixels at the middle."""
+    direction: str
+    """Where infrared lies: `right`, `left`, `up`, `down`, or two of them; empty if it is not off."""
+    agreement_change: float
+    """Agreement of edges now against that at the beginning: -0.12 is 12 % less."""
+    measured: int
+    """Frames that said something about it."""
+    unclear: int
+    """Frames whose edges agree no better than chance."""
+    moved: int = 0
+    """How often the map was moved to follow."""
+
+    def sentence(self) -> str:
+        """Return it in words: `alignment off by 3.1 px right, agreement down 12 %`."""
+        if not self.known:
+            measured = counted(self.measured, "frame")
+            return f"alignment not known yet: {measured} measured, {self.unclear} unclear"
+        change = f"{'down' if self.agreement_change < 0 else 'up'} {abs(self.agreement_change):.0%}"
+        where = f" {self.direction}" if self.direction else ""
+        return f"alignment off by {self.off_px:.1f} px{where}, agreement {change}"
 
 
 class Quality(BackgroundWorker[FusedFrame]):

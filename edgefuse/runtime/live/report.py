@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from edgefuse.runtime.cameras.clock import ClockReport
 from edgefuse.runtime.cameras.health import State
 from edgefuse.runtime.frames import Role
-from edgefuse.runtime.live.background import QualityReport
+from edgefuse.runtime.live.background import DriftReport, QualityReport
 from edgefuse.runtime.live.counters import FrameCounts
 from edgefuse.runtime.timing import Durations
 
@@ -79,6 +79,8 @@ class Report:
     """Why it has ended, for people; None: it has not."""
     error: str | None
     """The first failure of a source or output, one sentence; None: all went well."""
+    alignment: DriftReport | None = None
+    """None: nothing watches over it, as without a rig file."""
 
     @property
     def fps(self) -> float:

@@ -21,7 +21,7 @@ from edgefuse.runtime.compose import with_label
 from edgefuse.runtime.config import LiveConfig, StopRequest
 from edgefuse.runtime.contrast import Contrast
 from edgefuse.runtime.frames import NAMES, ROLES, Frame, FrameStats, FusedFrame, Role
-from edgefuse.runtime.live.background import BackgroundWorker, Quality
+from edgefuse.runtime.live.background import BackgroundWorker, DriftReport, Quality
 from edgefuse.runtime.live.capture import Capture
 from edgefuse.runtime.live.counters import FrameCounters, FrameCounts
 from edgefuse.runtime.live.fallback import Fallback
@@ -71,7 +71,8 @@ class Session:
         stop: call it with a reason to end the run.
         progress: called in the iterating thread about four times a second.
         align: brings infrared onto the visible image; None: it is resized.
-        background: get fused frames to work on, as far as there is time; started and closed here.
+        background: get fused frames to work on, as far as there is time; started and closed here. What
+            one of them knows of the alignment is in the report.
     """
 
     def __init__(
@@ -183,6 +184,7 @@ class Session:
         now, cpu = self._finished or (time.monotonic(), time.process_time())
         begun, begun_cpu = self._begun or (now, cpu)
         times = self.times.stats()
+        done = (worker.snapshot() for worker in self._workers)
         errors = (self._error, *(writer.error for writer in self._writers))
         return Report(
             live=self.live,
@@ -202,6 +204,7 @@ class Session:
             quality=self._quality.snapshot() if self._quality else None,
             ended=self.stop.reason or ("end" if self._finished else None),
             error=next((error for error in errors if error is not None), None),
+            alignment=next((result for result in done if isinstance(result, DriftReport)), None),
         )
 
     def _source_report(self, role: Role, counts: FrameCounts) -> SourceReport:

@@ -118,6 +118,11 @@ def _families(report: Report, age: float | None) -> Iterator[Any]:
         for metric, value in report.quality.means.items():
             quality.add_metric([metric], value)
         yield quality
+    if report.alignment is not None and report.alignment.known:
+        off, change = report.alignment.off_px, report.alignment.agreement_change
+        yield GaugeMetricFamily("edgefuse_alignment_off_pixels", "Infrared is off by", value=off)
+        what = "Agreement of edges against that at the beginning, -0.12 is 12 % less"
+        yield GaugeMetricFamily("edgefuse_alignment_agreement_change", what, value=change)
     yield CounterMetricFamily("edgefuse_cpu_seconds", "Processor time", value=report.cpu_seconds)
     yield CounterMetricFamily("edgefuse_starved_seconds", "Threads waited for a core", value=report.starved_s)
     if age is not None:

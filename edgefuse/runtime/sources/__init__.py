@@ -12,7 +12,7 @@ from edgefuse.runtime.sources.simulated import SimulatedCamera
 from edgefuse.runtime.sources.text import Spec, safe_name
 from edgefuse.runtime.sources.v4l2 import DeviceCamera
 from edgefuse.runtime.sources.video import VideoFile
-from edgefuse.runtime.sources.wrappers import Cropped, RealTime
+from edgefuse.runtime.sources.wrappers import Placed, RealTime
 
 __all__ = [
     "SOURCES",
@@ -48,7 +48,8 @@ def open_source(text: str, role: Role) -> Source:
     Args:
         text: `cam0`, `/dev/video2`, a video file, a folder of images, a pattern, a URL, `gst:` and a
             pipeline, or `sim`; with options as in `sim?seed=3&size=320x240`, in a URL behind `#`;
-            `crop=256x192+0+192` takes a part of each picture, 0 from the left and 192 from the top.
+            `crop=256x192+0+192` takes a part of each picture, 0 from the left and 192 from the top;
+            `rotate=90` turns it clockwise, `flip=h` (`v`, `hv`) mirrors it, in this order.
         role: which of the two cameras it is to be.
 
     Raises:
@@ -60,10 +61,10 @@ def open_source(text: str, role: Role) -> Source:
 
 
 def open_kind(kind: SourceKind, spec: Spec, role: Role) -> Source:
-    """Open a source of this kind, or the part of its pictures that the option `crop` asks for."""
-    crop, spec = spec.split(["crop"])
+    """Open a source of this kind, its pictures cut and turned as the options of `Placed` ask for."""
+    placing, spec = spec.split(Placed.OPTIONS)
     source = kind(spec, role)
-    return Cropped(source, crop.options["crop"]) if crop.options else source
+    return Placed(source, placing) if placing.options else source
 
 
 def kind_of(spec: Spec) -> SourceKind:

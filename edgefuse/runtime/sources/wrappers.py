@@ -1,16 +1,20 @@
-"""Sources around other sources: a recording at its own rate, and a part of the picture."""
+"""Sources around other sources: a recording at its own rate, and pictures cut and turned."""
 
 import math
 import re
 import threading
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+
+import cv2
 
 from edgefuse.errors import InputError, SourceError
 from edgefuse.images import parse_size, size_of
 from edgefuse.runtime.sources.base import Frame, Source
+from edgefuse.runtime.sources.text import Spec
 
-__all__ = ["Cropped", "RealTime", "inside"]
+__all__ = ["Placed", "RealTime", "inside"]
 
 
 class RealTime(Source):
@@ -47,32 +51,40 @@ class RealTime(Source):
         self.inner.close()
 
 
-class Cropped(Source):
-    """A part of each picture of a source.
+ROTATE = {"90": cv2.ROTATE_90_CLOCKWISE, "180": cv2.ROTATE_180, "270": cv2.ROTATE_90_COUNTERCLOCKWISE}
+FLIP = {"h": 1, "v": 0, "hv": -1, "vh": -1}
+
+
+class Placed(Source):
+    """Each picture of a source cut, then turned, then flipped: a camera that is mounted another way.
 
     Args:
         source: is closed with this one.
-        crop: `WIDTHxHEIGHT+LEFT+TOP`, as in `256x192+0+192`.
+        options: those of `OPTIONS` that are given. `crop` is `WIDTHxHEIGHT+LEFT+TOP`, as in
+            `256x192+0+192`; `rotate` is 90, 180 or 270, clockwise; `flip` is `h` (left and right change
+            places), `v` (top and bottom) or `hv`.
 
     Raises:
         SourceError: not of that form; the source is closed.
     """
 
-    def __init__(self, source: Source, crop: str) -> None:
+    OPTIONS = ("crop", "rotate", "flip")
+
+    def __init__(self, source: Source, options: Spec) -> None:
         self.inner = source
         self.name, self.live, self.fps, self.length = source.name, source.live, source.fps, source.length
         self.limit, self.synchronised, self.steady = source.limit, source.synchronised, source.steady
-        match = re.fullmatch(r"([^+]+)\+(\d{1,5})\+(\d{1,5})", crop)
         try:
-            if not match:
-                raise InputError(f"{crop!r} is not WIDTHxHEIGHT+LEFT+TOP")
-            self._size, self._corner = parse_size(match[1]), (int(match[2]), int(match[3]))
-        except InputError as error:
+            values = options.read_options({"crop": _area, "rotate": _one_of(ROTATE), "flip": _one_of(FLIP)})
+        except SourceError:
             source.close()
-            raise SourceError(f"{self.name}: option crop: {error}") from None
+            raise
+        self._area: tuple[int, int, int, int] | None = values.get("crop")
+        self._rotate: int | None = values.get("rotate")
+        self._flip: int | None = values.get("flip")
 
     def read(self) -> Frame | None:
-        """Return the part of the next picture.
+        """Return the next picture, placed.
 
         Raises:
             SourceError: the crop reaches beyond the picture, or as the source's own.
@@ -80,18 +92,41 @@ class Cropped(Source):
         frame = self.inner.read()
         if frame is None:
             return None
-        (width, height), (left, top), image = self._size, self._corner, frame.image
-        if left + width > image.shape[1] or top + height > image.shape[0]:
-            raise SourceError(f"{self.name}: the crop reaches beyond the picture of {size_of(image)}")
-        return replace(frame, image=image[top : top + height, left : left + width])
+        image = frame.image
+        if self._area is not None:
+            width, height, left, top = self._area
+            if left + width > image.shape[1] or top + height > image.shape[0]:
+                raise SourceError(f"{self.name}: the crop reaches beyond the picture of {size_of(image)}")
+            image = image[top : top + height, left : left + width]
+        if self._rotate is not None:
+            image = cv2.rotate(image, self._rotate)
+        if self._flip is not None:
+            image = cv2.flip(image, self._flip)
+        return replace(frame, image=image)
 
     def close(self) -> None:
         """Close the source."""
         self.inner.close()
 
 
+def _area(text: str) -> tuple[int, int, int, int]:
+    match = re.fullmatch(r"([^+]+)\+(\d{1,5})\+(\d{1,5})", text)
+    if not match:
+        raise InputError(f"{text!r} is not WIDTHxHEIGHT+LEFT+TOP")
+    return *parse_size(match[1]), int(match[2]), int(match[3])
+
+
+def _one_of(known: Mapping[str, int]) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if text not in known:
+            raise InputError(f"{text!r} is none of {', '.join(known)}")
+        return known[text]
+
+    return read
+
+
 def inside(source: Source) -> Source:
     """Return what lies inside such wrappers."""
-    while isinstance(source, Cropped | RealTime):
+    while isinstance(source, Placed | RealTime):
         source = source.inner
     return source

@@ -117,6 +117,13 @@ function showFacts(state) {
       s.error ? "bad" : "")),
     ...(quality.length ? [element("li", "quality: " + quality.map(([n, v]) => `${n} ${v.toFixed(3)}`).join(", "))] : []),
   );
+  const watched = report.alignment;
+  get("drift").hidden = !watched?.known;
+  if (watched?.known) {
+    const { off_px: off, direction, agreement_change: change } = watched;
+    get("drift").textContent = `off by ${off.toFixed(1)} px ${direction}, ` +
+      `agreement ${change < 0 ? "down" : "up"} ${Math.abs(100 * change).toFixed(0)} %`;
+  }
   showAlignment(state.alignment);
   get("record").setAttribute("aria-pressed", String(Boolean(state.recording)));
   get("record").textContent = state.recording ? "Stop recording" : "Record";
