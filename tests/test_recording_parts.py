@@ -54,7 +54,7 @@ def test_a_frame_that_cannot_be_kept_is_left_out(
     assert (vis.written, vis.failed) == (5, 0)
     frames = frames_of(str(tmp_path / "ir"), "ir")
     assert all(np.array_equal(f.image, image) for f, image in zip(frames, given, strict=True))
-    assert len([m for m in caplog.messages if "skipping a part" in m]) == 1, "said once"
+    assert len([m for m in caplog.messages if "skipping a frame" in m]) == 1, "said once"
     assert len(list((tmp_path / "ir").iterdir())) == 2 * len(ir.files)
 
 

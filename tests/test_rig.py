@@ -81,7 +81,7 @@ def test_refuses_what_no_rig_can_be(tmp_path, change, why):
 )
 def test_hostile_files_get_one_sentence(tmp_path, data):
     (tmp_path / "rig.json").write_bytes(data)
-    with pytest.raises(InputError, match=r"rig\.json is no (usable )?rig file"):
+    with pytest.raises(InputError, match=r"rig\.json is not a (usable )?rig file"):
         Rig.load(tmp_path / "rig.json")
     with pytest.raises(InputError, match="cannot read"):
         Rig.load(tmp_path / "missing.json")
