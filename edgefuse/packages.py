@@ -14,7 +14,7 @@ INSTALL_HINTS = {
     "gpu": "pip install 'onnxruntime-gpu[cuda,cudnn]'",
     "train": "pip install torch safetensors matplotlib",
     "export": "pip install torch safetensors onnx onnxscript",
-    "tensorrt": "pip install tensorrt cuda-python",
+    "tensorrt": "pip install tensorrt-cu13 'cuda-python>=13,<14' (CUDA 12: see docs/tensorrt.md)",
     "openvino": "pip install openvino",
     "serve": "pip install starlette uvicorn prometheus-client",
 }
