@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from bench.inputs import feeds
 from edgefuse import Fuser
 from edgefuse.align import Resize
 from edgefuse.errors import LostError
@@ -90,7 +91,7 @@ def test_network(measure: Measure, pair: tuple[Image, Image], model: str, thread
     """The network alone at 640x480."""
     engine = CpuEngine(model_file(model), threads)
     x = network_input(pair[0], luma(pair[1]), engine.spec.size_divisor)
-    measure(lambda: engine.run({"sources": x}))
+    measure(lambda: engine.run(feeds(engine, sources=x)))
 
 
 @pytest.mark.parametrize("threads", THREADS)

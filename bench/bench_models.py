@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from bench.graphs import built, frame, naive
+from bench.inputs import feeds
 from edgefuse.packages import is_installed
 from edgefuse.runtime.engines import ENGINES, Engine
 from edgefuse.runtime.timing import percentiles
@@ -99,7 +100,9 @@ def test_model(
     """The network alone."""
     network, x = backend(built(model, size, precision), engine, threads), frame(size)
     facts = {"table": "models", "model": model, "size": size, "precision": precision}
-    measure(facts | {"engine": engine, "threads": threads}, run=lambda: network.run({"sources": x}))
+    measure(
+        facts | {"engine": engine, "threads": threads}, run=lambda: network.run(feeds(network, sources=x))
+    )
 
 
 @pytest.mark.parametrize("threads", THREADS)
@@ -114,7 +117,13 @@ def test_deploy(
     levels = np.random.default_rng(1).integers(0, 256, (1, height, width, 4), np.uint8)
     ir, vis = np.ascontiguousarray(levels[..., :1]), np.ascontiguousarray(levels[..., 1:])
     facts = {"table": "deploy", "form": "--size 640x480" if size else "any size", "threads": threads}
-    measure(facts, core=lambda: core.run({"sources": x}), deploy=lambda: deploy.run({"ir": ir, "vis": vis}))
+    measure(
+        facts,
+        **{
+            "core": partial(core.run, feeds(core, sources=x)),
+            "deploy": partial(deploy.run, feeds(deploy, ir=ir, vis=vis)),
+        },
+    )
 
 
 @pytest.mark.parametrize("threads", THREADS)
@@ -137,5 +146,5 @@ def test_nano_beside_the_published_cnn(measure: Callable[..., None], backend: Op
     theirs = backend(naive("cnn", SIZE), engine, 2)
     single, eight = (backend(built("nano", SIZE, precision), engine, 2) for precision in ("fp32", "int8"))
     engines = {"naive": theirs, "fp32": single, "int8": eight}
-    works = {name: partial(network.run, {"sources": x}) for name, network in engines.items()}
+    works = {name: partial(network.run, feeds(network, sources=x)) for name, network in engines.items()}
     measure({"table": "nano", "engine": engine, "threads": 2}, **works)
