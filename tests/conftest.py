@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport():
-    """Escape file names that are not UTF-8 in captured output: reports cannot pass between workers with them."""
+    """Escape file names that are not UTF-8 in captured output: workers cannot send them."""
     report = yield
     report.sections = [
         (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
