@@ -318,16 +318,6 @@ def test_a_failing_output_ends_with_status_1_after_the_table(
     assert os.listdir(tmp_path) == ["still.png"]
 
 
-def test_a_lost_source_ends_with_an_error_after_the_table(
-    tmp_path: Path, folders: tuple[str, str], mean_model: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for n in range(3):
-        cv2.imwrite(str(tmp_path / f"{n}.png"), np.zeros((48, 64), np.uint8))
-    (tmp_path / "3.png").write_bytes(b"damaged")
-    with pytest.raises(SourceError, match=r"3\.png is not an image"):
-        run("--ir", tmp_path, "--vis", folders[1], "--model", mean_model)
-
-
 def test_the_report_prints_names_as_they_are() -> None:
     """Brackets are no markup: neither those of an IPv6 address nor those that look like an end of one."""
     names = ("udp://[fe80::1]:5000", "odd[/x]")
