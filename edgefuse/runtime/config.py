@@ -108,7 +108,7 @@ class StreamConfig(LiveConfig):
     segment: float | None = setting(None, "Start a new video file every SECONDS.", metavar="SECONDS")
     max_size: float | None = setting(
         None,
-        "Size limit of all files: with --segment the oldest are deleted, else the output ends.",
+        "Size limit: the oldest segments are deleted, or the output ends.",
         metavar="MB",
     )
     serve: str | None = setting(
