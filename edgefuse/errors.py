@@ -7,19 +7,6 @@ The command line prints it and exits with status 1; a caller in Python catches `
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = [
-    "BackendError",
-    "EdgefuseError",
-    "FrameError",
-    "GateError",
-    "InputError",
-    "LostError",
-    "ModelError",
-    "SourceError",
-    "counted",
-    "unknown_name",
-]
-
 
 class EdgefuseError(Exception):
     """Base of all errors that edgefuse raises on purpose."""
@@ -60,6 +47,16 @@ def counted(count: int, what: str) -> str:
     ('1 frame', '1200 frames')
     """
     return f"{count} {what}{'s' * (count != 1)}"
+
+
+def listed(names: Iterable[str], most: int = 10) -> str:
+    """Return names with commas, of many the first and how many more there are.
+
+    >>> listed(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
+    shown = list(names)
+    return ", ".join(shown[:most]) + f" and {len(shown) - most} more" * (len(shown) > most)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

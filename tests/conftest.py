@@ -123,9 +123,8 @@ def weights(tmp_path_factory) -> Path:
     """A checkpoint of each network: as shipped, as published, or random where there is no reference data."""
     import torch
 
-    from edgefuse.train.checkpoint import Checkpoint, load_checkpoint, save_weights
+    from edgefuse.train.checkpoint import Checkpoint, import_released, load_checkpoint, save_weights
     from edgefuse.train.models import build_model
-    from edgefuse.train.released import import_released
     from edgefuse.weights import checkpoint_file
 
     folder = tmp_path_factory.mktemp("weights")

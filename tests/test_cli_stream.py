@@ -19,8 +19,7 @@ from onnx import TensorProto, helper
 from typer.testing import CliRunner, Result
 
 from edgefuse.cli.console import Output
-from edgefuse.cli.run_report import WAITING, print_report, verdict
-from edgefuse.cli.stream import stream
+from edgefuse.cli.stream import WAITING, print_report, stream, verdict
 from edgefuse.errors import EdgefuseError, InputError, ModelError, SourceError
 from edgefuse.images import read_image, write_image
 from edgefuse.runtime.live import Report, SinkReport, SourceReport
@@ -432,7 +431,7 @@ main()
 
 SECOND_SIGNAL = """
 import time
-from edgefuse.cli.signals import stopping_on_signals
+from edgefuse.cli.console import stopping_on_signals
 
 with stopping_on_signals(lambda reason: print(reason, flush=True)):
     print("begun", flush=True)

@@ -512,6 +512,6 @@ def test_pictures_are_shown_as_they_are_scored(folders):
 
 
 def test_axes_have_round_ticks():
-    from edgefuse.evaluate.charts import _step
+    from edgefuse.evaluate.report import _step
 
     assert [_step(span) for span in (0.9, 1, 5, 7.9, 100)] == [0.2, 0.2, 1, 1, 20]

@@ -19,9 +19,9 @@ from edgefuse.export.verify import Pair, compare, extreme_pairs, simulated_pairs
 from edgefuse.levels import measure_levels
 from edgefuse.runtime.engines.onnxruntime import CpuEngine
 from edgefuse.spec import METADATA_KEY, ModelSpec
-from edgefuse.train.backend import TorchEngine
 from edgefuse.train.checkpoint import load_checkpoint, restore_model
 from edgefuse.train.models import FusionNetwork
+from edgefuse.train.models.base import TorchEngine
 from edgefuse.weights import checkpoint_file
 
 pytestmark = pytest.mark.usefixtures("traced_once")

@@ -11,8 +11,7 @@ from edgefuse.train.models.folding import (
     shuffle,
     weights,
 )
-from edgefuse.train.models.transformer import GatedMLP
-from edgefuse.train.models.transformer_folded import FoldedGate
+from edgefuse.train.models.transformer import FoldedGate, GatedMLP
 
 
 def randomise(model, seed=3):

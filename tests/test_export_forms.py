@@ -12,8 +12,8 @@ from edgefuse.export.graph import make_spec, save_graph
 from edgefuse.export.quantize import quantize
 from edgefuse.export.verify import network_feed
 from edgefuse.runtime.engines.onnxruntime import CpuEngine
-from edgefuse.train.backend import TorchEngine
 from edgefuse.train.checkpoint import load_checkpoint, restore_model
+from edgefuse.train.models.base import TorchEngine
 
 TRACED = [
     ("nano", "any", ("fp32", "fp16", "int8")),

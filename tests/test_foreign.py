@@ -5,8 +5,7 @@ import pytest
 
 from edgefuse.errors import EdgefuseError, InputError, ModelError
 from edgefuse.evaluate import Settings, baseline, evaluate, model, summarise
-from edgefuse.evaluate.candidates import named
-from edgefuse.evaluate.foreign import open_foreign
+from edgefuse.evaluate.candidates import named, open_foreign
 from edgefuse.images import write_image
 from edgefuse.weights import model_file
 

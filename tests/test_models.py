@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from edgefuse.errors import ModelError
-from edgefuse.train.checkpoint import restore_model
+from edgefuse.train.checkpoint import import_released, restore_model
 from edgefuse.train.models import (
     CNN,
     GAN,
@@ -17,7 +17,6 @@ from edgefuse.train.models import (
 )
 from edgefuse.train.models.discriminator import Discriminator
 from edgefuse.train.models.transformer import HEADS, ChannelAttention
-from edgefuse.train.released import import_released
 
 
 @pytest.mark.parametrize("name", MODELS)

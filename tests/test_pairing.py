@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefuse.errors import InputError
-from edgefuse.train.sampler import PairSampler, limit_base
+from edgefuse.train.data import PairSampler, limit_base
 
 KEYS = st.lists(st.integers(0, 12), min_size=1, max_size=9, unique=True)
 

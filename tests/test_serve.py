@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgefuse.cli.run_report import _facts
+from edgefuse.cli.stream import _facts
 from edgefuse.errors import InputError, LostError
 from edgefuse.images import Image
 from edgefuse.rig import Rig, RigAlign

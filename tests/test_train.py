@@ -18,15 +18,19 @@ from edgefuse.errors import InputError, ModelError
 from edgefuse.images import read_image, write_image
 from edgefuse.settings import from_plain
 from edgefuse.train.cache import ImageCache
-from edgefuse.train.checkpoint import Checkpoint, load_checkpoint, restore_model, save_weights
+from edgefuse.train.checkpoint import (
+    Checkpoint,
+    import_released,
+    load_checkpoint,
+    restore_model,
+    save_weights,
+)
 from edgefuse.train.config import LossConfig, TrainConfig
-from edgefuse.train.data import TrainingSet, training_set
+from edgefuse.train.data import PairSampler, TrainingSet, training_set
 from edgefuse.train.loop import check_run_folder, train
 from edgefuse.train.losses import LOSSES, Loss
 from edgefuse.train.machine import DistributedContext, resolve_precision
 from edgefuse.train.models import build_model
-from edgefuse.train.released import import_released
-from edgefuse.train.sampler import PairSampler
 from edgefuse.train.trainer import Adversary, Trainer, learning_rate_factor
 
 pytestmark = pytest.mark.usefixtures("one_thread")

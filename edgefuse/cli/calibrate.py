@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from edgefuse.calibrate import Estimate
     from edgefuse.rig import Rig
 
-__all__ = ["calibrate"]
-
 
 def calibrate(
     ir: InfraredSource,

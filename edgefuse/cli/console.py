@@ -1,16 +1,20 @@
-"""What the command line says and how it ends: both streams, logging, progress, exit codes."""
+"""What the command line says and how it ends: both streams, logging, progress, exit codes, signals."""
 
 import codecs
 import json
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from enum import IntEnum
+from types import FrameType
+from typing import Any
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -18,8 +22,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from edgefuse.errors import EdgefuseError
 from edgefuse.packages import LIBRARIES
-
-__all__ = ["ExitCode", "Output", "guarded", "log_as_json", "phases", "progress", "stderr", "stdout"]
 
 PROGRESS_SECONDS = 30.0
 """Between two lines of progress where there is no terminal."""
@@ -200,3 +202,47 @@ def _package_that_failed(error: Exception) -> str | None:
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
+NUMBERS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""SIGHUP: the terminal was closed, or the connection to it lost."""
+
+
+@contextmanager
+def ending_on_signals() -> Iterator[None]:
+    """Let Ctrl-C, SIGTERM and SIGHUP end the program at once, and without a word.
+
+    For the time in which nothing has begun that would have to be completed: a handler in Python would have
+    to wait for the library that loads a model or opens a file, for minutes if it must be.
+    """
+    with _handling(signal.SIG_DFL):
+        yield
+
+
+@contextmanager
+def stopping_on_signals(stop: Callable[[str], object]) -> Iterator[None]:
+    """Call `stop` with a reason on the first Ctrl-C, SIGTERM or SIGHUP; a second one ends it at once."""
+
+    def handle(number: int, _: FrameType | None) -> None:
+        for each in NUMBERS:
+            if signal.getsignal(each) is not signal.SIG_IGN:
+                signal.signal(each, signal.SIG_DFL)
+        stop("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)
+
+    with _handling(handle):
+        yield
+
+
+@contextmanager
+def _handling(handler: Any) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
+        yield
+        return
+    # What is ignored from the start stays so, as nohup wants it.
+    heeded = [number for number in NUMBERS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)

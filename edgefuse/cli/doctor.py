@@ -6,8 +6,6 @@ import typer
 
 from edgefuse.cli.console import ExitCode, stdout
 
-__all__ = ["doctor"]
-
 STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 

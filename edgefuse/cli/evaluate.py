@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from edgefuse.evaluate import Candidate, Evaluation, Settings
 
-__all__ = ["evaluate"]
-
 
 def evaluate(
     ir: Path = typer.Option(..., metavar="FOLDER", help="Infrared images, or a video or recording."),
@@ -74,8 +72,8 @@ def evaluate(
     from edgefuse.evaluate import Settings, write_csv, write_html, write_json, write_table
     from edgefuse.evaluate import compare as run_comparison
     from edgefuse.evaluate import evaluate as run
-    from edgefuse.evaluate.files import check_table_file
     from edgefuse.evaluate.tables import (
+        check_table_file,
         compare_table,
         degradations,
         problem_table,

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from edgefuse.runtime.engines.engine_cache import BuildOptions
     from edgefuse.spec import ModelSpec
 
-__all__ = ["export"]
-
 
 @with_settings(
     ExportConfig,

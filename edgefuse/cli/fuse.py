@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, cast
 import typer
 
 from edgefuse.cli.console import ExitCode, progress, stderr
-from edgefuse.errors import InputError, counted
+from edgefuse.errors import InputError, counted, listed
 from edgefuse.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from edgefuse.align import Aspect
-
-__all__ = ["fuse"]
 
 READING = "Reading files"
 MANY = 64
@@ -96,8 +94,7 @@ def fuse(
     results = fuse_files(jobs, config, processes)
     for side, stems in (("visible", jobs.only_ir), ("infrared", jobs.only_vis)):
         if stems:
-            shown = ", ".join(stems[:10]) + (f" and {len(stems) - 10} more" if len(stems) > 10 else "")
-            console.say(f"No {side} image for: {shown}", "yellow")
+            console.say(f"No {side} image for: {listed(stems)}", "yellow")
     failed: list[Exception] = []
     with progress(console, "Fusing", len(jobs.files)) as show:
         for done, (path, error) in enumerate(results, 1):

@@ -6,8 +6,6 @@ import typer
 
 from edgefuse.cli.console import stdout
 
-__all__ = ["import_weights"]
-
 
 def import_weights(
     file: Path = typer.Argument(..., help="Checkpoint that the paper's authors released, such as CNN.model."),
@@ -19,8 +17,7 @@ def import_weights(
     from edgefuse.packages import require
 
     require("train", "torch", "safetensors")
-    from edgefuse.train.checkpoint import save_checkpoint
-    from edgefuse.train.released import import_released
+    from edgefuse.train.checkpoint import import_released, save_checkpoint
 
     if out.suffix != ".pt":
         raise InputError(f"cannot write {out}: the suffix must be .pt")

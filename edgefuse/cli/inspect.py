@@ -6,8 +6,6 @@ import typer
 
 from edgefuse.cli.console import stdout
 
-__all__ = ["inspect"]
-
 
 def inspect(
     file: Path = typer.Argument(

@@ -5,8 +5,6 @@ from rich.table import Table
 
 from edgefuse.cli.console import stdout
 
-__all__ = ["models"]
-
 
 def models(
     as_json: bool = typer.Option(False, "--json", help="Print everything as JSON."),

@@ -15,20 +15,6 @@ from edgefuse.errors import InputError
 from edgefuse.runtime.config import StreamConfig
 from edgefuse.settings import Setting, assign, find_setting, from_plain, listing, read
 
-__all__ = [
-    "CAMERAS",
-    "OUTPUTS",
-    "Command",
-    "Duration",
-    "InfraredSource",
-    "MaxSize",
-    "Segment",
-    "VisibleSource",
-    "bytes_of",
-    "required",
-    "with_settings",
-]
-
 CAMERAS, OUTPUTS = "Cameras", "Outputs"
 ORDER = {"Arguments": 0, "Options": 2}  # of the groups in the help; 1: all others
 METAVARS: dict[Any, str] = {int: "N", float: "X", str: "NAME"}

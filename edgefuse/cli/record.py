@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from edgefuse.cli.console import Output, stdout
+from edgefuse.cli.console import Output, ending_on_signals, stdout, stopping_on_signals
 from edgefuse.cli.options import (
     OUTPUTS,
     Duration,
@@ -19,14 +19,11 @@ from edgefuse.cli.options import (
     VisibleSource,
     bytes_of,
 )
-from edgefuse.cli.signals import ending_on_signals, stopping_on_signals
 from edgefuse.errors import SourceError
 
 if TYPE_CHECKING:
     from edgefuse.runtime.record import RecordedCamera
     from edgefuse.runtime.sources import Role
-
-__all__ = ["record"]
 
 
 def record(

@@ -9,8 +9,6 @@ from edgefuse.cli.options import with_settings
 from edgefuse.errors import InputError, counted
 from edgefuse.train.config import TrainConfig
 
-__all__ = ["reproduce"]
-
 
 @with_settings(TrainConfig, {"Training": "steps"}, name="budget", defaults={"steps": 1000})
 def reproduce(

@@ -8,8 +8,6 @@ import typer
 
 from edgefuse.errors import InputError
 
-__all__ = ["service"]
-
 
 def service(
     context: typer.Context,

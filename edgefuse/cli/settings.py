@@ -10,8 +10,6 @@ from rich.table import Table
 from edgefuse.cli.console import stdout
 from edgefuse.settings import listing
 
-__all__ = ["settings"]
-
 # Command → where the dataclass of its settings is.
 KINDS = {
     "train": ("edgefuse.train.config", "TrainConfig"),

@@ -15,8 +15,6 @@ from edgefuse.errors import InputError, unknown_name
 from edgefuse.packages import require
 from edgefuse.train.config import TrainConfig
 
-__all__ = ["RECIPES", "train"]
-
 DATA, METHOD, RUN = "Images", "Method", "Run"
 RECIPES = Path(__file__).parents[1] / "train" / "recipes"
 """Settings that shipped weights were trained with, by name."""
@@ -78,7 +76,7 @@ def train(
     require("train", "torch", "safetensors", "matplotlib")
     import torch
 
-    from edgefuse.cli.signals import stopping_on_signals
+    from edgefuse.cli.console import stopping_on_signals
     from edgefuse.runtime.engines import check_threads
     from edgefuse.train.data import training_set
     from edgefuse.train.loop import check_run_folder

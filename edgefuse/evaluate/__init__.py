@@ -7,7 +7,6 @@
 
 from edgefuse.evaluate.baselines import BASELINES
 from edgefuse.evaluate.candidates import Candidate, baseline, folder, model, named
-from edgefuse.evaluate.files import as_dict, write_csv, write_json, write_table
 from edgefuse.evaluate.report import write_html
 from edgefuse.evaluate.run import Evaluation, PairScores, Problem, Settings, evaluate
 from edgefuse.evaluate.summary import (
@@ -20,6 +19,7 @@ from edgefuse.evaluate.summary import (
     summarise,
     summarise_degraded,
 )
+from edgefuse.evaluate.tables import as_dict, write_csv, write_json, write_table
 
 __all__ = [
     "BASELINES",

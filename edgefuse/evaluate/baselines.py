@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from edgefuse.images import Image
 from edgefuse.levels import measure_levels
 
-__all__ = ["BASELINES", "COPIES", "UNROUNDED", "laplacian", "match_levels", "maximum"]
-
 PYRAMID_LEVELS = 4
 
 Floats: TypeAlias = NDArray[np.float32]

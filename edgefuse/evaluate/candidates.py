@@ -1,24 +1,33 @@
-"""What is evaluated: baselines, models, and folders of images that somebody else has fused."""
+"""What is evaluated: baselines, models, and folders of images that somebody else has fused.
 
-from collections.abc import Callable
+A model may be an ONNX file that edgefuse did not write. Such a file does not say what it takes, so its form
+is told from the graph: two images, each with one channel or three, or one input with two channels; float32 in
+0..1. Which image is infrared is told from the names of the inputs, else infrared comes first, as in one input
+with two channels. Where a file needs something else, `FILE.onnx?order=vis,ir&range=-1,1` says so.
+"""
+
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
+from urllib.parse import parse_qsl
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse.errors import InputError
+from edgefuse.errors import InputError, ModelError, unknown_name
 from edgefuse.evaluate.baselines import BASELINES, COPIES, UNROUNDED
-from edgefuse.evaluate.foreign import open_foreign
-from edgefuse.images import Image, as_visible, read_image
+from edgefuse.files import model_argument
+from edgefuse.images import Image, as_visible, read_image, size_of
 from edgefuse.metrics import grey
+from edgefuse.packages import require, stay_offline
 from edgefuse.pairs import images_by_stem
+from edgefuse.spec import METADATA_KEY
 from edgefuse.thermal import as_infrared
 from edgefuse.thermal_config import ThermalConfig
 from edgefuse.weights import shipped
-
-__all__ = ["Candidate", "FuseFunction", "baseline", "folder", "model", "named", "read_grey", "unique"]
 
 FuseFunction: TypeAlias = Callable[[str, Image, Image], Image | NDArray[np.float32]]
 """(stem, infrared, visible) → fused; all `[H, W]`, uint8 or, if asked for, unrounded float32 of 0..255."""
@@ -120,7 +129,7 @@ def baseline(name: str) -> Candidate:
 def model(source: str | Path, engine: str | None = None) -> Candidate:
     """Return a shipped model by its name, or the file of a model, named by its stem.
 
-    An ONNX file from elsewhere may be followed by options: see `edgefuse.evaluate.foreign`.
+    An ONNX file from elsewhere may be followed by options: see above.
     """
     path = Path(str(source).partition("?")[0])
     return Candidate(path.stem if path.suffix else str(source), "model", str(source), engine)
@@ -145,3 +154,145 @@ def unique(candidates: list[Candidate]) -> list[Candidate]:
     return [
         replace(c, name=f"{c.kind} {c.source}") if names.count(c.name) > 1 and c.source else c for c in kept
     ]
+
+
+Floats = NDArray[np.float32]
+
+INFRARED = re.compile(r"(^|[^a-z])(ir|inf|infrared|thermal|lwir|tir)([^a-z]|$)", re.IGNORECASE)
+VISIBLE = re.compile(r"(^|[^a-z])(vis|vi|visible|rgb|y)([^a-z]|$)", re.IGNORECASE)
+OPTIONS = ("order", "range")
+
+
+def split_options(source: str) -> tuple[Path, dict[str, str]]:
+    """Split `FILE.onnx?order=vis,ir` into the file and its options.
+
+    Raises:
+        InputError: an unknown option.
+    """
+    path, _, query = source.partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    for name in options:
+        if name not in OPTIONS:
+            raise InputError(unknown_name(f"option of {path}", name, OPTIONS))
+    return Path(path), options
+
+
+def open_foreign(source: str) -> Callable[[Image, Image], Floats] | None:
+    """Open an ONNX file that edgefuse did not write, on the CPU with one thread.
+
+    Args:
+        source: a file, with options.
+
+    Returns:
+        (infrared, visible), grey uint8 `[H, W]` → fused, float32 `[H, W]` of 0..255. None for one of our own
+        files, and for what is no ONNX file at all.
+
+    Raises:
+        InputError: unknown options.
+        ModelError: no ONNX file, or one whose inputs are of no known form.
+    """
+    path, options = split_options(source)
+    if path.suffix != ".onnx" or not path.is_file():
+        return None
+    require("cpu", "onnxruntime")
+    stay_offline()
+    import onnxruntime as ort
+
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = 1
+    settings.log_severity_level = 4
+    try:
+        session = ort.InferenceSession(model_argument(path), settings, ["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime has many kinds
+        raise ModelError(f"{path} cannot be opened as an ONNX file: {_short(error)}") from None
+    if METADATA_KEY in session.get_modelmeta().custom_metadata_map:
+        return None
+    return _Foreign(path, session, options)
+
+
+class _Foreign:
+    def __init__(self, path: Path, session: Any, options: Mapping[str, str]) -> None:
+        self._path, self._session = path, session
+        self._inputs = session.get_inputs()
+        self._channels = [_channels(path, entry) for entry in self._inputs]
+        if len(self._inputs) == 2 and set(self._channels) <= {1, 3}:
+            self._order = _order([entry.name for entry in self._inputs], options)
+        elif self._channels == [2]:
+            self._order = _order([], options)
+        else:
+            shapes = ", ".join(f"{entry.name} {entry.shape}" for entry in self._inputs)
+            raise ModelError(
+                f"{path} takes {shapes}: two images of one or three channels, or one input of two, can be fed"
+            )
+        self._low, self._high = _range(path, options)
+
+    def __call__(self, ir: Image, vis: Image) -> Floats:
+        """Fuse two grey images."""
+        scale = np.float32((self._high - self._low) / 255)
+        sources = {"ir": ir, "vis": vis}
+        planes = [sources[role].astype(np.float32) * scale + np.float32(self._low) for role in self._order]
+        if len(self._inputs) == 1:
+            feed = {self._inputs[0].name: np.stack(planes)[None]}
+        else:
+            feed = {
+                entry.name: np.repeat(plane[None, None], channels, axis=1)
+                for entry, plane, channels in zip(self._inputs, planes, self._channels, strict=True)
+            }
+        try:
+            answer = self._session.run(None, feed)[0]
+        except Exception as error:  # ONNX Runtime has many kinds
+            raise InputError(f"{self._path} cannot fuse images of {size_of(vis)}: {_short(error)}") from None
+        return self._luma(np.asarray(answer, np.float32), vis) / scale
+
+    def _luma(self, answer: Floats, vis: Image) -> Floats:
+        if answer.ndim != 4 or answer.shape[0] != 1 or answer.shape[1] not in (1, 3):
+            raise InputError(
+                f"{self._path} gives {list(answer.shape)}, which is not an image [1, 1 or 3, H, W]"
+            )
+        if answer.shape[2:] != vis.shape:
+            raise InputError(f"{self._path} gives {list(answer.shape)} for images of {size_of(vis)}")
+        if not np.isfinite(answer).all():
+            raise InputError(f"{self._path} gives values that are not finite")
+        grey = (
+            cv2.cvtColor(answer[0].transpose(1, 2, 0), cv2.COLOR_RGB2GRAY)
+            if answer.shape[1] == 3
+            else answer[0, 0]
+        )
+        return np.clip(grey, self._low, self._high) - np.float32(self._low)
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _channels(path: Path, entry: Any) -> int:
+    shape = entry.shape
+    if entry.type != "tensor(float)" or len(shape) != 4 or not isinstance(shape[1], int):
+        raise ModelError(
+            f"{path} takes {entry.name} as {entry.type} {shape}: float32 [N, channels, H, W] can be fed"
+        )
+    return shape[1]
+
+
+def _order(names: list[str], options: Mapping[str, str]) -> list[str]:
+    """Return which image comes first and which second: `ir` and `vis`."""
+    given = [name.strip() for name in options.get("order", "").split(",") if name.strip()]
+    if given:
+        if sorted(given) != ["ir", "vis"]:
+            raise InputError(f"order is {options['order']!r}: it is ir,vis or vis,ir")
+        return given
+    swapped = len(names) == 2 and bool(INFRARED.search(names[1]) or VISIBLE.search(names[0]))
+    return ["vis", "ir"] if swapped else ["ir", "vis"]
+
+
+def _range(path: Path, options: Mapping[str, str]) -> tuple[float, float]:
+    text = options.get("range", "0,1")
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise InputError(
+            f"range of {path} is {text!r}: give the values of black and white, as in range=-1,1"
+        ) from None
+    if not low < high:
+        raise InputError(f"range of {path} is {text!r}: black must be below white")
+    return low, high

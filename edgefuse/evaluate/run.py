@@ -30,8 +30,6 @@ from edgefuse.rig import Overlap, Rig
 from edgefuse.thermal_config import ThermalConfig
 from edgefuse.workers import in_processes
 
-__all__ = ["Evaluation", "PairScorer", "PairScores", "PairTask", "Problem", "Reader", "Settings", "evaluate"]
-
 VIDEO_CHUNK = 8
 """Frames that a worker takes at a time; it fuses the one before them once more, for flicker."""
 

@@ -20,20 +20,6 @@ from edgefuse.errors import InputError, unknown_name
 from edgefuse.evaluate.run import Evaluation, PairScores, Row
 from edgefuse.metrics import CHANGE, Parts, measure_named
 
-__all__ = [
-    "FEWEST",
-    "Comparison",
-    "Difference",
-    "Mean",
-    "best",
-    "compare",
-    "judging",
-    "level_changes",
-    "places",
-    "summarise",
-    "summarise_degraded",
-]
-
 RESAMPLES = 10_000
 AT_A_TIME = 500  # resamples drawn, so that memory stays flat
 CONFIDENCE = 0.95

@@ -1,10 +1,15 @@
-"""What stands in the tables of an evaluation, and what is marked in them."""
+"""What stands in the tables of an evaluation and is marked in them, and its files for other programs."""
 
+import csv
+import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 from edgefuse.degrade import DEGRADATIONS
-from edgefuse.errors import counted
+from edgefuse.errors import InputError, counted
 from edgefuse.evaluate.candidates import Candidate
 from edgefuse.evaluate.run import Evaluation
 from edgefuse.evaluate.summary import (
@@ -18,23 +23,9 @@ from edgefuse.evaluate.summary import (
     summarise,
     summarise_degraded,
 )
-from edgefuse.metrics import CHANGE, FLICKER, PROTOCOLS, measure_named
-from edgefuse.tables import Cell, Column, Row, Table
-
-__all__ = [
-    "column_of",
-    "compare_table",
-    "degradations",
-    "level_rows",
-    "level_table",
-    "mean_rows",
-    "number",
-    "problem_table",
-    "robust_tables",
-    "spread_table",
-    "summary_table",
-    "unit",
-]
+from edgefuse.files import readable, replace_file
+from edgefuse.metrics import CHANGE, FLICKER, PROTOCOLS, Parts, measure_named
+from edgefuse.tables import TEXT_FORMATS, Cell, Column, Row, Table
 
 OVERLAP = "Infrared is aligned by the rig file, and only where it covers the visible image is scored. "
 WORST_SOURCE = "the second number is that of the source that is served worse."
@@ -224,3 +215,138 @@ def _empty_columns(evaluation: Evaluation) -> Iterable[str]:
     if count := evaluation.passed_over:
         what = "1 stem that lacks" if count == 1 else f"{count} stems that lack"
         yield f"Not counted towards the limit: {what} a counterpart in some folder."
+
+
+PARTS = ("ir", "vis", "worst_source")
+
+
+def as_dict(evaluation: Evaluation, comparison: Comparison | None = None) -> dict[str, Any]:
+    """Return an evaluation as plain values for JSON; what is undefined is None.
+
+    Args:
+        evaluation: the scores.
+        comparison: from `compare`.
+    """
+    settings, means = evaluation.settings, summarise(evaluation)
+    result = {
+        "protocol": {"name": settings.protocol, "summary": PROTOCOLS[settings.protocol].summary},
+        "rig": settings.rig and asdict(settings.rig),
+        "ir": str(evaluation.ir),
+        "vis": str(evaluation.vis),
+        "columns": {
+            c: {
+                "title": measure_named(c).title,
+                "unit": measure_named(c).unit,
+                "higher_is_better": measure_named(c).higher_is_better,
+            }
+            for c in settings.columns
+        },
+        "candidates": [
+            {
+                "name": c.name,
+                "kind": c.kind,
+                "source": c.source,
+                "mean": _rows(means[c.name]),
+            }
+            for c in evaluation.candidates
+        ],
+        "degraded": {
+            degradation: {name: _rows(row) for name, row in by_name.items()}
+            for degradation, by_name in summarise_degraded(evaluation).items()
+        },
+        "level_changes": level_changes(evaluation),
+        "compare": _compared(comparison) if comparison else None,
+        "pairs": [
+            {
+                "stem": pair.stem,
+                "scores": {name: _rows(row) for name, row in pair.scores.items()},
+                "degraded": {
+                    degradation: {name: _rows(row) for name, row in by_name.items()}
+                    for degradation, by_name in pair.degraded.items()
+                },
+            }
+            for pair in evaluation.pairs
+        ],
+        "problems": [problem._asdict() for problem in evaluation.problems],
+    }
+    return _storable(result)
+
+
+def write_json(path: Path, evaluation: Evaluation, comparison: Comparison | None = None) -> None:
+    """Write `as_dict` to a file; `InputError` if it cannot be written."""
+    text = json.dumps(as_dict(evaluation, comparison), indent=1, ensure_ascii=False, allow_nan=False)
+    replace_file(path, lambda partial: partial.write_text(text + "\n", "utf-8"))
+
+
+def write_csv(path: Path, evaluation: Evaluation) -> None:
+    """Write one row a pair and candidate; `InputError` if it cannot be written.
+
+    Columns: protocol, stem, candidate, sources (`clean` or the name of a degradation), then each measure,
+    followed by NAME_ir, NAME_vis and NAME_worst_source if it is by source. What is undefined is empty.
+    """
+    columns = [*evaluation.settings.columns, *([CHANGE.name] if evaluation.settings.robust else [])]
+    header = ["protocol", "stem", "candidate", "sources"]
+    for column in columns:
+        header += [column, *(f"{column}_{part}" for part in PARTS if measure_named(column).by_source)]
+    header = list(dict.fromkeys(header))  # VIF_ir is a measure and a part of VIF
+
+    def write(partial: Path) -> None:
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, header, restval="")
+            writer.writeheader()
+            for pair in evaluation.pairs:
+                for sources, by_name in {"clean": pair.scores, **pair.degraded}.items():
+                    for name, row in by_name.items():
+                        fixed = (evaluation.settings.protocol, pair.stem, readable(name), sources)
+                        writer.writerow({**dict(zip(header, fixed, strict=False)), **_flat(row)})
+
+    replace_file(path, write)
+
+
+def write_table(path: Path, evaluation: Evaluation) -> None:
+    """Write the means with their standard deviations as Markdown, LaTeX or CSV, by the file's suffix.
+
+    Raises:
+        InputError: another suffix, or it cannot be written.
+    """
+    check_table_file(path)
+    text = readable(TEXT_FORMATS[path.suffix.lower()](spread_table(evaluation)))
+    replace_file(path, lambda partial: partial.write_text(text, "utf-8"))
+
+
+def check_table_file(path: Path) -> None:
+    """Raise `InputError` unless the suffix of a file is that of a format for tables."""
+    if path.suffix.lower() not in TEXT_FORMATS:
+        known = ", ".join(TEXT_FORMATS)
+        raise InputError(
+            f"{path}: a table is written as Markdown, LaTeX or CSV, so the suffix must be one of {known}"
+        )
+
+
+def _compared(comparison: Comparison) -> dict[str, Any]:
+    columns = {column: difference._asdict() for column, difference in comparison.columns.items()}
+    return {"a": comparison.a, "b": comparison.b, "columns": columns}
+
+
+def _rows(row: Mapping[str, Parts | Mean]) -> dict[str, dict[str, Any]]:
+    return {column: parts._asdict() for column, parts in row.items()}
+
+
+def _flat(row: dict[str, Parts]) -> dict[str, float | None]:
+    cells: dict[str, float | None] = {}
+    for column, parts in row.items():
+        cells[column] = parts.total
+        if measure_named(column).by_source:
+            cells |= {f"{column}_{part}": getattr(parts, part) for part in PARTS}
+    return cells
+
+
+def _storable(value: Any) -> Any:
+    """Return plain values without what JSON lacks: NaN, and names that are not UTF-8."""
+    if isinstance(value, dict):
+        return {_storable(key): _storable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_storable(item) for item in value]
+    if isinstance(value, str):
+        return readable(value)
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -15,12 +15,12 @@ from edgefuse.images import Image
 from edgefuse.metrics import CORE_METRICS, score
 from edgefuse.pairs import pair_folders
 from edgefuse.runtime.engines.fuser import Fuser
-from edgefuse.train.backend import TorchEngine
 from edgefuse.train.checkpoint import load_checkpoint, restore_model
 from edgefuse.train.config import Paradigm, TrainConfig
 from edgefuse.train.data import training_set
 from edgefuse.train.loop import train
 from edgefuse.train.machine import SINGLE_PROCESS, DistributedContext
+from edgefuse.train.models.base import TorchEngine
 from edgefuse.train.record import Progress
 
 __all__ = ["Cell", "PairSet", "Scores", "pair_set", "run_cell", "score_pairs"]

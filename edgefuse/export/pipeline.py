@@ -30,8 +30,8 @@ from edgefuse.runtime.engines.onnxruntime import CpuEngine
 from edgefuse.runtime.engines.tensorrt import TensorRtEngine
 from edgefuse.runtime.engines.tensorrt_build import Progress, build_engine
 from edgefuse.spec import ModelSpec, read_spec
-from edgefuse.train.backend import TorchEngine
 from edgefuse.train.checkpoint import load_checkpoint, restore_model
+from edgefuse.train.models.base import TorchEngine
 
 __all__ = ["Calibration", "check_pairs", "export", "export_engine", "verify_engine"]
 

@@ -11,7 +11,6 @@ from edgefuse.metrics.detail import DetailKept, target_contrast
 from edgefuse.metrics.edges import qabf
 from edgefuse.metrics.fidelity import vif
 from edgefuse.metrics.flicker import SourceChange, flicker
-from edgefuse.metrics.prepared import grey
 from edgefuse.metrics.registry import (
     CHANGE,
     CORE_METRICS,
@@ -24,6 +23,7 @@ from edgefuse.metrics.registry import (
     Parts,
     Protocol,
     Triple,
+    grey,
     measure_named,
 )
 from edgefuse.metrics.scorer import FusionScorer, score

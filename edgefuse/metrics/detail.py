@@ -14,17 +14,6 @@ from numpy.typing import NDArray
 
 from edgefuse.images import Image
 
-__all__ = [
-    "DetailKept",
-    "Layers",
-    "Target",
-    "detail_kept",
-    "find_targets",
-    "kept_contrast",
-    "layers",
-    "target_contrast",
-]
-
 FINE = 3.0
 """Detail is what a Gaussian of this standard deviation, pixels, takes out of an image."""
 COARSE = 5.0

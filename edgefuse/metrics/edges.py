@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 from edgefuse.images import Image
 from edgefuse.metrics.windows import Banded
 
-__all__ = ["Edges", "edges_of", "kept_edges", "qabf"]
-
 GAMMA = 0.9994 * 0.9879
 # exp(-15·(4 - 0.5)) is already below float32's resolution next to 1, and smaller ones are slow.
 RATIO_LIMIT = 4.0

@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 from edgefuse.images import Image
 from edgefuse.metrics.windows import Banded, gaussian
 
-__all__ = ["LEAST", "Moments", "explained", "scales_of", "vif"]
-
 TAPS = (17, 9, 5, 3)
 NOISE = np.float32(2)
 SMALLEST = 41  # the smallest side for which all four scales have a window

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from edgefuse.images import Image
 
-__all__ = ["SourceChange", "flicker"]
-
 NEIGHBOURHOOD = (9, 9)
 STILL = 0.9
 """With so much of the frame at rest, no motion of the camera is looked for."""

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from edgefuse.images import Image
 
-__all__ = ["Perceived", "qcb", "qcv"]
-
 BLOCK = 16
 """Side of the blocks that Qcv compares."""
 MASKING = 1e-4

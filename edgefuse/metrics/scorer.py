@@ -9,12 +9,8 @@ from numpy.typing import NDArray
 
 from edgefuse.errors import InputError, unknown_name
 from edgefuse.images import Image
-from edgefuse.metrics.prepared import Prepared, check_sizes, grey
-from edgefuse.metrics.registry import METRICS, PROTOCOLS, Parts, Protocol, Triple
+from edgefuse.metrics.registry import METRICS, PROTOCOLS, Parts, Prepared, Protocol, Triple, check_sizes, grey
 from edgefuse.metrics.windows import keep_freed_memory
-
-__all__ = ["Fused", "FusionScorer", "named_metrics", "named_protocol", "score", "stretch"]
-
 
 Fused: TypeAlias = Image | NDArray[np.float32]
 

@@ -13,21 +13,6 @@ from numpy.typing import NDArray
 
 from edgefuse.images import Image
 
-__all__ = [
-    "average_gradient",
-    "correlation",
-    "difference_correlation",
-    "entropy",
-    "mean_squared_error",
-    "mutual_information",
-    "peak_ratio",
-    "psnr",
-    "rms_difference",
-    "scd",
-    "spatial_frequency",
-    "standard_deviation",
-]
-
 PSNR_LIMIT = 100.0
 """What stands for the infinite PSNR of equal images, dB."""
 

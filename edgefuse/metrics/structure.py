@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 from edgefuse.images import Image
 from edgefuse.metrics.windows import Banded, uniform
 
-__all__ = ["WindowSums", "similarity", "ssim", "window_sums"]
-
 SIDE = 7
 COUNT = np.float32(SIDE * SIDE)
 SCALE = COUNT * (COUNT - 1)  # sample variance = (COUNT·Σx² − (Σx)²) / SCALE

@@ -16,8 +16,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Banded", "bands", "gaussian", "keep_freed_memory", "uniform"]
-
 PIXELS = 1 << 15  # 128 KB of float32; about eight such arrays are in use at a time
 BLOCK = 16  # rows, or columns, that a matrix product takes together
 LARGEST = 1 << 18

@@ -21,8 +21,6 @@ from torch import Tensor
 from edgefuse.degrade import agc, blur, exposure, level, sensor_noise, shift, tone
 from edgefuse.images import Image
 
-__all__ = ["AUGMENTATIONS", "Corrupted", "corrupt", "levels_of_counts"]
-
 Generator = np.random.Generator
 Counts = NDArray[np.float64]
 IR, VIS = 0, 1

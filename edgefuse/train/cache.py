@@ -22,8 +22,6 @@ from edgefuse.runtime.sources import Role, open_source
 from edgefuse.thermal import read_infrared
 from edgefuse.thermal_config import ThermalConfig
 
-__all__ = ["ImageCache", "cache_folders", "cache_simulation", "name_of"]
-
 SIMULATED_FRAMES = 48
 
 

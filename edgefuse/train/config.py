@@ -10,8 +10,6 @@ from edgefuse.thermal_config import ThermalConfig
 PYRAMID = "pyramid"
 """Teacher without weights, `edgefuse.train.target`."""
 
-__all__ = ["PYRAMID", "LossConfig", "Paradigm", "Precision", "TrainConfig"]
-
 Paradigm = Literal["sptp", "uptp", "aptp"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 

@@ -28,8 +28,6 @@ from edgefuse.train.target import PyramidTarget
 from edgefuse.train.trainer import Trainer
 from edgefuse.weights import checkpoint_file
 
-__all__ = ["CHECKPOINT", "check_run_folder", "train"]
-
 CHECKPOINT = "checkpoint.pt"
 """Its name in a run folder."""
 

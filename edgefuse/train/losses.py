@@ -19,21 +19,6 @@ from edgefuse.errors import InputError
 from edgefuse.plugins import Registry, load_file
 from edgefuse.train.config import LossConfig
 
-__all__ = [
-    "LOSSES",
-    "Batch",
-    "Loss",
-    "active_losses",
-    "add_loss",
-    "directed_gradient_loss",
-    "gradient",
-    "gradient_loss",
-    "intensity_loss",
-    "ssim",
-    "ssim_loss",
-    "total_loss",
-]
-
 EPS = 1e-8
 FLATTEST = 4 / 255
 """Sobel answer to an edge of one grey level: flatter images are not stretched to full scale."""

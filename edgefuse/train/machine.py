@@ -20,15 +20,6 @@ from edgefuse.errors import InputError
 from edgefuse.train.config import Precision, TrainConfig
 from edgefuse.train.models import build_model
 
-__all__ = [
-    "SINGLE_PROCESS",
-    "DistributedContext",
-    "describe_processes",
-    "distributed",
-    "keep_heap",
-    "resolve_precision",
-]
-
 # Parameters of mallopt(3), from <malloc.h>.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 PAD = 64 * 2**20

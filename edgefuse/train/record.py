@@ -17,22 +17,11 @@ from edgefuse.files import replace_file
 from edgefuse.images import Image, write_image
 from edgefuse.metrics import CORE_METRICS, score
 from edgefuse.runtime.engines.fuser import Fuser
-from edgefuse.train.backend import TorchEngine
 from edgefuse.train.config import TrainConfig
 from edgefuse.train.data import TrainingSet
 from edgefuse.train.models import FusionNetwork
+from edgefuse.train.models.base import TorchEngine
 from edgefuse.train.trainer import Trainer
-
-__all__ = [
-    "CsvLog",
-    "Progress",
-    "RunRecord",
-    "labelled",
-    "plot_rows",
-    "require_finite",
-    "sample_tiles",
-    "validate",
-]
 
 CRITIC = ("discriminator", "score_real", "score_fused")
 LOG_EVERY = 20

@@ -30,8 +30,6 @@ from edgefuse.train.models.nano import (
     tone_of,
 )
 
-__all__ = ["PyramidTarget"]
-
 SCALES = 4
 COARSEST_CHOICE = 2
 """Finer scales than this are decided for blocks of 2^2 pixels, as the network decides."""

@@ -18,8 +18,6 @@ from edgefuse.train.machine import DistributedContext
 from edgefuse.train.models import FusionNetwork, build_model
 from edgefuse.train.models.discriminator import Discriminator
 
-__all__ = ["Adversary", "Trainer", "learning_rate_factor"]
-
 Module = TypeVar("Module", bound=nn.Module)
 TARGET = 0.8
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from edgefuse.train.models.transformer import HEADS
 
-__all__ = ["Discriminator"]
-
 
 class SpatialChannelAttention(nn.Module):
     """Attention between channels, with 3×3 grouped convolutions making q, k and v and merging the heads."""

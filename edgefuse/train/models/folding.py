@@ -12,8 +12,6 @@ kernels that are centred, and work in the weights' own precision.
 import torch
 from torch import Tensor, nn
 
-__all__ = ["convolution", "into_phases", "pad_channels", "shuffle", "weights"]
-
 
 def into_phases(weight: Tensor, s: int) -> Tensor:
     """Return the kernel that computes the phases of what `weight` computes.
