@@ -25,8 +25,9 @@ from edgefuse import Fuser
 from edgefuse.runtime import live
 from edgefuse.runtime.cameras.camera import connect
 from edgefuse.runtime.cameras.thermal import ThermalPreprocess
+from edgefuse.runtime.frames import Role
 from edgefuse.runtime.sinks import Callback
-from edgefuse.runtime.sources import Role, open_source
+from edgefuse.runtime.sources import open_source
 from edgefuse.sim import Rig, RigConfig
 
 FRAMES, ROUNDS = 200, 5

@@ -33,10 +33,11 @@ from edgefuse import Fuser
 from edgefuse.errors import LostError
 from edgefuse.runtime.arenas import share_arenas
 from edgefuse.runtime.cameras.camera import Camera
+from edgefuse.runtime.frames import Frame, FusedFrame, Role
 from edgefuse.runtime.live import LiveConfig, Report, Session, StopRequest
-from edgefuse.runtime.sinks import Callback, FusedFrame, RawOut, VideoOut
+from edgefuse.runtime.sinks import Callback, RawOut, VideoOut
 from edgefuse.runtime.sinks.lossless import LosslessVideo
-from edgefuse.runtime.sources import Frame, Role, Source, open_source
+from edgefuse.runtime.sources import Source, open_source
 from edgefuse.runtime.sources.base import SILENCE
 from edgefuse.sim import Rig, RigConfig
 

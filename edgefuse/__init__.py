@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from edgefuse.errors import EdgefuseError
     from edgefuse.runtime.engines.fuser import Fuser
     from edgefuse.runtime.live.iterate import live
-    from edgefuse.runtime.sources.push import PushSource
+    from edgefuse.runtime.sources.wrappers import PushSource
 
 _LAZY = {
     "Fuser": "edgefuse.runtime.engines.fuser",
     "EdgefuseError": "edgefuse.errors",
-    "PushSource": "edgefuse.runtime.sources.push",
+    "PushSource": "edgefuse.runtime.sources.wrappers",
     "live": "edgefuse.runtime.live.iterate",
 }
 

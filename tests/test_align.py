@@ -7,8 +7,9 @@ from edgefuse.align import Aligned, Resize, overlap, show_visible_outside
 from edgefuse.errors import InputError
 from edgefuse.images import Image
 from edgefuse.runtime.compose import side_by_side
+from edgefuse.runtime.frames import FusedFrame
 from edgefuse.runtime.live import LiveConfig, run
-from edgefuse.runtime.sinks import Callback, FusedFrame
+from edgefuse.runtime.sinks import Callback
 from tests.support.shots import both
 from tests.test_live import FakeSource
 

@@ -22,9 +22,9 @@ from edgefuse.cli.console import Output
 from edgefuse.cli.stream import WAITING, print_report, stream, verdict
 from edgefuse.errors import EdgefuseError, InputError, ModelError, SourceError
 from edgefuse.images import read_image, write_image
+from edgefuse.runtime.frames import ROLES
 from edgefuse.runtime.live import Report, SinkReport, SourceReport
 from edgefuse.runtime.sources import safe_name
-from edgefuse.runtime.sources.base import ROLES
 from edgefuse.runtime.timing import STAGES, Durations
 from edgefuse.spec import ModelSpec
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefuse.runtime.contrast import MAX_GAIN, Contrast, curve
+from edgefuse.runtime.compose import MAX_GAIN, Contrast, curve
 
 
 def dull(seed=0, low=60, high=190):

@@ -18,12 +18,13 @@ import pytest
 from edgefuse.errors import LostError, SourceError
 from edgefuse.images import Image
 from edgefuse.runtime.cameras.camera import Camera, connect
-from edgefuse.runtime.cameras.freeze import StillState
 from edgefuse.runtime.cameras.health import State
 from edgefuse.runtime.cameras.supervisor import Supervisor
+from edgefuse.runtime.cameras.thermal import StillState
+from edgefuse.runtime.frames import Frame, FusedFrame
 from edgefuse.runtime.live import LiveConfig, Report, Session, StopRequest, run
-from edgefuse.runtime.sinks import Callback, FusedFrame
-from edgefuse.runtime.sources import Frame, Source
+from edgefuse.runtime.sinks import Callback
+from edgefuse.runtime.sources import Source
 from edgefuse.runtime.sources.base import SILENCE, SilencePolicy
 from tests.support.servers import MPEG2, TS, TS_TCP, CutOff, Process, Servers, Watch, together
 

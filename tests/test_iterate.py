@@ -13,9 +13,10 @@ import pytest
 from edgefuse import live
 from edgefuse.images import Image
 from edgefuse.runtime.cameras.camera import Camera
+from edgefuse.runtime.frames import Frame
 from edgefuse.runtime.live.iterate import Live
 from edgefuse.runtime.sinks.lossless import LosslessVideo
-from edgefuse.runtime.sources import Frame, Source
+from edgefuse.runtime.sources import Source
 
 
 def pick_visible(ir: Image, vis: Image) -> Image:

@@ -16,9 +16,10 @@ import pytest
 from edgefuse import PushSource, live
 from edgefuse.errors import InputError, SourceError, counted
 from edgefuse.images import Image
+from edgefuse.runtime.frames import Frame, FusedFrame
 from edgefuse.runtime.live import LiveConfig, Report, StopRequest, run
-from edgefuse.runtime.sinks import FusedFrame, Sink
-from edgefuse.runtime.sources import Frame, Source
+from edgefuse.runtime.sinks import Sink
+from edgefuse.runtime.sources import Source
 from edgefuse.runtime.timing import STAGES, StageTimes, percentiles
 from tests.support.shots import both
 

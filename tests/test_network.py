@@ -11,7 +11,8 @@ from itertools import pairwise
 import pytest
 
 from edgefuse.errors import LostError, SourceError
-from edgefuse.runtime.sources import Frame, Source, open_source
+from edgefuse.runtime.frames import Frame
+from edgefuse.runtime.sources import Source, open_source
 from tests.support.servers import H264, MJPEG, TS, TS_TCP, Servers, Watch, together
 
 

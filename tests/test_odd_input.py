@@ -14,8 +14,9 @@ from edgefuse.images import as_visible
 from edgefuse.runtime.cameras.camera import connect
 from edgefuse.runtime.cameras.thermal import ThermalPreprocess
 from edgefuse.runtime.engines.fuser import Fuser
+from edgefuse.runtime.frames import Role
 from edgefuse.runtime.sinks.lossless import LosslessVideo
-from edgefuse.runtime.sources import Role, open_source
+from edgefuse.runtime.sources import open_source
 
 RNG = np.random.default_rng(3)
 

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefuse.runtime.cameras.clock import Clock
+from edgefuse.runtime.frames import Frame, Role
 from edgefuse.runtime.live.pairing import LiveSynchronizer, OfflineSynchronizer, Pair
-from edgefuse.runtime.sources import Frame, Role
 from edgefuse.sim import Rig, RigConfig
 
 IMAGE = np.zeros((1, 1), np.uint8)

@@ -10,9 +10,9 @@ import pytest
 from edgefuse.errors import InputError
 from edgefuse.evaluate.baselines import maximum
 from edgefuse.metrics import CORE_METRICS, score
+from edgefuse.runtime.frames import FusedFrame
 from edgefuse.runtime.live import background as module
 from edgefuse.runtime.live.background import Quality
-from edgefuse.runtime.sinks.base import FusedFrame
 from tests.support.shots import both
 
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from edgefuse.errors import InputError
 from edgefuse.sim import Rig, RigConfig
-from edgefuse.sim.optics import projection
 from edgefuse.sim.rig import CameraName
+from edgefuse.sim.surfaces import projection
 
 SMALL = (160, 120)
 CAMERAS: list[CameraName] = ["ir", "vis"]

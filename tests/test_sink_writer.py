@@ -9,15 +9,11 @@ import numpy as np
 import pytest
 
 from edgefuse.errors import InputError
+from edgefuse.runtime.frames import Frame, FusedFrame
 from edgefuse.runtime.live import run
-from edgefuse.runtime.sinks import (
-    Callback,
-    FusedFrame,
-    RawOut,
-    SinkWriter,
-)
+from edgefuse.runtime.sinks import Callback, RawOut, SinkWriter
 from edgefuse.runtime.sinks.writer import Deadline
-from edgefuse.runtime.sources import Frame, Source
+from edgefuse.runtime.sources import Source
 from edgefuse.runtime.timing import StageTimes
 from tests.support.shots import shot
 

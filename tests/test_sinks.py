@@ -13,8 +13,8 @@ import pytest
 from edgefuse.errors import InputError
 from edgefuse.images import read_image
 from edgefuse.runtime.compose import side_by_side
+from edgefuse.runtime.frames import FusedFrame
 from edgefuse.runtime.sinks import (
-    FusedFrame,
     ImageSequence,
     OutputOptions,
     QuotaReachedError,

@@ -19,8 +19,9 @@ import pytest
 from edgefuse.errors import LostError, SourceError
 from edgefuse.runtime.cameras.camera import connect
 from edgefuse.runtime.cameras.thermal import ThermalPreprocess
+from edgefuse.runtime.frames import Frame
 from edgefuse.runtime.sinks.lossless import LosslessVideo
-from edgefuse.runtime.sources import Frame, RealTime, gstreamer, open_source, safe_name
+from edgefuse.runtime.sources import RealTime, open_source, opencv, safe_name
 from edgefuse.runtime.sources import v4l2 as camera_module
 from edgefuse.runtime.sources.base import SILENCE
 from edgefuse.runtime.sources.text import Spec
@@ -340,7 +341,7 @@ def test_thermal_options_are_those_of_infrared_alone(tmp_path: Path) -> None:
     ],
 )
 def test_pipelines_that_cannot_run(text: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgefuse.runtime.sources.gstreamer._has_gstreamer", lambda: False)
+    monkeypatch.setattr("edgefuse.runtime.sources.opencv._has_gstreamer", lambda: False)
     with pytest.raises(SourceError, match=sentence) as error:
         open_source(text, "vis")
     assert "\n" not in str(error.value)
@@ -641,8 +642,8 @@ def test_a_pipeline_is_completed_and_opened(
         calls.append(args)
         return FakeDevice()
 
-    monkeypatch.setattr(gstreamer, "_has_gstreamer", lambda: True)
-    monkeypatch.setattr(gstreamer, "open_capture", open_capture)
+    monkeypatch.setattr(opencv, "_has_gstreamer", lambda: True)
+    monkeypatch.setattr(opencv, "open_capture", open_capture)
     camera = connect(text, "ir")
     assert camera.thermal.agc == ("linear" if "agc" in text else "auto")
     with camera.open() as source:
@@ -700,9 +701,9 @@ def test_a_pipeline_for_real() -> None:
 
 
 def test_a_pipeline_that_does_not_start_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gstreamer, "_has_gstreamer", lambda: True)
+    monkeypatch.setattr(opencv, "_has_gstreamer", lambda: True)
     for device, sentence in ((None, "try it with gst-launch-1.0"), (FakeDevice(0), "gives no picture")):
-        monkeypatch.setattr(gstreamer, "open_capture", lambda *_, device=device: device)
+        monkeypatch.setattr(opencv, "open_capture", lambda *_, device=device: device)
         with pytest.raises(LostError, match=sentence):
             open_source("gst:a ! appsink", "vis")
         assert device is None or device.released

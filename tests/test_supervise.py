@@ -11,10 +11,11 @@ import pytest
 
 from edgefuse.errors import LostError, SourceError
 from edgefuse.runtime.cameras.camera import Camera
-from edgefuse.runtime.cameras.freeze import StillState
 from edgefuse.runtime.cameras.health import Health, State
 from edgefuse.runtime.cameras.supervisor import MAX_STUCK, Supervisor
-from edgefuse.runtime.sources import Frame, Role, Source
+from edgefuse.runtime.cameras.thermal import StillState
+from edgefuse.runtime.frames import Frame, Role
+from edgefuse.runtime.sources import Source
 from edgefuse.runtime.sources.base import SilencePolicy
 
 IMAGE = np.zeros((16, 16), np.uint8)

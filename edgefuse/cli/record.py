@@ -22,8 +22,8 @@ from edgefuse.cli.options import (
 from edgefuse.errors import SourceError
 
 if TYPE_CHECKING:
+    from edgefuse.runtime.frames import Role
     from edgefuse.runtime.record import RecordedCamera
-    from edgefuse.runtime.sources import Role
 
 
 def record(

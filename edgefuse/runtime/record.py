@@ -15,7 +15,7 @@ from edgefuse.runtime.config import StopRequest
 from edgefuse.runtime.frames import NAMES, ROLES, Frame, Role
 from edgefuse.runtime.recording import STARTED_TAG, recorded_parts
 from edgefuse.runtime.sinks.lossless import RecordingConfig, SegmentWriter
-from edgefuse.runtime.sinks.quota import DiskQuota, check_limits
+from edgefuse.runtime.sinks.naming import DiskQuota, check_limits
 from edgefuse.runtime.sinks.writer import Deadline, SinkWriter
 from edgefuse.runtime.sources.base import Source
 

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from edgefuse.errors import InputError, unknown_name
 from edgefuse.sim.config import RigConfig
-from edgefuse.sim.optics import WHITE, NoiseTile
 from edgefuse.sim.scene import Scene
+from edgefuse.sim.surfaces import WHITE, NoiseTile
 
 __all__ = ["CameraName", "Rig"]
 

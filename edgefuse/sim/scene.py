@@ -7,12 +7,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse.images import Image
-from edgefuse.sim.cars import HEADLIGHTS, TAILLIGHTS, draw_car
-from edgefuse.sim.optics import CODES, COLDEST_CODE, WHITE, Projection, focal_length, projection
-from edgefuse.sim.site import GARDEN, LEFT_WALL
 from edgefuse.sim.street import Street
-from edgefuse.sim.surfaces import SKYLIGHT, Floats, Surface, paint, warp_patch
-from edgefuse.sim.traffic import Drive, Step, Traffic
+from edgefuse.sim.surfaces import (
+    CODES,
+    COLDEST_CODE,
+    GARDEN,
+    LEFT_WALL,
+    SKYLIGHT,
+    WHITE,
+    Floats,
+    Projection,
+    Surface,
+    focal_length,
+    paint,
+    projection,
+    warp_patch,
+)
+from edgefuse.sim.traffic import HEADLIGHTS, TAILLIGHTS, Drive, Step, Traffic, draw_car
 
 __all__ = ["Scene"]
 

@@ -1,5 +1,11 @@
-"""Textured planes in the world, drawn in metres, lit by lamps and painted into a camera's picture."""
+"""Textured planes in the world, drawn in metres, lit by lamps and painted into a camera's picture.
 
+Also the pinhole view of a camera, and the noise of its sensor.
+
+World coordinates are metres: x to the right, y up from the road, z along the street.
+"""
+
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -9,9 +15,75 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse.sim.optics import AIR, CAMERA, Projection
+Projection = NDArray[np.float64]
+"""`[3, 4]`: homogeneous world point to homogeneous pixel; the third value is the depth in metres."""
 
-__all__ = ["SKYLIGHT", "Light", "Surface", "irradiance", "paint", "smooth_noise", "warp_patch"]
+CAMERA = np.array([0.9, 3.1, 0.0])  # on a mast, a little right of the road's middle
+PITCH = math.radians(4.5)  # downwards
+AIR = 9.0  # °C
+WHITE = 255.0**2  # light that is just white: its square root is the picture
+COLDEST_CODE, CODES = -20.0, 4.0  # sprites keep temperatures in steps of 0.25 °C from -20 °C on
+
+
+def focal_length(size: tuple[int, int]) -> float:
+    """Return the focal length in pixels: 60° across a 4:3 image, the same along the diagonal for others."""
+    return 0.7 * math.hypot(*size)
+
+
+def projection(size: tuple[int, int], to_visible: NDArray[np.float64] | None = None) -> Projection:
+    """Return the projection of the visible camera, or of one whose pixels `to_visible` maps to its pixels."""
+    f = focal_length(size)
+    intrinsic = np.array([[f, 0, (size[0] - 1) / 2], [0, -f, (size[1] - 1) / 2], [0, 0, 1]])
+    c, s = math.cos(PITCH), math.sin(PITCH)
+    rotation = np.array([[1, 0, 0], [0, c, s], [0, -s, c]])
+    view = intrinsic @ rotation @ np.column_stack([np.eye(3), -CAMERA])
+    if to_visible is None:
+        return view
+    return np.linalg.inv(to_visible) @ view
+
+
+def to_code(celsius: float) -> float:
+    """Return the number, 0 to 255, that stands for a temperature in a sprite."""
+    return float(np.clip((celsius - COLDEST_CODE) * CODES, 0, 255))
+
+
+class NoiseTile:
+    """White noise, drawn once; a frame's noise is a window at a random offset.
+
+    Args:
+        rng: where it is drawn from.
+        size: width and height of a frame.
+        channels: 1, or 3 for colour noise of which a part is shared by the channels.
+        sigma: its standard deviation.
+    """
+
+    MARGIN = 97
+
+    def __init__(self, rng: np.random.Generator, size: tuple[int, int], channels: int, sigma: float) -> None:
+        shape = (size[1] + self.MARGIN, size[0] + self.MARGIN)
+        self._size = size
+        self._tile: NDArray[np.float32]
+        if channels == 1:
+            self._tile = rng.standard_normal(shape, np.float32)
+        else:
+            grey = rng.standard_normal((*shape, 1), np.float32)
+            colour = rng.standard_normal((*shape, channels), np.float32)
+            # Demosaicing spreads a pixel's noise over its neighbours: average two in a row.
+            grey = (grey + np.roll(grey, 1, axis=1)) * np.float32(0.55)
+            self._tile = grey + colour * np.float32(0.62)
+        self._tile *= np.float32(sigma)
+
+    def window(self, a: int, b: int) -> NDArray[np.float32]:
+        """Return the window that two random numbers choose, `[H, W]` or `[H, W, C]`."""
+        x, y = a % self.MARGIN, b % self.MARGIN
+        return self._tile[y : y + self._size[1], x : x + self._size[0]]
+
+
+LEFT_WALL, RIGHT_WALL = -6.4, 7.6  # x of the houses' fronts
+GARDEN = (17.0, 29.0)  # z of the gap between the houses on the left
+
+AXES = {"x": (1.0, 0.0, 0.0), "y": (0.0, 1.0, 0.0), "z": (0.0, 0.0, 1.0)}
+
 
 Floats = NDArray[np.float32]
 Colour = tuple[float, float, float]
@@ -234,3 +306,27 @@ def paint(canvas: Floats, view: Projection, surface: Surface, layer: Floats, alp
         over = drawn[..., :-1] if layer.ndim == 3 else drawn[..., 0]
         under *= keep[..., None] if layer.ndim == 3 else keep
         under += over
+
+
+class Site:
+    """Surfaces from far to near, lights, and the random numbers that all is drawn from."""
+
+    def __init__(self, seed: int, size: tuple[int, int]) -> None:
+        self.rng = np.random.default_rng([seed, 11])
+        self.detail = float(np.clip(focal_length(size) / 560, 0.25, 1.6))  # texels needed, 1 at 640x480
+        self.lights: list[Light] = []
+        self.surfaces: list[Surface] = []
+
+    def add(
+        self,
+        origin: tuple[float, float, float],
+        axes: str,
+        size: tuple[float, float],
+        density: tuple[float, float],
+        **options: object,
+    ) -> Surface:
+        """Add a surface along two axes, such as "zy" for a wall; `density` is what 640x480 needs."""
+        fine = (density[0] * self.detail, density[1] * self.detail)
+        surface = Surface(origin, AXES[axes[0]], AXES[axes[1]], size, fine, **options)  # type: ignore[arg-type]
+        self.surfaces.append(surface)
+        return surface

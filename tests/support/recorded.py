@@ -4,9 +4,10 @@ import time
 
 import numpy as np
 
+from edgefuse.runtime.frames import Frame
 from edgefuse.runtime.record import RecordedCamera
 from edgefuse.runtime.recording import STARTED_TAG
-from edgefuse.runtime.sources import Frame, Source, open_source
+from edgefuse.runtime.sources import Source, open_source
 
 RNG = np.random.default_rng(5)
 

@@ -7,9 +7,7 @@ import cv2
 import numpy as np
 
 from edgefuse.images import Image
-from edgefuse.runtime.sinks import (
-    FusedFrame,
-)
+from edgefuse.runtime.frames import FusedFrame
 
 
 def shot(index: int = 0, size: tuple[int, int] = (64, 48), grey: bool = False, at: float = 0.0) -> FusedFrame:

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from enum import Enum
 
-from edgefuse.runtime.cameras.freeze import StillState
+from edgefuse.runtime.cameras.thermal import StillState
 from edgefuse.runtime.frames import NAMES, Role
 from edgefuse.runtime.sources.base import SilencePolicy
 

@@ -12,8 +12,8 @@ import cv2
 from edgefuse.errors import EdgefuseError, FrameError, LostError
 from edgefuse.runtime.arenas import return_memory
 from edgefuse.runtime.cameras.camera import Camera
-from edgefuse.runtime.cameras.freeze import StillState
 from edgefuse.runtime.cameras.health import Health, State
+from edgefuse.runtime.cameras.thermal import StillState
 from edgefuse.runtime.frames import NAMES, Frame, Role
 from edgefuse.runtime.sources.base import Source
 

@@ -11,11 +11,10 @@ import cv2
 
 from edgefuse.errors import InputError
 from edgefuse.runtime.cameras.camera import Camera
-from edgefuse.runtime.cameras.freeze import StillState
 from edgefuse.runtime.cameras.supervisor import Supervisor
-from edgefuse.runtime.cameras.thermal import ThermalPreprocess
+from edgefuse.runtime.cameras.thermal import StillState, ThermalPreprocess
 from edgefuse.runtime.frames import NAMES, ROLES, Frame, Role
-from edgefuse.runtime.live.counters import FrameCounters
+from edgefuse.runtime.live.report import FrameCounters
 from edgefuse.runtime.timing import StageTimes
 
 __all__ = ["Capture"]

@@ -17,16 +17,14 @@ from edgefuse.levels import SmoothLevels, measure_levels
 from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.cameras.clock import Clock, ClockReport
 from edgefuse.runtime.cameras.health import State
-from edgefuse.runtime.compose import with_label
+from edgefuse.runtime.compose import Contrast, with_label
 from edgefuse.runtime.config import LiveConfig, StopRequest
-from edgefuse.runtime.contrast import Contrast
 from edgefuse.runtime.frames import NAMES, ROLES, Frame, FrameStats, FusedFrame, Role
 from edgefuse.runtime.live.background import BackgroundWorker, DriftReport, Quality
 from edgefuse.runtime.live.capture import Capture
-from edgefuse.runtime.live.counters import FrameCounters, FrameCounts
 from edgefuse.runtime.live.fallback import Fallback
 from edgefuse.runtime.live.pairing import LiveSynchronizer, Pair, choose_synchronizer, other
-from edgefuse.runtime.live.report import Report, SinkReport, SourceReport
+from edgefuse.runtime.live.report import FrameCounters, FrameCounts, Report, SinkReport, SourceReport
 from edgefuse.runtime.sinks.base import Sink
 from edgefuse.runtime.sinks.writer import Deadline, SinkWriter
 from edgefuse.runtime.sources.base import Source

@@ -2,17 +2,7 @@
 
 from edgefuse.errors import InputError
 from edgefuse.plugins import Registry
-from edgefuse.runtime.sinks.base import (
-    FrameState,
-    FrameStats,
-    FusedFrame,
-    OutputOptions,
-    QuotaReachedError,
-    Sink,
-    SinkKind,
-)
-from edgefuse.runtime.sinks.callback import Callback
-from edgefuse.runtime.sinks.cropped import Cropped
+from edgefuse.runtime.sinks.base import Callback, Cropped, OutputOptions, QuotaReachedError, Sink, SinkKind
 from edgefuse.runtime.sinks.encoder import CODECS, CONTAINERS
 from edgefuse.runtime.sinks.images import ImageSequence, Still
 from edgefuse.runtime.sinks.raw import RawOut
@@ -27,9 +17,6 @@ __all__ = [
     "SINKS",
     "Callback",
     "Cropped",
-    "FrameState",
-    "FrameStats",
-    "FusedFrame",
     "ImageSequence",
     "OutputOptions",
     "QuotaReachedError",

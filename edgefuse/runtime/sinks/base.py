@@ -1,22 +1,12 @@
-"""What an output is, and what it gets."""
+"""What an output is, and the two that are none by themselves: a function, and another output cut down."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from edgefuse.errors import EdgefuseError, InputError
-from edgefuse.runtime.frames import FrameState, FrameStats, FusedFrame
-
-__all__ = [
-    "FrameRefusedError",
-    "FrameState",
-    "FrameStats",
-    "FusedFrame",
-    "OutputOptions",
-    "QuotaReachedError",
-    "Sink",
-    "SinkKind",
-]
+from edgefuse.runtime.frames import FusedFrame
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -102,3 +92,64 @@ class Sink(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Callback(Sink):
+    """Calls a function with every frame, in a thread of its own; if it raises, it is called no more.
+
+    Args:
+        function: must not change the arrays: other outputs have the same.
+        name: to print.
+    """
+
+    in_main_thread = False
+
+    def __init__(self, function: Callable[[FusedFrame], object], name: str = "callback") -> None:
+        self._function, self.name = function, name
+
+    def write(self, frame: FusedFrame) -> None:
+        """Call the function."""
+        self._function(frame)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+class Cropped(Sink):
+    """Hands frames on to another output, cut to a rectangle.
+
+    Args:
+        sink: the other output.
+        rectangle: shape of a visible picture → its rows and columns to keep; the same every time, also while
+            a camera is lost, so that a video keeps its size.
+    """
+
+    def __init__(self, sink: Sink, rectangle: Callable[[tuple[int, ...]], tuple[slice, slice]]) -> None:
+        self._sink, self._rectangle = sink, rectangle
+        self._known: dict[tuple[int, ...], tuple[slice, slice]] = {}
+        self.name, self.in_main_thread, self.timed = sink.name, sink.in_main_thread, sink.timed
+
+    def write(self, frame: FusedFrame) -> None:
+        """Cut a frame and hand it on."""
+        shape = frame.fused.shape[:2]
+        if shape not in self._known:
+            self._known[shape] = self._rectangle(shape)
+        part = self._known[shape]
+        ir, vis, valid = (None if each is None else each[part] for each in (frame.ir, frame.vis, frame.valid))
+        self._sink.write(replace(frame, ir=ir, vis=vis, fused=frame.fused[part], valid=valid))
+        self.lost_on_failure = self._sink.lost_on_failure
+
+    def idle(self) -> None:
+        """As the other output."""
+        self._sink.idle()
+
+    def interrupt(self) -> None:
+        """As the other output."""
+        self._sink.interrupt()
+
+    def close(self) -> None:
+        """Close the other output."""
+        try:
+            self._sink.close()
+        finally:
+            self.lost_on_failure = self._sink.lost_on_failure

@@ -5,8 +5,9 @@ from pathlib import Path
 from edgefuse.errors import InputError
 from edgefuse.images import IMAGE_SUFFIXES, write_image
 from edgefuse.runtime.compose import side_by_side
-from edgefuse.runtime.sinks.base import FusedFrame, OutputOptions, Sink
-from edgefuse.runtime.sinks.quota import DiskQuota, check_limits
+from edgefuse.runtime.frames import FusedFrame
+from edgefuse.runtime.sinks.base import OutputOptions, Sink
+from edgefuse.runtime.sinks.naming import DiskQuota, check_limits
 from edgefuse.runtime.sinks.video import check_folder
 
 __all__ = ["ImageSequence", "Still"]

@@ -16,7 +16,7 @@ from edgefuse.runtime.frames import Frame, Role
 from edgefuse.runtime.recording import Timestamps, part_name, timestamps_path
 from edgefuse.runtime.sinks.base import FrameRefusedError, Sink
 from edgefuse.runtime.sinks.encoder import Encoder
-from edgefuse.runtime.sinks.quota import DiskQuota
+from edgefuse.runtime.sinks.naming import DiskQuota
 
 __all__ = ["LosslessVideo", "RecordingConfig", "SegmentWriter", "kind_of"]
 

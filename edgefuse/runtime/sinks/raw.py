@@ -10,7 +10,8 @@ import numpy as np
 from edgefuse.errors import InputError
 from edgefuse.images import Image, size_of
 from edgefuse.runtime.compose import letterbox, side_by_side
-from edgefuse.runtime.sinks.base import FusedFrame, OutputOptions, Sink
+from edgefuse.runtime.frames import FusedFrame
+from edgefuse.runtime.sinks.base import OutputOptions, Sink
 
 __all__ = ["RawOut"]
 

@@ -13,10 +13,10 @@ from edgefuse.errors import InputError, unknown_name
 from edgefuse.images import Image, size_of
 from edgefuse.runtime.arenas import return_memory
 from edgefuse.runtime.compose import side_by_side
-from edgefuse.runtime.sinks.base import FusedFrame, OutputOptions, QuotaReachedError, Sink
+from edgefuse.runtime.frames import FusedFrame
+from edgefuse.runtime.sinks.base import OutputOptions, QuotaReachedError, Sink
 from edgefuse.runtime.sinks.encoder import CODECS, CONTAINERS, Encoder
-from edgefuse.runtime.sinks.naming import OutputNaming
-from edgefuse.runtime.sinks.quota import DiskQuota, check_limits
+from edgefuse.runtime.sinks.naming import DiskQuota, OutputNaming, check_limits
 
 __all__ = ["VideoOut", "check_folder"]
 

@@ -9,7 +9,8 @@ import cv2
 
 from edgefuse.errors import InputError
 from edgefuse.runtime.compose import side_by_side
-from edgefuse.runtime.sinks.base import FusedFrame, Sink
+from edgefuse.runtime.frames import FusedFrame
+from edgefuse.runtime.sinks.base import Sink
 
 __all__ = ["Window"]
 

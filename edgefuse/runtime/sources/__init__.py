@@ -2,23 +2,20 @@
 
 from edgefuse.errors import SourceError, unknown_name
 from edgefuse.plugins import Registry
-from edgefuse.runtime.frames import Frame, Role
+from edgefuse.runtime.frames import Role
 from edgefuse.runtime.sources.base import Source, SourceKind
 from edgefuse.runtime.sources.folder import ImageFolder
-from edgefuse.runtime.sources.gstreamer import Pipeline
 from edgefuse.runtime.sources.network import NetworkStream
-from edgefuse.runtime.sources.recorded import Recording
+from edgefuse.runtime.sources.opencv import Pipeline
 from edgefuse.runtime.sources.simulated import SimulatedCamera
 from edgefuse.runtime.sources.text import Spec, safe_name
 from edgefuse.runtime.sources.v4l2 import DeviceCamera
-from edgefuse.runtime.sources.video import VideoFile
+from edgefuse.runtime.sources.video import Recording, VideoFile
 from edgefuse.runtime.sources.wrappers import Placed, RealTime
 
 __all__ = [
     "SOURCES",
-    "Frame",
     "RealTime",
-    "Role",
     "Source",
     "kind_of",
     "open_kind",

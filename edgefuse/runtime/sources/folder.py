@@ -10,8 +10,8 @@ from typing import Any
 from edgefuse.errors import FrameError, InputError, SourceError, counted
 from edgefuse.images import IMAGE_SUFFIXES, bits_of, read_image
 from edgefuse.pairs import images_by_stem, natural_key, pair_folders
-from edgefuse.runtime.frames import NOMINAL_FPS
-from edgefuse.runtime.sources.base import Frame, Role, Source
+from edgefuse.runtime.frames import NOMINAL_FPS, Frame, Role
+from edgefuse.runtime.sources.base import Source
 from edgefuse.runtime.sources.text import Spec, positive_number, seconds, yes_or_no
 
 __all__ = ["ImageFolder"]

@@ -6,10 +6,10 @@ from urllib.request import url2pathname
 import av
 
 from edgefuse.errors import LostError, SourceError, counted, unknown_name
-from edgefuse.runtime.sources.base import SILENCE, Frame, Role, Source
-from edgefuse.runtime.sources.decoder import Decoded, Decoder
+from edgefuse.runtime.frames import Frame, Role
+from edgefuse.runtime.sources.base import SILENCE, Source
+from edgefuse.runtime.sources.decoder import Decoded, Decoder, rate_of
 from edgefuse.runtime.sources.text import Spec, positive_number
-from edgefuse.runtime.sources.times import rate_of
 
 __all__ = ["NetworkStream"]
 

@@ -3,7 +3,8 @@
 import time
 
 from edgefuse.errors import InputError, SourceError
-from edgefuse.runtime.sources.base import Frame, Role, Source
+from edgefuse.runtime.frames import Frame, Role
+from edgefuse.runtime.sources.base import Source
 from edgefuse.runtime.sources.text import Spec
 
 __all__ = ["SimulatedCamera"]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgefuse.errors import LostError, SourceError
 from edgefuse.images import bits_of, parse_size, scale_bits
-from edgefuse.runtime.sources.base import Role
+from edgefuse.runtime.frames import Role
 from edgefuse.runtime.sources.opencv import WAIT_SECONDS, CaptureSource, open_capture
 from edgefuse.runtime.sources.text import Spec, positive_number, yes_or_no
 

@@ -1,4 +1,4 @@
-"""Sources around other sources: a recording at its own rate, and pictures cut and turned."""
+"""Sources around others: recordings at their own rate, pictures cut and turned; and frames from outside."""
 
 import math
 import re
@@ -6,15 +6,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import cv2
+from numpy.typing import NDArray
 
 from edgefuse.errors import InputError, SourceError
 from edgefuse.images import parse_size, size_of
-from edgefuse.runtime.sources.base import Frame, Source
+from edgefuse.runtime.frames import NOMINAL_FPS, Frame
+from edgefuse.runtime.sources.base import Source
 from edgefuse.runtime.sources.text import Spec
-
-__all__ = ["Placed", "RealTime", "inside"]
 
 
 class RealTime(Source):
@@ -130,3 +131,56 @@ def inside(source: Source) -> Source:
     while isinstance(source, Placed | RealTime):
         source = source.inner
     return source
+
+
+class PushSource(Source):
+    """Takes the frames that are pushed into it. It keeps the newest one; those in between count as dropped.
+
+    >>> camera = PushSource("thermal", fps=30)
+    >>> driver.on_frame(camera.push)  # doctest: +SKIP
+    >>> for pair in edgefuse.live(camera, "cam0"): ...  # doctest: +SKIP
+
+    Args:
+        name: to print.
+        fps: nominal frames per second.
+    """
+
+    live = True
+    length = None
+    limit = math.inf
+
+    def __init__(self, name: str = "pushed frames", fps: float = NOMINAL_FPS) -> None:
+        if not 0 < fps < math.inf:
+            raise InputError(f"{name}: fps is {fps:g}, it must be over 0")
+        self.name, self.fps = name, fps
+        self._changed = threading.Condition()
+        self._newest: Frame | None = None
+        self._count = 0
+        self._closed = False
+
+    def push(self, image: NDArray[Any], timestamp: float | None = None) -> None:
+        """Hand a frame over, from any thread. Returns at once.
+
+        Args:
+            image: uint8 or uint16, `[H, W]` or `[H, W, 3]` BGR. It is copied: drivers reuse their buffers.
+            timestamp: seconds on the camera's own clock; None: now, by `time.monotonic()`.
+        """
+        now = time.monotonic()
+        image = image.copy()
+        with self._changed:
+            self._newest = Frame(image, self._count, now if timestamp is None else timestamp, now)
+            self._count += 1
+            self._changed.notify_all()
+
+    def read(self) -> Frame | None:
+        """Wait for the next frame and return it; None once it is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._newest is not None or self._closed)
+            frame, self._newest = self._newest, None
+            return frame
+
+    def close(self) -> None:
+        """End it: a `read` that waits returns None."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
