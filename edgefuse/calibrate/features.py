@@ -91,11 +91,14 @@ def valid_area(grey: Image) -> Image:
         return everything
     # The ring of pixels around a flat part is not flat itself, its outer half belongs to the border.
     outside = cv2.dilate(np.isin(labels, large).astype(np.uint8), np.ones((3, 3), np.uint8))
-    points = cv2.findNonZero(1 - outside)
-    if points is None or len(points) < 0.02 * grey.size:
+    shown = outside == 0
+    if shown.sum() < 0.02 * grey.size:
         return everything
+    ys = np.flatnonzero(shown.any(axis=1))  # the ends of each row have the hull of all
+    left, right = shown[ys].argmax(axis=1), grey.shape[1] - 1 - shown[ys, ::-1].argmax(axis=1)
+    ends = np.stack([np.concatenate([left, right]), np.concatenate([ys, ys])], axis=1).astype(np.int32)
     hull = np.zeros_like(outside)
-    cv2.fillConvexPoly(hull, cv2.convexHull(points), 255)
+    cv2.fillConvexPoly(hull, cv2.convexHull(ends), 255)
     return hull
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise, product
 from typing import Literal, TypeAlias
 
 import cv2
@@ -74,27 +75,26 @@ def surfaces(level: Level, matrix: Matrix, radius: int) -> Surfaces:
     """Correlate the infrared pictures, mapped by `matrix`, with the visible ones under shifts of `radius`."""
     rows, columns = BLOCKS
     side = 2 * radius + 1
-    total = np.zeros((side, side, rows, columns), np.float32)
+    height, width = level.shape
+    ys, xs = (
+        [round(i * length / parts) for i in range(parts + 1)]
+        for length, parts in ((height, rows), (width, columns))
+    )
+    total = np.zeros((rows * columns, side, side), np.float32)
     energy = 0.0
     for (ir, _), vis in zip(level.pairs, level.fields, strict=True):
         warped = edge_field(_warped(ir, level, matrix), level.blur)
         energy += float(np.sqrt((warped * warped).sum() * (vis * vis).sum()))
         padded = cv2.copyMakeBorder(warped, radius, radius, radius, radius, cv2.BORDER_CONSTANT)
-        height, width = vis.shape[:2]
-        for dy in range(side):
-            for dx in range(side):
-                # A shift of +1 moves the infrared picture to the right: its pixel x - 1 comes to x.
-                moved = padded[side - 1 - dy :, side - 1 - dx :][:height, :width]
-                product = cv2.multiply(moved, vis)
-                total[dy, dx] += cv2.resize(product, (columns, rows), interpolation=cv2.INTER_AREA).sum(
-                    axis=2
-                )
-    height, width = level.shape
-    total *= height * width / (rows * columns)
-    ys, xs = np.mgrid[0:rows, 0:columns]
-    centres = np.stack([(2 * xs + 1) / columns - 1, ((2 * ys + 1) / rows - 1) * height / width], axis=-1)
-    values = np.ascontiguousarray(total.transpose(2, 3, 0, 1)).reshape(rows * columns, side, side)
-    return Surfaces(values, centres.reshape(-1, 2), energy)
+        for block, (row, column) in enumerate(product(range(rows), range(columns))):
+            top, bottom, left, right = ys[row], ys[row + 1], xs[column], xs[column + 1]
+            around = padded[top : bottom + 2 * radius, left : right + 2 * radius]
+            total[block] += cv2.matchTemplate(around, vis[top:bottom, left:right], cv2.TM_CCORR)
+    # A shift of +1 moves the infrared picture to the right: its pixel x - 1 comes to x.
+    values = np.ascontiguousarray(total[:, ::-1, ::-1])
+    middles = [[(a + b) / 2 for a, b in pairwise(cuts)] for cuts in (ys, xs)]
+    centres = [(2 * x / width - 1, (2 * y / height - 1) * height / width) for y, x in product(*middles)]
+    return Surfaces(values, np.array(centres), energy)
 
 
 def _warped(ir: Picture, level: Level, matrix: Matrix) -> Picture:

@@ -30,11 +30,14 @@ RIVAL_Z, RIVAL_PART = 5.5, 0.45
 lattice or a tiled wall agrees in many places. Chance stays below the first."""
 RIVAL_APART = 0.04
 """Widths of the visible picture that a corner must lie elsewhere for that."""
-BETTER_Z = 1.2
-"""By how much z must rise before a model of more parameters is believed."""
+HINT_Z, BETTER_Z = 0.2, 0.8
+"""By how much z must rise before a model of more parameters is tried on the largest pictures, and there
+before it is believed: the depths of real scenes make it rise by half of that."""
 SCENES_FOR_MORE = 3
 """Scenes from which on more than a similarity is tried: on one scene it fits the depths in it."""
-MOST_IN_SEARCH = 4
+HOPELESS = 0.35
+"""Part of the best guess's z below which a guess is neither the map nor a rival of it."""
+MOST_IN_SEARCH = 3
 GUESSES = 6
 SIDES = (160, 320, 640)
 """Longer side of the visible picture at each level."""
@@ -196,27 +199,42 @@ def _estimate(pairs: Pairs, scenes: int, model: ModelName | None) -> Estimate:
         guesses.append((z, matrix))
     guesses.sort(key=lambda guess: -guess[0])
     results = []
-    for _, matrix in guesses:
+    for z, matrix in guesses:
+        if z < HOPELESS * guesses[0][0]:
+            break
         level = Level.of(few, SIDES[1], matrix)
         results.append(_weighed(level, _step(level, matrix, 4, "similarity")[0], "similarity"))
     matrix = max(results, key=lambda result: result[1])[0]
     rival = _rival(results, matrix, few)
-    level = Level.of(pairs, SIDES[1], matrix)
-    matrix, z, share = _weighed(level, matrix, "similarity")
-    chosen: ModelName = "similarity"
-    for bigger in ("affine", "homography"):
-        if bigger == model or (model is None and scenes >= SCENES_FOR_MORE):
-            result = _weighed(level, matrix, bigger)
-            if bigger == model or result[1] > z + BETTER_Z:
-                (matrix, z, share), chosen = result, bigger
-    if chosen != "similarity":  # which moved the corners far: the blocks are looked at again from there
-        matrix, z, share = _weighed(level, matrix, chosen)
-    fine = Level.of(pairs, SIDES[2], matrix)
-    matrix, _ = _step(fine, matrix, 4, chosen)
-    found = surfaces(fine, matrix, 3)
-    matrix = _moved(fine, matrix, improve(found, chosen, fine.shape)[0])
-    residual = disagreement(found) / math.sqrt(abs(np.linalg.det(fine.to_level)))
-    return Estimate(matrix, chosen, z, share, residual, scenes, len(pairs), rival)
+    level, fine = (Level.of(pairs, side, matrix) for side in SIDES[1:])
+    around = surfaces(level, matrix, 8)
+    tried: tuple[ModelName, ...] = (model or "similarity",)
+    if model is None and scenes >= SCENES_FOR_MORE:
+        tried = ("similarity", "affine", "homography")
+    best: tuple[Estimate, float] | None = None
+    hinted = 0.0
+    for name in tried:
+        change, value, z = improve(around, name, level.shape)
+        if best is None:
+            hinted = z + HINT_Z
+        elif z < hinted:
+            continue
+        moved, fine_z, residual = _refined(fine, _moved(level, matrix, change), name)
+        if best is None or fine_z > best[1] + BETTER_Z:
+            share = value / max(around.energy, 1e-9)
+            best = Estimate(moved, name, z, share, residual, scenes, len(pairs), rival), fine_z
+    assert best is not None
+    return best[0]
+
+
+def _refined(level: Level, matrix: Matrix, model: ModelName) -> tuple[Matrix, float, float]:
+    """Return the map improved on the largest pictures, its z there, and the residual in visible pixels."""
+    matrix, _ = _step(level, matrix, 4 if model == "similarity" else 6, model)
+    found = surfaces(level, matrix, 8)
+    change, _, z = improve(found, model, level.shape)
+    near = replace(found, values=found.values[:, 5:-5, 5:-5])
+    residual = disagreement(near) / math.sqrt(abs(np.linalg.det(level.to_level)))
+    return _moved(level, matrix, change), z, residual
 
 
 def _step(level: Level, matrix: Matrix, radius: int, model: ModelName) -> tuple[Matrix, float]:

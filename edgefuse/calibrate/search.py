@@ -45,18 +45,20 @@ def search(pairs: Sequence[tuple[Picture, Picture]], keep: int = 8) -> list[Cand
     ir_shape, vis_shape = pairs[0][0].grey.shape, pairs[0][1].grey.shape
     nominal = math.sqrt(math.prod(vis_shape) / math.prod(ir_shape))
     base = SIDE / max(vis_shape)
+    # Of large pictures, twice what is needed is made once: they are shrunk to dozens of sizes below.
+    halved = [(ir.scaled(min(2 * nominal * base, 1.0)), vis.scaled(min(2 * base, 1.0))) for ir, vis in pairs]
     height, width = (cv2.getOptimalDFTSize(math.ceil(side * base * ROOM / 4)) * 4 for side in vis_shape)
     found: list[Candidate] = []
     shared_ir: list[list[_Spectrum]] = []
     shared_vis: list[_Spectrum] = []
     for scale in SCALES:
-        vis_pictures = [vis.scaled(base / max(scale, 1.0)) for _, vis in pairs]
-        ir_pictures = [ir.scaled(nominal * base * min(scale, 1.0)) for ir, _ in pairs]
+        vis_pictures = [vis.resized(_times(vis_shape, base / max(scale, 1.0))) for _, vis in halved]
+        ir_pictures = [ir.resized(_times(ir_shape, nominal * base * min(scale, 1.0))) for ir, _ in halved]
         if scale > 1 or not shared_vis:
-            shared_vis = [_Spectrum.of(edge_field(vis), 0.0, (height, width)) for vis in vis_pictures]
+            shared_vis = _Spectrum.of([edge_field(vis) for vis in vis_pictures], 0.0, (height, width))
         if scale < 1 or not shared_ir:
             fields = [edge_field(ir) for ir in ir_pictures]
-            shared_ir = [[_Spectrum.of(field, turn, (height, width)) for field in fields] for turn in TURNS]
+            shared_ir = [_Spectrum.of(fields, turn, (height, width)) for turn in TURNS]
         to_ir = scaling(ir_shape, ir_pictures[0].grey.shape)
         from_vis = np.linalg.inv(scaling(vis_shape, vis_pictures[0].grey.shape))
         least = LEAST_OVERLAP * min(ir_pictures[0].grey.size, vis_pictures[0].grey.size)
@@ -77,18 +79,26 @@ class _Spectrum:
     edges: Floats
     energy: Floats
     area: Floats
+    """The same for all pictures of one size."""
 
     @classmethod
-    def of(cls, field: Floats, turn: float, canvas: tuple[int, int]) -> "_Spectrum":
-        size = (canvas[1], canvas[0])
-        placed = _about_centre(field.shape, turn, canvas)
-        edges = cv2.warpAffine(field, placed[:2], size, flags=cv2.INTER_LINEAR)
-        inside = cv2.warpAffine(np.ones(field.shape[:2], np.float32), placed[:2], size)
-        quarter = (canvas[1] // 4, canvas[0] // 4)
-        energy = cv2.resize(cv2.multiply(edges, edges), quarter, interpolation=cv2.INTER_AREA).sum(axis=2)
-        area = cv2.resize(inside, quarter, interpolation=cv2.INTER_AREA)
+    def of(cls, fields: Sequence[Floats], turn: float, canvas: tuple[int, int]) -> "list[_Spectrum]":
+        size, quarter = (canvas[1], canvas[0]), (canvas[1] // 4, canvas[0] // 4)
         whole = cv2.DFT_COMPLEX_OUTPUT
-        return cls(cv2.dft(edges), cv2.dft(energy, flags=whole), cv2.dft(area, flags=whole))
+        placed = _about_centre(fields[0].shape, turn, canvas)
+        inside = cv2.warpAffine(np.ones(fields[0].shape[:2], np.float32), placed[:2], size)
+        area = cv2.dft(cv2.resize(inside, quarter, interpolation=cv2.INTER_AREA), flags=whole)
+        spectra = []
+        for field in fields:
+            edges = cv2.warpAffine(field, placed[:2], size, flags=cv2.INTER_LINEAR)
+            squares = cv2.resize(cv2.multiply(edges, edges), quarter, interpolation=cv2.INTER_AREA)
+            energy = cv2.transform(squares, np.ones((1, 2), np.float32))
+            spectra.append(cls(cv2.dft(edges), cv2.dft(energy, flags=whole), area))
+        return spectra
+
+
+def _times(shape: tuple[int, ...], factor: float) -> tuple[int, int]:
+    return max(round(shape[0] * factor), 8), max(round(shape[1] * factor), 8)
 
 
 def _similarity(matrix: Matrix, shape: tuple[int, ...]) -> Matrix:
