@@ -10,22 +10,21 @@ import cv2
 import numpy as np
 import pytest
 
-from bench.inputs import feeds
 from edgefuse import Fuser
 from edgefuse.align import Resize
+from edgefuse.benchmark.measure import PARTS, cases
 from edgefuse.errors import LostError
 from edgefuse.images import Image, luma, replace_luma
 from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.compose import side_by_side
 from edgefuse.runtime.engines.fuser import network_input
-from edgefuse.runtime.engines.onnxruntime import CpuEngine
 from edgefuse.runtime.frames import FusedFrame
 from edgefuse.runtime.live import Session
 from edgefuse.runtime.sinks import CODECS, VideoOut
 from edgefuse.runtime.sinks.lossless import LosslessVideo
 from edgefuse.runtime.timing import DELAYS, STAGES, WINDOW
 from edgefuse.thermal import as_infrared
-from edgefuse.weights import model_file, shipped
+from edgefuse.weights import shipped
 
 Measure: TypeAlias = Callable[[Callable[[], Any]], None]
 MODELS = list(shipped())
@@ -88,19 +87,11 @@ def test_encode(measure: Measure, pair: tuple[Image, Image], tmp_path: Path, cod
 
 @pytest.mark.parametrize("threads", THREADS)
 @pytest.mark.parametrize("model", MODELS)
-def test_network(measure: Measure, pair: tuple[Image, Image], model: str, threads: int) -> None:
-    """The network alone at 640x480."""
-    engine = CpuEngine(model_file(model), threads)
-    x = network_input(pair[0], luma(pair[1]), engine.spec.size_divisor)
-    measure(lambda: engine.run(feeds(engine, sources=x)))
-
-
-@pytest.mark.parametrize("threads", THREADS)
-@pytest.mark.parametrize("model", MODELS)
-def test_fuser(measure: Measure, pair: tuple[Image, Image], model: str, threads: int) -> None:
-    """One call of `Fuser` at 640x480 in colour."""
-    fuser = Fuser(model, threads)
-    measure(lambda: fuser(*pair))
+@pytest.mark.parametrize("part", PARTS)
+def test_model(measure: Measure, pair: tuple[Image, Image], part: str, model: str, threads: int) -> None:
+    """What `edgefuse bench` times apart from the stages, at 640x480 in colour."""
+    with Fuser(model, threads) as fuser:
+        measure(cases(fuser, *pair)[part])
 
 
 def test_snapshot(measure: Measure) -> None:

@@ -3,22 +3,19 @@
 `make bench` runs all of them, prints p50, p95 and p99 of each case and writes bench.json.
 """
 
-import importlib.metadata
 import math
-import os
-import platform
 import time
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
-import cv2
 import pytest
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from edgefuse.images import Image
+from edgefuse.machine import describe_machine
 from edgefuse.runtime.timing import percentiles
 from edgefuse.sim import Rig, RigConfig
 
@@ -64,43 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     del config
-    machine_info["edgefuse"] = describe_machine()
-
-
-def describe_machine() -> dict[str, Any]:
-    """Return what a reader needs to judge the numbers."""
-    versions = {}
-    for package in ("edgefuse", "numpy", "opencv-python", "onnxruntime", "onnxruntime-gpu", "openvino"):
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {
-        "cpu": cpu_model(),
-        "cores": os.cpu_count(),
-        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "ram_gb": ram_gb(),
-        "os": platform.platform(),
-        "python": platform.python_version(),
-        "opencv_build": cv2.__version__,
-        "versions": versions,
-        "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-    }
-
-
-def cpu_model() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith(("model name", "Model")):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def ram_gb() -> float | None:
-    if not hasattr(os, "sysconf"):
-        return None
-    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    machine_info["edgefuse"] = asdict(describe_machine())
 
 
 def rows(benchmark: Any) -> list[tuple[str, float, float, float, float | None, int]]:
@@ -135,13 +96,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     measured = [b for b in session.benchmarks if b] if session else []
     if not measured:
         return
-    machine = describe_machine()
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    table = Table(
-        title=f"{machine['cpu']}, {machine['usable_cores']} cores, {machine['ram_gb']} GB, {machine['os']}, "
-        f"Python {machine['python']}, {versions}",
-        title_justify="left",
-    )
+    table = Table(title=describe_machine().sentence(), title_justify="left")
     table.add_column("case", no_wrap=True)
     for column in ("p50 ms", "p95 ms", "p99 ms", "FPS", "count"):
         table.add_column(column, justify="right", no_wrap=True)

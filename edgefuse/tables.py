@@ -18,6 +18,7 @@ __all__ = [
     "TEXT_FORMATS",
     "Cell",
     "Column",
+    "Mark",
     "Row",
     "Table",
     "as_csv",

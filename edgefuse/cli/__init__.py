@@ -23,6 +23,7 @@ COMMANDS = {
     "export": "export",
     "evaluate": "evaluate",
     "inspect": "inspect",
+    "bench": "bench",
     "models": "models",
     "import-weights": "import_weights",
     "reproduce": "reproduce",

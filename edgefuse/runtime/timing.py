@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from edgefuse.errors import unknown_name
 
@@ -131,6 +131,13 @@ class StageTimes:
             name: Durations(count, total, *percentiles(latest), longest, buckets)
             for name, count, total, longest, buckets, latest in taken
         }
+
+    def latest(self) -> dict[str, NDArray[np.float64]]:
+        """Return the last `WINDOW` values of all stages and delays that have some, in no order."""
+        with self._lock:
+            return {
+                name: each.latest[: each.count].copy() for name, each in self._series.items() if each.count
+            }
 
 
 class WakeDelay:

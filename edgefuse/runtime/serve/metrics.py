@@ -1,13 +1,11 @@
 """What a run tells machines: health, and metrics for Prometheus, both made of one `Report`."""
 
-import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
+from edgefuse.machine import resident_bytes
 from edgefuse.runtime.frames import NAMES
 from edgefuse.runtime.live import Report
 from edgefuse.runtime.timing import EDGES, Durations
@@ -127,7 +125,7 @@ def _families(report: Report, age: float | None) -> Iterator[Any]:
     yield CounterMetricFamily("edgefuse_starved_seconds", "Threads waited for a core", value=report.starved_s)
     if age is not None:
         yield GaugeMetricFamily("edgefuse_last_picture_age_seconds", "Since the last picture", value=age)
-    if (memory := _resident_bytes()) is not None:
+    if (memory := resident_bytes()) is not None:
         yield GaugeMetricFamily("edgefuse_memory_bytes", "Resident memory", value=memory)
 
 
@@ -140,10 +138,3 @@ def _histogram(name: str, what: str, labels: list[str], series: dict[Any, Durati
         buckets = list(zip(ends, accumulate(times.buckets), strict=True))
         family.add_metric(list(values), buckets, times.sum)
     return family
-
-
-def _resident_bytes() -> int | None:
-    if not sys.platform.startswith("linux"):
-        return None
-    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
