@@ -8,7 +8,7 @@ import msgspec
 
 from edgefuse.benchmark.measure import FORMAT, PARTS, SHOWN_STAGES, BenchReport, Measured
 from edgefuse.errors import InputError
-from edgefuse.evaluate.charts import boxes
+from edgefuse.evaluate.report import boxes
 from edgefuse.evaluate.tables import number
 from edgefuse.files import read_bytes, replace_file
 from edgefuse.tables import Cell, Column, Mark, Row, Table
