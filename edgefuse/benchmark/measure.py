@@ -33,8 +33,6 @@ from edgefuse.sim import Rig, RigConfig
 from edgefuse.spec import ModelSpec, VerificationReport
 from edgefuse.weights import DEFAULT_MODEL, shipped
 
-__all__ = ["PARTS", "SHOWN_STAGES", "BenchConfig", "BenchReport", "Measured", "cases", "measure_model"]
-
 FORMAT = 1
 PARTS = {
     "network": "the engine alone, a part of fuse",

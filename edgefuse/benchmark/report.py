@@ -14,8 +14,6 @@ from edgefuse.files import read_bytes, replace_file
 from edgefuse.tables import Cell, Column, Mark, Row, Table
 from edgefuse.tables import html as render
 
-__all__ = ["changes", "facts", "read_report", "times", "write_html", "write_report"]
-
 MEDIANS = "median of the rounds, and their range"
 LEAST_CHANGE, LEAST_SECONDS = 0.03, 1e-4
 """Share of the old value, and a time, below which a change is not worth a word."""
