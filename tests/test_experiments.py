@@ -1,12 +1,15 @@
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from numpy.lib.stride_tricks import sliding_window_view
 
 from edgefuse.errors import InputError
 from edgefuse.experiments import figures
-from edgefuse.experiments.cells import Cell, pair_set
+from edgefuse.experiments.cells import Cell, pair_set, run_name
 from edgefuse.experiments.grids import GRIDS, published
 from edgefuse.experiments.run import Experiment, reproduce
 from edgefuse.experiments.tables import improvement
@@ -14,6 +17,7 @@ from edgefuse.images import read_image, write_image
 from edgefuse.metrics import CORE_METRICS
 from edgefuse.train import record
 from edgefuse.train.config import TrainConfig
+from edgefuse.train.data import training_set
 from edgefuse.train.models import build_model
 from edgefuse.train.record import sample_tiles, write_samples
 
@@ -84,13 +88,77 @@ def test_table3_trains_scores_and_goes_on(sets, tmp_path):
     assert text.count("| nano | aptp |") == 1
     assert "base 2: aptp of 4 pairs over sptp" in text
     assert read_image(tmp_path / f"table3-nano-{sets[0].name.replace('/', '.')}.png").ndim == 3
-    numbers = json.loads((tmp_path / "table3.json").read_text())["trainings"]
-    first = [run["scores"][sets[0].name]["VIF"] for run in numbers[:2]]
+    runs = json.loads((tmp_path / "results.json").read_text())
+    first = [
+        np.mean(run["scores"][f"{sets[0].name} field all"]["VIF"])
+        for run in runs.values()
+        if run["paradigm"] == "sptp"
+    ]
     assert f"{np.mean(first):.3f} ± {np.std(first, ddof=1):.3f}" in text
 
     seen.clear()
     assert reproduce(asked, tmp_path, lambda name, step: seen.append(name)).read_text() == text
     assert not seen
+
+
+def test_more_pairs_mean_more_steps_at_equal_epochs(sets, tmp_path):
+    asked = experiment(
+        sets, "table3", seeds=1, bases=(3,), epochs=2, budget=TrainConfig(steps=7, batch=2, patch=32)
+    )
+    text = reproduce(asked, tmp_path).read_text()
+    assert "2 epochs, at most 7 steps" in text
+    runs = json.loads((tmp_path / "results.json").read_text()).values()
+    # Two epochs of 3 pairs are 6 patches; two of 9 would be 18, more than 7 steps of 2 are.
+    assert [(run["pairs"], run["steps"], run["distinct"]) for run in runs] == [(3, 3, 3), (9, 7, 9)]
+    assert "| 3 | 3 | 3 | 3 |" in text
+    assert "| 3 | 9 | 9 | 7 |" in text
+    with pytest.raises(InputError, match="--epochs is 0"):
+        experiment(sets, "table3", epochs=0)
+
+
+def test_a_run_is_looked_at_on_patches_that_it_trains_on_and_on_others(sets, tmp_path):
+    asked = experiment(sets[1:], "table3", seeds=1, bases=(2,))
+    asked = replace(asked, tests=(sets[0],), limit=2)
+    reproduce(asked, tmp_path)
+    for run in json.loads((tmp_path / "results.json").read_text()).values():
+        assert [row["step"] for row in run["curve"]] == [1, 2, 3, 4]
+        assert all(row["train_loss"] != row["test_loss"] > 0 for row in run["curve"])
+        assert all(row["train_VIF"] != row["test_VIF"] > 0 for row in run["curve"])
+        ((key, scores),) = run["scores"].items()
+        assert key == f"{sets[0].name} field 2"
+        assert {name: len(values) for name, values in scores.items()} == dict.fromkeys(CORE_METRICS, 2)
+
+
+def test_results_of_other_settings_are_not_taken_for_these(sets, tmp_path):
+    asked = experiment(sets, "table3", seeds=1, bases=(2,))
+    reproduce(asked, tmp_path)
+    other = replace(asked, budget=replace(asked.budget, learning_rate=0.01))
+    with pytest.raises(InputError, match="other settings of the training"):
+        reproduce(other, tmp_path)
+
+
+def test_a_base_of_patches_never_changes(sets):
+    one = sets[0]
+    config = TrainConfig(
+        ir=(str(one.ir),), vis=(str(one.vis),), patch=32, base=2, base_of="patches", paradigm="sptp"
+    )
+    data, again = training_set(config), training_set(config)
+    pairs = data.pairing.aligned()
+    assert len(data.ir) == len(data.vis) == len(pairs) == 2
+    first = data.patches(pairs, 0)
+    assert all(torch.equal(first, data.patches(pairs, step)) for step in range(1, 9))
+    assert torch.equal(first, again.patches(pairs, 0))
+    whole = training_set(replace(config, base_of="images"))
+    assert len({whole.patches(pairs, step).numpy().tobytes() for step in range(9)}) > 5
+    # Both patches of an aligned pair are of one place.
+    for patch, (i, j) in zip(first.numpy(), pairs, strict=True):
+        of_ir, of_vis = (
+            np.argwhere((sliding_window_view(image, (32, 32)) == side).all((2, 3)))
+            for image, side in zip((whole.ir[i], whole.vis[j]), patch, strict=True)
+        )
+        assert of_ir.tolist() == of_vis.tolist() != []
+    other = training_set(replace(config, seed=1, base=3)).patches([(0, 0), (1, 1), (2, 2)], 0)
+    assert not torch.equal(other[:2], first)
 
 
 def test_table4_puts_other_methods_beside(sets, tmp_path):
@@ -150,7 +218,11 @@ def test_what_cannot_be_run_is_named(sets, tmp_path):
 
 def test_cells_keep_their_runs_apart(sets):
     cells = [Cell("nano", "sptp", sets[0], sets[0], 2, 2), Cell("nano", "uptp", sets[0], sets[1], 2, 2)]
-    assert len({cell.folder(seed) for cell in cells for seed in (0, 1)}) == 4
+    budget = TrainConfig(steps=4)
+    configs = [(cell, cell.config(budget, seed)) for cell in cells for seed in (0, 1)]
+    assert len({run_name(cell, config) for cell, config in configs}) == 4
+    others = replace(budget, steps=5), replace(budget, base_of="patches")
+    assert len({run_name(cells[0], cells[0].config(one, 0)) for one in (budget, *others)}) == 3
     assert set(CORE_METRICS) == set(published("table2")[0].scores)
 
 

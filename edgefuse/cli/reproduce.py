@@ -10,17 +10,23 @@ from edgefuse.errors import InputError, counted
 from edgefuse.train.config import TrainConfig
 
 
-@with_settings(TrainConfig, {"Training": "steps"}, name="budget", defaults={"steps": 1000})
+@with_settings(TrainConfig, {"Training": "steps base_of"}, name="budget", defaults={"steps": 1000})
 def reproduce(
     budget: TrainConfig,
     experiment: str = typer.Argument(help="table1, table2, table3, table4, fig2 or fig3 of the paper."),
     train: list[Path] = typer.Option(..., help="Training set: a folder with ir/ and vis/ in it; repeatable."),
     test: list[Path] = typer.Option(..., help="Test set: a folder with ir/ and vis/ in it; repeatable."),
     model: list[str] = typer.Option(
-        ["cnn", "transformer", "gan"], help="Network; repeatable. table2, table3, fig3 take the first."
+        ["cnn", "transformer", "gan"],
+        help="Network, a name or FILE.py:CLASS; repeatable. table2, table3, fig3 take the first.",
     ),
     base: list[int] = typer.Option(
         [15, 30, 60, 150], help="Base images; repeatable. All but table3 take the largest."
+    ),
+    epochs: float | None = typer.Option(
+        None,
+        help="Train every row for so many epochs of its own pairs, at most for --steps.",
+        show_default="all rows for --steps",
     ),
     seeds: int = typer.Option(3, help="Training runs per row."),
     protocol: str = typer.Option("field", help="Protocol of the metrics: field, paper or strict."),
@@ -32,7 +38,7 @@ def reproduce(
 ) -> None:
     """Rerun an experiment of the paper on your own sets.
 
-    Every row is trained for the same number of steps. Interrupted, the same command continues.
+    Every row is trained for the same number of steps, or epochs. Interrupted, the same command continues.
     """
     from edgefuse.packages import require
 
@@ -44,6 +50,7 @@ def reproduce(
     from edgefuse.experiments.run import reproduce as run
     from edgefuse.runtime.engines import check_threads
     from edgefuse.train.machine import distributed, keep_heap
+    from edgefuse.train.models import add_model
     from edgefuse.train.record import Progress
 
     keep_heap()
@@ -54,20 +61,22 @@ def reproduce(
         name=experiment,
         train=tuple(map(pair_set, train)),
         tests=tuple(map(pair_set, test)),
-        models=tuple(model[:1] if experiment in ("table2", "table3", "fig3") else model),
+        models=tuple(map(add_model, model[:1] if experiment in ("table2", "table3", "fig3") else model)),
         bases=tuple(sorted(base)),
         seeds=seeds,
         budget=budget,
+        epochs=epochs,
         protocol=protocol,
         limit=limit,
         others=tuple(others),
     )
     console = stdout()
     trainings = len(asked.rows()) * seeds
-    console.say(f"{counted(trainings, 'training')} of {counted(budget.steps, 'step')}")
+    length = f"{counted(budget.steps, 'step')}" if epochs is None else f"{epochs:g} epochs"
+    console.say(f"{counted(trainings, 'training')} of {length}")
 
     def show(name: str, now: Progress) -> None:
-        if now.step % 500 == 0 or now.step == budget.steps:
+        if now.step % 500 == 0:
             speed = f"{now.pairs_per_second:.0f} pairs/s"
             console.say(f"{name}: step {now.step}, loss {now.losses['total']:.4f}, {speed}")
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgefuse.experiments.grids import Row
-from edgefuse.experiments.tables import Results
+from edgefuse.experiments.tables import RowScores
 from edgefuse.files import replace_file
 from edgefuse.images import read_image, write_image
 from edgefuse.metrics import CORE_METRICS
@@ -19,7 +19,7 @@ __all__ = ["convergence", "evolution", "metric_against_base"]
 COLORS = {"sptp": "tab:blue", "uptp": "tab:orange", "aptp": "tab:green"}
 
 
-def metric_against_base(rows: Sequence[Row], results: Sequence[Results], test: str, out: Path) -> None:
+def metric_against_base(rows: Sequence[Row], results: Sequence[RowScores], test: str, out: Path) -> None:
     """Draw every metric against the base size, one line a mode, bars for the spread over the seeds."""
     figure, grid = _figure(1, len(CORE_METRICS), f"{rows[0].cell.model}, tested on {test}")
     for axes, name in zip(grid, CORE_METRICS, strict=True):

@@ -1,6 +1,5 @@
 """Running one experiment: train its rows over the seeds, then write table, figures and numbers."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,10 +8,10 @@ from edgefuse.errors import InputError, counted, unknown_name
 from edgefuse.evaluate.baselines import BASELINES
 from edgefuse.evaluate.candidates import Candidate, baseline, folder
 from edgefuse.experiments import figures
-from edgefuse.experiments.cells import PairSet, run_cell, score_pairs
+from edgefuse.experiments.cells import POINTS, PairSet, Results, means, run_cell, run_name, score_pairs
 from edgefuse.experiments.grids import GRIDS, Row
 from edgefuse.experiments.tables import (
-    Results,
+    RowScores,
     others_table,
     relation,
     relations_table,
@@ -21,16 +20,12 @@ from edgefuse.experiments.tables import (
 from edgefuse.files import replace_file
 from edgefuse.metrics import PROTOCOLS
 from edgefuse.pairs import images_by_stem, pair_folders
-from edgefuse.settings import to_plain
 from edgefuse.train.config import TrainConfig
 from edgefuse.train.machine import SINGLE_PROCESS, DistributedContext
 from edgefuse.train.models import MODELS
 from edgefuse.train.record import Progress
 
 __all__ = ["Experiment", "reproduce"]
-
-POINTS = 8
-"""Steps at which Figs. 2 and 3 look at a run."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +44,8 @@ class Experiment:
     seeds: int
     budget: TrainConfig
     """Steps, patches, learning rate and losses of every training."""
+    epochs: float | None = None
+    """Train every row for so many, at most for the steps of the budget; None: all for these steps."""
     protocol: str = "field"
     limit: int | None = None
     """Pairs of each test set to score; None: all."""
@@ -73,10 +70,25 @@ class Experiment:
                 raise InputError(f"two sets are called {one.name}: a set is named by its last two folders")
         if self.limit is not None and self.limit < 1:
             raise InputError(f"--limit is {self.limit}, it must be at least 1")
+        if self.epochs is not None and not self.epochs > 0:
+            raise InputError(f"--epochs is {self.epochs:g}, it must be above 0")
 
     def rows(self) -> list[Row]:
         """Return what is to be trained."""
         return GRIDS[self.name](self.train, self.models, self.bases)
+
+    def config(self, row: Row, seed: int) -> TrainConfig:
+        """Return the settings of a training."""
+        config = row.cell.config(self.budget, seed, self.epochs)
+        if not self.name.startswith("fig"):
+            return replace(config, sample_every=config.steps)
+        first = self.tests[0]
+        every = max(1, config.steps // POINTS)
+        return replace(config, sample_every=every, val_ir=(str(first.ir),), val_vis=(str(first.vis),))
+
+    def folder(self, row: Row, seed: int) -> str:
+        """Return the name of a training's folder in `runs`."""
+        return run_name(row.cell, self.config(row, seed))
 
 
 def reproduce(
@@ -87,8 +99,10 @@ def reproduce(
 ) -> Path:
     """Run an experiment and return its report, a Markdown file.
 
-    The folder gets the report, the scores as JSON, plots, and `runs/` with every training. Trainings that
-    are there already are not repeated, so an interrupted experiment continues.
+    The folder gets the report, plots, `runs/` with every training, and `results.json` with what came of
+    each, entered as soon as it is done: steps, pairs that were drawn, learning curve, scores of every test
+    pair. Trainings that are in there are not repeated, so an interrupted experiment continues, and several
+    experiments can share a folder.
 
     Args:
         experiment: what to run.
@@ -105,61 +119,28 @@ def reproduce(
             if missing := [stem for stem, _, _ in pair_folders(test.ir, test.vis).pairs if stem not in fused]:
                 raise InputError(f"{path} has no image for {missing[0]!r} of {test.name}")
     out.mkdir(parents=True, exist_ok=True)
-    rows, runs = experiment.rows(), out / "runs"
-    watched = experiment.name.startswith("fig")
-    budget = _watching(experiment) if watched else experiment.budget
-    results: list[Results] = []
-    for row in rows:
-        seeds = []
-        for seed in range(experiment.seeds):
-            name = row.cell.folder(seed)
-            scores = run_cell(
-                row.cell,
-                budget,
-                seed,
-                list(experiment.tests),
-                runs,
+    rows, results = experiment.rows(), Results(out / "results.json")
+    scores: list[RowScores] = [[] for _ in rows]
+    for seed in range(experiment.seeds):  # all rows with one seed first: an answer comes early
+        for row, seeds in zip(rows, scores, strict=True):
+            config = experiment.config(row, seed)
+            name = run_name(row.cell, config)
+            found = run_cell(
+                *(row.cell, config, list(experiment.tests), results),
                 protocol=experiment.protocol,
                 limit=experiment.limit,
-                sample_every=max(1, budget.steps // POINTS) if watched else None,
                 on_progress=lambda step, name=name: on_progress(name, step),  # type: ignore[misc]
                 context=context,
             )
-            seeds.append(scores)
-        results.append(seeds)
-    _write_numbers(experiment, rows, results, out / f"{experiment.name}.json")
-    _draw(experiment, rows, results, out)
+            seeds.append({test: means(values) for test, values in found.items()})
+    _draw(experiment, rows, scores, out)
     report = out / f"{experiment.name}.md"
-    text = _report(experiment, rows, results)
+    text = _report(experiment, rows, scores, results)
     replace_file(report, lambda partial: partial.write_text(text, "utf-8"))
     return report
 
 
-def _watching(experiment: Experiment) -> TrainConfig:
-    first = experiment.tests[0]
-    return replace(experiment.budget, val_ir=(str(first.ir),), val_vis=(str(first.vis),))
-
-
-def _write_numbers(
-    experiment: Experiment, rows: Sequence[Row], results: Sequence[Results], path: Path
-) -> None:
-    trainings = [
-        {"run": row.cell.folder(seed), "scores": scores}
-        for row, seeds in zip(rows, results, strict=True)
-        for seed, scores in enumerate(seeds)
-    ]
-    facts = {
-        "experiment": experiment.name,
-        "protocol": experiment.protocol,
-        "limit": experiment.limit,
-        "budget": to_plain(experiment.budget),
-        "trainings": trainings,
-    }
-    text = json.dumps(facts, indent=2) + "\n"
-    replace_file(path, lambda partial: partial.write_text(text, "utf-8"))
-
-
-def _draw(experiment: Experiment, rows: Sequence[Row], results: Sequence[Results], out: Path) -> None:
+def _draw(experiment: Experiment, rows: Sequence[Row], results: Sequence[RowScores], out: Path) -> None:
     name, runs = experiment.name, out / "runs"
     if name == "table3":
         for test in experiment.tests:
@@ -172,26 +153,35 @@ def _draw(experiment: Experiment, rows: Sequence[Row], results: Sequence[Results
                     out / f"table3-{model}-{test.name.replace('/', '.')}.png",
                 )
     if name == "fig2":
-        folders = [[runs / row.cell.folder(s) for s in range(experiment.seeds)] for row in rows]
+        folders = [[runs / experiment.folder(row, s) for s in range(experiment.seeds)] for row in rows]
         figures.convergence(rows, folders, out / "fig2.png")
     if name == "fig3":
         ((_, ir, _), *_) = experiment.tests[0].pairs(1)
         shape = ir.shape[0], ir.shape[1]
-        figures.evolution(rows, [runs / row.cell.folder(0) for row in rows], shape, out / "fig3.png")
+        figures.evolution(rows, [runs / experiment.folder(row, 0) for row in rows], shape, out / "fig3.png")
 
 
-def _report(experiment: Experiment, rows: Sequence[Row], results: Sequence[Results]) -> str:
+def _report(
+    experiment: Experiment, rows: Sequence[Row], scores: Sequence[RowScores], results: Results
+) -> str:
     budget = experiment.budget
+    length = f"{budget.steps:,} steps"
+    if experiment.epochs is not None:
+        length = f"{experiment.epochs:g} epochs, at most {length},"
     parts = [
         f"# {experiment.name}",
-        f"{budget.steps:,} steps of {budget.batch} patches of {budget.patch}×{budget.patch} for every row, "
-        f"{counted(experiment.seeds, 'seed')} (mean ± standard deviation); protocol `{experiment.protocol}`. "
-        "The paper's figures are those of its own sets, with every image stretched to 0..255.",
+        f"{length} of {budget.batch} patches of {budget.patch}×{budget.patch} for every row, its base of "
+        f"{budget.base_of}, {counted(experiment.seeds, 'seed')} (mean ± standard deviation); protocol "
+        f"`{experiment.protocol}`. The paper's figures are those of its own sets, with every image stretched "
+        "to 0..255.",
+    ]
+    drawn = [
+        (run["steps"], run["distinct"]) for run in (results.runs[experiment.folder(row, 0)] for row in rows)
     ]
     for test in experiment.tests:
         shown = min(experiment.limit or len(test), len(test))
-        parts += [f"## {test.name} ({counted(shown, 'pair')})", rows_table(rows, results, test.name)]
-        if lines := _relations(experiment, rows, results, test.name):
+        parts += [f"## {test.name} ({counted(shown, 'pair')})", rows_table(rows, drawn, scores, test.name)]
+        if lines := _relations(experiment, rows, scores, test.name):
             parts += ["Seed by seed:", relations_table(lines)]
         if experiment.name == "table4":
             parts.append(others_table(_others(experiment, test), test.name))
@@ -199,7 +189,7 @@ def _report(experiment: Experiment, rows: Sequence[Row], results: Sequence[Resul
 
 
 def _relations(
-    experiment: Experiment, rows: Sequence[Row], results: Sequence[Results], test: str
+    experiment: Experiment, rows: Sequence[Row], results: Sequence[RowScores], test: str
 ) -> list[list[str]]:
     """Compare the rows that the paper compares: one that is strictly paired with the next of its base."""
     lines: list[list[str]] = []
@@ -224,7 +214,7 @@ def _relations(
 def _others(experiment: Experiment, test: PairSet) -> dict[str, dict[str, float]]:
     pairs = test.pairs(experiment.limit)
     chosen = _candidates(experiment, test)
-    return {c.name: score_pairs(c.open(), pairs, experiment.protocol) for c in chosen}
+    return {c.name: means(score_pairs(c.open(), pairs, experiment.protocol)) for c in chosen}
 
 
 def _candidates(experiment: Experiment, test: PairSet) -> list[Candidate]:

@@ -8,29 +8,35 @@ from edgefuse.experiments.cells import Scores
 from edgefuse.experiments.grids import Row, published
 from edgefuse.metrics import CORE_METRICS
 
-__all__ = ["Results", "improvement", "others_table", "relation", "rows_table"]
+__all__ = ["RowScores", "improvement", "others_table", "relation", "rows_table"]
 
-Results = list[dict[str, Scores]]
+RowScores = list[dict[str, Scores]]
 """Of one row: scores by test set, for every seed."""
 
 
-def rows_table(rows: Sequence[Row], results: Sequence[Results], test: str) -> str:
-    """Return mean ± standard deviation over the seeds, one row of the table a training."""
+def rows_table(
+    rows: Sequence[Row], drawn: Sequence[tuple[int, int]], results: Sequence[RowScores], test: str
+) -> str:
+    """Return mean ± standard deviation over the seeds, one row of the table a training.
+
+    `drawn` has the steps of each and the different pairs that they drew.
+    """
     paper = any(row.paper for row in rows)
-    head = ["network", "mode", "infrared", "visible", "base", "pairs", *CORE_METRICS]
+    head = ["network", "mode", "infrared", "visible", "base", "pairs", "drawn", "steps", *CORE_METRICS]
     lines = [head + [f"paper {name}" for name in CORE_METRICS] * paper]
-    for row, seeds in zip(rows, results, strict=True):
+    for row, (steps, distinct), seeds in zip(rows, drawn, results, strict=True):
         cell = row.cell
         own = [cell.model, cell.paradigm, cell.ir.name, cell.vis.name, str(cell.base), str(cell.pairs)]
+        own += [str(distinct), str(steps)]
         own += [_spread([scores[test][name] for scores in seeds]) for name in CORE_METRICS]
         if paper:
             own += [f"{row.paper[name]:.2f}" if row.paper else "–" for name in CORE_METRICS]
         lines.append(own)
-    return _markdown(lines, 6)
+    return _markdown(lines, 4)
 
 
 def relation(
-    title: str, before: Results, after: Results, test: str, paper: tuple[Scores, Scores] | None
+    title: str, before: RowScores, after: RowScores, test: str, paper: tuple[Scores, Scores] | None
 ) -> list[str]:
     """Return a table row of what changes from one training to another, seed by seed."""
     values = [title]

@@ -105,6 +105,11 @@ class TrainConfig:
         unset="images are taken as they are",
     )
     base: int | None = setting(None, "Images to use per camera.", unset="all", least=1)
+    base_of: Literal["images", "patches"] = setting(
+        "images",
+        "What base counts: images, of which every step cuts out other patches; or patches, one of each "
+        "image, fixed and never mirrored, as in the paper.",
+    )
     pairs: int | None = setting(
         None, "Pairs drawn per epoch.", unset="all possible, at most 15,000 as in the paper", least=1
     )

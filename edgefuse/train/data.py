@@ -7,6 +7,7 @@ at the same place of the two lists. What step n sees is a pure function of (seed
 
 import hashlib
 import random
+import zlib
 from bisect import bisect_right
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -149,13 +150,19 @@ MAX_PAIRS = 15_000
 """Pairs per epoch by default, as in the paper."""
 
 
-def training_set(config: TrainConfig) -> "TrainingSet":
+def training_set(config: TrainConfig, images: tuple[ImageCache, ImageCache] | None = None) -> "TrainingSet":
     """Read the images and set up the pairing that a configuration asks for.
+
+    Args:
+        config: what to train on.
+        images: what is in its folders, infrared and visible, if that was read before.
 
     Raises:
         InputError: a folder, image, paradigm or base size that cannot be used.
     """
-    if config.ir:
+    if images is not None:
+        ir, vis = images
+    elif config.ir:
         ir, vis = cache_folders(config.ir, config.vis, config.infrared, config.bits, config.rig)
     else:
         ir, vis = cache_simulation(config.seed)
@@ -164,6 +171,9 @@ def training_set(config: TrainConfig) -> "TrainingSet":
     if config.base is not None:
         ir_places, vis_places = limit_base(ir.keys, vis.keys, config.base, config.seed)
         ir, vis = ir.subset(ir_places), vis.subset(vis_places)
+    fixed = config.base_of == "patches"
+    if fixed:
+        ir, vis = (_fixed_patches(cache, config.patch, config.seed) for cache in (ir, vis))
     pairing = PairSampler(config.paradigm, ir.keys, vis.keys)
     pairs = config.pairs or min(len(pairing), MAX_PAIRS)
     if config.aligned and not _aligned(ir, vis):
@@ -171,8 +181,22 @@ def training_set(config: TrainConfig) -> "TrainingSet":
             f"aligned is {config.aligned}, but no two images have one stem and size: leave it out"
         )
     return TrainingSet(
-        ir, vis, pairing, pairs, config.batch, config.patch, config.seed, validation, config.aligned
+        *(ir, vis, pairing, pairs, config.batch, config.patch, config.seed, validation, config.aligned),
+        mirror=not fixed,
     )
+
+
+def _fixed_patches(images: ImageCache, patch: int, seed: int) -> ImageCache:
+    """Return one patch of each image, at a place that follows from its name: one place in an aligned pair."""
+
+    def patches() -> Iterator[tuple[Hashable, Image]]:
+        for k, key in enumerate(images.keys):
+            place = np.random.default_rng((seed, zlib.crc32(repr(key).encode()))).random(2)
+            free = np.maximum(np.subtract(images.shape(k), patch) + 1, 0)
+            top, left = (place * free).astype(int).tolist()
+            yield key, images[k][top : top + patch, left : left + patch]
+
+    return ImageCache(patches())
 
 
 def _held_out(
@@ -217,6 +241,7 @@ class TrainingSet:
         seed: of pairs, places and flips.
         validation: aligned pairs (uint8 `[H, W]` each) that are not trained on.
         aligned: share of the pairs that is drawn from the aligned ones.
+        mirror: mirror half of the patches.
 
     Raises:
         InputError: an image is smaller than a patch.
@@ -231,6 +256,7 @@ class TrainingSet:
     seed: int
     validation: tuple[tuple[Image, Image], ...] = ()
     aligned: float = 0.0
+    mirror: bool = True
 
     def __post_init__(self) -> None:
         self._drawn: tuple[int, list[tuple[int, int]]] = (-1, [])
@@ -295,6 +321,10 @@ class TrainingSet:
         pairs = self._pairs_of(step, context)
         return np.stack([np.stack((self.ir.counts(i), self.vis.counts(j))) for i, j in pairs])
 
+    def distinct_pairs(self, steps: int) -> int:
+        """Return how many different pairs so many steps draw, in one process."""
+        return len({self._pair(position) for position in range(steps * self.batch)})
+
     def _pairs_of(self, step: int, context: DistributedContext) -> list[tuple[int, int]]:
         first = (step * context.size + context.rank) * self.batch
         return [self._pair(position) for position in range(first, first + self.batch)]
@@ -309,8 +339,8 @@ class TrainingSet:
     def patches(self, pairs: Sequence[tuple[int, int]], step: int, first: int = 0) -> Tensor:
         """Cut the patches uint8 `[B, 2, patch, patch]` (infrared, visible) of a step out of its pairs.
 
-        An aligned pair of equal sizes is cropped at one place, others independently. Each is mirrored half
-        of the time.
+        An aligned pair of equal sizes is cropped at one place, others independently. With `mirror`, each is
+        mirrored half of the time.
 
         Args:
             pairs: positions in the two caches.
@@ -327,7 +357,7 @@ class TrainingSet:
                     self._crop(self.vis, j, y if together else other_y, x if together else other_x),
                 )
             )
-            rows.append(row.flip(2) if mirror < 0.5 else row)
+            rows.append(row.flip(2) if self.mirror and mirror < 0.5 else row)
         return torch.stack(rows)
 
     def samples(self, count: int) -> list[tuple[Image, Image]]:

@@ -44,6 +44,7 @@ def train(
     *,
     resume: bool = False,
     on_progress: Callable[[Progress], None] = lambda _: None,
+    on_step: Callable[[int, FusionNetwork], None] = lambda _done, _averaged: None,
     stop: threading.Event | None = None,
     context: DistributedContext = SINGLE_PROCESS,
 ) -> Path:
@@ -60,6 +61,7 @@ def train(
         folder: the run folder; made if it does not exist.
         resume: continue from the folder's checkpoint; without one, start.
         on_progress: called with the mean losses every few steps.
+        on_step: called after every step with the number of steps done and the averaged network.
         context: the processes that train together; the first one writes the folder.
         stop: when set, the run writes a checkpoint after the step at hand and ends.
 
@@ -90,6 +92,7 @@ def train(
         counts = data.counts(step, context) if trainer.uses_levels else None
         losses, stopped = trainer.step(patches, step, stop is not None and stop.is_set(), counts)
         done = step + 1
+        on_step(done, trainer.averaged)
         stopped = stopped and done < config.steps
         if record is not None:
             record.add(done, losses, trainer.averaged)
