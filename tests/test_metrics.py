@@ -12,7 +12,7 @@ import pytest
 
 from edgefuse.errors import InputError
 from edgefuse.images import Image, read_image
-from edgefuse.metrics import CORE_METRICS, METRICS, PROTOCOLS, FusionScorer, grey, qabf, score, ssim, vif
+from edgefuse.metrics import CORE_METRICS, METRICS, PROTOCOLS, FusionScorer, grey, score, ssim, vif
 
 TOLERANCE = 1e-4
 SYNTHETIC = json.loads((Path(__file__).parent / "golden_synthetic.json").read_text())
@@ -81,7 +81,6 @@ def test_the_single_functions_give_the_score() -> None:
     fused, ir, vis = arrays(0, 96, 128, "average")
     found = score(fused, ir, vis)
     assert found["VIF"] == pytest.approx(vif(ir, fused) + vif(vis, fused))
-    assert found["Qabf"] == pytest.approx(qabf(fused, ir, vis))
     assert found["SSIM"] == pytest.approx(ssim(ir, fused) + ssim(vis, fused))
 
 

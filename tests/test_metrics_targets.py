@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 
 from edgefuse.images import Image
-from edgefuse.metrics import PROTOCOLS, SourceChange, flicker, score, target_contrast
-from edgefuse.metrics.detail import RING, find_targets
+from edgefuse.metrics import PROTOCOLS, SourceChange, flicker, score
+from edgefuse.metrics.detail import RING, find_targets, kept_contrast
+
+
+def target_contrast(fused: Image, ir: Image) -> float | None:
+    return kept_contrast(find_targets(ir), fused)
 
 
 def scene() -> tuple[Image, Image]:

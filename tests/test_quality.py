@@ -35,7 +35,8 @@ def wait_until_idle(quality: Quality) -> None:
 
 
 def test_every_kth_frame_is_scored() -> None:
-    quality = Quality(every=3, budget=1).start()
+    quality = Quality(every=3, budget=1)
+    quality.start()
     frames = [frame(k) for k in range(7)]
     for each in frames:
         wait_until_idle(quality)
@@ -48,13 +49,15 @@ def test_every_kth_frame_is_scored() -> None:
 
 
 def test_only_the_metrics_that_are_wanted() -> None:
-    quality = Quality(1, metrics=["en"]).start()
+    quality = Quality(1, metrics=["en"])
+    quality.start()
     quality.offer(frame())
     assert set(finish(quality).means) == {"EN"}
 
 
 def test_the_thread_rests_after_what_it_has_used() -> None:
-    quality = Quality(1, budget=1e-6).start()
+    quality = Quality(1, budget=1e-6)
+    quality.start()
     quality.offer(frame())
     wait_until_idle(quality)
     quality.offer(frame())
@@ -68,7 +71,8 @@ def test_waiting_for_a_core_uses_up_no_budget(monkeypatch: pytest.MonkeyPatch) -
         return {"EN": 1.0}
 
     monkeypatch.setattr(module, "score", waits)
-    quality = Quality(1, budget=0.5).start()
+    quality = Quality(1, budget=0.5)
+    quality.start()
     quality.offer(frame())
     wait_until_idle(quality)
     quality.offer(frame())  # after 0.3 s of which at most half may be processor time
@@ -84,7 +88,8 @@ def test_offering_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
         return {"EN": 1.0}
 
     monkeypatch.setattr(module, "score", waits)
-    quality = Quality(1).start()
+    quality = Quality(1)
+    quality.start()
     for _ in range(100):
         quality.offer(frame())
     assert not quality._idle  # the first is still in work
@@ -104,7 +109,8 @@ def test_a_report_in_between_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
             go.wait(10)
 
     monkeypatch.setattr(module, "score", lambda *_: Slow(EN=2.0))
-    quality = Quality(1).start()
+    quality = Quality(1)
+    quality.start()
     quality.offer(frame())
     assert begun.wait(10)
     threading.Timer(0.1, go.set).start()
@@ -129,7 +135,8 @@ def test_a_frame_that_cannot_be_scored_is_counted_and_said_once(
         return dict(answer)
 
     monkeypatch.setattr(module, "score", fails)
-    quality = Quality(1).start()
+    quality = Quality(1)
+    quality.start()
     for number in range(3):
         quality._free_at = 0
         quality.offer(frame(number))

@@ -13,6 +13,7 @@ from edgefuse.images import Image
 from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.frames import Frame, FusedFrame
 from edgefuse.runtime.live import BackgroundWorker, LiveConfig, Report, Session, StopRequest
+from edgefuse.runtime.live.capture import QUEUE
 from edgefuse.runtime.sinks import Callback
 from edgefuse.runtime.timing import WINDOW, StageTimes, percentiles
 from tests.test_live import FakeSource, pick_visible
@@ -107,6 +108,41 @@ def test_a_snapshot_waits_for_no_inference() -> None:
         thread.join(10)
     assert (report.frames, report.ended) == (0, None)
     assert session.snapshot().frames == 3
+
+
+def test_frames_in_flight_are_those_that_are_held_somewhere() -> None:
+    fusing, go = threading.Semaphore(0), threading.Semaphore(0)
+
+    def fuse(ir: Image, vis: Image) -> Image:
+        fusing.release()
+        assert go.acquire(timeout=10)
+        return vis.copy()
+
+    ir, vis = FakeSource(30, fps=100), FakeSource(15, fps=50)
+    with Session(ir, vis, fuse) as session:
+        thread = threading.Thread(target=lambda: list(session))
+        thread.start()
+        for done in range(3):
+            assert fusing.acquire(timeout=10)
+            queues = session.capture._frames
+            deadline = time.monotonic() + 10
+            while any(len(queue) < QUEUE for queue in queues.values()) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(0.05)  # for the next frame of each, which waits for room
+            report = session.snapshot()
+            pending = [one for one in session._synchronizer._near if not one.used]  # type: ignore[attr-defined]
+            assert [source.fused for source in report.sources] == [done, done]
+            # In the queue, waiting for room in it, waiting for a partner, and being fused.
+            held = [QUEUE + 1 + len(pending) + 1, QUEUE + 1 + 1]
+            assert [source.in_flight for source in report.sources] == held
+            read = [source.next for source in (ir, vis)]
+            settled = [s.fused + s.unpaired + s.dropped + s.failed for s in report.sources]
+            assert [n - gone for n, gone in zip(read, settled, strict=True)] == held
+            go.release()
+        for _ in range(30):
+            go.release()
+        thread.join(10)
+    assert all(source.in_flight == 0 for source in session.snapshot().sources)
 
 
 def test_a_snapshot_before_the_start_and_after_the_end() -> None:

@@ -54,7 +54,7 @@ def record(
     their times. Replay with `edgefuse stream --ir FOLDER/ir --vis FOLDER/vis`;
     `edgefuse train` takes the same.
     """
-    from edgefuse.runtime.arenas import share_arenas
+    from edgefuse.memory import share_arenas
 
     share_arenas()
     from edgefuse.rig import Rig

@@ -48,8 +48,9 @@ def reproduce(
     from edgefuse.experiments.cells import pair_set
     from edgefuse.experiments.run import Experiment
     from edgefuse.experiments.run import reproduce as run
+    from edgefuse.memory import keep_heap
     from edgefuse.runtime.engines import check_threads
-    from edgefuse.train.machine import distributed, keep_heap
+    from edgefuse.train.machine import distributed
     from edgefuse.train.models import add_model
     from edgefuse.train.record import Progress
 

@@ -192,7 +192,7 @@ def stream(config: StreamConfig) -> None:
     time; excess frames are dropped and counted, a lost camera is reopened. Two
     recordings are fused frame by frame, as fast as possible.
     """
-    from edgefuse.runtime.arenas import share_arenas
+    from edgefuse.memory import share_arenas
 
     if config.log == "json":
         log_as_json()

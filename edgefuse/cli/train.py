@@ -77,12 +77,13 @@ def train(
     import torch
 
     from edgefuse.cli.console import stopping_on_signals
+    from edgefuse.memory import keep_heap
     from edgefuse.runtime.engines import check_threads
     from edgefuse.train.data import training_set
     from edgefuse.train.loop import check_run_folder
     from edgefuse.train.loop import train as run
     from edgefuse.train.losses import add_loss
-    from edgefuse.train.machine import describe_processes, distributed, keep_heap
+    from edgefuse.train.machine import describe_processes, distributed
     from edgefuse.train.record import Progress as Step
 
     keep_heap()

@@ -7,8 +7,7 @@ Each metric is a pure function; `METRICS` lists them with unit, direction and re
 them under a named protocol, and `FusionScorer` scores many candidates against one pair.
 """
 
-from edgefuse.metrics.detail import DetailKept, target_contrast
-from edgefuse.metrics.edges import qabf
+from edgefuse.metrics.detail import DetailKept
 from edgefuse.metrics.fidelity import vif
 from edgefuse.metrics.flicker import SourceChange, flicker
 from edgefuse.metrics.registry import (
@@ -32,8 +31,6 @@ from edgefuse.metrics.statistics import (
     correlation,
     entropy,
     mutual_information,
-    psnr,
-    scd,
     spatial_frequency,
     standard_deviation,
 )
@@ -61,13 +58,9 @@ __all__ = [
     "grey",
     "measure_named",
     "mutual_information",
-    "psnr",
-    "qabf",
-    "scd",
     "score",
     "spatial_frequency",
     "ssim",
     "standard_deviation",
-    "target_contrast",
     "vif",
 ]

@@ -100,20 +100,6 @@ class Target(NamedTuple):
     """Mean inside minus mean of the ring in the infrared image, grey levels; above 0."""
 
 
-def target_contrast(fused: Image, ir: Image) -> float | None:
-    """Return the share of the targets' contrast that the fused image keeps.
-
-    Args:
-        fused: uint8 `[H, W]`.
-        ir: clean infrared, uint8 `[H, W]`, white = hot.
-
-    Returns:
-        0 (gone or inverted) to 1 (at least as strong as in the infrared), the mean over the targets;
-        None if there is no target.
-    """
-    return kept_contrast(find_targets(ir), fused)
-
-
 def find_targets(ir: Image) -> list[Target]:
     """Find connected components of at least 25 pixels at or above the 98th percentile.
 
@@ -145,7 +131,11 @@ def find_targets(ir: Image) -> list[Target]:
 
 
 def kept_contrast(targets: list[Target], fused: Image) -> float | None:
-    """Return the mean over the targets of their contrast in `fused` by that in the infrared, each in 0..1."""
+    """Return the share of the targets' contrast that the fused image keeps.
+
+    0 (gone or inverted) to 1 (at least as strong as in the infrared), the mean over the targets; None if
+    there is no target.
+    """
     if not targets:
         return None
     shares = [_contrast(fused[t.window], t.inside, t.ring) / t.contrast for t in targets]

@@ -36,22 +36,6 @@ class Edges(NamedTuple):
     """Sum of the strength."""
 
 
-def qabf(fused: Image, ir: Image, vis: Image) -> float:
-    """Return the edge transfer of both sources, weighted by their gradients' strength.
-
-    Args:
-        fused: uint8 `[H, W]`.
-        ir: uint8 `[H, W]`.
-        vis: uint8 `[H, W]`.
-
-    Returns:
-        0 to 1, in practice to 0.98 for equal images; undefined, and 0, if both sources are black.
-    """
-    kept = kept_edges(edges_of(fused), [edges_of(ir), edges_of(vis)])
-    weight = sum(there for _, there in kept)
-    return sum(share for share, _ in kept) / weight if weight else 0.0
-
-
 def edges_of(image: Image, keep: bool = False) -> Banded[Edges]:
     """Return the part of `qabf` that depends on one image only."""
     framed = cv2.copyMakeBorder(image, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)

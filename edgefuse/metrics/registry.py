@@ -71,11 +71,6 @@ class Prepared:
         self._keep = keep
 
     @cached_property
-    def entropy(self) -> float:
-        """Entropy of the grey levels, bits."""
-        return entropy(self.image)
-
-    @cached_property
     def edges(self) -> Banded[Edges]:
         """Gradient for Qabf."""
         return edges_of(self.image, self._keep)
@@ -196,6 +191,7 @@ def _mean(parts: Iterable[float]) -> Parts:
 
 
 def _qabf(t: Triple) -> Parts:
+    """Weighted by the sources' gradients; undefined, and 0, where they have none."""
     sources = kept_edges(t.fused.edges, [s.edges for s in t.sources])
     both = tuple(map(sum, zip(*sources, strict=True)))
     total, ir, vis = (kept / there if there else 0.0 for kept, there in (both, *sources))
@@ -207,9 +203,23 @@ def _ssim(t: Triple) -> Parts:
 
 
 def _psnr(t: Triple) -> Parts:
+    """Against the mean error over both sources; the peak is the brightest pixel, as in others' evaluators."""
     ir, vis = (mean_squared_error(t.fused.image, s.image) for s in t.sources)
     peak = float(t.fused.image.max())
     return _parts(peak_ratio(peak, (ir + vis) / 2), peak_ratio(peak, ir), peak_ratio(peak, vis))
+
+
+def _mi(t: Triple) -> Parts:
+    return _sum(mutual_information(t.fused.image, s.image) for s in t.sources)
+
+
+def _scd(t: Triple) -> Parts:
+    (ir, vis), fused = (s.image for s in t.sources), t.fused.image
+    return _sum((difference_correlation(ir, fused, vis), difference_correlation(vis, fused, ir)))
+
+
+def _cc(t: Triple) -> Parts:
+    return _mean(correlation(t.fused.image, s.image) for s in t.sources)
 
 
 def _target(t: Triple) -> float | None:
@@ -225,141 +235,80 @@ TABLE_METRICS = (
 )
 """What a table of fusions shows unless told otherwise."""
 
-DETAIL = "edgefuse.metrics.detail"
+ALONE = {"by_source": False, "compares": False}
+"""Of a metric that looks at the fused image alone."""
+SINGLE = {"by_source": False}
+"""Of one that compares with the sources and is still a single number."""
+
+
+def _detail(name: str, title: str, value: Callable[[Triple], float | None], **more: bool) -> Metric:
+    return Metric(name, title, "1", "edgefuse.metrics.detail", value, by_source=False, **more)
+
+
+def _vif(name: str, title: str, value: Callable[[Triple], Parts | float], **more: bool) -> Metric:
+    title = f"visual information fidelity{title}"
+    return Metric(name, title, "1", "Sheikh and Bovik, IEEE TIP 15(2), 2006", value, **more)
+
+
+def _property(name: str, title: str, unit: str, reference: str, value: Callable[[Image], float]) -> Metric:
+    return Metric(name, title, unit, reference, lambda t: value(t.fused.image), **ALONE)
+
 
 _OWN = (
-    Metric(
-        *("EN", "entropy", "bit"),
-        "Roberts et al., J. Appl. Remote Sens. 2, 2008",
-        lambda t: t.fused.entropy,
-        by_source=False,
-        compares=False,
-    ),
-    Metric(
-        *("MI", "mutual information", "nat"),
-        "Qu et al., Electronics Letters 38(7), 2002",
-        lambda t: _sum(mutual_information(t.fused.image, s.image) for s in t.sources),
-    ),
-    Metric(
-        *("VIF", "visual information fidelity", "1"),
-        "Sheikh and Bovik, IEEE TIP 15(2), 2006",
-        lambda t: _sum(t.vif),
-    ),
-    Metric(
-        *("VIF_ir", "visual information fidelity, infrared source", "1"),
-        "Sheikh and Bovik, IEEE TIP 15(2), 2006",
-        lambda t: t.vif[0],
-        by_source=False,
-    ),
-    Metric(
-        *("VIF_vis", "visual information fidelity, visible source", "1"),
-        "Sheikh and Bovik, IEEE TIP 15(2), 2006",
-        lambda t: t.vif[1],
-        by_source=False,
-    ),
-    Metric(
-        *("Qabf", "edge transfer", "1"),
-        "Xydeas and Petrović, Electronics Letters 36(4), 2000",
-        _qabf,
-    ),
-    Metric(
-        *("SSIM", "structural similarity", "1"),
-        "Wang et al., IEEE TIP 13(4), 2004",
-        _ssim,
-    ),
+    _property("EN", "entropy", "bit", "Roberts et al., J. Appl. Remote Sens. 2, 2008", entropy),
+    Metric("MI", "mutual information", "nat", "Qu et al., Electronics Letters 38(7), 2002", _mi),
+    _vif("VIF", "", lambda t: _sum(t.vif)),
+    _vif("VIF_ir", ", infrared source", lambda t: t.vif[0], **SINGLE),
+    _vif("VIF_vis", ", visible source", lambda t: t.vif[1], **SINGLE),
+    Metric("Qabf", "edge transfer", "1", "Xydeas and Petrović, Electronics Letters 36(4), 2000", _qabf),
+    Metric("SSIM", "structural similarity", "1", "Wang et al., IEEE TIP 13(4), 2004", _ssim),
     Metric(
         *("Qcb", "perceived contrast kept", "1"),
         "Chen and Blum, Image and Vision Computing 27(10), 2009",
         lambda t: _parts(*qcb(t.fused.perceived, *(s.perceived for s in t.sources))),
     ),
     Metric(
-        *("Qcv", "perceived difference", "grey level²"),
-        "Chen and Varshney, Information Fusion 8(2), 2007",
+        *("Qcv", "perceived difference", "grey level²", "Chen and Varshney, Information Fusion 8(2), 2007"),
         lambda t: _parts(*qcv(t.fused.perceived, *(s.perceived for s in t.sources)), worst=max),
         higher_is_better=False,
     ),
-    Metric(
-        *("Detail_ir", "infrared detail kept where the visible image is brighter", "1"),
-        DETAIL,
-        lambda t: t.detail[0].dimmed,
-        by_source=False,
+    _detail(
+        "Detail_ir", "infrared detail kept where the visible image is brighter", lambda t: t.detail[0].dimmed
     ),
-    Metric(
-        *("Detail_vis", "visible detail kept where the infrared image is brighter", "1"),
-        DETAIL,
-        lambda t: t.detail[1].dimmed,
-        by_source=False,
+    _detail(
+        "Detail_vis", "visible detail kept where the infrared image is brighter", lambda t: t.detail[1].dimmed
     ),
-    Metric(
-        *("Detail_ir_rest", "infrared detail kept elsewhere", "1"),
-        DETAIL,
-        lambda t: t.detail[0].elsewhere,
-        by_source=False,
-    ),
-    Metric(
-        *("Detail_vis_rest", "visible detail kept elsewhere", "1"),
-        DETAIL,
-        lambda t: t.detail[1].elsewhere,
-        by_source=False,
-    ),
-    Metric(
-        *("Area_ir", "share of the picture where the visible image is brighter", "1"),
-        DETAIL,
+    _detail("Detail_ir_rest", "infrared detail kept elsewhere", lambda t: t.detail[0].elsewhere),
+    _detail("Detail_vis_rest", "visible detail kept elsewhere", lambda t: t.detail[1].elsewhere),
+    _detail(
+        *("Area_ir", "share of the picture where the visible image is brighter"),
         lambda t: t.detail[0].area,
-        by_source=False,
         compares=False,
     ),
-    Metric(
-        *("Area_vis", "share of the picture where the infrared image is brighter", "1"),
-        DETAIL,
+    _detail(
+        *("Area_vis", "share of the picture where the infrared image is brighter"),
         lambda t: t.detail[1].area,
-        by_source=False,
         compares=False,
     ),
-    Metric(
-        *("Target", "contrast kept of thermal targets", "1"),
-        "edgefuse.metrics.detail",
-        _target,
-        by_source=False,
+    _detail("Target", "contrast kept of thermal targets", _target),
+    _property(
+        "SD", "standard deviation", "grey level", "Rao, Meas. Sci. Technol. 8(4), 1997", standard_deviation
     ),
-    Metric(
-        *("SD", "standard deviation", "grey level"),
-        "Rao, Meas. Sci. Technol. 8(4), 1997",
-        lambda t: standard_deviation(t.fused.image),
-        by_source=False,
-        compares=False,
-    ),
-    Metric(
+    _property(
         *("SF", "spatial frequency", "grey level/pixel"),
         "Eskicioglu and Fisher, IEEE Trans. Commun. 43(12), 1995",
-        lambda t: spatial_frequency(t.fused.image),
-        by_source=False,
-        compares=False,
+        spatial_frequency,
+    ),
+    _property(
+        *("AG", "average gradient", "grey level/pixel", "Cui et al., Optics Communications 341, 2015"),
+        average_gradient,
     ),
     Metric(
-        *("AG", "average gradient", "grey level/pixel"),
-        "Cui et al., Optics Communications 341, 2015",
-        lambda t: average_gradient(t.fused.image),
-        by_source=False,
-        compares=False,
+        "SCD", "sum of the correlations of differences", "1", "Aslantas and Bendes, AEU 69(12), 2015", _scd
     ),
+    Metric("CC", "correlation coefficient", "1", "Pearson, Proc. R. Soc. Lond. 58, 1895", _cc),
     Metric(
-        *("SCD", "sum of the correlations of differences", "1"),
-        "Aslantas and Bendes, AEU 69(12), 2015",
-        lambda t: _sum(
-            difference_correlation(s.image, t.fused.image, other.image)
-            for s, other in (t.sources, t.sources[::-1])
-        ),
-    ),
-    Metric(
-        *("CC", "correlation coefficient", "1"),
-        "Pearson, Proc. R. Soc. Lond. 58, 1895",
-        lambda t: _mean(correlation(t.fused.image, s.image) for s in t.sources),
-    ),
-    Metric(
-        *("PSNR", "peak signal-to-noise ratio", "dB"),
-        "Jagalingam and Hegde, Aquatic Procedia 4, 2015",
-        _psnr,
+        "PSNR", "peak signal-to-noise ratio", "dB", "Jagalingam and Hegde, Aquatic Procedia 4, 2015", _psnr
     ),
 )
 

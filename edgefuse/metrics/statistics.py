@@ -103,11 +103,6 @@ def difference_correlation(source: Image, fused: Image, other: Image) -> float:
     return _pearson(source.astype(np.float32), cv2.subtract(fused, other, dtype=cv2.CV_32F))
 
 
-def scd(fused: Image, ir: Image, vis: Image) -> float:
-    """Return the sum of the correlations of differences (SCD) of uint8 `[H, W]` images, -2 to 2."""
-    return difference_correlation(ir, fused, vis) + difference_correlation(vis, fused, ir)
-
-
 def mean_squared_error(a: Image, b: Image) -> float:
     """Return the mean squared difference of two uint8 `[H, W]` images, squared grey levels."""
     return float(cv2.norm(a, b, cv2.NORM_L2SQR)) / a.size
@@ -123,21 +118,6 @@ def peak_ratio(peak: float, mse: float) -> float:
     if mse <= 0:
         return PSNR_LIMIT
     return min(PSNR_LIMIT, float(10 * np.log10(max(peak, 1.0) ** 2 / mse)))
-
-
-def psnr(fused: Image, ir: Image, vis: Image) -> float:
-    """Return the peak signal-to-noise ratio against the mean error over both sources.
-
-    Args:
-        fused: uint8 `[H, W]`; its brightest pixel is the peak, as in the evaluators in use.
-        ir: uint8 `[H, W]`.
-        vis: uint8 `[H, W]`.
-
-    Returns:
-        dB, at most 100 (all equal).
-    """
-    mse = (mean_squared_error(fused, ir) + mean_squared_error(fused, vis)) / 2
-    return peak_ratio(float(fused.max()), mse)
 
 
 def _mean_square(values: NDArray[np.int16]) -> float:

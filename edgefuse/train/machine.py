@@ -1,13 +1,11 @@
-"""What trains: the processes that torchrun started, the arithmetic of the machine, its memory.
+"""What trains: the processes that torchrun started, the arithmetic of the machine.
 
 Every process computes the gradients of its own patches; their mean is the gradient of all patches. With
 networks of less than a megabyte one exchange per step is enough, and it also carries the losses and the
 wish to stop, so that all processes log the same and end after the same step.
 """
 
-import ctypes
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,10 +17,6 @@ from torch import distributed as dist
 from edgefuse.errors import InputError
 from edgefuse.train.config import Precision, TrainConfig
 from edgefuse.train.models import build_model
-
-# Parameters of mallopt(3), from <malloc.h>.
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-PAD = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -105,19 +99,3 @@ def _cpu_has_bf16() -> bool:
     # Older releases of torch cannot tell.
     capabilities = getattr(torch.cpu, "get_capabilities", dict[str, bool])()
     return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
-
-
-def keep_heap() -> bool:
-    """Tell glibc to keep freed memory for this process; return whether it did. Elsewhere it does nothing.
-
-    glibc returns every large block to the system when it is freed, and a training step on a CPU frees and
-    asks for hundreds of them: much of its time goes into page faults. The process then holds its peak memory
-    until it ends, so this is for a process that does nothing else.
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, PAD))
-    return all(mallopt(name, value) == 1 for name, value in settings)

@@ -10,7 +10,7 @@ import av
 import cv2
 
 from edgefuse.errors import EdgefuseError, FrameError, LostError
-from edgefuse.runtime.arenas import return_memory
+from edgefuse.memory import return_memory
 from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.cameras.health import Health, State
 from edgefuse.runtime.cameras.thermal import StillState

@@ -1,8 +1,7 @@
 """Fuser: two uint8 images in, one out. What happens around the network stands here, once."""
 
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,9 +16,6 @@ from edgefuse.runtime.engines import Engine, check_threads, open_engine
 from edgefuse.spec import ModelSpec
 from edgefuse.thermal import as_infrared
 from edgefuse.weights import DEFAULT_MODEL
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 __all__ = ["Fuser", "network_input"]
 
@@ -66,12 +62,10 @@ class Fuser:
         """What the model takes and gives."""
         return self.engine.spec
 
-    def __enter__(self) -> "Self":
+    def __enter__(self) -> "Fuser":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

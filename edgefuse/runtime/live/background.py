@@ -7,16 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from edgefuse.align import overlap
 from edgefuse.errors import EdgefuseError, InputError, counted
 from edgefuse.metrics import CORE_METRICS, score
 from edgefuse.metrics.scorer import named_metrics
 from edgefuse.runtime.frames import FusedFrame
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 __all__ = ["BUDGET", "PROTOCOL", "BackgroundWorker", "DriftReport", "Quality", "QualityReport"]
 
@@ -64,11 +61,10 @@ class BackgroundWorker(Generic[T]):
         self._items: queue.SimpleQueue[T | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def start(self) -> "Self":
-        """Start the thread, and return this worker."""
+    def start(self) -> None:
+        """Start the thread."""
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         self._thread.start()
-        return self
 
     def offer(self, item: T) -> None:
         """Take an item if its turn has come and there is time. Returns at once."""

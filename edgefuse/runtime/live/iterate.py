@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgefuse.align import Align
 from edgefuse.errors import InputError, SourceError, unknown_name
@@ -21,9 +20,6 @@ from edgefuse.runtime.live.session import Session
 from edgefuse.runtime.sources.base import Source
 from edgefuse.settings import from_plain
 from edgefuse.weights import DEFAULT_MODEL
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 __all__ = ["Live", "live"]
 
@@ -54,12 +50,10 @@ class Live:
             self.close()
             raise
 
-    def __enter__(self) -> "Self":
+    def __enter__(self) -> "Live":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def stop(self, reason: str = "stopped") -> None:

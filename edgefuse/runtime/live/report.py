@@ -35,11 +35,8 @@ class FrameCounts:
     """Never paired: overwritten by a newer frame, lost inside the source, or left over at the end."""
     failed: int = 0
     """No usable picture, or refused by the fusion."""
-
-    @property
-    def in_flight(self) -> int:
-        """Read, and still being prepared, waiting for a partner, or fused."""
-        return self.captured - self.fused - self.unpaired - self.dropped - self.failed
+    in_flight: int = 0
+    """Read, and still being prepared, waiting for a partner, or being fused."""
 
 
 class FrameCounters:
@@ -54,13 +51,16 @@ class FrameCounters:
     def add_captured(self, role: Role, lost: int = 0) -> None:
         """Count a frame that was read, and those that its source lost before it."""
         with self._lock:
-            self._frames[role]["captured"] += 1 + lost
-            self._frames[role]["dropped"] += lost
+            counts = self._frames[role]
+            counts["captured"] += 1 + lost
+            counts["dropped"] += lost
+            counts["in_flight"] += 1
 
     def add(self, role: Role, outcome: Outcome, count: int = 1) -> None:
         """Count frames of which no picture was made."""
         with self._lock:
             self._frames[role][outcome] += count
+            self._frames[role]["in_flight"] -= count
 
     def add_picture(self, state: FrameState, roles: Iterable[Role] = ()) -> None:
         """Count a picture, and the frames of these cameras that were used for the first time in it."""
@@ -70,6 +70,7 @@ class FrameCounters:
                 counts = self._frames[role]
                 counts["fused" if state in FUSED else "unpaired"] += 1
                 counts["shown_alone"] += state in ALONE
+                counts["in_flight"] -= 1
 
     def snapshot(self) -> tuple[Mapping[Role, FrameCounts], Mapping[FrameState, int]]:
         """Return the frames by camera and the pictures by state, all of one moment."""

@@ -5,8 +5,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from types import TracebackType
-from typing import TYPE_CHECKING
 
 import cv2
 
@@ -29,9 +27,6 @@ from edgefuse.runtime.sinks.base import Sink
 from edgefuse.runtime.sinks.writer import Deadline, SinkWriter
 from edgefuse.runtime.sources.base import Source
 from edgefuse.runtime.timing import STAGES, Durations, StageTimes, WakeDelay
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 __all__ = ["Session"]
 
@@ -127,12 +122,10 @@ class Session:
         self._close_lock = threading.Lock()
         self._closed = False
 
-    def __enter__(self) -> "Self":
+    def __enter__(self) -> "Session":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property

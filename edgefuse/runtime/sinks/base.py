@@ -2,14 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from edgefuse.errors import EdgefuseError, InputError
 from edgefuse.runtime.frames import FusedFrame
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 class QuotaReachedError(EdgefuseError):
@@ -84,13 +80,12 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Finish what was begun. Raises as `write`. Can be called twice."""
+        return
 
-    def __enter__(self) -> "Self":
+    def __enter__(self) -> "Sink":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -110,9 +105,6 @@ class Callback(Sink):
     def write(self, frame: FusedFrame) -> None:
         """Call the function."""
         self._function(frame)
-
-    def close(self) -> None:
-        """Nothing is held open."""
 
 
 class Cropped(Sink):

@@ -65,9 +65,6 @@ class ImageSequence(Sink):
         write_image(path, image)
         self._size += path.stat().st_size
 
-    def close(self) -> None:
-        """Every file is complete already."""
-
 
 class Still(Sink):
     """Keeps the last frame and writes infrared | visible | fused as one image at the end.

@@ -102,6 +102,3 @@ class RawOut(Sink):
     def interrupt(self) -> None:
         """Have a `write` for which nobody reads give up."""
         self._interrupted = True
-
-    def close(self) -> None:
-        """The descriptor stays open: it is not ours."""

@@ -11,7 +11,7 @@ import cv2
 
 from edgefuse.errors import InputError, unknown_name
 from edgefuse.images import Image, size_of
-from edgefuse.runtime.arenas import return_memory
+from edgefuse.memory import return_memory
 from edgefuse.runtime.compose import side_by_side
 from edgefuse.runtime.frames import FusedFrame
 from edgefuse.runtime.sinks.base import OutputOptions, QuotaReachedError, Sink

@@ -1,15 +1,11 @@
 """What a source of frames is, and how long it may be silent."""
 
 from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from edgefuse.runtime.frames import NAMES, ROLES, Frame, Role
 
 __all__ = ["NAMES", "ROLES", "SILENCE", "Frame", "Role", "SilencePolicy", "Source", "SourceKind"]
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 @dataclass(frozen=True)
@@ -83,13 +79,12 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Give the device or file back. Can be called twice."""
+        return
 
-    def __enter__(self) -> "Self":
+    def __enter__(self) -> "Source":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

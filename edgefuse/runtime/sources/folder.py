@@ -75,9 +75,6 @@ class ImageFolder(Source):
             raise FrameError(str(error)) from None
         return Frame(image, index, index / self.fps, captured)
 
-    def close(self) -> None:
-        """Nothing is held open between two images."""
-
 
 def pair_by_stem(ir: ImageFolder, vis: ImageFolder) -> None:
     """Leave out the images of two folders that have no partner of equal stem, and say how many.

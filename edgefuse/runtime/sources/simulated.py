@@ -64,6 +64,3 @@ class SimulatedCamera(Source):
 
     def _frame_now(self) -> int:
         return int((time.monotonic() - STARTED) * self.fps)
-
-    def close(self) -> None:
-        """Nothing is held open."""

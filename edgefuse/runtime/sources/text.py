@@ -5,13 +5,10 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from edgefuse.errors import EdgefuseError, SourceError, unknown_name
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 __all__ = ["Spec", "positive_number", "safe_name", "seconds", "yes_or_no"]
 
@@ -44,7 +41,7 @@ class Spec:
     options: Mapping[str, str]
 
     @classmethod
-    def parse(cls, text: str) -> "Self":
+    def parse(cls, text: str) -> "Spec":
         """Take a specification apart.
 
         Options stand behind `?`; in a URL, whose query belongs to the server, and in a pipeline behind `#`.
@@ -79,7 +76,7 @@ class Spec:
             options[key] = value
         return cls(name, target, options)
 
-    def split(self, keys: Collection[str]) -> "tuple[Self, Self]":
+    def split(self, keys: Collection[str]) -> "tuple[Spec, Spec]":
         """Return the specification with only the options of these names, and the one without them."""
         inside = {key: text for key, text in self.options.items() if key in keys}
         outside = {key: text for key, text in self.options.items() if key not in keys}
