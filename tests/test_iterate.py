@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,23 @@ def test_what_is_left_behind_gives_its_threads_and_files_back(
         leave()
     gc.collect()
     assert state() == before
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_run_that_has_ended_is_closed_while_it_is_still_referred_to(
+    fails: bool, videos: tuple[str, str]
+) -> None:
+    def fuse(ir: Image, vis: Image) -> Image:
+        if fails:
+            raise ZeroDivisionError
+        return vis.copy()
+
+    before = state()
+    pairs = live(*videos, fuse)
+    with suppress(ZeroDivisionError):
+        list(pairs)
+    assert state() == before
+    assert (pairs.report().ended == "closed") == fails
 
 
 def test_a_run_that_is_collected_in_its_own_thread_ends_too() -> None:
