@@ -2,6 +2,8 @@
 
 import json
 import math
+import threading
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -132,6 +134,14 @@ class Rig:
         matrix[:, 2] += np.array(self.parallax) * inverse
         return replace(self, matrix=rows(matrix), distance=distance)
 
+    def moved(self, change: Matrix) -> "Rig":
+        """Return the rig with infrared moved by a 3×3 map of visible pixels.
+
+        Raises:
+            InputError: nothing of infrared is left in the visible picture.
+        """
+        return replace(self, matrix=rows(change @ np.array(self.matrix)))
+
     def matrix_for(self, ir_shape: tuple[int, ...], vis_shape: tuple[int, ...]) -> Matrix:
         """Return the matrix for pictures of other sizes, `[H, W]`, of the same proportions.
 
@@ -163,6 +173,8 @@ class RigAlign(Align):
 
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
+        """In use now."""
+        self._lock = threading.Lock()
         self._key: tuple[tuple[int, ...], tuple[int, int], Rig] | None = None
         self._warp: _Warp | None = None
 
@@ -178,11 +190,14 @@ class RigAlign(Align):
             self._key = (ir.shape, vis_shape, rig)
         return self._warp(ir)
 
-    def move(self, right: float, down: float) -> None:
-        """Move infrared by so many pixels of the rig's visible picture, from the next one on; any thread."""
-        matrix = np.array(self.rig.matrix)
-        shift = np.array([[1, 0, right], [0, 1, down], [0, 0, 1]])
-        self.rig = replace(self.rig, matrix=rows(shift @ matrix))
+    def update(self, change: Callable[[Rig], Rig]) -> None:
+        """Use what `change` makes of the rig, from the next picture on; any thread.
+
+        Raises:
+            InputError: no rig can be like that.
+        """
+        with self._lock:
+            self.rig = change(self.rig)
 
     def overlap(self, vis_shape: tuple[int, ...]) -> tuple[slice, slice]:
         """Return the rows and columns of the visible picture that infrared covers."""

@@ -46,7 +46,9 @@ class Served:
         rig: Path | None = None,
         background: Any = (),
     ) -> None:
-        self.page = LivePage(Address(host, 0), "model", "engine", Alignment(rig) if rig else None)
+        align = Rig.load(rig).align() if rig else None
+        alignment = Alignment(rig, align) if rig and align else None
+        self.page = LivePage(Address(host, 0), "model", "engine", alignment)
         self.stop = StopRequest()
         self.session = Session(
             ir or FakeSource(None, live=True, fps=25),
@@ -55,6 +57,7 @@ class Served:
             LiveConfig(),
             sinks=[self.page],
             stop=self.stop,
+            align=align,
             background=background,
         )
         self._thread = threading.Thread(target=self._run)

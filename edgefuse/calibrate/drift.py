@@ -9,9 +9,10 @@ from collections import deque
 import numpy as np
 
 from edgefuse.calibrate.features import Picture
-from edgefuse.calibrate.registration import LEAST_SHARE, LEAST_Z, weigh
+from edgefuse.calibrate.registration import confirms, is_evidence, weigh
+from edgefuse.errors import InputError
 from edgefuse.images import luma
-from edgefuse.rig import RigAlign
+from edgefuse.rig import Matrix, RigAlign
 from edgefuse.runtime.frames import FusedFrame
 from edgefuse.runtime.live.background import BackgroundWorker, DriftReport
 
@@ -23,28 +24,39 @@ REMEMBERED = 7
 """Measurements whose median counts."""
 FIRM = 5
 """Measurements from which on there is a median to speak of."""
-TOLERATED = 0.004
-"""Widths of the picture that the map may be off before anybody is told, or it is moved."""
+TOLERATED, REACHED = 0.004, 0.001
+"""Widths of the picture that the map may be off before anybody is told or it is moved, and at which moving
+ends: less than the first alone would make it tremble."""
 STEP = 0.0005
-"""Most that refining moves the map at once, in widths of the picture: too little to be seen as a jump."""
+"""Most that refining moves any part of the picture at once, in its widths: too little to be seen."""
+CONFIRMED_FOR = 0.02
+"""Widths of the picture that the map may move before the whole search must agree again."""
+LOOKED_AT = 3
+"""Pairs that the whole search is given."""
 
 
 class Drift(BackgroundWorker[FusedFrame]):
-    """Measures on some of the frames how far the aligned infrared picture is off.
+    """Measures on some of the frames how far the aligned infrared picture is off: shift, zoom and turn.
 
     Args:
-        align: the alignment in use.
+        align: the alignment in use. If somebody else changes it, measuring begins again.
         every: k, one in how many frames is looked at.
-        refine: move the alignment slowly to where the last measurements agree that it should be; only on
-            evidence that a calibration would accept too.
+        refine: move the alignment slowly to where the last measurements agree that it should be. Before it
+            begins to move, the search over all maps must come to the same one, as in a calibration.
     """
 
     def __init__(self, align: RigAlign, every: int = 25, refine: bool = False) -> None:
         super().__init__("alignment check", self._measure, every)
         self._align, self._refine = align, refine
-        self._offsets: deque[tuple[float, float]] = deque(maxlen=REMEMBERED)
+        self._rig = align.rig
+        self._changes: deque[Matrix] = deque(maxlen=REMEMBERED)
+        """What would put infrared right: `_displacements` says how to read it."""
         self._shares: deque[float] = deque(maxlen=REMEMBERED)
+        self._pairs: deque[tuple[Picture, Picture]] = deque(maxlen=LOOKED_AT)
         self._first_share = 0.0
+        self._shape = (1, 1)
+        self._confirmed = 0.0
+        """Pixels that it may still be moved."""
         self._measured = self._unclear = self._moved = 0
         self._warned = False
         self._lock = threading.Lock()
@@ -52,17 +64,16 @@ class Drift(BackgroundWorker[FusedFrame]):
     def snapshot(self) -> DriftReport:
         """Return how things stand, from any thread."""
         with self._lock:
-            x, y = self._median()
-            known = len(self._offsets) >= FIRM
-            change = statistics.median(self._shares) / self._first_share - 1 if known else 0.0
-            off = math.hypot(x, y) if known else 0.0
-            direction = _direction(x, y) if known else ""
-            return DriftReport(known, off, direction, change, self._measured, self._unclear, self._moved)
+            known = len(self._changes) >= FIRM
+            middle = self._median()
+            share = statistics.median(self._shares) / self._first_share - 1 if known else 0.0
+            off = _size(middle, self._shape) if known else 0.0
+            direction = _direction(-middle, self._shape) if known else ""
+            return DriftReport(known, off, direction, share, self._measured, self._unclear, self._moved)
 
-    def _median(self) -> tuple[float, float]:
-        if not self._offsets:
-            return 0.0, 0.0
-        return statistics.median(x for x, _ in self._offsets), statistics.median(y for _, y in self._offsets)
+    def _median(self) -> Matrix:
+        middle: Matrix = np.median(np.array(self._changes), axis=0) if self._changes else np.zeros(4)
+        return middle
 
     def _measure(self, frame: FusedFrame) -> None:
         if frame.ir is None or frame.vis is None or frame.state != "fused":
@@ -72,49 +83,103 @@ class Drift(BackgroundWorker[FusedFrame]):
             valid = Picture.of(frame.valid).grey
             ir = Picture(ir.grey, np.where(valid == 255, ir.valid, 0).astype(np.uint8))
         change, z, share = weigh([(ir, vis)], np.eye(3))
+        to_working = Picture.working(frame.vis.shape)
         with self._lock:
-            if z < LEAST_Z or share < LEAST_SHARE:
+            self._shape = (frame.vis.shape[0], frame.vis.shape[1])
+            if self._align.rig is not self._rig:  # moved by hand: what was measured holds no longer
+                self._begin_again()
+            if not is_evidence(z, share, vis):
                 self._unclear += 1
                 return
             self._measured += 1
-            height, width = ir.grey.shape
-            middle = np.array([(width - 1) / 2, (height - 1) / 2, 1.0])
-            place = change @ middle
-            factor = 1 / Picture.working(frame.vis.shape)[0, 0]
-            # The map that would be right moves infrared by so much: it lies on the other side now.
-            self._offsets.append(tuple(-factor * (place[:2] / place[2] - middle[:2])))
+            self._pairs.append((ir, vis))
+            self._changes.append(_parameters(np.linalg.inv(to_working) @ change @ to_working, self._shape))
             self._shares.append(share)
-            if len(self._offsets) == FIRM and not self._first_share:
+            if len(self._changes) == FIRM and not self._first_share:
                 self._first_share = statistics.median(self._shares)
-        self._judge(frame.vis.shape[1])
-
-    def _judge(self, width: int) -> None:
-        """Warn, or move the map, once the last measurements agree that it is off."""
-        with self._lock:
-            x, y = self._median()
-            off = math.hypot(x, y)
-            near = sum(math.hypot(a - x, b - y) < max(off / 2, 1.0) for a, b in self._offsets)
-            agree = len(self._offsets) >= FIRM and near >= FIRM and off > TOLERATED * width
-        if not agree:
-            return
-        if self._refine:
-            part = min(STEP * width / off, 1.0)
-            self._align.move(-part * x, -part * y)
-            with self._lock:
-                self._moved += 1
-                self._offsets = deque(
-                    ((a - part * x, b - part * y) for a, b in self._offsets), maxlen=REMEMBERED
-                )
-        elif not self._warned:
+            middle = self._median()
+            off = _size(middle, self._shape)
+            agree = sum(_size(each - middle, self._shape) < max(off / 2, 1.0) for each in self._changes)
+        width = self._shape[1]
+        if agree < FIRM or off < REACHED * width:
+            self._confirmed = 0.0
+        elif self._refine:
+            self._follow(middle, off)
+        elif off > TOLERATED * width and not self._warned:
             self._warned = True
             logger.warning("%s: calibrate again, or use --set refine=live", self.snapshot().sentence())
 
+    def _begin_again(self) -> None:
+        self._rig = self._align.rig
+        self._changes.clear()
+        self._shares.clear()
+        self._pairs.clear()
+        self._first_share = self._confirmed = 0.0
 
-def _direction(x: float, y: float) -> str:
-    """Return the main direction of an offset; two if neither is much larger."""
-    words = []
-    if abs(x) > abs(y) / 2:
-        words.append("right" if x > 0 else "left")
-    if abs(y) > abs(x) / 2:
-        words.append("down" if y > 0 else "up")
-    return " and ".join(words)
+    def _follow(self, middle: Matrix, off: float) -> None:
+        """Move the map by one step towards the median of the measurements."""
+        width = self._shape[1]
+        if self._confirmed <= 0:
+            if off < TOLERATED * width:
+                return
+            to_working = Picture.working(self._shape)
+            there = to_working @ _as_matrix(middle, self._shape) @ np.linalg.inv(to_working)
+            if not confirms(list(self._pairs), there, TOLERATED * width * to_working[0, 0]):
+                with self._lock:
+                    self._unclear += 1
+                    self._changes.clear()
+                    self._shares.clear()
+                return
+            self._confirmed = CONFIRMED_FOR * width
+        farthest = float(np.linalg.norm(_displacements(middle, self._shape), axis=1).max())
+        part = min(STEP * width / farthest, 1.0) * middle
+        try:
+            self._align.update(
+                lambda rig: rig.moved(_as_matrix(part, self._shape)) if rig is self._rig else rig
+            )
+        except InputError as error:
+            logger.warning("the alignment is not moved further: %s", error)
+            return
+        with self._lock:
+            self._rig = self._align.rig
+            self._moved += 1
+            self._confirmed -= STEP * width
+            self._changes = deque((each - part for each in self._changes), maxlen=REMEMBERED)
+
+
+def _parameters(matrix: Matrix, shape: tuple[int, int]) -> Matrix:
+    """Return a similarity near the identity as right, down (of the middle, in pixels), growth and turn."""
+    x, y = (shape[1] - 1) / 2, (shape[0] - 1) / 2
+    place = matrix @ (x, y, 1)
+    a, b = matrix[0, 0], matrix[1, 0]
+    return np.array([place[0] - x, place[1] - y, math.log(math.hypot(a, b)), math.atan2(b, a)])
+
+
+def _as_matrix(p: Matrix, shape: tuple[int, int]) -> Matrix:
+    x, y = (shape[1] - 1) / 2, (shape[0] - 1) / 2
+    a, b = math.exp(p[2]) * math.cos(p[3]), math.exp(p[2]) * math.sin(p[3])
+    return np.array([[a, -b, x + p[0] - a * x + b * y], [b, a, y + p[1] - b * x - a * y], [0, 0, 1]])
+
+
+def _displacements(p: Matrix, shape: tuple[int, int]) -> Matrix:
+    """Return by how many pixels parameters move nine places of a picture, `[9, 2]`."""
+    y, x = (part.ravel() for part in np.mgrid[-1:2, -1:2])
+    x, y = x * shape[1] / 2, y * shape[0] / 2
+    return np.stack([p[0] + p[2] * x - p[3] * y, p[1] + p[2] * y + p[3] * x], axis=1)
+
+
+def _size(p: Matrix, shape: tuple[int, int]) -> float:
+    """Return how many pixels parameters move a picture, as root mean square over all of it."""
+    return float(np.sqrt((_displacements(p, shape) ** 2).sum(axis=1).mean()))
+
+
+def _direction(p: Matrix, shape: tuple[int, int]) -> str:
+    """Return how infrared lies, in words: each kind that makes out at least half of the largest one."""
+    parts = {
+        ("right", "left"): p[0],
+        ("down", "up"): p[1],
+        ("too large", "too small"): p[2] * math.hypot(*shape) / 2,
+        ("turned right", "turned left"): p[3] * math.hypot(*shape) / 2,
+    }
+    largest = max(abs(value) for value in parts.values())
+    return " and ".join(words[int(value < 0)] for words, value in parts.items() if abs(value) > largest / 2)

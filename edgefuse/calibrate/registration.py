@@ -102,7 +102,7 @@ def estimate(pairs: Sequence[tuple[Image, Image]], model: ModelName | None = Non
     refuse_unusable(kept.pairs)
     ir, vis = kept.pairs[0]
     used = [(Picture.of(luma(ir)), Picture.of(luma(vis))) for ir, vis in kept.pairs]
-    least = LEAST_Z if max(used[0][1].grey.shape) >= 300 else LEAST_Z_SMALL
+    least = _least_z(used[0][1])
     best: tuple[Estimate, Matrix] | None = None
     for name, code in FLIPS.items():
         flipped = [(ir.flipped(code), vis) for ir, vis in used]
@@ -171,6 +171,32 @@ def weigh(pairs: Pairs, matrix: Matrix, radius: int = 8) -> tuple[Matrix, float,
     return _weighed(level, matrix, "similarity", radius)
 
 
+def is_evidence(z: float, share: float, vis: Picture) -> bool:
+    """Tell whether `weigh` found more than chance does."""
+    return z >= _least_z(vis) and share >= LEAST_SHARE
+
+
+def confirms(pairs: Pairs, matrix: Matrix, tolerance: float) -> bool:
+    """Tell whether a calibration from these pictures alone would be accepted, and come to this map.
+
+    Args:
+        pairs: all of one size.
+        matrix: from infrared to visible pixels of these pictures.
+        tolerance: mean distance of the corners in visible pixels.
+    """
+    found = _estimate(pairs, 1, "similarity")
+    if not _accepted(found, _least_z(pairs[0][1])):
+        return False
+    height, width = pairs[0][0].grey.shape
+    corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]]).T
+    apart = ((found.matrix - matrix) @ corners)[:2]  # of similarities
+    return float(np.linalg.norm(apart, axis=0).mean()) < tolerance
+
+
+def _least_z(vis: Picture) -> float:
+    return LEAST_Z if max(vis.grey.shape) >= 300 else LEAST_Z_SMALL
+
+
 def _accepted(found: Estimate, least: float) -> bool:
     return found.z >= least and found.share >= LEAST_SHARE and not _ambiguous(found)
 
@@ -232,8 +258,7 @@ def _refined(level: Level, matrix: Matrix, model: ModelName) -> tuple[Matrix, fl
     matrix, _ = _step(level, matrix, 4 if model == "similarity" else 6, model)
     found = surfaces(level, matrix, 8)
     change, _, z = improve(found, model, level.shape)
-    near = replace(found, values=found.values[:, 5:-5, 5:-5])
-    residual = disagreement(near) / math.sqrt(abs(np.linalg.det(level.to_level)))
+    residual = disagreement(found) / math.sqrt(abs(np.linalg.det(level.to_level)))
     return _moved(level, matrix, change), z, residual
 
 

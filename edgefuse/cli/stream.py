@@ -218,7 +218,7 @@ def stream(config: StreamConfig) -> None:
         stack.enter_context(vis_camera)
         drift = _drift(config, align)
         outputs = _open_outputs(config, ir_camera, vis_camera, align, stop)
-        page = _open_page(config, fuser.engine.device)
+        page = _open_page(config, fuser.engine.device, align)
         if page is not None:
             outputs.append(page)
         for output in outputs:
@@ -313,12 +313,15 @@ def _drift(config: StreamConfig, align: "Align | None") -> "Drift | None":
     return Drift(align, refine=config.refine == "live")
 
 
-def _open_page(config: StreamConfig, engine: str) -> "LivePage | None":
+def _open_page(config: StreamConfig, engine: str, align: "Align | None") -> "LivePage | None":
     if config.serve is None:
         return None
+    from edgefuse.rig import RigAlign
     from edgefuse.runtime.serve import Address, Alignment, LivePage
 
-    alignment = None if config.rig is None else Alignment(config.rig, config.distance)
+    alignment = None
+    if config.rig is not None and isinstance(align, RigAlign):
+        alignment = Alignment(config.rig, align)
     return LivePage(Address.parse(config.serve), config.model, engine, alignment)
 
 

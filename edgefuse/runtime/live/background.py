@@ -129,9 +129,10 @@ class DriftReport:
     known: bool
     """Enough frames were measured; before, the numbers below are 0."""
     off_px: float
-    """Median of the last measurements, in visible pixels at the middle."""
+    """Median of the last measurements, in visible pixels, as root mean square over the picture."""
     direction: str
-    """Where infrared lies: `right`, `left`, `up`, `down`, or two of them; empty if it is not off."""
+    """How infrared lies: `right`, `left`, `up`, `down`, `too large`, `too small`, `turned right`,
+    `turned left`, or several of them; empty if it is not known."""
     agreement_change: float
     """Agreement of edges now against that at the beginning: -0.12 is 12 % less."""
     measured: int

@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
-from functools import partial
 from typing import Any
 
 from edgefuse.errors import InputError
@@ -81,8 +80,6 @@ class LivePage(Sink):
     def start(self, session: Session) -> None:
         """Start serving what there is to see of a run."""
         self._report = session.snapshot
-        if self.alignment is not None:
-            self.alignment.start(partial(setattr, session, "align"))
         self._thread = threading.Thread(
             target=self._server.run, args=([self._socket],), name="serve", daemon=True
         )

@@ -2,15 +2,13 @@
 
 import math
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from edgefuse.align import Align
 from edgefuse.errors import InputError
-from edgefuse.rig import Rig, rows
+from edgefuse.rig import Rig, RigAlign
 
 __all__ = ["Alignment", "AlignmentState"]
 
@@ -37,39 +35,32 @@ class AlignmentState:
 
 
 class Alignment:
-    """The rig of a running stream, moved by hand.
+    """The rig of a running stream, moved by hand; what follows drift may move it too.
 
     Args:
         path: the rig file.
-        distance: metres to begin with; None: that of the file.
+        align: what the stream aligns with, made from that file.
 
     Raises:
         InputError: a file that is no rig file.
     """
 
-    def __init__(self, path: str | Path, distance: float | None = None) -> None:
-        self._path = Path(path)
-        self._base = Rig.load(path)
+    def __init__(self, path: str | Path, align: RigAlign) -> None:
+        self._path, self._align = Path(path), align
+        self._saved = Rig.load(path)
         self._x = self._y = 0.0
-        self._distance = distance if distance is not None else self._base.distance
-        self._saved = distance is None
-        self._apply: Callable[[Align], None] = lambda _: None
         self._lock = threading.Lock()
-
-    def start(self, apply: Callable[[Align], None]) -> None:
-        """Say what uses it: called with each new alignment."""
-        self._apply = apply
 
     def state(self) -> AlignmentState:
         """Return how it is now."""
-        rig = self._base
-        known = rig.parallax is not None
+        rig = self._align.rig
         return AlignmentState(
-            self._x, self._y, self._distance, known, rig.residual_px, rig.overlap, self._saved
+            *(self._x, self._y, rig.distance, rig.parallax is not None),
+            *(rig.residual_px, rig.overlap, rig == self._saved),
         )
 
     def move(self, x: float, y: float, distance: float | None = None) -> None:
-        """Use the rig file's map, moved by some pixels, and for things at a distance in metres.
+        """Move infrared to some pixels from where the rig file has it, for things at a distance in metres.
 
         Raises:
             InputError: more than can be meant, or a distance that the rig file knows nothing of.
@@ -77,10 +68,9 @@ class Alignment:
         if not all(math.isfinite(value) and abs(value) <= MAX_SHIFT for value in (x, y)):
             raise InputError(f"the shift is {x:g}, {y:g} pixels, up to {MAX_SHIFT:g} are possible")
         with self._lock:
-            rig = _moved(self._base, x, y, distance)
-            self._x, self._y, self._saved = x, y, False
-            self._distance = self._distance if distance is None else distance
-        self._apply(rig.align())
+            shift = np.array([[1, 0, x - self._x], [0, 1, y - self._y], [0, 0, 1]])
+            self._align.update(lambda rig: (rig if distance is None else rig.at(distance)).moved(shift))
+            self._x, self._y = x, y
 
     def save(self) -> None:
         """Write it to the rig file, from which it counts from then on.
@@ -89,14 +79,6 @@ class Alignment:
             InputError: the disk refuses.
         """
         with self._lock:
-            known = self._distance if self._base.parallax is not None else None
-            rig = _moved(self._base, self._x, self._y, known)
+            rig = self._align.rig
             rig.save(self._path)
-            self._base, self._x, self._y, self._saved = rig, 0.0, 0.0, True
-
-
-def _moved(rig: Rig, x: float, y: float, distance: float | None) -> Rig:
-    if distance is not None:
-        rig = rig.at(distance)
-    shift = np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], np.float64)
-    return replace(rig, matrix=rows(shift @ np.array(rig.matrix)))
+            self._saved, self._x, self._y = rig, 0.0, 0.0
