@@ -12,15 +12,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.quality import MODELS
 from bench.write_benchmarks import TABLES as BENCHMARK_TABLES
-from edgefuse.evaluate import BASELINES, Candidate, Mean, baseline, model
-from edgefuse.evaluate.tables import column_of, level_rows, mean_rows, number
+from edgefuse.evaluate import BASELINES, Candidate, Mean, baseline, folder, model
+from edgefuse.evaluate.tables import column_of, level_rows, mean_rows
 from edgefuse.tables import Cell, Column, Row, Table, as_markdown
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-BLOCK = re.compile(r"(<!-- figures: ([\w/.-]+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- figures: ([\w/., -]+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
 SHORT = ("VIF", "VIF_ir", "VIF_vis", "Qabf", "SSIM", "Qcb", "Detail_vis", "Target")
+PEER_SETS = ("roadscene/test", "llvip/test", "llvip/test, 6 pairs")
+CITED = ("EN", "MI", "VIF", "VIF_ir", "VIF_vis", "Qabf", "SSIM", "Qcb", "Qcv")
 SHORT_ROWS = ("nano", "cnn", "maximum", "laplacian", "matched-laplacian-vis", "copy-ir")
 
 
@@ -41,64 +44,74 @@ def _json(name: str) -> dict[str, Any]:
 
 def _quality(set_name: str, columns: Iterable[str] = (), names: Iterable[str] = ()) -> str:
     """Return the means of a set on clean sources."""
-    found = _json("quality.json")
-    part = found["sets"][set_name]["clean"]
+    part = _part(set_name, "clean")
     rows = {name: row for name, row in part["means"]["clean"].items() if not names or name in names}
     chosen = list(columns or part["columns"])
     means = {column: {name: _mean(row[column]) for name, row in rows.items()} for column in chosen}
     table = Table("", [column_of(c) for c in chosen], mean_rows(_candidates(rows), means))
-    return _captioned(table, f"{set_name}, {part['pairs']} pairs", found)
+    return _captioned(table, f"{set_name}, {part['pairs']} pairs", part, rows)
 
 
 def _degraded(set_name: str, column: str) -> str:
     """Return one column of a set over all conditions."""
-    found = _json("quality.json")
-    part = found["sets"][set_name]["degraded"]
+    part = _part(set_name, "degraded")
     means = {
         condition: {name: _mean(row[column]) for name, row in rows.items()}
         for condition, rows in part["means"].items()
         if all(column in row for row in rows.values())
     }
-    table = Table(
-        "", [Column(c) for c in means], mean_rows(_candidates(means["noise"]), means, measure=column)
-    )
-    return _captioned(table, f"{column_of(column)}, {set_name}, {part['pairs']} pairs", found)
+    rows = part["means"]["clean"]
+    table = Table("", [Column(c) for c in means], mean_rows(_candidates(rows), means, measure=column))
+    return _captioned(table, f"{column_of(column)}, {set_name}, {part['pairs']} pairs", part, rows)
 
 
 def _levels(set_name: str) -> str:
-    found = _json("quality.json")
-    part = found["sets"][set_name]["degraded"]
-    changes = part["level_changes"]
+    part = _part(set_name, "degraded")
+    changes = {c.name: part["level_changes"][c.name] for c in _candidates(part["level_changes"])}
     table = Table("", *level_rows(_candidates(changes), changes))
-    return _captioned(
-        table, f"Change of the output, RMS grey levels, {set_name}, {part['pairs']} pairs", found
-    )
+    caption = f"Change of the output, RMS grey levels, {set_name}, {part['pairs']} pairs"
+    return _captioned(table, caption, part, changes)
 
 
 def _peers(set_name: str) -> str:
-    rows = _json("peers.json")["sets"][set_name]
-    columns = [
-        c for c in ("EN", "MI", "VIF", "VIF_ir", "VIF_vis", "Qabf", "SSIM", "Qcb", "Qcv") if _has(rows, c)
+    """Return the published networks of a set, in one table with what was measured here on the same images."""
+    cited = _json("peers.json")["sets"][set_name]
+    measured = _json("quality.json")["sets"].get(set_name, {}).get("clean")
+    columns = [c for c in CITED if any(c in row for row in cited)]
+    theirs = {f"{row['name']} †": {c: _cited(row, c) for c in columns} for row in cited}
+    rows = measured["means"]["clean"] if measured else {}
+    means = {c: {name: _mean(row[c]) for name, row in rows.items()} for c in columns}
+    for column, known in means.items():
+        known.update({name: row[column] for name, row in theirs.items()})
+    facts = {f"{row['name']} †": [Cell(row["output"]), Cell(row["source"])] for row in cited}
+    candidates = [*_candidates(rows), *(folder(name, name) for name in theirs)]
+    lines = [
+        Row(row.label, [*row.cells, *facts.get(row.label, [Cell(""), Cell("this project")])], row.aside)
+        for row in mean_rows(candidates, means)
     ]
-    table = Table(
-        "",
-        [*(column_of(c) for c in columns), Column("output"), Column("source")],
-        [
-            Row(
-                row["name"],
-                [
-                    *(Cell(number(row.get(c, math.nan), c)) for c in columns),
-                    *(Cell(row[key]) for key in ("output", "source")),
-                ],
-            )
-            for row in rows
-        ],
-    )
-    return as_markdown(table)
+    table = Table("", [*map(column_of, columns), Column("output"), Column("source")], lines)
+    if not measured:
+        return as_markdown(table)
+    return _captioned(table, f"{set_name}, {cited[0]['pairs']} pairs", measured, rows)
 
 
-def _has(rows: list[dict[str, Any]], column: str) -> bool:
-    return any(column in row for row in rows)
+def _cited(row: dict[str, Any], column: str) -> Mean:
+    worst = row.get("worst_source_VIF", math.nan) if column == "VIF" else math.nan
+    nan = math.nan
+    return Mean(row.get(column, nan), nan, nan, worst, nan, row["pairs"])
+
+
+def _peer_speed() -> str:
+    """Return how long published networks take, of one machine and run."""
+    speed = _json("peers.json")["speed"]
+    rows = [
+        Row(
+            f"{row['name']} †",
+            [Cell(f"{row['weights']:,}"), Cell(f"{1000 * row['median_s']:.0f}"), Cell(row["source"])],
+        )
+        for row in speed["rows"]
+    ]
+    return as_markdown(Table("", [Column("weights"), Column("ms"), Column("source")], rows))
 
 
 def _benchmark(name: str) -> str:
@@ -107,13 +120,28 @@ def _benchmark(name: str) -> str:
     return "".join(f"{line}\n" for line in BENCHMARK_TABLES[name](rows) if line.startswith("|"))
 
 
-def _captioned(table: Table, caption: str, found: dict[str, Any]) -> str:
-    where = f"measured {found['measured']} at commit {found['commit']}"
-    return f"{as_markdown(table)}\n{caption}; {where}, `python -m bench.quality`.\n"
+def _part(set_name: str, kind: str) -> dict[str, Any]:
+    part: dict[str, Any] = _json("quality.json")["sets"][set_name][kind]
+    return part
+
+
+def _captioned(table: Table, caption: str, part: dict[str, Any], names: Iterable[str]) -> str:
+    """Return a table and the line below it: of what, and when and at which commits that was measured."""
+    runs: dict[tuple[str, str], list[str]] = {}
+    for candidate in _candidates(names):
+        run = part["measured"][candidate.name]
+        runs.setdefault((run["date"], run["commit"]), []).append(candidate.name)
+    most = max(runs, key=lambda run: len(runs[run]))
+    text = f"measured {most[0]} at commit {most[1]}"
+    text += "".join(f", {' and '.join(of)} {run[0]} at {run[1]}" for run, of in runs.items() if run != most)
+    return f"{as_markdown(table)}\n{caption}; {text}, `python -m bench.quality`.\n"
 
 
 def _candidates(names: Iterable[str]) -> list[Candidate]:
-    return [baseline(name) if name in BASELINES else model(name) for name in names]
+    """Return the methods of these names in the order of all tables: ours, baselines, others."""
+    order = [*MODELS, *BASELINES]
+    known = sorted(names, key=lambda name: order.index(name) if name in order else len(order))
+    return [baseline(name) if name in BASELINES else model(name) for name in known]
 
 
 def _mean(values: dict[str, Any]) -> Mean:
@@ -123,7 +151,8 @@ def _mean(values: dict[str, Any]) -> Mean:
 
 FIGURES: dict[str, Callable[[], str]] = {
     **{f"benchmarks/{name}": partial(_benchmark, name) for name in BENCHMARK_TABLES},
-    **{f"peers/{name}": partial(_peers, name) for name in ("roadscene/test", "llvip/test")},
+    **{f"peers/{name}": partial(_peers, name) for name in PEER_SETS},
+    "peers/speed": _peer_speed,
 }
 for _set in ("roadscene/test", "llvip/test", "m3svd/0115_1834"):
     FIGURES[f"quality/{_set}"] = partial(_quality, _set)
