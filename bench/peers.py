@@ -2,8 +2,8 @@
 
     python -m bench.peers theirs.onnx other.onnx --size 640x480
 
-From 8-bit images to the fused 8-bit image, as `edgefuse evaluate` runs them; what a file that edgefuse did not
-write takes and gives is told as there. How good their pictures are: `python -m bench.quality --peer FILE`.
+From 8-bit images to the fused 8-bit image, as `edgefuse evaluate` runs them; what a file that others wrote
+takes and gives is told as there. How good their pictures are: `python -m bench.quality --peer FILE`.
 """
 
 import json
