@@ -1,3 +1,4 @@
+import ast
 import re
 import subprocess
 import sys
@@ -55,3 +56,26 @@ def test_the_base_installation_has_no_engine() -> None:
     assert listed is not None
     names = set(re.findall(r'"([a-z0-9-]+)>', listed[1]))
     assert names == {"numpy", "opencv-python", "av", "pillow", "typer", "rich", "jinja2", "msgspec", "tomli"}
+
+
+MOST_OF_A_FILE, MOST_OF_A_FUNCTION = 450, 60  # lines
+
+
+def functions_of(path: Path) -> dict[str, int]:
+    """Return name → lines of each function; of a command, its options and help do not count."""
+    found = {}
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            command = path.parent.name == "cli" and node.name == path.stem
+            first = node.body[1].lineno if command else node.lineno
+            found[f"{path}:{node.name}"] = (node.end_lineno or first) - first + 1
+    return found
+
+
+def test_no_file_and_no_function_is_too_long() -> None:
+    files = sorted((ROOT / "edgefuse").rglob("*.py"))
+    assert files
+    long = [path for path in files if len(path.read_text("utf-8").splitlines()) > MOST_OF_A_FILE]
+    assert not long
+    functions = {name: lines for path in files for name, lines in functions_of(path).items()}
+    assert {name: lines for name, lines in functions.items() if lines > MOST_OF_A_FUNCTION} == {}

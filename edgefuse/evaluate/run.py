@@ -2,7 +2,7 @@
 
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -245,7 +245,7 @@ def evaluate(
     *,
     limit: int | None = None,
     jobs: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], object] = lambda _done, _total: None,
 ) -> Evaluation:
     """Score candidates over the pairs of two folders, paired by stem.
 
@@ -269,31 +269,25 @@ def evaluate(
     """
     settings = settings or Settings()
     candidates = unique(candidates)
-    if not candidates:
-        raise InputError("nothing to score: give a model, a folder of fused images or a baseline")
-    for what, number in (("limit", limit), ("jobs", jobs)):
-        if number is not None and number < 1:
-            raise InputError(f"{what} is {number}, it must be at least 1")
+    _check(candidates, limit, jobs)
     # Here first, so that a bad one is an error and not a dead worker.
     scorer = PairScorer(candidates, settings)
     result = Evaluation(Path(ir), Path(vis), settings, candidates)
     tasks = _choose_tasks(result, limit)
-    chunks = _chunks(tasks, VIDEO_CHUNK if settings.video else 1)
-    if progress:
-        progress(0, len(tasks))
-    done = 0
+    size = VIDEO_CHUNK if settings.video else 1
+    chunks = [tasks[start : start + size] for start in range(0, len(tasks), size)]
     jobs = min(jobs, len(chunks))
-    results = (
-        in_processes(chunks, _score_chunk, PairScorer, (candidates, settings), jobs)
-        if jobs > 1
-        else _here(chunks, scorer)
-    )
+    if jobs > 1:
+        results = in_processes(chunks, _score_chunk, PairScorer, (candidates, settings), jobs)
+    else:
+        results = (_score_chunk(scorer, [task]) for task in tasks)
+    done = 0
+    progress(done, len(tasks))
     for scored in results:
         result.pairs += [pair for pair in scored if isinstance(pair, PairScores)]
         result.problems += [problem for problem in scored if isinstance(problem, Problem)]
         done += len(scored)
-        if progress:
-            progress(done, len(tasks))
+        progress(done, len(tasks))
     place = {task.stem: place for place, (task, _) in enumerate(tasks)}
     result.pairs.sort(key=lambda pair: place[pair.stem])
     result.problems.sort()
@@ -303,6 +297,14 @@ def evaluate(
             f"none of {counted(len(tasks), 'pair')} could be scored; {reason.stem}: {reason.reason}"
         )
     return result
+
+
+def _check(candidates: list[Candidate], limit: int | None, jobs: int) -> None:
+    if not candidates:
+        raise InputError("nothing to score: give a model, a folder of fused images or a baseline")
+    for what, number in (("limit", limit), ("jobs", jobs)):
+        if number is not None and number < 1:
+            raise InputError(f"{what} is {number}, it must be at least 1")
 
 
 def _choose_tasks(result: Evaluation, limit: int | None) -> list[_Task]:
@@ -349,16 +351,6 @@ def _limited(tasks: list[PairTask], limit: int, video: bool) -> list[PairTask]:
     if limit >= len(tasks):
         return tasks
     return tasks[:limit] if video else [tasks[i * len(tasks) // limit] for i in range(limit)]
-
-
-def _chunks(tasks: list[_Task], size: int) -> list[list[_Task]]:
-    return [tasks[start : start + size] for start in range(0, len(tasks), size)]
-
-
-def _here(chunks: list[list[_Task]], scorer: PairScorer) -> Iterator[_Scored]:
-    for chunk in chunks:
-        for task, before in chunk:
-            yield [_score(scorer, task, before)]
 
 
 def _score_chunk(scorer: PairScorer, chunk: list[_Task]) -> _Scored:

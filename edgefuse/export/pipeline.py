@@ -1,4 +1,8 @@
-"""The whole export: checkpoint → trace → quantise → wrap → save → compare."""
+"""The whole export: checkpoint → trace → quantise → wrap → save → compare.
+
+Files are compared by ONNX Runtime on the CPU, whatever else is installed: that computes in the graph's own
+precision, where CUDA's default is TF32 and OpenVINO's, on some CPUs, bfloat16.
+"""
 
 import json
 import tempfile
@@ -31,7 +35,7 @@ from edgefuse.runtime.engines.tensorrt import TensorRtEngine
 from edgefuse.runtime.engines.tensorrt_build import Progress, build_engine
 from edgefuse.spec import ModelSpec, read_spec
 from edgefuse.train.checkpoint import load_checkpoint, restore_model
-from edgefuse.train.models.base import TorchEngine
+from edgefuse.train.models.base import FusionNetwork, TorchEngine
 
 __all__ = ["Calibration", "check_pairs", "export", "export_engine", "verify_engine"]
 
@@ -78,9 +82,6 @@ def export(
 ) -> ModelSpec:
     """Write a checkpoint as an ONNX file, run the file beside the checkpoint, and note the outcome in it.
 
-    It is run by ONNX Runtime on the CPU, whatever else is installed: that computes in the graph's own
-    precision, where CUDA's default is TF32 and OpenVINO's, on some CPUs, bfloat16.
-
     Args:
         checkpoint_path: `.pt` or `.safetensors` file.
         out: the `.onnx` file; replaced if it exists and the new one passes its gates.
@@ -109,40 +110,16 @@ def export(
     if fp16 and int8:
         raise InputError("--fp16 and --int8 exclude each other: choose one precision")
     check_writable(out)
-    if checkpoint_path.suffix == ".onnx":
-        raise ModelError(
-            f"{checkpoint_path} is an exported file: give the .pt or .safetensors file that it was made of"
-        )
     checkpoint = load_checkpoint(checkpoint_path)
     model = restore_model(checkpoint, checkpoint_path)
     precision = "fp16" if fp16 else "int8" if int8 else "fp32"
     spec = make_spec(checkpoint, model, size, precision, graph=graph, colours=colours)
     if not force:
         _refuse_other_model(out, spec)
-    gates, reference = gates or Gates(), TorchEngine(model, checkpoint.model)
-    progress("Tracing")
-    traced = trace(model, spec)
-    for more in range(MORE + 1):
-        built, facts = onnx.ModelProto(), {}
-        built.CopyFrom(traced)
-        if int8 is not None:
-            facts = _to_int8(built, spec, int8, gates, progress, signed=tensorrt, more=more)
-        if spec.end_to_end:
-            wrap(built, spec)
-            if tensorrt:
-                cast_at_ends(built)
-        progress("Comparing with the checkpoint")
-        with tempfile.TemporaryDirectory() as scratch:  # nothing unverified ever has the final name
-            save_graph(built, spec, trial := Path(scratch) / out.name)
-            layers = layer_precisions(built)
-            report = compare(CpuEngine(trial), reference, pairs, compared_on, gates, layers=layers, **facts)
-        failed = {gate.name for gate in report.gates if not gate.passed}
-        # A metric can lose although the levels are close: MI does where equal levels become unequal ones.
-        if int8 is None or not failed or not failed <= set(CORE_METRICS):
-            break
-    spec = replace(spec, verification=report, engines=engines_for(built))
-    save_graph(built, spec, out if report.passed else failed_path(out))
-    if report.passed:
+    spec, built = _verified(model, spec, pairs, compared_on, int8, gates or Gates(), progress, tensorrt)
+    passed = spec.verification is not None and spec.verification.passed
+    save_graph(built, spec, out if passed else failed_path(out))
+    if passed:
         failed_path(out).unlink(missing_ok=True)  # of an earlier attempt
     return spec
 
@@ -163,6 +140,55 @@ def _refuse_other_model(out: Path, spec: ModelSpec) -> None:
             f"{out} is another model ({before.model} of {before.training.get('steps', 'unknown')} steps): "
             "give another --out, or --force to replace it"
         )
+
+
+def _verified(
+    model: FusionNetwork,
+    spec: ModelSpec,
+    pairs: Sequence[Pair],
+    compared_on: str,
+    int8: Calibration | None,
+    gates: Gates,
+    progress: Callable[[str], None],
+    tensorrt: bool,
+) -> tuple[ModelSpec, onnx.ModelProto]:
+    """Return the spec of a network's graph, with the report, and the graph."""
+    reference = TorchEngine(model, spec.model)
+    progress("Tracing")
+    traced = trace(model, spec)
+    for more in range(MORE + 1):
+        built, facts = _built(traced, spec, int8, gates, progress, tensorrt=tensorrt, more=more)
+        progress("Comparing with the checkpoint")
+        with tempfile.TemporaryDirectory() as scratch:  # nothing unverified ever has the final name
+            save_graph(built, spec, trial := Path(scratch) / "trial.onnx")
+            report = compare(CpuEngine(trial), reference, pairs, compared_on, gates, **facts)
+        failed = {gate.name for gate in report.gates if not gate.passed}
+        # A metric can lose although the levels are close: MI does where equal levels become unequal ones.
+        if int8 is None or not failed or not failed <= set(CORE_METRICS):
+            break
+    return replace(spec, verification=report, engines=engines_for(built)), built
+
+
+def _built(
+    traced: onnx.ModelProto,
+    spec: ModelSpec,
+    int8: Calibration | None,
+    gates: Gates,
+    progress: Callable[[str], None],
+    *,
+    tensorrt: bool,
+    more: int,
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """Return the graph in its precision and form, and what the report says of it."""
+    built, facts = onnx.ModelProto(), dict[str, Any]()
+    built.CopyFrom(traced)
+    if int8 is not None:
+        facts = _to_int8(built, spec, int8, gates, progress, signed=tensorrt, more=more)
+    if spec.end_to_end:
+        wrap(built, spec)
+        if tensorrt:
+            cast_at_ends(built)
+    return built, {**facts, "layers": layer_precisions(built)}
 
 
 def _to_int8(

@@ -166,6 +166,19 @@ def compare(
         sizes[f"{size[0]}x{size[1]}"] = None
         fitted = Pair(name, fit_size(ir, size), fit_size(vis, size), extreme)
         seen.append(_differ(file, checkpoint, fitted))
+    return _report(seen, tuple(sizes), file, compared_on, gates, layers, facts)
+
+
+def _report(
+    seen: Sequence[_Difference],
+    sizes: tuple[str, ...],
+    file: Engine,
+    compared_on: str,
+    gates: Gates | None,
+    layers: Mapping[str, int],
+    facts: Mapping[str, Any],
+) -> VerificationReport:
+    """Return the worst of what was seen, held to the gates."""
     real = [d for d in seen if d.metrics]
     extremes = [d for d in seen if not d.metrics]
     checked = real or extremes
@@ -187,7 +200,7 @@ def compare(
     return VerificationReport(
         compared_on=compared_on,
         pairs=len(checked),
-        sizes=tuple(sizes),
+        sizes=sizes,
         max_difference=float(f"{largest.largest:.3g}"),
         psnr=round(worst.psnr, 2) if math.isfinite(worst.psnr) else None,
         ssim=round(min(d.ssim for d in checked), 5),

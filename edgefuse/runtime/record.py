@@ -181,21 +181,11 @@ def record(
     quota = DiskQuota(folder, str(folder), max_size, segment is not None)
     config = RecordingConfig(folder, segment, quota, tags)
     recorders = [CameraRecorder(role, used[role], config, live, stop) for role in ROLES]
-    started = shown = time.monotonic()
+    started = time.monotonic()
     try:
         for recorder in recorders:
             recorder.start(started)
-        while stop.reason is None:
-            time.sleep(POLL_SECONDS)
-            now = time.monotonic()
-            for recorder in recorders:
-                recorder.supervisor.check(now)
-            _notice_end(recorders, live, stop)
-            if duration is not None and now - started >= duration:
-                stop(f"the duration of {duration:g} s is over")
-            if now - shown >= 0.25:
-                progress({recorder.role: recorder.writer.written for recorder in recorders})
-                shown = now
+        _watch(recorders, live, stop, duration, progress)
     finally:
         stop("an error")  # which has no effect after any other reason
         _finish(recorders, stop)
@@ -204,6 +194,28 @@ def record(
             raise defect
     ir, vis = (recorder.report() for recorder in recorders)
     return ir, vis
+
+
+def _watch(
+    recorders: Sequence[CameraRecorder],
+    live: bool,
+    stop: StopRequest,
+    duration: float | None,
+    progress: Callable[[Mapping[Role, int]], None],
+) -> None:
+    """Look after the cameras until the recording is over."""
+    begun = shown = time.monotonic()
+    while stop.reason is None:
+        time.sleep(POLL_SECONDS)
+        now = time.monotonic()
+        for recorder in recorders:
+            recorder.supervisor.check(now)
+        _notice_end(recorders, live, stop)
+        if duration is not None and now - begun >= duration:
+            stop(f"the duration of {duration:g} s is over")
+        if now - shown >= 0.25:
+            progress({recorder.role: recorder.writer.written for recorder in recorders})
+            shown = now
 
 
 def _notice_end(recorders: Sequence[CameraRecorder], live: bool, stop: StopRequest) -> None:

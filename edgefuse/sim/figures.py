@@ -63,10 +63,28 @@ def _polar(x: float, radius: float, angle: float) -> Point:
 def person(look: Look, phase: float) -> list[Limb | Wire]:
     """Return a walking person at a phase (0 to 1) of the stride."""
     k = look.height / 1.75
-    limbs: list[Limb | Wire] = []
-    swing = math.sin(2 * math.pi * phase)
     bob = 0.02 * math.cos(4 * math.pi * phase)
     hip_y, shoulder_y = (0.90 + bob) * k, (1.43 + bob) * k
+    limbs = _walking_limbs(look, phase, k, hip_y, shoulder_y)
+    lean = 0.03 * math.sin(2 * math.pi * phase)
+    waist, chest = (0.0, hip_y + 0.04), (0.03, shoulder_y - 0.16)
+    for z in (-0.075, 0.0, 0.075):
+        ends = (*waist, z), (*chest, z * 1.3)
+        limbs.append(Limb(*ends, 0.125, 0.145, look.coat, look.coat_celsius + 1.0))
+    across = (0, shoulder_y - 0.03, -0.13), (0, shoulder_y - 0.03, 0.13)
+    limbs.append(Limb(*across, 0.075, 0.075, look.coat, look.coat_celsius + 1.5))
+    neck, head = (0.02, shoulder_y + 0.02, 0.0), (0.035 + lean * 0.3, shoulder_y + 0.20 * k, 0.0)
+    face = (head[0] + 0.025, head[1] - 0.05, 0), (head[0] + 0.02, head[1] + 0.03, 0)
+    hair = (head[0] - 0.035, head[1] + 0.01, 0), (head[0] - 0.01, head[1] + 0.065, 0)
+    limbs.append(Limb(neck, head, 0.06, 0.06, look.skin, 32.5))
+    limbs.append(Limb(*face, 0.085, 0.095, look.skin, 33.5))
+    limbs.append(Limb(*hair, 0.097, 0.092, look.hair, 25.0))
+    return limbs
+
+
+def _walking_limbs(look: Look, phase: float, k: float, hip_y: float, shoulder_y: float) -> list[Limb | Wire]:
+    """Return legs, feet, arms and hands of a person whose height is k times the usual one."""
+    limbs: list[Limb | Wire] = []
     for side, sign in ((0.09, 1.0), (-0.09, -1.0)):
         turn = 2 * math.pi * phase + (0 if sign > 0 else math.pi)
         thigh = 0.42 * math.sin(turn)
@@ -74,13 +92,11 @@ def person(look: Look, phase: float) -> list[Limb | Wire]:
         hip = (0.0, hip_y, side)
         knee = _bend(hip, thigh, 0.43 * k)
         ankle = _bend(knee, thigh - knee_bend, 0.41 * k)
-        lift = 0.05 * max(0.0, math.cos(turn))
+        toes = (ankle[0] + 0.13, ankle[1] - 0.03 + 0.05 * max(0.0, math.cos(turn)), side)
         limbs += [
             Limb(hip, knee, 0.092, 0.068, look.trousers, 24.5),
             Limb(knee, ankle, 0.066, 0.048, look.trousers, 22.5),
-            Limb(
-                ankle, (ankle[0] + 0.13, ankle[1] - 0.03 + lift, side), 0.05, 0.04, (0.05, 0.05, 0.06), 15.5
-            ),
+            Limb(ankle, toes, 0.05, 0.04, (0.05, 0.05, 0.06), 15.5),
         ]
         reach = -0.45 * math.sin(turn)
         shoulder = (0.0, shoulder_y - 0.02, side * 2.25)
@@ -91,51 +107,6 @@ def person(look: Look, phase: float) -> list[Limb | Wire]:
             Limb(elbow, wrist, 0.052, 0.042, look.coat, look.coat_celsius - 1),
             Limb(wrist, _bend(wrist, reach + 0.4, 0.09), 0.04, 0.034, look.skin, 30.0),
         ]
-    lean = 0.03 * swing
-    waist, chest = (0.0, hip_y + 0.04, 0.0), (0.03, shoulder_y - 0.16, 0.0)
-    for z in (-0.075, 0.0, 0.075):
-        limbs.append(
-            Limb(
-                (waist[0], waist[1], z),
-                (chest[0], chest[1], z * 1.3),
-                0.125,
-                0.145,
-                look.coat,
-                look.coat_celsius + 1.0,
-            )
-        )
-    limbs.append(
-        Limb(
-            (0, shoulder_y - 0.03, -0.13),
-            (0, shoulder_y - 0.03, 0.13),
-            0.075,
-            0.075,
-            look.coat,
-            look.coat_celsius + 1.5,
-        )
-    )
-    neck, head = (0.02, shoulder_y + 0.02, 0.0), (0.035 + lean * 0.3, shoulder_y + 0.20 * k, 0.0)
-    limbs.append(Limb(neck, head, 0.06, 0.06, look.skin, 32.5))
-    limbs.append(
-        Limb(
-            (head[0] + 0.025, head[1] - 0.05, 0),
-            (head[0] + 0.02, head[1] + 0.03, 0),
-            0.085,
-            0.095,
-            look.skin,
-            33.5,
-        )
-    )
-    limbs.append(
-        Limb(
-            (head[0] - 0.035, head[1] + 0.01, 0),
-            (head[0] - 0.01, head[1] + 0.065, 0),
-            0.097,
-            0.092,
-            look.hair,
-            25.0,
-        )
-    )
     return limbs
 
 

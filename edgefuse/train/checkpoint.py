@@ -63,6 +63,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         ModelError: missing, damaged, or not written by edgefuse.
     """
+    if path.suffix == ".onnx":
+        raise ModelError(f"{path} is an exported file: give the .pt or .safetensors file that it was made of")
     if not path.is_file():
         raise ModelError(f"no such checkpoint: {path}")
     return _load_safetensors(path) if path.suffix == ".safetensors" else _load_pt(path)

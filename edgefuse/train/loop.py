@@ -1,6 +1,5 @@
 """The training loop, top to bottom."""
 
-import json
 import threading
 import time
 from collections.abc import Callable
@@ -71,22 +70,10 @@ def train(
         ModelError: the checkpoint to start or resume from is damaged or of another configuration.
     """
     config = replace(config, precision=resolve_precision(config.precision))
-    if context.size != config.processes:
-        raise InputError(
-            f"the configuration is for {config.processes} processes, but {context.size} are running"
-        )
-    data.move_to(context.device)
-    trainer = Trainer(config, context, None if config.teacher is None else _model_of(config.teacher))
-    writes = context.rank == 0
-    images = data.fingerprint() + trainer.fingerprint()
-    if resume and (folder / CHECKPOINT).exists():
-        start = _resume(folder / CHECKPOINT, config, trainer, images)
-    else:
-        start = _start(folder, config, trainer, writes)
-    if writes:
-        _write_config(folder, config)
-    record = RunRecord(folder, config, trainer, data, start, on_progress) if writes else None
     checkpoint, saved = folder / CHECKPOINT, time.monotonic()
+    trainer, start, images = _begin(config, data, checkpoint, resume, context)
+    writes = context.rank == 0
+    record = RunRecord(folder, config, trainer, data, start, on_progress) if writes else None
 
     for step, patches in enumerate(data.batches(start, config.steps, context), start):
         counts = data.counts(step, context) if trainer.uses_levels else None
@@ -108,20 +95,24 @@ def train(
     return weights
 
 
-def _start(folder: Path, config: TrainConfig, trainer: Trainer, writes: bool) -> int:
-    if writes:
-        check_run_folder(folder, resume=False)
+def _begin(
+    config: TrainConfig, data: TrainingSet, checkpoint: Path, resume: bool, context: DistributedContext
+) -> tuple[Trainer, int, str]:
+    """Return the trainer, the step to begin with, and a fingerprint of the images and the teacher."""
+    if context.size != config.processes:
+        raise InputError(
+            f"the configuration is for {config.processes} processes, but {context.size} are running"
+        )
+    data.move_to(context.device)
+    trainer = Trainer(config, context, None if config.teacher is None else _model_of(config.teacher))
+    images = data.fingerprint() + trainer.fingerprint()
+    if resume and checkpoint.exists():
+        return trainer, _resume(checkpoint, config, trainer, images), images
+    if context.rank == 0:
+        check_run_folder(checkpoint.parent, resume=False)
     if config.init is not None:
         trainer.initialise(_initial_weights(checkpoint_file(config.init), config))
-    return 0
-
-
-def _write_config(folder: Path, config: TrainConfig) -> None:
-    try:
-        (folder / "samples").mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps(to_plain(config), indent=2) + "\n", "utf-8")
-    except OSError as error:
-        raise InputError(f"cannot make the run folder {folder}: {error.strerror}") from None
+    return trainer, 0, images
 
 
 def check_run_folder(folder: Path, *, resume: bool) -> None:

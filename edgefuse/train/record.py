@@ -1,6 +1,7 @@
 """What a run leaves to look at: losses and validation as CSV and plots, and sample fusions."""
 
 import csv
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from edgefuse.files import replace_file
 from edgefuse.images import Image, write_image
 from edgefuse.metrics import CORE_METRICS, score
 from edgefuse.runtime.engines.fuser import Fuser
+from edgefuse.settings import to_plain
 from edgefuse.train.config import TrainConfig
 from edgefuse.train.data import TrainingSet
 from edgefuse.train.models import FusionNetwork
@@ -40,7 +42,7 @@ class Progress:
 
 
 class RunRecord:
-    """Gathers the losses of a run and writes its logs, plots and `samples/` into its folder.
+    """Gathers the losses of a run and writes its settings, logs, plots and `samples/` into its folder.
 
     Args:
         folder: the run folder.
@@ -70,11 +72,20 @@ class RunRecord:
         if trainer.adversary is not None:
             self.panels += [CRITIC[:1], CRITIC[1:]]
             names += CRITIC
+        self._write_config()
         self.log = CsvLog(folder / "log.csv", ("step", *names, "pairs_per_second"), start)
         if self.held_out:
             self.validation = CsvLog(folder / "validation.csv", ("step", *CORE_METRICS), start)
         self._sums: dict[str, Tensor | float] = {}
         self._count, self._since = 0, time.monotonic()
+
+    def _write_config(self) -> None:
+        try:
+            (self.folder / "samples").mkdir(parents=True, exist_ok=True)
+            text = json.dumps(to_plain(self.config), indent=2) + "\n"
+            (self.folder / "config.json").write_text(text, "utf-8")
+        except OSError as error:
+            raise InputError(f"cannot make the run folder {self.folder}: {error.strerror}") from None
 
     def add(self, step: int, losses: dict[str, Tensor], model: FusionNetwork) -> None:
         """Take in the losses of a step; write what is due after it, seen with the model's weights."""

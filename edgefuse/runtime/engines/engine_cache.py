@@ -280,8 +280,7 @@ def resolve_engine(
     # Without its graph, an engine that was built from it earlier still serves.
     graph = sidecar.onnx_sha256 if sidecar is not None and not onnx.exists() else file_hash(onnx)
     target = cached_engine(cache or cache_folder(), graph, machine, options)
-    kept = _valid(target, machine, refused)
-    if kept is not None:
+    if (kept := _valid(target, machine, refused)) is not None:
         return target, kept
     if not rebuild:
         raise ModelError(
@@ -294,8 +293,7 @@ def resolve_engine(
         )
     writable_folder(target.parent)
     with _locked(target):
-        kept = _valid(target, machine, refused)  # built by another process meanwhile
-        if kept is not None:
+        if (kept := _valid(target, machine, refused)) is not None:  # built by another process meanwhile
             return target, kept
         logger.warning("building a TensorRT engine for %s (%s) in %s", path, reason, target.parent)
         return target, build(onnx, target, options)

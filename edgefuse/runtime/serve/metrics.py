@@ -83,18 +83,7 @@ def _families(report: Report, age: float | None) -> Iterator[Any]:
         states.add_metric([name], source.state in WELL)
     yield frames
     yield states
-    for key, what in (
-        ("losses", "How often the camera was lost"),
-        ("reconnects", "How often it was reopened"),
-        ("calibrations", "Shutter calibrations"),
-        ("stuck_threads", "Read threads that got stuck"),
-        ("downtime_s", "Seconds without it"),
-    ):
-        name = f"edgefuse_camera_{key.removesuffix('_s')}" + ("_seconds" if key.endswith("_s") else "")
-        family = CounterMetricFamily(name, what, labels=["camera"])
-        for source in report.sources:
-            family.add_metric([NAMES[source.role]], getattr(source, key))
-        yield family
+    yield from _camera_counters(report)
     pictures = CounterMetricFamily("edgefuse_pictures", "Pictures by kind", labels=["kind"])
     for kind, count in (
         ("fused", report.frames - report.held),
@@ -127,6 +116,23 @@ def _families(report: Report, age: float | None) -> Iterator[Any]:
         yield GaugeMetricFamily("edgefuse_last_picture_age_seconds", "Since the last picture", value=age)
     if (memory := resident_bytes()) is not None:
         yield GaugeMetricFamily("edgefuse_memory_bytes", "Resident memory", value=memory)
+
+
+def _camera_counters(report: Report) -> Iterator[Any]:
+    from prometheus_client.core import CounterMetricFamily
+
+    for key, what in (
+        ("losses", "How often the camera was lost"),
+        ("reconnects", "How often it was reopened"),
+        ("calibrations", "Shutter calibrations"),
+        ("stuck_threads", "Read threads that got stuck"),
+        ("downtime_s", "Seconds without it"),
+    ):
+        name = f"edgefuse_camera_{key.removesuffix('_s')}" + ("_seconds" if key.endswith("_s") else "")
+        family = CounterMetricFamily(name, what, labels=["camera"])
+        for source in report.sources:
+            family.add_metric([NAMES[source.role]], getattr(source, key))
+        yield family
 
 
 def _histogram(name: str, what: str, labels: list[str], series: dict[Any, Durations]) -> Any:
