@@ -1,9 +1,12 @@
 """Aligning an infrared and a visible camera from what they see."""
 
-from edgefuse.calibrate.registration import CalibrationError, Estimate, estimate, make_rig
+from edgefuse.calibrate.board import Board, Boards
+from edgefuse.calibrate.registration import CalibrationError, Estimate, estimate, make_rig, refine_from
 from edgefuse.calibrate.scenes import Scenes, collect, load_pairs, save_pairs
 
 __all__ = [
+    "Board",
+    "Boards",
     "CalibrationError",
     "Estimate",
     "Scenes",
@@ -11,5 +14,6 @@ __all__ = [
     "estimate",
     "load_pairs",
     "make_rig",
+    "refine_from",
     "save_pairs",
 ]

@@ -2,16 +2,24 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
+import cv2
 import numpy as np
 
+from edgefuse.calibrate.board import Boards
+from edgefuse.calibrate.refine import ModelName
 from edgefuse.calibrate.registration import Estimate
 from edgefuse.errors import InputError
 from edgefuse.rig import Matrix, Rig
 
-__all__ = ["from_points", "parallax_of", "parallax_table", "parse_points"]
+__all__ = ["from_boards", "from_points", "parallax_of", "parallax_table", "parse_points"]
 
 POINT = re.compile(r"(-?[\d.]+),(-?[\d.]+):(-?[\d.]+),(-?[\d.]+)")
+
+
+BOARDS_FOR_MORE, WORTH_MORE = 3, 0.7
+"""Places of a board from which on a homography is tried, and the part of the residual that it may leave."""
 
 
 def parse_points(text: str) -> Matrix:
@@ -37,30 +45,55 @@ def parse_points(text: str) -> Matrix:
     return np.array(points)
 
 
-def from_points(points: Matrix) -> Estimate:
-    """Return the similarity that suits points best, by least squares.
+def from_points(points: Matrix, model: ModelName = "similarity") -> Estimate:
+    """Return the map that suits points best, by least squares.
 
     Args:
-        points: `[N, 4]`, infrared x, y and visible x, y.
+        points: `[N, 4]`, infrared x, y and visible x, y; 2 or more for a similarity, 3 for an affine map,
+            4 for a homography.
+        model: kind of the map.
 
     Raises:
-        InputError: all points are in one place.
+        InputError: too few points, or all of them in one place or on one line.
     """
     ir, vis = points[:, :2], points[:, 2:]
+    needed = {"similarity": 2, "affine": 3, "homography": 4}[model]
+    if len(points) < needed:
+        raise InputError(f"there are {len(points)} points, a map of the kind {model} needs at least {needed}")
     zero, one = np.zeros(len(ir)), np.ones(len(ir))
-    rows = [
-        np.column_stack([ir[:, 0], -ir[:, 1], one, zero]),
-        np.column_stack([ir[:, 1], ir[:, 0], zero, one]),
-    ]
-    system = np.concatenate(rows)
-    solution, _, rank, _ = np.linalg.lstsq(system, np.concatenate([vis[:, 0], vis[:, 1]]), rcond=1e-6)
-    a, b, right, down = solution
-    if rank < 4 or a * a + b * b < 1e-6:
-        raise InputError("the points lie in one place: choose points far apart")
-    matrix = np.array([[a, -b, right], [b, a, down], [0, 0, 1]])
-    apart = ir @ matrix[:2, :2].T + matrix[:2, 2] - vis
+    x, y = ir[:, 0], ir[:, 1]
+    if model == "similarity":
+        system = np.concatenate([np.stack([x, -y, one, zero], 1), np.stack([y, x, zero, one], 1)])
+        solution, _, rank, _ = np.linalg.lstsq(system, np.concatenate([vis[:, 0], vis[:, 1]]), rcond=1e-6)
+        a, b, right, down = solution
+        matrix = np.array([[a, -b, right], [b, a, down], [0, 0, 1]])
+        full = rank == 4
+    elif model == "affine":
+        solution, _, rank, _ = np.linalg.lstsq(np.stack([x, y, one], 1), vis, rcond=1e-6)
+        matrix, full = np.vstack([solution.T, [0, 0, 1]]), rank == 3
+    else:
+        found, _ = cv2.findHomography(ir, vis, 0)
+        matrix, full = (np.eye(3), False) if found is None else (found.astype(np.float64), True)
+    if not full or abs(np.linalg.det(matrix[:2, :2])) < 1e-6:
+        raise InputError("the points lie in one place or on one line: choose points far apart")
+    placed = np.stack([x, y, one], 1) @ matrix.T
+    apart = placed[:, :2] / placed[:, 2:] - vis
     residual = float(np.sqrt((apart**2).sum(axis=1).mean()))
-    return Estimate(matrix, "similarity", 0.0, 0.0, residual, 0, 0)
+    return Estimate(matrix, model, 0.0, 0.0, residual, 0, 0)
+
+
+def from_boards(boards: Boards, model: ModelName | None = None) -> Estimate:
+    """Return the map from a board that both cameras see: a similarity, or more if several views ask for it.
+
+    Raises:
+        InputError: the board was never in sight of both.
+    """
+    points = boards.points
+    found = from_points(points, model or "similarity")
+    if model is None and boards.count >= BOARDS_FOR_MORE:
+        bigger = from_points(points, "homography")
+        found = bigger if bigger.residual_px < found.residual_px * WORTH_MORE else found
+    return replace(found, scenes=boards.count, pairs=boards.count)
 
 
 def parallax_of(baseline: str, focal: float) -> tuple[float, float, float]:

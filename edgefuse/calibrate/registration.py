@@ -17,7 +17,17 @@ from edgefuse.errors import InputError
 from edgefuse.images import Image, luma
 from edgefuse.rig import Matrix, Rig, overlap_of, rows, scale_of, scaling
 
-__all__ = ["LEAST_Z", "CalibrationError", "Estimate", "estimate", "make_rig", "weigh"]
+__all__ = [
+    "LEAST_Z",
+    "CalibrationError",
+    "Estimate",
+    "confirms",
+    "estimate",
+    "is_evidence",
+    "make_rig",
+    "refine_from",
+    "weigh",
+]
 
 LEAST_Z = 7.0
 """Below, chance could have made the agreement: docs/calibration.md shows what unrelated pictures reach."""
@@ -131,6 +141,35 @@ def estimate(pairs: Sequence[tuple[Image, Image]], model: ModelName | None = Non
     return replace(found, matrix=whole / whole[2, 2], residual_px=residual)
 
 
+def refine_from(
+    pairs: Sequence[tuple[Image, Image]], matrix: Matrix, model: ModelName = "similarity", scenes: int = 0
+) -> Estimate:
+    """Improve a map that was set by hand, by the edges of both pictures near where it puts them.
+
+    Args:
+        pairs: as for `estimate`.
+        matrix: from infrared to visible pixels; off by 2 % of the visible width at most.
+        model: kind of the map.
+        scenes: number of different scenes in the pairs, for the record.
+
+    Raises:
+        CalibrationError: the edges do not agree near that map; the message says why.
+    """
+    refuse_unusable(pairs)
+    used = [(Picture.of(luma(ir)), Picture.of(luma(vis))) for ir, vis in pairs]
+    to_ir, to_vis = (Picture.working(image.shape) for image in pairs[0])
+    start = to_vis @ matrix @ np.linalg.inv(to_ir)
+    found = _from_guess(used, start, scenes or 1, model)
+    if not is_evidence(found.z, found.share, used[0][1]):
+        raise CalibrationError(
+            why_not(used, found.z, found.share, scenes or 1, _least_z(used[0][1]))
+            + "; the map that was set by "
+            "hand may be too far off to be refined"
+        )
+    whole = np.linalg.inv(to_vis) @ found.matrix @ to_ir
+    return replace(found, matrix=whole / whole[2, 2], residual_px=found.residual_px / to_vis[0, 0])
+
+
 def _stretches(ir: tuple[int, ...], vis: tuple[int, ...]) -> list[float]:
     """Return the factors by which infrared pixels may be wider than high.
 
@@ -231,7 +270,13 @@ def _estimate(pairs: Pairs, scenes: int, model: ModelName | None) -> Estimate:
         level = Level.of(few, SIDES[1], matrix)
         results.append(_weighed(level, _step(level, matrix, 4, "similarity")[0], "similarity"))
     matrix = max(results, key=lambda result: result[1])[0]
-    rival = _rival(results, matrix, few)
+    return _from_guess(pairs, matrix, scenes, model, _rival(results, matrix, few))
+
+
+def _from_guess(
+    pairs: Pairs, matrix: Matrix, scenes: int, model: ModelName | None, rival: float = 0.0
+) -> Estimate:
+    """Choose the kind of map, refine and weigh it, from a guess that is a few pixels off at most."""
     level, fine = (Level.of(pairs, side, matrix) for side in SIDES[1:])
     around = surfaces(level, matrix, 8)
     tried: tuple[ModelName, ...] = (model or "similarity",)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from edgefuse.align import Align, Aligned
+from edgefuse.calibrate.board import Boards
 from edgefuse.calibrate.features import Floats, Picture, edge_field
 from edgefuse.errors import InputError
 from edgefuse.images import IMAGE_SUFFIXES, Image, fit_size, luma, read_visible, write_image
@@ -97,7 +98,7 @@ def _thumb(vis: Image) -> Floats:
 def collect(
     ir: str,
     vis: str,
-    scenes: Scenes,
+    scenes: Scenes | Boards,
     wanted: int = ENOUGH_SCENES,
     duration: float | None = None,
     progress: Callable[[int, int], object] | None = None,

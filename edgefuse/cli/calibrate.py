@@ -14,8 +14,9 @@ from edgefuse.cli.options import OUTPUTS, InfraredSource, VisibleSource
 from edgefuse.errors import InputError, SourceError, counted
 
 if TYPE_CHECKING:
-    from edgefuse.calibrate import Estimate
-    from edgefuse.rig import Rig
+    from edgefuse.calibrate import Boards, Estimate, Scenes
+    from edgefuse.calibrate.refine import ModelName
+    from edgefuse.rig import Matrix, Rig
 
 
 def calibrate(
@@ -56,6 +57,19 @@ def calibrate(
             help="Set the map by hand: two or more points, each in infrared and in visible pixels.",
         ),
     ] = None,
+    board: Annotated[
+        str | None,
+        typer.Option(
+            "--board",
+            metavar="9x6|7x5:circles",
+            help="Set the map by a board that both cameras see, heated or cut out: inner corners of a "
+            "chessboard, or circles.",
+        ),
+    ] = None,
+    refine: Annotated[
+        bool,
+        typer.Option("--refine", help="After --points or --board: refine the map by what both cameras see."),
+    ] = False,
     baseline: Annotated[
         str | None,
         typer.Option(
@@ -91,8 +105,8 @@ def calibrate(
     the distance that matters. Recordings and two folders of images with equal
     file names serve as well. Ctrl-C ends the collecting and uses what is there.
     """
-    from edgefuse.calibrate import Scenes, collect, estimate, load_pairs, make_rig, save_pairs
-    from edgefuse.calibrate.manual import from_points, parallax_of, parallax_table, parse_points
+    from edgefuse.calibrate import Board, Boards, Scenes, collect, load_pairs, make_rig, save_pairs
+    from edgefuse.calibrate.manual import parallax_of, parallax_table, parse_points
     from edgefuse.calibrate.pictures import before_and_after
     from edgefuse.files import check_writable
     from edgefuse.images import write_image
@@ -100,29 +114,35 @@ def calibrate(
 
     if (baseline is None) != (focal is None) or (distance is not None and baseline is None):
         raise InputError("--baseline METRES and --focal PX belong together; --distance needs both")
+    if points is not None and board is not None:
+        raise InputError("--points and --board are two ways to set the map: give one")
+    if refine and points is None and board is None:
+        raise InputError("--refine refines a map that was set by hand: give --points or --board too")
     parallax = parallax_of(baseline, focal) if baseline is not None and focal is not None else None
-    by_hand = from_points(parse_points(points)) if points is not None else None
+    typed = None if points is None else parse_points(points)
+    collected = Scenes() if board is None else Boards(Board.parse(board))
     check_writable(out)
     console = stdout()
-    collected = Scenes()
     for pair in load_pairs(keep):
         collected.offer(*pair)
+    what = "scenes" if board is None else "views of the board"
     waiting = console.status("waiting for pictures") if console.is_terminal else nullcontext()
     with waiting as line:
 
         def progress(count: int, pairs: int) -> None:
             if line is not None:
-                line.update(f"{count} of {scenes} scenes, {pairs} pairs; turn the rig to another scene")
+                line.update(f"{count} of {scenes} {what}, {counted(pairs, 'pair')}; go on to another one")
 
         collect(ir, vis, collected, scenes, duration, progress)
     if keep is not None:
         save_pairs(keep, collected.pairs)
-    if not collected.pairs:
+    if board is None and not collected.pairs:
         raise SourceError(f"{safe_name(ir)} and {safe_name(vis)} gave no pair of pictures")
-    found = by_hand or estimate(collected.pairs, model)
+    found = _map(collected, typed, model, refine)
+    by_hand = "points" if typed is not None else "board" if board is not None else None
     rig = make_rig(found, collected.pairs[0], safe_name(ir), safe_name(vis))
-    rig = replace(rig, parallax=parallax, distance=distance, model="points" if by_hand else rig.model)
-    rig = replace(rig, confidence=1.0) if by_hand else rig
+    rig = replace(rig, parallax=parallax, distance=distance, model=by_hand or rig.model)
+    rig = replace(rig, confidence=1.0) if by_hand and not refine else rig
     rig.save(out)
     if pictures:
         picture = out.with_suffix(".png")
@@ -132,19 +152,39 @@ def calibrate(
         console.print(f"Off at other distances: {parallax_table(rig)}", highlight=False, soft_wrap=True)
 
 
+def _map(
+    collected: "Scenes | Boards", points: "Matrix | None", model: "ModelName | None", refine: bool
+) -> "Estimate":
+    from edgefuse.calibrate import Boards, estimate, refine_from
+    from edgefuse.calibrate.manual import from_boards, from_points
+
+    if isinstance(collected, Boards):
+        found = from_boards(collected, model)
+    elif points is not None:
+        found = from_points(points, model or "similarity")
+    else:
+        return estimate(collected.pairs, model)
+    if not refine:
+        return found
+    return refine_from(collected.pairs, found.matrix, found.model, collected.count)
+
+
 def _print(console: Console, rig: "Rig", found: "Estimate", out: Path) -> None:
     scale, turn, right, down = found.moves(rig.ir_size, rig.vis_size)
+    seen = f"{counted(found.scenes, 'scene')}, {counted(found.pairs, 'pair')}"
+    if rig.model in ("board", "points"):
+        seen = counted(found.scenes, "view") + " of the board" if rig.model == "board" else "points"
     flip = f", infrared is {found.flip}" if found.flip else ""
     console.print(
-        f"{counted(found.scenes, 'scene')}, {counted(found.pairs, 'pair')} → {rig.model}{flip}: scale "
+        f"{seen} → {found.model}{flip}: scale "
         f"{scale:.3f}, turn {turn:+.1f}°, centre {right:+.1f}, {down:+.1f} px; infrared covers "
         f"{rig.overlap:.0%} of the visible picture",
         highlight=False,
     )
+    certain = f", confidence {rig.confidence:.2f} (z {found.z:.1f})" if found.z else ""
     console.print(
-        f"residual {rig.residual_px:.1f} px, confidence {rig.confidence:.2f} (z {found.z:.1f}) → "
-        f"[bold]{escape(str(out))}[/]",
+        f"residual {rig.residual_px:.1f} px{certain} → [bold]{escape(str(out))}[/]",
         highlight=False,
     )
-    if 0 < found.scenes < 3:
+    if 0 < found.scenes < 3 and found.z:
         console.print("More scenes make it better: 3 or more, best 9, at the distance that matters.")

@@ -1,0 +1,120 @@
+"""Maps set by hand: points, boards, and the automatic step on top."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from edgefuse.calibrate import Board, Boards, CalibrationError, refine_from
+from edgefuse.calibrate.manual import from_points
+from edgefuse.cli import app
+from edgefuse.errors import InputError
+from edgefuse.images import write_image
+from edgefuse.sim import Rig, RigConfig
+
+TRUTH = np.array([[1.1, -0.05, -30.0], [0.05, 1.1, -20.0], [0, 0, 1]])
+SIZE = (640, 480)
+
+
+def board_picture(columns, rows, circles=False, side=40):
+    """Return a board with a white margin, `[H, W]`."""
+    if circles:
+        picture = np.full(((rows + 1) * side, (columns + 1) * side), 220, np.uint8)
+        for y in range(rows):
+            for x in range(columns):
+                cv2.circle(picture, ((x + 1) * side, (y + 1) * side), side // 4, 40, -1, cv2.LINE_AA)
+        return picture
+    y, x = np.mgrid[0 : (rows + 1) * side, 0 : (columns + 1) * side]
+    squares = np.where((x // side + y // side) % 2 == 0, 40, 220).astype(np.uint8)
+    return cv2.copyMakeBorder(squares, side, side, side, side, cv2.BORDER_CONSTANT, value=220)
+
+
+def held(board, place, seed, inverted=True):
+    """Return what both cameras see of a board at a place: infrared inverted, weak and noisy."""
+    rng = np.random.default_rng(seed)
+    there = np.array([[0.7, -0.06, place[0]], [0.05, 0.7, place[1]], [2e-5, 4e-5, 1]])
+    vis = cv2.warpPerspective(board, there, SIZE, borderValue=120)
+    ir = cv2.warpPerspective(board, np.linalg.inv(TRUTH) @ there, SIZE, borderValue=120)
+    ir = (255 - ir if inverted else ir) * 0.25 + 90 + rng.normal(0, 1.5, ir.shape)
+    return cv2.GaussianBlur(ir, (0, 0), 1).clip(0, 255).astype(np.uint8), cv2.cvtColor(
+        vis, cv2.COLOR_GRAY2BGR
+    )
+
+
+PLACES = [(60, 60), (190, 110), (90, 150), (150, 50)]
+
+
+def error(matrix):
+    corners = np.array([[[0, 0], [639, 0], [0, 479], [639, 479]]], float)
+    apart = cv2.perspectiveTransform(corners, matrix) - cv2.perspectiveTransform(corners, TRUTH)
+    return np.linalg.norm(apart, axis=2).mean()
+
+
+@pytest.mark.parametrize("layout", ["9x6", "7x7", "7x5:circles"])
+@pytest.mark.parametrize("inverted", [False, True], ids=["cut out", "heated"])
+def test_a_board_gives_the_map(layout, inverted):
+    board = Board.parse(layout)
+    seen = Boards(board)
+    picture = board_picture(board.columns, board.rows, board.circles)
+    for index, place in enumerate(PLACES):
+        assert seen.offer(*held(picture, place, index, inverted)), place
+    assert not seen.offer(*held(picture, PLACES[0], 9, inverted)), "the same place again"
+    assert seen.count == 4
+    found = from_points(seen.points)
+    assert error(found.matrix) < 0.3
+    assert found.residual_px < 0.5
+
+
+def test_command_uses_the_board(tmp_path):
+    for role in ("ir", "vis"):
+        (tmp_path / role).mkdir()
+    for index, place in enumerate(PLACES):
+        for role, image in zip(("ir", "vis"), held(board_picture(9, 6), place, index), strict=True):
+            write_image(tmp_path / role / f"{index}.png", image)
+    arguments = ["calibrate", "--ir", str(tmp_path / "ir"), "--vis", str(tmp_path / "vis"), "--no-pictures"]
+    out = ["--out", str(tmp_path / "rig.json")]
+    result = CliRunner().invoke(app, [*arguments, *out, "--board", "9x6"])
+    assert result.exit_code == 0, result.output
+    assert "4 views of the board" in result.output
+    written = json.loads((tmp_path / "rig.json").read_text())
+    assert written["model"] == "board"
+    assert error(np.array(written["matrix"])) < 0.3
+    for wrong, why in (
+        ("8x5", "no picture pair shows"),
+        ("1x1", "not COLUMNSxROWS"),
+        ("9x6x2", "not COLUMNS"),
+    ):
+        result = CliRunner().invoke(app, [*arguments, *out, "--board", wrong])
+        assert isinstance(result.exception, InputError)
+        assert why in str(result.exception)
+    for wrong in (["--refine"], ["--board", "9x6", "--points", "1,1:2,2 5,5:6,6"]):
+        assert isinstance(CliRunner().invoke(app, [*arguments, *wrong]).exception, InputError)
+
+
+@pytest.mark.parametrize("model", ["similarity", "affine", "homography"])
+def test_points_give_each_kind_of_map(model):
+    rng = np.random.default_rng(0)
+    ir = rng.uniform(0, 400, (12, 2))
+    vis = ir @ TRUTH[:2, :2].T + TRUTH[:2, 2]
+    found = from_points(np.hstack([ir, vis]), model)
+    assert error(found.matrix) < 1e-3
+    assert found.model == model
+    line = np.hstack([ir[:, :1], ir[:, :1], ir[:, :1], ir[:, :1]])
+    with pytest.raises(InputError, match=r"one place or on one line|needs at least"):
+        from_points(line[: {"similarity": 1, "affine": 9, "homography": 3}[model]], model)
+
+
+def test_what_was_set_by_hand_is_refined():
+    rig = Rig(RigConfig(seed=3, scale=0.8, rotation=4.0, shift=(40, -25)))
+    pair = (rig.frame("ir", 40), rig.frame("vis", 40))
+    rough = np.array([[1, 0, 4.0], [0, 1, -3.0], [0, 0, 1]]) @ rig.homography
+    found = refine_from([pair], rough)
+    corners = np.array([[[0, 0], [639, 0], [0, 479], [639, 479]]], float)
+    apart = cv2.perspectiveTransform(corners, found.matrix) - cv2.perspectiveTransform(
+        corners, rig.homography
+    )
+    assert np.linalg.norm(apart, axis=2).mean() < 0.6
+    with pytest.raises(CalibrationError, match="too far off to be refined"):
+        refine_from([pair], np.eye(3))
