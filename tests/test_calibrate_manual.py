@@ -89,8 +89,8 @@ def test_command_uses_the_board(tmp_path):
         result = CliRunner().invoke(app, [*arguments, *out, "--board", wrong])
         assert isinstance(result.exception, InputError)
         assert why in str(result.exception)
-    for wrong in (["--refine"], ["--board", "9x6", "--points", "1,1:2,2 5,5:6,6"]):
-        assert isinstance(CliRunner().invoke(app, [*arguments, *wrong]).exception, InputError)
+    for both in (["--refine"], ["--board", "9x6", "--points", "1,1:2,2 5,5:6,6"]):
+        assert isinstance(CliRunner().invoke(app, [*arguments, *both]).exception, InputError)
 
 
 @pytest.mark.parametrize("model", ["similarity", "affine", "homography"])
