@@ -134,13 +134,22 @@ class Rig:
         matrix[:, 2] += np.array(self.parallax) * inverse
         return replace(self, matrix=rows(matrix), distance=distance)
 
-    def moved(self, change: Matrix) -> "Rig":
+    def moved(self, change: Matrix, vis_shape: tuple[int, ...] | None = None) -> "Rig":
         """Return the rig with infrared moved by a 3×3 map of visible pixels.
+
+        Args:
+            change: the map.
+            vis_shape: of the pictures that it is meant for, `[H, W]`; None: the rig's own.
 
         Raises:
             InputError: nothing of infrared is left in the visible picture.
         """
-        return replace(self, matrix=rows(change @ np.array(self.matrix)))
+        if vis_shape is not None:
+            scale = scaling(vis_shape, (self.vis_size[1], self.vis_size[0]))
+            change = scale @ change @ np.linalg.inv(scale)
+        right, down, forward = change @ np.array(self.parallax or (0, 0, 0))
+        parallax = None if self.parallax is None else (float(right), float(down), float(forward))
+        return replace(self, matrix=rows(change @ np.array(self.matrix)), parallax=parallax)
 
     def matrix_for(self, ir_shape: tuple[int, ...], vis_shape: tuple[int, ...]) -> Matrix:
         """Return the matrix for pictures of other sizes, `[H, W]`, of the same proportions.

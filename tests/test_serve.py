@@ -31,7 +31,8 @@ pytest.importorskip("starlette", reason="the extra serve is not installed")
 pytest.importorskip("uvicorn", reason="the extra serve is not installed")
 parser = pytest.importorskip("prometheus_client.parser", reason="the extra serve is not installed")
 
-from edgefuse.runtime.serve import Address, Alignment, LivePage, app  # noqa: E402
+from edgefuse.runtime.alignment import Alignment  # noqa: E402
+from edgefuse.runtime.serve import Address, LivePage, app  # noqa: E402
 from edgefuse.runtime.serve.views import VIEWS, Preview  # noqa: E402
 
 

@@ -135,7 +135,7 @@ class Drift(BackgroundWorker[FusedFrame]):
         part = min(STEP * width / farthest, 1.0) * middle
         try:
             self._align.update(
-                lambda rig: rig.moved(_as_matrix(part, self._shape)) if rig is self._rig else rig
+                lambda rig: rig.moved(_as_matrix(part, self._shape), self._shape) if rig is self._rig else rig
             )
         except InputError as error:
             logger.warning("the alignment is not moved further: %s", error)

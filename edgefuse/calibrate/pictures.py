@@ -7,7 +7,7 @@ from edgefuse.align import Aligned
 from edgefuse.images import Image, fit_size, luma
 from edgefuse.rig import Rig
 
-__all__ = ["before_and_after"]
+__all__ = ["before_and_after", "edge_overlay"]
 
 LARGEST = 640
 """Longer side of each of the four pictures."""
@@ -29,7 +29,7 @@ def before_and_after(rig: Rig, ir: Image, vis: Image) -> Image:
     shape = (vis.shape[0], vis.shape[1])
     rows = []
     for label, aligned in (("before", Aligned(fit_size(ir, shape[::-1]))), ("after", rig.align()(ir, shape))):
-        row = np.hstack([_shrunk(_checkerboard(aligned, vis)), _shrunk(_edges(aligned, vis))])
+        row = np.hstack([_shrunk(_checkerboard(aligned, vis)), _shrunk(edge_overlay(aligned, vis))])
         cv2.putText(row, label, (12, 30), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (0, 0, 0), 4, cv2.LINE_AA)
         cv2.putText(row, label, (12, 30), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (255, 255, 255), 1, cv2.LINE_AA)
         rows.append(row)
@@ -55,7 +55,7 @@ def _checkerboard(aligned: Aligned, vis: Image) -> Image:
     return picture
 
 
-def _edges(aligned: Aligned, vis: Image) -> Image:
+def edge_overlay(aligned: Aligned, vis: Image) -> Image:
     """Return the edges of both, infrared in orange and visible in blue: where they meet, white."""
     infrared, visible = _strength(aligned.image), _strength(luma(vis))
     if aligned.valid is not None:

@@ -25,6 +25,7 @@ from edgefuse.runtime.config import StopRequest, StreamConfig
 if TYPE_CHECKING:
     from edgefuse.align import Align
     from edgefuse.calibrate.drift import Drift
+    from edgefuse.runtime.alignment import Alignment
     from edgefuse.runtime.cameras.camera import Camera
     from edgefuse.runtime.live import Report, SourceReport
     from edgefuse.runtime.serve import LivePage
@@ -217,8 +218,9 @@ def stream(config: StreamConfig) -> None:
         stack.enter_context(ir_camera)
         stack.enter_context(vis_camera)
         drift = _drift(config, align)
-        outputs = _open_outputs(config, ir_camera, vis_camera, align, stop)
-        page = _open_page(config, fuser.engine.device, align)
+        alignment = _alignment(config, align)
+        outputs = _open_outputs(config, ir_camera, vis_camera, align, alignment, stop)
+        page = _open_page(config, fuser.engine.device, alignment)
         if page is not None:
             outputs.append(page)
         for output in outputs:
@@ -273,7 +275,12 @@ def _raise_failure(report: "Report") -> None:
 
 
 def _open_outputs(
-    config: StreamConfig, ir: "Camera", vis: "Camera", align: "Align | None", stop: StopRequest
+    config: StreamConfig,
+    ir: "Camera",
+    vis: "Camera",
+    align: "Align | None",
+    alignment: "Alignment | None",
+    stop: StopRequest,
 ) -> "list[Sink]":
     """Open what is asked for: files, a still, a window."""
     from edgefuse.rig import RigAlign
@@ -292,7 +299,10 @@ def _open_outputs(
     if config.still is not None:
         outputs.append(sinks.Still(config.still))
     if config.show:
-        outputs.append(sinks.Window(lambda: stop("the window was closed"), config.side_by_side))
+        from edgefuse.calibrate.nudge import Nudge
+
+        keys = None if alignment is None else Nudge(alignment)
+        outputs.append(sinks.Window(lambda: stop("the window was closed"), config.side_by_side, keys))
     if config.crop == "overlap":
         if not isinstance(align, RigAlign):
             raise InputError("--set crop=overlap needs to know where infrared is: give --rig FILE")
@@ -313,15 +323,19 @@ def _drift(config: StreamConfig, align: "Align | None") -> "Drift | None":
     return Drift(align, refine=config.refine == "live")
 
 
-def _open_page(config: StreamConfig, engine: str, align: "Align | None") -> "LivePage | None":
+def _alignment(config: StreamConfig, align: "Align | None") -> "Alignment | None":
+    """Return what moves the alignment of a rig file by hand."""
+    from edgefuse.rig import RigAlign
+    from edgefuse.runtime.alignment import Alignment
+
+    return Alignment(config.rig, align) if config.rig and isinstance(align, RigAlign) else None
+
+
+def _open_page(config: StreamConfig, engine: str, alignment: "Alignment | None") -> "LivePage | None":
     if config.serve is None:
         return None
-    from edgefuse.rig import RigAlign
-    from edgefuse.runtime.serve import Address, Alignment, LivePage
+    from edgefuse.runtime.serve import Address, LivePage
 
-    alignment = None
-    if config.rig is not None and isinstance(align, RigAlign):
-        alignment = Alignment(config.rig, align)
     return LivePage(Address.parse(config.serve), config.model, engine, alignment)
 
 

@@ -7,15 +7,15 @@ from datetime import datetime, timezone
 from typing import Any
 
 from edgefuse.errors import InputError
+from edgefuse.runtime.alignment import Alignment
 from edgefuse.runtime.frames import FusedFrame
 from edgefuse.runtime.live import Report, Session
 from edgefuse.runtime.serve.access import Access, Address
-from edgefuse.runtime.serve.alignment import Alignment
 from edgefuse.runtime.serve.views import Preview
 from edgefuse.runtime.sinks import OutputOptions, Sink, SinkWriter, open_output
 from edgefuse.runtime.sinks.writer import Deadline
 
-__all__ = ["Access", "Address", "Alignment", "LivePage"]
+__all__ = ["Access", "Address", "LivePage"]
 
 START_SECONDS, STOP_SECONDS = 5.0, 2.0
 FINISH_SECONDS = 5.0  # for a recording to complete

@@ -16,9 +16,9 @@ from starlette.routing import Route
 
 import edgefuse
 from edgefuse.errors import EdgefuseError, InputError
+from edgefuse.runtime.alignment import Alignment
 from edgefuse.runtime.live import Report
 from edgefuse.runtime.serve.access import HEADERS, Access
-from edgefuse.runtime.serve.alignment import Alignment
 from edgefuse.runtime.serve.metrics import health_of, metrics_of
 from edgefuse.runtime.serve.views import VIEWS, Preview
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from edgefuse.errors import InputError
-from edgefuse.rig import Rig, RigAlign
+from edgefuse.rig import Matrix, Rig, RigAlign
 
 __all__ = ["Alignment", "AlignmentState"]
 
@@ -51,6 +51,11 @@ class Alignment:
         self._x = self._y = 0.0
         self._lock = threading.Lock()
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the visible picture that the rig file was made for."""
+        return self._saved.vis_size
+
     def state(self) -> AlignmentState:
         """Return how it is now."""
         rig = self._align.rig
@@ -71,6 +76,28 @@ class Alignment:
             shift = np.array([[1, 0, x - self._x], [0, 1, y - self._y], [0, 0, 1]])
             self._align.update(lambda rig: (rig if distance is None else rig.at(distance)).moved(shift))
             self._x, self._y = x, y
+
+    def change(self, matrix: Matrix) -> None:
+        """Move infrared by a 3×3 map of visible pixels, of pictures of `size`.
+
+        Raises:
+            InputError: nothing of it would be left in the visible picture.
+        """
+        self._align.update(lambda rig: rig.moved(matrix))
+
+    def set_distance(self, distance: float) -> None:
+        """Use the map for things at a distance in metres.
+
+        Raises:
+            InputError: the rig file knows nothing of distances, or it is not over 0.
+        """
+        self._align.update(lambda rig: rig.at(distance))
+
+    def reset(self) -> None:
+        """Go back to what the rig file says."""
+        with self._lock:
+            self._align.update(lambda _: self._saved)
+            self._x = self._y = 0.0
 
     def save(self) -> None:
         """Write it to the rig file, from which it counts from then on.
