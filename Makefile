@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 # Two workers; the tests of one file stay together, as they share what they have made.
 PARALLEL := -n 2 --dist loadfile
 
-.PHONY: demo quick test test310 check bench bench-models figures format clean
+.PHONY: demo quick test test310 check bench bench-models docs figures format clean
 
 demo: .venv/cpu.stamp
 	$(BIN)/edgefuse stream --ir 'sim?ir_depth=16' --vis sim --duration 8 --out demo.mp4 --still demo.png
@@ -39,6 +39,10 @@ bench-models: .venv/dev.stamp
 	$(PYTEST) bench/bench_models.py -o python_files='bench_*.py' --benchmark-enable --benchmark-json=bench-models.json
 	$(BIN)/python -m bench.write_benchmarks bench-models.json docs/benchmarks.md
 
+# The documentation as a site, in site/; a broken link is an error.
+docs: .venv/dev.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 # The numbers of README and docs from what benches wrote beside them as JSON.
 figures: .venv/dev.stamp
 	$(BIN)/python -m bench.figures
@@ -48,7 +52,7 @@ format: .venv/dev.stamp
 	$(BIN)/ruff format
 
 clean:
-	rm -rf .venv .venv310 .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf .venv .venv310 site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \

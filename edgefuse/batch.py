@@ -1,20 +1,24 @@
 """Fusing files: one pair of images, two folders paired by stem, or two videos or recordings."""
 
+import hashlib
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
+import msgspec
 from numpy.typing import NDArray
 
 from edgefuse.align import Align, Aspect, Resize
 from edgefuse.errors import InputError
-from edgefuse.images import IMAGE_SUFFIXES, luma, read_visible, write_image
+from edgefuse.files import read_bytes, replace_file
+from edgefuse.images import IMAGE_SUFFIXES, luma, read_image, read_visible, write_image
 from edgefuse.pairs import pair_folders
 from edgefuse.rig import as_align
+from edgefuse.runtime.engines import file_for
 from edgefuse.runtime.engines.fuser import Fuser
 from edgefuse.runtime.frames import FusedFrame, Role
 from edgefuse.runtime.live.iterate import live
@@ -23,12 +27,14 @@ from edgefuse.runtime.sinks import OutputOptions, open_output
 from edgefuse.thermal import read_infrared
 from edgefuse.thermal_config import ThermalConfig
 from edgefuse.weights import DEFAULT_MODEL
-from edgefuse.workers import in_processes
+from edgefuse.workers import Distribute, in_processes
 
 __all__ = [
     "FuseConfig",
+    "Fused",
     "Jobs",
     "are_recordings",
+    "check_resumed",
     "fuse_files",
     "fuse_recordings",
     "plan",
@@ -41,8 +47,18 @@ CHUNK = 8
 READ_AHEAD = 2
 """Pairs that are read while one is fused."""
 
-Fused: TypeAlias = tuple[Path, InputError | None]
-"""A file, and why it was not written."""
+RECORD = ".edgefuse-fuse.json"
+"""In the folder of the fused images, how they are made: a run is resumed in the same way only."""
+
+
+class Fused(NamedTuple):
+    """What became of a pair."""
+
+    path: Path
+    error: InputError | None = None
+    """Why it was not written."""
+    skipped: bool = False
+    """It was there already, whole and of the right size."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +115,8 @@ class FuseConfig:
     """How infrared becomes 8 bits."""
     bits: int | None = None
     """Of visible 16-bit images; None: as the files say."""
+    resume: bool = False
+    """Fused images that are there are kept, if they are whole."""
 
     def align(self) -> Align:
         """Return what brings infrared onto the visible image."""
@@ -109,28 +127,69 @@ class FuseConfig:
         return Fuser(self.model, self.threads, self.engine, rebuild=self.rebuild, align=self.align())
 
 
-def fuse_files(jobs: Jobs, config: FuseConfig | None = None, processes: int = 1) -> Iterator[Fused]:
-    """Fuse and write many pairs; yield each file as it is done, and why it could not be read.
+def fuse_files(
+    jobs: Jobs,
+    config: FuseConfig | None = None,
+    processes: int | None = 1,
+    distribute: Distribute | None = None,
+) -> Iterator[Fused]:
+    """Fuse and write many pairs; yield what becomes of each as it is done, in any order.
 
     The files of the next pairs are read while one is fused.
 
     Args:
         jobs: what is fused.
         config: how.
-        processes: that fuse at the same time, each with one thread unless the settings say otherwise.
+        processes: that fuse at the same time, each with one thread unless the settings say otherwise; None,
+            with `distribute` only: as many as there are cores.
+        distribute: what runs them elsewhere, such as `edgefuse.cluster.in_ray()`; None: processes here.
 
     Raises:
         EdgefuseError: the model cannot be used, or a file cannot be written; what was written before stays.
     """
     config = config or FuseConfig()
     worker = _Worker(config)  # here and first, so that a model that cannot be used is an error at once
-    if processes < 2 or len(jobs.files) <= CHUNK:
+    if distribute is None and ((processes or 1) < 2 or len(jobs.files) <= CHUNK):
         return _fused(worker, jobs.files)
     if config.threads is None:
         config = replace(config, threads=1)
     chunks = [jobs.files[start : start + CHUNK] for start in range(0, len(jobs.files), CHUNK)]
-    done = in_processes(chunks, _fuse_chunk, _Worker, (config,), min(processes, len(chunks)))
+    worker.fuse.close()
+    count = processes and min(processes, len(chunks))
+    spread: Distribute = distribute or in_processes
+    done = spread(chunks, _fuse_chunk, _Worker, (config,), count)
     return chain.from_iterable(done)
+
+
+def check_resumed(out: Path, config: FuseConfig) -> None:
+    """See that what is in a folder was made in the same way, and note there how it is made.
+
+    Raises:
+        InputError: it was made in another way, or nobody knows how.
+    """
+    built = config.model.endswith(".engine")
+    model = Path(config.model) if built else file_for(config.model, config.engine or "cpu")
+    now = {
+        "model": hashlib.sha256(model.read_bytes()).hexdigest() if model.is_file() else config.model,
+        "rig": hashlib.sha256(config.rig.read_bytes()).hexdigest() if config.rig else None,
+        "settings": {k: repr(getattr(config, k)) for k in ("engine", "aspect", "thermal", "bits")},
+    }
+    record = out / RECORD
+    if record.exists():
+        try:
+            before = msgspec.json.decode(read_bytes(record))
+        except msgspec.MsgspecError:
+            before = None
+        if before != now:
+            raise InputError(
+                f"{out} was fused with another model or other settings: give another --out, or no --resume"
+            )
+    elif out.is_dir() and any(path.suffix.lower() in IMAGE_SUFFIXES for path in out.iterdir()):
+        raise InputError(
+            f"{out} holds images of a run without --resume: give another --out, or leave --resume out"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    replace_file(record, lambda partial: partial.write_bytes(msgspec.json.encode(now)))
 
 
 class _Worker:
@@ -139,9 +198,20 @@ class _Worker:
     def __init__(self, config: FuseConfig) -> None:
         self.config, self.fuse = config, config.fuser()
 
-    def read(self, pair: tuple[Path, Path, Path]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Read the two images of a pair."""
-        return read_infrared(pair[0], self.config.thermal), read_visible(pair[1], self.config.bits)
+    def read(self, pair: tuple[Path, Path, Path]) -> tuple[NDArray[Any], NDArray[Any]] | None:
+        """Read the two images of a pair; None: the fused one is there, and nothing is to be done."""
+        vis = read_visible(pair[1], self.config.bits)
+        if self.config.resume and _is_finished(pair[2], vis.shape):
+            return None
+        return read_infrared(pair[0], self.config.thermal), vis
+
+
+def _is_finished(path: Path, shape: tuple[int, ...]) -> bool:
+    """Return whether a fused image is there, can be decoded to its end and has its size."""
+    try:
+        return path.exists() and read_image(path).shape == shape
+    except InputError:
+        return False
 
 
 def _fuse_chunk(worker: _Worker, files: list[tuple[Path, Path, Path]]) -> list[Fused]:
@@ -156,16 +226,20 @@ def _fused(worker: _Worker, files: list[tuple[Path, Path, Path]]) -> Iterator[Fu
             if number + READ_AHEAD < len(files):
                 ahead.append(reader.submit(worker.read, files[number + READ_AHEAD]))
             try:
-                fused = worker.fuse(*images.result())
+                read = images.result()
+                if read is None:
+                    yield Fused(out, skipped=True)
+                    continue
+                fused = worker.fuse(*read)
             except InputError as error:
-                yield out, error
+                yield Fused(out, error)
                 continue
             try:
                 out.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise InputError(f"cannot make folder {out.parent}: {error.strerror}") from None
             write_image(out, fused)
-            yield out, None
+            yield Fused(out)
 
 
 def are_recordings(ir: Path, vis: Path) -> bool:

@@ -16,6 +16,7 @@ INSTALL_HINTS = {
     "export": "pip install torch safetensors onnx onnxscript",
     "tensorrt": "pip install tensorrt-cu13 'cuda-python>=13,<14' (CUDA 12: see docs/tensorrt.md)",
     "openvino": "pip install openvino",
+    "ray": "pip install 'ray[data]'",
     "serve": "pip install starlette uvicorn prometheus-client",
 }
 """What brings the packages of each extra, by its name in pyproject.toml."""

@@ -7,17 +7,20 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import cv2
 
 from edgefuse.errors import EdgefuseError
 
-__all__ = ["in_processes", "usable_cores"]
+__all__ = ["Distribute", "as_worker", "in_processes", "usable_cores"]
 
 S = TypeVar("S")
 T = TypeVar("T")
 R = TypeVar("R")
+
+Distribute: TypeAlias = Callable[..., Iterator[Any]]
+"""`in_processes`, or what takes the same arguments and does the same elsewhere."""
 
 _state: Any
 
@@ -76,10 +79,15 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def as_worker(start: Callable[..., S], arguments: tuple[Any, ...]) -> S:
+    """Return the state of a process that is one of many."""
+    cv2.setNumThreads(1)  # the processes already fill the cores
+    return start(*arguments)
+
+
 def _start(start: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     global _state
-    cv2.setNumThreads(1)  # the processes already fill the cores
-    _state = start(*arguments)
+    _state = as_worker(start, arguments)
 
 
 def _work(work: Callable[[Any, T], R], task: T) -> R:

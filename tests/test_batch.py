@@ -93,7 +93,7 @@ def test_worker_processes_fuse_as_one_process_does(tmp_path):
     found = {}
     for processes in (1, 2):
         out = tmp_path / f"fused{processes}"
-        results = dict(fuse_files(plan(ir, vis, out), processes=processes))
+        results = {done.path: done.error for done in fuse_files(plan(ir, vis, out), processes=processes)}
         assert len(results) == 2 * CHUNK + 1
         failed = [path.name for path, error in results.items() if error is not None]
         assert failed == ["3.png"]

@@ -49,6 +49,12 @@ def evaluate(
     video: bool = typer.Option(False, "--video", help="The pairs are numbered frames: measure flicker."),
     skip_bad: bool = typer.Option(False, "--skip-bad", help="Exit with 0 even if pairs were left out."),
     jobs: int | None = typer.Option(None, metavar="N", help="Processes.", show_default="one per core"),
+    cluster: str | None = typer.Option(
+        None, "--engine-cluster", metavar="NAME", help="Score on a cluster: ray.", show_default="this machine"
+    ),
+    address: str | None = typer.Option(
+        None, metavar="HOST:PORT", help="Of the cluster.", show_default="one on this machine"
+    ),
     robust: bool = typer.Option(False, "--robust", help="Also fuse noisy, shifted, darker … sources."),
     compare: tuple[str, str] | None = typer.Option(
         None, metavar="A B", help="B minus A, with confidence; models, folders or baselines."
@@ -69,6 +75,7 @@ def evaluate(
     Pairs have equal file stems and must be of one size, unless --rig aligns them. A pair that one candidate
     lacks counts for none; it is listed, and the exit code is then 3.
     """
+    from edgefuse.cluster import distribution
     from edgefuse.evaluate import Settings, write_csv, write_html, write_json, write_table
     from edgefuse.evaluate import compare as run_comparison
     from edgefuse.evaluate import evaluate as run
@@ -96,6 +103,7 @@ def evaluate(
     )
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs is {jobs}, it must be at least 1")
+    distribute = distribution(cluster, address)
     _check_targets(json, csv, html, table)
     if table:
         check_table_file(table)
@@ -103,7 +111,13 @@ def evaluate(
     out, err = stdout(), stderr()
     with _as_folders(ir, vis, limit, texts) as (folders, settings_of):
         work = partial(
-            run, *folders, candidates, settings_of(settings), limit=limit, jobs=jobs or usable_cores()
+            run,
+            *folders,
+            candidates,
+            settings_of(settings),
+            limit=limit,
+            jobs=jobs or (None if distribute else usable_cores()),
+            distribute=distribute,
         )
         result = _scored(err, work)
         result.ir, result.vis = ir, vis

@@ -31,6 +31,15 @@ def fuse(
     processes: int | None = typer.Option(
         None, "--jobs", help="Processes.", show_default="one per core for many images"
     ),
+    cluster: str | None = typer.Option(
+        None, "--engine-cluster", metavar="NAME", help="Fuse on a cluster: ray.", show_default="this machine"
+    ),
+    address: str | None = typer.Option(
+        None, metavar="HOST:PORT", help="Of the cluster.", show_default="one on this machine"
+    ),
+    resume: bool = typer.Option(
+        False, "--resume", help="Keep what an earlier run with --resume has fused, if it is whole."
+    ),
     rig: Path | None = typer.Option(
         None, help="Rig file of `edgefuse calibrate`, which aligns infrared.", show_default="resized only"
     ),
@@ -62,7 +71,15 @@ def fuse(
 
     Files that cannot be read are listed at the end, and the exit code is then 3.
     """
-    from edgefuse.batch import FuseConfig, are_recordings, fuse_files, fuse_recordings, plan
+    from edgefuse.batch import (
+        FuseConfig,
+        are_recordings,
+        check_resumed,
+        fuse_files,
+        fuse_recordings,
+        plan,
+    )
+    from edgefuse.cluster import distribution
     from edgefuse.images import bits_of
     from edgefuse.thermal_config import ThermalConfig
     from edgefuse.workers import usable_cores
@@ -78,10 +95,14 @@ def fuse(
         aspect=cast("Aspect", aspect),
         thermal=ThermalConfig.from_options(texts),
         bits=bits_of(bits) if bits else None,
+        resume=resume,
     )
     if processes is not None and processes < 1:
         raise InputError(f"--jobs is {processes}, it must be at least 1")
+    distribute = distribution(cluster, address)
     if are_recordings(ir, vis):
+        if distribute or resume:
+            raise InputError(f"{ir} is a recording: --engine-cluster and --resume are for folders of images")
         count = 0
         with progress(console, "Fusing") as show:
             for count in fuse_recordings(ir, vis, out, config, texts):
@@ -89,22 +110,27 @@ def fuse(
         console.say(f"Wrote {counted(count, 'fused frame')}: {out}")
         return
     jobs = plan(ir, vis, out)
-    if processes is None:
+    if resume and ir.is_dir():
+        check_resumed(out, config)
+    if processes is None and distribute is None:
         processes = usable_cores() if len(jobs.files) >= MANY and engine in (None, "cpu", "openvino") else 1
-    results = fuse_files(jobs, config, processes)
+    results = fuse_files(jobs, config, processes, distribute)
     for side, stems in (("visible", jobs.only_ir), ("infrared", jobs.only_vis)):
         if stems:
             console.say(f"No {side} image for: {listed(stems)}", "yellow")
     failed: list[Exception] = []
+    skipped = 0
     with progress(console, "Fusing", len(jobs.files)) as show:
-        for done, (path, error) in enumerate(results, 1):
-            show(done, text=path.name)
-            if error is not None:
-                failed.append(error)
+        for done, fused in enumerate(results, 1):
+            show(done, text=fused.path.name)
+            skipped += fused.skipped
+            if fused.error is not None:
+                failed.append(fused.error)
     if len(failed) == len(jobs.files):
         raise failed[0]
-    written = len(jobs.files) - len(failed)
-    console.say(f"Wrote {counted(written, 'fused image')}: {out}")
+    written = len(jobs.files) - len(failed) - skipped
+    kept = f", kept {skipped} from before" if skipped else ""
+    console.say(f"Wrote {counted(written, 'fused image')}{kept}: {out}")
     if failed:
         console.say(f"Not fused, {len(failed)} of {len(jobs.files)}:", "red")
         for reason in failed:

@@ -28,7 +28,7 @@ from edgefuse.metrics.statistics import rms_difference
 from edgefuse.pairs import FolderPairs, images_by_stem, pair_folders
 from edgefuse.rig import Overlap, Rig
 from edgefuse.thermal_config import ThermalConfig
-from edgefuse.workers import in_processes
+from edgefuse.workers import Distribute, in_processes
 
 VIDEO_CHUNK = 8
 """Frames that a worker takes at a time; it fuses the one before them once more, for flicker."""
@@ -244,8 +244,9 @@ def evaluate(
     settings: Settings | None = None,
     *,
     limit: int | None = None,
-    jobs: int = 1,
+    jobs: int | None = 1,
     progress: Callable[[int, int], object] = lambda _done, _total: None,
+    distribute: Distribute | None = None,
 ) -> Evaluation:
     """Score candidates over the pairs of two folders, paired by stem.
 
@@ -257,7 +258,9 @@ def evaluate(
         limit: score only so many of the pairs that each folder has, evenly spread over the sorted stems, of a
             video the first ones; what has no partner is then no problem, but counted in `passed_over`.
         jobs: worker processes; with more than one, a script needs the `__main__` guard of multiprocessing.
+            None, with `distribute` only: as many as there are cores.
         progress: called with (pairs done, pairs in all).
+        distribute: what runs them elsewhere, such as `edgefuse.cluster.in_ray()`; None: processes here.
 
     Returns:
         The scores, with what could not be scored among its `problems`.
@@ -276,9 +279,11 @@ def evaluate(
     tasks = _choose_tasks(result, limit)
     size = VIDEO_CHUNK if settings.video else 1
     chunks = [tasks[start : start + size] for start in range(0, len(tasks), size)]
-    jobs = min(jobs, len(chunks))
-    if jobs > 1:
-        results = in_processes(chunks, _score_chunk, PairScorer, (candidates, settings), jobs)
+    jobs = jobs and min(jobs, len(chunks))
+    results: Iterator[_Scored]
+    if distribute is not None or (jobs or 1) > 1:
+        spread: Distribute = distribute or in_processes
+        results = spread(chunks, _score_chunk, PairScorer, (candidates, settings), jobs)
     else:
         results = (_score_chunk(scorer, [task]) for task in tasks)
     done = 0
