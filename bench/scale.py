@@ -1,9 +1,10 @@
-"""How near `fuse` and `evaluate` on folders come to cores ÷ processor time per pair, here and on a Ray cluster.
+"""How near `fuse` and `evaluate` on folders come to cores ÷ processor time per pair, here and on Ray.
 
     python -m bench.scale [--pairs 1000] [--ray] [--json docs/scale.json]
 
-The processor time of a pair is that of one process with one thread. The steady rate leaves out what comes before
-the first tenth of the results: starting processes, which an archive does not notice. Needs an idle machine.
+The processor time of a pair is that of one process with one thread. The steady rate leaves out what comes
+before the first tenth of the results: starting processes, which an archive does not notice. Needs an idle
+machine.
 """
 
 import argparse
@@ -108,10 +109,9 @@ def _cpu(work: Callable[[], object], count: int) -> float:
 def describe(found: dict[str, Any]) -> list[str]:
     lines = []
     for what in ("fuse", "evaluate"):
-        bound = found["cores"] / found[f"{what}_cpu_s"]
-        lines.append(
-            f"{what}: {1000 * found[f'{what}_cpu_s']:.1f} ms of a core a pair, at best {bound:.1f} a second"
-        )
+        each = found[f"{what}_cpu_s"]
+        bound = found["cores"] / each
+        lines.append(f"{what}: {1000 * each:.1f} ms of a core a pair, at best {bound:.1f} a second")
         for way in ("processes", "ray"):
             if (rate := found.get(f"{what}_{way}")) is not None:
                 share = rate["steady"] / bound

@@ -109,6 +109,7 @@ NOT_RUN = {
     "import-weights": "needs the authors' files",
     "cnn.pt": "needs the authors' files",
     "transformer.pt": "needs the authors' files",
+    "theirs.onnx": "needs a model of others; tests/test_foreign.py runs one",
     "reproduce": "takes hours; tests/test_experiments.py runs it small",
     "doctor": "depends on the machine; tests/test_doctor.py runs it",
 }
@@ -175,6 +176,8 @@ def made_tiny(words: list[str]) -> list[str]:
     if "--serve" in simulated and name == "stream":
         simulated[simulated.index("--serve") + 1] = "0"
     extra = shlex.split(TINY.get(name, ""))
+    if name == "train" and "--model" not in rest:  # each a run of its own
+        extra += ["--out", f"runs/{abs(hash(tuple(words)))}"]
     return [name, *simulated, *extra]
 
 
