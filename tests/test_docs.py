@@ -143,7 +143,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("my.safetensors", "runs/nano-aptp-0/nano.safetensors"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(weights / "nano.safetensors", folder / name)
-    (folder / "FILE").write_text("seed = 1\n")
+    (folder / "FILE").write_text('{"seed": 1}')
     blocks = FENCE.findall((ROOT / "docs/training.md").read_text("utf-8"))
     (folder / "my.py").write_text(next(text for _, text in blocks if text.startswith("# my.py")))
     for role in ("ir", "vis"):
@@ -191,6 +191,8 @@ def test_every_command_runs(command: Command, workspace: Path) -> None:
     if "--rig" in words and not (workspace / "rig.json").exists():
         cameras = ["--ir", "sim?size=320x240&frames=12", "--vis", "sim?size=320x240&frames=12"]
         run(workspace, "calibrate", *cameras, "--out", "rig.json")
+    if words[0] == "record":  # into a new folder only
+        shutil.rmtree(workspace / "rec", ignore_errors=True)
     done = run(workspace, *words)
     assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-800:]}\n{done.stderr[-800:]}"
 
