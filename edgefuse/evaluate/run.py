@@ -2,7 +2,7 @@
 
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -304,7 +304,7 @@ def evaluate(
     return result
 
 
-def _check(candidates: list[Candidate], limit: int | None, jobs: int) -> None:
+def _check(candidates: list[Candidate], limit: int | None, jobs: int | None) -> None:
     if not candidates:
         raise InputError("nothing to score: give a model, a folder of fused images or a baseline")
     for what, number in (("limit", limit), ("jobs", jobs)):
