@@ -80,7 +80,6 @@ def evaluate(
     from edgefuse.evaluate import compare as run_comparison
     from edgefuse.evaluate import evaluate as run
     from edgefuse.evaluate.tables import (
-        check_table_file,
         compare_table,
         degradations,
         problem_table,
@@ -101,12 +100,8 @@ def evaluate(
         ThermalConfig.from_options(texts),
         Rig.load(rig) if rig else None,
     )
-    if jobs is not None and jobs < 1:
-        raise InputError(f"jobs is {jobs}, it must be at least 1")
     distribute = distribution(cluster, address)
-    _check_targets(json, csv, html, table)
-    if table:
-        check_table_file(table)
+    _check_targets(table, json, csv, html)
     candidates, compared = _candidates(model, fused, trivial and not no_baselines, compare, engine)
     out, err = stdout(), stderr()
     with _as_folders(ir, vis, limit, texts) as (folders, settings_of):
@@ -116,7 +111,7 @@ def evaluate(
             candidates,
             settings_of(settings),
             limit=limit,
-            jobs=jobs or (None if distribute else usable_cores()),
+            jobs=usable_cores() if jobs is None and distribute is None else jobs,
             distribute=distribute,
         )
         result = _scored(err, work)
@@ -180,14 +175,19 @@ def _names(text: str | None) -> tuple[str, ...]:
     return tuple(each for name in names for each in groups.get(name.lower(), (name,)))
 
 
-def _check_targets(*paths: Path | None) -> None:
+def _check_targets(table: Path | None, *others: Path | None) -> None:
     """Refuse a file that cannot be written before the work and not after it."""
+    from edgefuse.evaluate.tables import check_table_file
+
+    paths = (table, *others)
     given = [path.resolve() for path in paths if path]
     if twice := next((path for path in given if given.count(path) > 1), None):
         raise InputError(f"{twice} is given for two kinds of results: name a different file for each")
     for path in paths:
         if path:
             check_writable(path)
+    if table:
+        check_table_file(table)
 
 
 def _candidates(

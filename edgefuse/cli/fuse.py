@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, cast
 
 import typer
 
-from edgefuse.cli.console import ExitCode, progress, stderr
+from edgefuse.cli.console import ExitCode, Output, progress, stderr
 from edgefuse.errors import InputError, counted, listed
 from edgefuse.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from edgefuse.align import Aspect
 
 READING = "Reading files"
@@ -103,11 +105,7 @@ def fuse(
     if are_recordings(ir, vis):
         if distribute or resume:
             raise InputError(f"{ir} is a recording: --engine-cluster and --resume are for folders of images")
-        count = 0
-        with progress(console, "Fusing") as show:
-            for count in fuse_recordings(ir, vis, out, config, texts):
-                show(count)
-        console.say(f"Wrote {counted(count, 'fused frame')}: {out}")
+        _write_frames(console, fuse_recordings(ir, vis, out, config, texts), out)
         return
     jobs = plan(ir, vis, out)
     if resume and ir.is_dir():
@@ -136,3 +134,11 @@ def fuse(
         for reason in failed:
             console.say(f"  {reason}")
         raise typer.Exit(ExitCode.PARTIAL)
+
+
+def _write_frames(console: Output, numbers: "Iterator[int]", out: Path) -> None:
+    count = 0
+    with progress(console, "Fusing") as show:
+        for count in numbers:
+            show(count)
+    console.say(f"Wrote {counted(count, 'fused frame')}: {out}")

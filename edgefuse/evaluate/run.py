@@ -277,18 +277,9 @@ def evaluate(
     scorer = PairScorer(candidates, settings)
     result = Evaluation(Path(ir), Path(vis), settings, candidates)
     tasks = _choose_tasks(result, limit)
-    size = VIDEO_CHUNK if settings.video else 1
-    chunks = [tasks[start : start + size] for start in range(0, len(tasks), size)]
-    jobs = jobs and min(jobs, len(chunks))
-    results: Iterator[_Scored]
-    if distribute is not None or (jobs or 1) > 1:
-        spread: Distribute = distribute or in_processes
-        results = spread(chunks, _score_chunk, PairScorer, (candidates, settings), jobs)
-    else:
-        results = (_score_chunk(scorer, [task]) for task in tasks)
     done = 0
     progress(done, len(tasks))
-    for scored in results:
+    for scored in _score_all(tasks, scorer, candidates, jobs, distribute):
         result.pairs += [pair for pair in scored if isinstance(pair, PairScores)]
         result.problems += [problem for problem in scored if isinstance(problem, Problem)]
         done += len(scored)
@@ -302,6 +293,22 @@ def evaluate(
             f"none of {counted(len(tasks), 'pair')} could be scored; {reason.stem}: {reason.reason}"
         )
     return result
+
+
+def _score_all(
+    tasks: list[_Task],
+    scorer: PairScorer,
+    candidates: list[Candidate],
+    jobs: int | None,
+    distribute: Distribute | None,
+) -> Iterator[_Scored]:
+    size = VIDEO_CHUNK if scorer.settings.video else 1
+    chunks = [tasks[start : start + size] for start in range(0, len(tasks), size)]
+    jobs = jobs and min(jobs, len(chunks))
+    if distribute is None and (jobs or 1) == 1:
+        return (_score_chunk(scorer, [task]) for task in tasks)
+    spread: Distribute = distribute or in_processes
+    return spread(chunks, _score_chunk, PairScorer, (candidates, scorer.settings), jobs)
 
 
 def _check(candidates: list[Candidate], limit: int | None, jobs: int | None) -> None:
