@@ -116,8 +116,7 @@ def fuse(
     for side, stems in (("visible", jobs.only_ir), ("infrared", jobs.only_vis)):
         if stems:
             console.say(f"No {side} image for: {listed(stems)}", "yellow")
-    failed: list[Exception] = []
-    skipped = 0
+    failed, skipped = list[Exception](), 0
     with progress(console, "Fusing", len(jobs.files)) as show:
         for done, fused in enumerate(results, 1):
             show(done, text=fused.path.name)
