@@ -15,7 +15,7 @@ from edgefuse.images import Image, read_image
 from edgefuse.metrics import CORE_METRICS, METRICS, PROTOCOLS, FusionScorer, grey, score, ssim, vif
 
 TOLERANCE = 1e-4
-SYNTHETIC = json.loads((Path(__file__).parent / "golden_synthetic.json").read_text())
+SYNTHETIC = json.loads((Path(__file__).parent / "golden" / "synthetic.json").read_text())
 SHARED = Path(__file__).parents[1].parent / "shared" / "golden"
 
 
@@ -54,7 +54,7 @@ def test_golden_values_of_real_images() -> None:
         same_as_golden(score(fused, ir, vis), entry)
 
 
-PERCEPTUAL = json.loads((Path(__file__).parent / "golden_perceptual.json").read_text())
+PERCEPTUAL = json.loads((Path(__file__).parent / "golden" / "perceptual.json").read_text())
 
 
 def as_perceptual_golden(images: tuple[Image, Image, Image], entry: dict[str, Any]) -> None:
