@@ -28,7 +28,6 @@ from edgefuse.thermal import (
     read_infrared,
 )
 from edgefuse.thermal_config import ThermalConfig
-from edgefuse.train.cache import cache_folders
 from edgefuse.train.config import TrainConfig
 
 FPS = 30.0
@@ -405,6 +404,9 @@ def test_time_of_one_frame(benchmark) -> None:
 
 
 def test_training_and_scoring_can_say_how_infrared_is_read(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from edgefuse.train.cache import cache_folders
+
     (tmp_path / "ir").mkdir()
     (tmp_path / "vis").mkdir()
     write_image(tmp_path / "ir/a.png", street())

@@ -6,6 +6,7 @@ To be run, and its files committed, when weights are exchanged on purpose.
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,11 +39,11 @@ def main() -> None:
     from edgefuse.sim import Rig, RigConfig
 
     FOLDER.mkdir(exist_ok=True)
-    facts = {model: {"weights": weights_hash(model), "scores": {}} for model in shipped()}
+    facts: dict[str, Any] = {model: {"weights": weights_hash(model), "scores": {}} for model in shipped()}
     for name, (seed, frame) in PAIRS.items():
         rig = Rig(RigConfig(size=(128, 96), seed=seed))
         for role in ("ir", "vis"):
-            write_image(FOLDER / f"{name}_{role}.png", np.asarray(rig.frame(role, frame)))  # type: ignore[arg-type]
+            write_image(FOLDER / f"{name}_{role}.png", np.asarray(rig.frame(role, frame)))
         ir, vis = sources(name)
         for model in facts:
             answer = fused(model, ir, vis)

@@ -90,7 +90,9 @@ class _File:
         self._synced = time.monotonic()
 
     def write(self, data: Any) -> int:
-        """Write all of it."""
+        """Write all of it; after the closing, what PyAV tries to complete of a file that failed, nowhere."""
+        if self._file.closed:
+            return len(data)
         view = memoryview(data)
         try:
             while view:
@@ -105,10 +107,10 @@ class _File:
         return len(data)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        return self._file.seek(offset, whence)
+        return 0 if self._file.closed else self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        return self._file.tell()
+        return 0 if self._file.closed else self._file.tell()
 
     def close(self) -> None:
         self._file.close()
