@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -87,11 +88,13 @@ class _File:
         self.size = 0
         self.error: OSError | None = None
         """The first refusal of the disk, of which a container tells with the next frame only."""
+        self.given_up = False
+        """Nothing is kept any more: what PyAV wants to complete of a file that failed goes nowhere."""
         self._synced = time.monotonic()
 
     def write(self, data: Any) -> int:
-        """Write all of it; after the closing, what PyAV tries to complete of a file that failed, nowhere."""
-        if self._file.closed:
+        """Write all of it."""
+        if self.given_up:
             return len(data)
         view = memoryview(data)
         try:
@@ -107,10 +110,10 @@ class _File:
         return len(data)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        return 0 if self._file.closed else self._file.seek(offset, whence)
+        return offset if self.given_up else self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        return 0 if self._file.closed else self._file.tell()
+        return self.size if self.given_up else self._file.tell()
 
     def close(self) -> None:
         self._file.close()
@@ -276,5 +279,10 @@ class Encoder:
             if self._file.error is not None:
                 raise self._file.error
             self.kept = self.frames
+        except BaseException:
+            self._file.given_up = True
+            with suppress(av.FFmpegError, OSError):  # or it would be tried when the container is collected
+                self._container.close()
+            raise
         finally:
             self._file.close()
