@@ -11,8 +11,6 @@ from edgefuse.errors import InputError, unknown_name
 from edgefuse.images import Image, fit_size
 from edgefuse.spec import Aspect
 
-__all__ = ["Align", "Aligned", "Aspect", "Resize", "covered", "overlap", "show_visible_outside"]
-
 logger = logging.getLogger(__name__)
 
 SOFT_EDGE = 17

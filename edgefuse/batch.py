@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 from numpy.typing import NDArray
 
-from edgefuse.align import Align, Aspect, Resize
+from edgefuse.align import Align, Resize
 from edgefuse.errors import InputError
 from edgefuse.files import read_bytes, replace_file
 from edgefuse.images import IMAGE_SUFFIXES, luma, read_image, read_visible, write_image
@@ -24,6 +24,7 @@ from edgefuse.runtime.frames import FusedFrame, Role
 from edgefuse.runtime.live.iterate import live
 from edgefuse.runtime.recording import recorded_parts
 from edgefuse.runtime.sinks import OutputOptions, open_output
+from edgefuse.spec import Aspect
 from edgefuse.thermal import read_infrared
 from edgefuse.thermal_config import ThermalConfig
 from edgefuse.weights import DEFAULT_MODEL

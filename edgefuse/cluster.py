@@ -11,8 +11,6 @@ from edgefuse.errors import BackendError, EdgefuseError, InputError, unknown_nam
 from edgefuse.packages import require
 from edgefuse.workers import Distribute, as_worker
 
-__all__ = ["CLUSTERS", "distribution", "in_ray"]
-
 S = TypeVar("S")
 T = TypeVar("T")
 R = TypeVar("R")

@@ -15,20 +15,6 @@ from numpy.typing import NDArray
 
 from edgefuse.images import Image
 
-__all__ = [
-    "DEGRADATIONS",
-    "LEVEL_CHANGES",
-    "Degradation",
-    "agc",
-    "blur",
-    "exposure",
-    "level",
-    "polarity",
-    "sensor_noise",
-    "shift",
-    "tone",
-]
-
 COLUMNS: Final = 10.0
 GRAIN: Final = 15.0
 TONE: Final = 2 / 3

@@ -21,8 +21,6 @@ from typing import Literal, TypeAlias
 from edgefuse.errors import EdgefuseError
 from edgefuse.packages import INSTALL_HINTS, LIBRARIES, stay_offline
 
-__all__ = ["CHECKS", "Finding", "Status", "examine"]
-
 Status: TypeAlias = Literal["ok", "warning", "problem"]
 
 LEAST_PYTHON, NEXT_PYTHON = (3, 10), (3, 15)

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from edgefuse.errors import InputError
 
-__all__ = ["check_writable", "model_argument", "read_bytes", "readable", "replace_file"]
-
 
 def readable(text: str) -> str:
     r"""Return a text that names files so that it is UTF-8: a byte that is not becomes `\xff`."""

@@ -11,8 +11,6 @@ from pathlib import Path
 
 from edgefuse.workers import usable_cores
 
-__all__ = ["Machine", "describe_machine", "peak_bytes", "resident_bytes"]
-
 PACKAGES = (
     "edgefuse", "numpy", "opencv-python", "opencv-python-headless", "onnxruntime", "onnxruntime-gpu",
     "openvino", "tensorrt", "tensorrt-cu12", "tensorrt-cu13",

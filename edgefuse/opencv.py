@@ -7,8 +7,6 @@ from typing import Any
 
 import cv2
 
-__all__ = ["quiet_opencv"]
-
 LOGGING: Any = getattr(cv2.utils, "logging", None)  # which OpenCV 4.6 lacks, as Debian 12 has it
 LOCK = threading.Lock()
 state = {"users": 0, "level": 0}

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from edgefuse.errors import BackendError
 
-__all__ = ["INSTALL_HINTS", "LIBRARIES", "is_installed", "require", "stay_offline"]
-
 INSTALL_HINTS = {
     "cpu": "pip install onnxruntime",
     "gpu": "pip install 'onnxruntime-gpu[cuda,cudnn]'",

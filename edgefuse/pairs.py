@@ -10,8 +10,6 @@ from edgefuse.errors import InputError, counted
 from edgefuse.files import readable
 from edgefuse.images import IMAGE_SUFFIXES, Role
 
-__all__ = ["FolderPairs", "images_by_stem", "natural_key", "pair_folders", "printable"]
-
 Files: TypeAlias = dict[str, Path]
 
 SUBFOLDERS: dict[Role, tuple[str, ...]] = {

@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 
 from edgefuse.images import Image
 
-__all__ = ["PALETTES", "find_palette", "is_coloured", "remove_palette"]
-
 PALETTES = {
     name: getattr(cv2, f"COLORMAP_{name.upper()}")
     for name in ("jet", "rainbow", "turbo", "hot", "inferno", "magma", "plasma", "viridis", "parula", "cool")

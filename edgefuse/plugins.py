@@ -19,8 +19,6 @@ from typing import Any, TypeVar
 
 from edgefuse.errors import EdgefuseError, InputError, unknown_name
 
-__all__ = ["Registry", "load_file"]
-
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 

@@ -22,18 +22,6 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = [
-    "Setting",
-    "assign",
-    "check",
-    "find_setting",
-    "from_plain",
-    "listing",
-    "read",
-    "setting",
-    "to_plain",
-]
-
 T = TypeVar("T")
 
 

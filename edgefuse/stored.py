@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 
 from edgefuse.errors import InputError
 
-__all__ = ["Stored", "check_jpeg", "read_stored", "upright"]
-
 MAX_PIXELS = 16384 * 16384
 """Largest image that is decoded; the environment variable `EDGEFUSE_MAX_PIXELS` says otherwise. A few hundred
 kilobytes of PNG can hold more pixels than there is memory."""

@@ -14,21 +14,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from rich.console import Console
 
-__all__ = [
-    "TEXT_FORMATS",
-    "Cell",
-    "Column",
-    "Mark",
-    "Row",
-    "Table",
-    "as_csv",
-    "as_latex",
-    "as_lines",
-    "as_markdown",
-    "html",
-    "show",
-]
-
 Mark: TypeAlias = Literal["", "best", "better", "worse"]
 STYLES: dict[str, str] = {"best": "bold green", "better": "bold green", "worse": "bold red"}
 GAP = 2

@@ -8,8 +8,6 @@ from typing import Any, Literal, TypeAlias
 from edgefuse.errors import InputError
 from edgefuse.settings import check, setting
 
-__all__ = ["Agc", "Polarity", "ThermalConfig"]
-
 Agc: TypeAlias = Literal["auto", "fusion", "linear"]
 Polarity: TypeAlias = Literal["white", "black"]
 

@@ -13,8 +13,6 @@ import cv2
 
 from edgefuse.errors import EdgefuseError
 
-__all__ = ["Distribute", "as_worker", "in_processes", "usable_cores"]
-
 S = TypeVar("S")
 T = TypeVar("T")
 R = TypeVar("R")

@@ -12,8 +12,6 @@ from edgefuse.errors import InputError
 from edgefuse.images import Image, luma
 from edgefuse.rig import Matrix
 
-__all__ = ["Board", "Boards"]
-
 LAYOUT = re.compile(r"(\d+)x(\d+)(?::(circles))?")
 LEAST_SIDE, MOST_CORNERS = 3, 40
 SMALL = 480

@@ -9,8 +9,6 @@ from edgefuse.calibrate.features import Picture
 from edgefuse.errors import InputError
 from edgefuse.images import Image, fit_size, luma
 
-__all__ = ["CalibrationError", "refuse_unusable", "why_not"]
-
 FLAT = 2.0
 """Standard deviation in grey levels below which a picture shows nothing."""
 COLOUR = 6.0

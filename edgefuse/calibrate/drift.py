@@ -16,8 +16,6 @@ from edgefuse.rig import Matrix, RigAlign
 from edgefuse.runtime.frames import FusedFrame
 from edgefuse.runtime.live.background import BackgroundWorker, DriftReport
 
-__all__ = ["Drift"]
-
 logger = logging.getLogger(__name__)
 
 REMEMBERED = 7

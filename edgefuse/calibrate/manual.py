@@ -13,8 +13,6 @@ from edgefuse.calibrate.registration import Estimate
 from edgefuse.errors import InputError
 from edgefuse.rig import Matrix, Rig
 
-__all__ = ["from_boards", "from_points", "parallax_of", "parallax_table", "parse_points"]
-
 POINT = re.compile(r"(-?[\d.]+),(-?[\d.]+):(-?[\d.]+),(-?[\d.]+)")
 
 

@@ -15,8 +15,6 @@ from edgefuse.rig import Matrix
 from edgefuse.runtime.alignment import Alignment
 from edgefuse.runtime.frames import FusedFrame
 
-__all__ = ["HELP", "Nudge"]
-
 HELP = "W A S D move (Shift: 10 px), + - zoom, [ ] turn, < > distance, E edges, K keep, U undo"
 DIRECTIONS = {"w": (0, -1), "a": (-1, 0), "s": (0, 1), "d": (1, 0)}
 FAST = 10

@@ -7,8 +7,6 @@ from edgefuse.align import Aligned
 from edgefuse.images import Image, fit_size, luma
 from edgefuse.rig import Rig
 
-__all__ = ["before_and_after", "edge_overlay"]
-
 LARGEST = 640
 """Longer side of each of the four pictures."""
 TILES = 8

@@ -14,8 +14,6 @@ from edgefuse.images import IMAGE_SUFFIXES, Image, fit_size, luma, read_visible,
 from edgefuse.pairs import pair_folders
 from edgefuse.thermal import read_infrared
 
-__all__ = ["ENOUGH_SCENES", "Scenes", "collect", "load_pairs", "save_pairs"]
-
 ENOUGH_SCENES = 9
 MOST_PAIRS = 12
 MOST_OF_ONE = 5

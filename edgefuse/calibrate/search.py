@@ -10,8 +10,6 @@ import numpy as np
 from edgefuse.calibrate.features import Floats, Picture, edge_field
 from edgefuse.rig import Matrix, scaling
 
-__all__ = ["Candidate", "search"]
-
 SIDE = 160
 """Longer side of the pictures that are searched."""
 SCALES = np.exp(np.arange(math.log(0.4), math.log(2.5) + 0.02, 0.04))

@@ -8,8 +8,6 @@ from edgefuse.cli.console import progress, stderr, stdout
 from edgefuse.files import check_writable
 from edgefuse.weights import DEFAULT_MODEL
 
-__all__ = ["bench"]
-
 
 def bench(
     model: str = typer.Option(DEFAULT_MODEL, metavar="NAME|FILE", help="Shipped model, .onnx or .engine."),

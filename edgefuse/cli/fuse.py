@@ -12,7 +12,7 @@ from edgefuse.weights import DEFAULT_MODEL
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edgefuse.align import Aspect
+    from edgefuse.spec import Aspect
 
 READING = "Reading files"
 MANY = 64

@@ -14,8 +14,6 @@ from edgefuse.images import read_image, write_image
 from edgefuse.metrics import CORE_METRICS
 from edgefuse.train.record import labelled, sample_tiles
 
-__all__ = ["convergence", "evolution", "metric_against_base"]
-
 COLORS = {"sptp": "tab:blue", "uptp": "tab:orange", "aptp": "tab:green"}
 
 

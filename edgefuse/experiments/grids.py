@@ -17,8 +17,6 @@ from edgefuse.experiments.cells import Cell, PairSet
 from edgefuse.metrics import CORE_METRICS
 from edgefuse.train.config import Paradigm
 
-__all__ = ["GRIDS", "PublishedRow", "Row", "published"]
-
 
 @dataclass(frozen=True)
 class PublishedRow:

@@ -25,8 +25,6 @@ from edgefuse.train.machine import SINGLE_PROCESS, DistributedContext
 from edgefuse.train.models import MODELS
 from edgefuse.train.record import Progress
 
-__all__ = ["Experiment", "reproduce"]
-
 
 @dataclass(frozen=True)
 class Experiment:

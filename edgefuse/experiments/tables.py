@@ -8,8 +8,6 @@ from edgefuse.experiments.cells import Scores
 from edgefuse.experiments.grids import Row, published
 from edgefuse.metrics import CORE_METRICS
 
-__all__ = ["RowScores", "improvement", "others_table", "relation", "rows_table"]
-
 RowScores = list[dict[str, Scores]]
 """Of one row: scores by test set, for every seed."""
 

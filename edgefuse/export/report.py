@@ -15,8 +15,6 @@ from edgefuse.metrics import CORE_METRICS
 from edgefuse.runtime.engines.engine_cache import Sidecar, read_sidecar
 from edgefuse.spec import ModelSpec
 
-__all__ = ["failure", "inspect_file", "table"]
-
 
 def inspect_file(path: Path) -> tuple[ModelSpec, dict[str, int]]:
     """Return a file's spec, report included, and the number of its layers by precision.

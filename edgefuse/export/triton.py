@@ -8,8 +8,6 @@ from edgefuse.files import replace_file
 from edgefuse.runtime.engines.engine_cache import read_sidecar
 from edgefuse.spec import ModelSpec, Tensor, read_spec
 
-__all__ = ["MAX_BATCH", "write_repository"]
-
 MAX_BATCH = 8
 """Most frames that the server puts together, where a graph takes any number."""
 TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}

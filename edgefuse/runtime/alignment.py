@@ -10,8 +10,6 @@ import numpy as np
 from edgefuse.errors import InputError
 from edgefuse.rig import Matrix, Rig, RigAlign
 
-__all__ = ["Alignment", "AlignmentState"]
-
 MAX_SHIFT = 500.0
 """Pixels: what needs more is another rig."""
 

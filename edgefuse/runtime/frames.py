@@ -7,18 +7,6 @@ from numpy.typing import NDArray
 
 from edgefuse.images import Image
 
-__all__ = [
-    "HD_LINES",
-    "NAMES",
-    "NOMINAL_FPS",
-    "ROLES",
-    "Frame",
-    "FrameState",
-    "FrameStats",
-    "FusedFrame",
-    "Role",
-]
-
 Role: TypeAlias = Literal["ir", "vis"]
 
 ROLES: tuple[Role, Role] = ("ir", "vis")

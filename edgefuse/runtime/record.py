@@ -19,8 +19,6 @@ from edgefuse.runtime.sinks.naming import DiskQuota, check_limits
 from edgefuse.runtime.sinks.writer import Deadline, SinkWriter
 from edgefuse.runtime.sources.base import Source
 
-__all__ = ["RecordedCamera", "record"]
-
 logger = logging.getLogger(__name__)
 
 QUEUE_BYTES = 128 * 2**20  # of frames that wait for the encoder, for each camera

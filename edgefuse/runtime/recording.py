@@ -8,8 +8,6 @@ import re
 from pathlib import Path
 from typing import IO
 
-__all__ = ["STARTED_TAG", "Timestamps", "part_name", "read_timestamps", "recorded_parts", "timestamps_path"]
-
 logger = logging.getLogger(__name__)
 
 PART = re.compile(r"\d{4,}\.mkv")

@@ -15,8 +15,6 @@ from typing import Any
 from edgefuse.errors import InputError
 from edgefuse.runtime.sources.text import REFERENCE, safe_name
 
-__all__ = ["ServiceNotifier", "make_unit"]
-
 WATCHDOG_SECONDS = 30  # without a sign of life, after which systemd starts the stream again
 START_SECONDS = 1800  # until the first one: a TensorRT engine may have to be built
 STOP_SECONDS = 30  # for outputs to be completed; they give up after 10

@@ -15,8 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from edgefuse.errors import unknown_name
 
-__all__ = ["DELAYS", "EDGES", "STAGES", "Durations", "StageTimes", "WakeDelay", "percentiles"]
-
 STAGES = {
     "capture_ir": "wait for the infrared frame, decode and convert it",
     "capture_vis": "wait for the visible frame and decode it",

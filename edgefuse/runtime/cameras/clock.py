@@ -21,8 +21,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Clock", "ClockReport"]
-
 BUCKET = 1.0  # seconds of which the least difference is kept
 BUCKETS = 120  # of them, so that a changed temperature is followed
 FIT_BUCKETS = 5  # before that the drift is taken as none, and every difference under STRAY as delay

@@ -10,8 +10,6 @@ from edgefuse.runtime.cameras.thermal import StillState
 from edgefuse.runtime.frames import NAMES, Role
 from edgefuse.runtime.sources.base import SilencePolicy
 
-__all__ = ["Health", "State"]
-
 logger = logging.getLogger(__name__)
 
 LOG_SECONDS = 10.0  # a camera that comes and goes is not logged more often

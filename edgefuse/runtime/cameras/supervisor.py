@@ -17,8 +17,6 @@ from edgefuse.runtime.cameras.thermal import StillState
 from edgefuse.runtime.frames import NAMES, Frame, Role
 from edgefuse.runtime.sources.base import Source
 
-__all__ = ["Supervisor"]
-
 logger = logging.getLogger(__name__)
 
 FIRST_DELAY, MAX_DELAY = 0.1, 1.0  # seconds between two attempts to open; doubled each time

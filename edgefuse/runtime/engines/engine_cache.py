@@ -24,25 +24,6 @@ from edgefuse.files import read_bytes, replace_file
 from edgefuse.images import parse_size
 from edgefuse.spec import ModelSpec, Tensor, spec_from_dict
 
-__all__ = [
-    "Build",
-    "BuildOptions",
-    "Machine",
-    "Profile",
-    "Sidecar",
-    "SizeRange",
-    "cache_folder",
-    "cached_engine",
-    "file_hash",
-    "make_profiles",
-    "mismatches",
-    "read_sidecar",
-    "resolve_engine",
-    "sidecar_path",
-    "writable_folder",
-    "write_sidecar",
-]
-
 logger = logging.getLogger(__name__)
 
 

@@ -27,8 +27,6 @@ from edgefuse.runtime.engines.engine_cache import (
 from edgefuse.runtime.engines.tensorrt import TensorRtLog, import_tensorrt, this_machine
 from edgefuse.spec import ModelSpec, read_spec
 
-__all__ = ["MIN_SHARE", "Progress", "build_engine", "check_layers", "count_precisions", "layer_share"]
-
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]

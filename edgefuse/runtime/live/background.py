@@ -15,8 +15,6 @@ from edgefuse.metrics import CORE_METRICS, score
 from edgefuse.metrics.scorer import named_metrics
 from edgefuse.runtime.frames import FusedFrame
 
-__all__ = ["BUDGET", "PROTOCOL", "BackgroundWorker", "DriftReport", "Quality", "QualityReport"]
-
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")

@@ -17,8 +17,6 @@ from edgefuse.runtime.frames import NAMES, ROLES, Frame, Role
 from edgefuse.runtime.live.report import FrameCounters
 from edgefuse.runtime.timing import StageTimes
 
-__all__ = ["Capture"]
-
 logger = logging.getLogger(__name__)
 
 QUEUE = 4  # frames of a recording that are read ahead

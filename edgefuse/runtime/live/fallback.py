@@ -10,8 +10,6 @@ from edgefuse.runtime.config import OnLoss
 from edgefuse.runtime.frames import FrameState, FusedFrame
 from edgefuse.runtime.live.pairing import Pair
 
-__all__ = ["Fallback"]
-
 
 class Fallback:
     """Makes pictures for frames without a partner, of the size and colours of the fused ones before."""

@@ -21,8 +21,6 @@ from edgefuse.runtime.sources.base import Source
 from edgefuse.settings import from_plain
 from edgefuse.weights import DEFAULT_MODEL
 
-__all__ = ["Live", "live"]
-
 
 class Live:
     """Fused frames, as an iterator and a context manager; see `live`.

@@ -10,8 +10,6 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 from edgefuse.errors import InputError
 
-__all__ = ["Access", "Address"]
-
 COOKIE = "edgefuse"
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self' blob:; script-src 'self'; "

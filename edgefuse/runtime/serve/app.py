@@ -22,8 +22,6 @@ from edgefuse.runtime.serve.access import HEADERS, Access
 from edgefuse.runtime.serve.metrics import health_of, metrics_of
 from edgefuse.runtime.serve.views import VIEWS, Preview
 
-__all__ = ["Control", "make_app"]
-
 STATIC = Path(__file__).parent / "static"
 FILES = {
     "/": ("page.html", "text/html"),

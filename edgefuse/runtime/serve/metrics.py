@@ -10,8 +10,6 @@ from edgefuse.runtime.frames import NAMES
 from edgefuse.runtime.live import Report
 from edgefuse.runtime.timing import EDGES, Durations
 
-__all__ = ["Health", "health_of", "metrics_of"]
-
 MAX_AGE = 2.0
 """Seconds after which the last picture is too old."""
 WELL = ("live", "calibrating")

@@ -12,8 +12,6 @@ from edgefuse.errors import InputError, unknown_name
 from edgefuse.images import Image
 from edgefuse.runtime.frames import FusedFrame
 
-__all__ = ["VIEWS", "Preview"]
-
 QUALITY = 80  # of the JPEG
 MAX_WIDTH, MIN_WIDTH = 1920, 64
 CACHED = 8  # pictures: views times widths that are looked at

@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 from edgefuse.runtime.frames import HD_LINES, NOMINAL_FPS
 from edgefuse.runtime.sinks.naming import hold
 
-__all__ = ["CODECS", "CONTAINERS", "Codec", "Encoder"]
-
 SMALL, LARGE = 16, 16 * 10**6  # side and area, in pixels, at which FFV1 needs fewer or more slices
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,6 @@ from edgefuse.runtime.sinks.base import OutputOptions, Sink
 from edgefuse.runtime.sinks.naming import DiskQuota, check_limits
 from edgefuse.runtime.sinks.video import check_folder
 
-__all__ = ["ImageSequence", "Still"]
-
 
 class ImageSequence(Sink):
     """Writes every frame as `000000.png`, `000001.png` … into a folder, which is made if needed.

@@ -18,8 +18,6 @@ from edgefuse.runtime.sinks.base import FrameRefusedError, Sink
 from edgefuse.runtime.sinks.encoder import Encoder
 from edgefuse.runtime.sinks.naming import DiskQuota
 
-__all__ = ["LosslessVideo", "RecordingConfig", "SegmentWriter", "kind_of"]
-
 SYNC_SECONDS = 1.0
 KEPT = {("uint8", 2), ("uint16", 2), ("uint8", 3)}
 """(Pixel type, dimensions) of the arrays of which FFV1 keeps every bit."""

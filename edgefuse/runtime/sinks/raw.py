@@ -13,8 +13,6 @@ from edgefuse.runtime.compose import letterbox, side_by_side
 from edgefuse.runtime.frames import FusedFrame
 from edgefuse.runtime.sinks.base import OutputOptions, Sink
 
-__all__ = ["RawOut"]
-
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1

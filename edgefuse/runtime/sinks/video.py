@@ -18,8 +18,6 @@ from edgefuse.runtime.sinks.base import OutputOptions, QuotaReachedError, Sink
 from edgefuse.runtime.sinks.encoder import CODECS, CONTAINERS, Encoder
 from edgefuse.runtime.sinks.naming import DiskQuota, OutputNaming, check_limits
 
-__all__ = ["VideoOut", "check_folder"]
-
 logger = logging.getLogger(__name__)
 
 RESERVED_BY_WINDOWS = re.compile(r"(con|prn|aux|nul|com\d|lpt\d) *(\..*)?", re.IGNORECASE)

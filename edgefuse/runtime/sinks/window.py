@@ -14,8 +14,6 @@ from edgefuse.runtime.compose import side_by_side
 from edgefuse.runtime.frames import FusedFrame
 from edgefuse.runtime.sinks.base import Sink
 
-__all__ = ["Window"]
-
 TITLE = "edgefuse"
 
 
@@ -80,6 +78,7 @@ class Window(Sink):
 
 
 def check_display() -> None:
+    """Raise `InputError` unless a window can be opened here."""
     if sys.platform.startswith("linux") and not (
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     ):

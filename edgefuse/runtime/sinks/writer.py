@@ -15,8 +15,6 @@ from edgefuse.runtime.frames import Frame, FusedFrame
 from edgefuse.runtime.sinks.base import FrameRefusedError, QuotaReachedError, Sink
 from edgefuse.runtime.timing import StageTimes
 
-__all__ = ["Deadline", "SinkWriter"]
-
 logger = logging.getLogger(__name__)
 
 CAPACITY = 8  # frames that an output may lag behind

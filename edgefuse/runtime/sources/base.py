@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from edgefuse.runtime.frames import NAMES, ROLES, Frame, Role
-
-__all__ = ["NAMES", "ROLES", "SILENCE", "Frame", "Role", "SilencePolicy", "Source", "SourceKind"]
+from edgefuse.runtime.frames import Frame, Role
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,6 @@ from edgefuse.runtime.frames import NOMINAL_FPS, Frame, Role
 from edgefuse.runtime.sources.base import Source
 from edgefuse.runtime.sources.text import Spec, positive_number, seconds, yes_or_no
 
-__all__ = ["ImageFolder"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -11,8 +11,6 @@ from edgefuse.runtime.sources.base import SILENCE, Source
 from edgefuse.runtime.sources.decoder import Decoded, Decoder, rate_of
 from edgefuse.runtime.sources.text import Spec, positive_number
 
-__all__ = ["NetworkStream"]
-
 SCHEMES = frozenset({"http", "https", "rtmp", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp"})
 REFUSED = (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError, av.error.ProtocolNotFoundError)
 """Answers that another attempt will not change. A server that has no such stream, or sends what is none, may

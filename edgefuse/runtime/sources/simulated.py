@@ -7,8 +7,6 @@ from edgefuse.runtime.frames import Frame, Role
 from edgefuse.runtime.sources.base import Source
 from edgefuse.runtime.sources.text import Spec
 
-__all__ = ["SimulatedCamera"]
-
 STARTED = time.monotonic()
 """When time began in the simulated street: one moment for all its cameras, so that two of them agree."""
 

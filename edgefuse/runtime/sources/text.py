@@ -10,8 +10,6 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from edgefuse.errors import EdgefuseError, SourceError, unknown_name
 
-__all__ = ["Spec", "positive_number", "safe_name", "seconds", "yes_or_no"]
-
 SECRET = re.compile(r"pas|psw|psd|pw|pin|token|key|secret|auth|cred|sig|session", re.IGNORECASE)
 # Some cameras take the password in the path: /user=admin&password=…&channel=1
 SECRET_IN_PATH = re.compile(
