@@ -30,7 +30,7 @@ check: .venv/dev.stamp
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/vermin -q --no-tips --violations --eval-annotations -t=3.10- edgefuse bench tests
+	$(BIN)/vermin -q --no-tips --violations --eval-annotations -t=3.10- edgefuse bench examples tests tools
 
 bench: .venv/dev.stamp
 	$(PYTEST) bench -o python_files='bench_*.py' --benchmark-enable --benchmark-only --benchmark-json=bench.json
