@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 # Two workers; the tests of one file stay together, as they share what they have made.
 PARALLEL := -n 2 --dist loadfile
 
-.PHONY: demo quick test test310 check bench bench-models docs figures format clean
+.PHONY: demo quick test test310 test-gpu-placement check bench bench-models docs figures format clean
 
 demo: .venv/cpu.stamp
 	$(BIN)/edgefuse stream --ir 'sim?ir_depth=16' --vis sim --duration 8 --out demo.mp4 --still demo.png
@@ -25,6 +25,10 @@ test310: .venv310/stamp
 	.venv310/bin/python -m pytest -n 2 -m "not slow and not network and not golden" -p no:cacheprovider \
 	  tests/test_package.py tests/test_images.py tests/test_fuser.py tests/test_live.py \
 	  tests/test_metrics.py tests/test_thermal.py tests/test_sinks.py tests/test_sim.py
+
+# On which processor the GPU build of ONNX Runtime puts every model file's nodes; needs no GPU, but gcc.
+test-gpu-placement: .venv/dev.stamp .ort-gpu/stamp
+	$(PYTEST) -s tests/test_gpu_placement.py
 
 check: .venv/dev.stamp
 	$(BIN)/ruff check
@@ -52,7 +56,7 @@ format: .venv/dev.stamp
 	$(BIN)/ruff format
 
 clean:
-	rm -rf .venv .venv310 site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf .venv .venv310 .ort-gpu site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
@@ -68,6 +72,11 @@ clean:
 	@echo "Installing edgefuse with the development tools into .venv …"
 	$(INSTALL) -e '.[dev]'
 	touch $@ .venv/cpu.stamp
+
+.ort-gpu/stamp: | .venv/dev.stamp
+	@echo "Downloading the GPU build of ONNX Runtime (250 MB) into .ort-gpu …"
+	$(INSTALL) --no-deps --target .ort-gpu onnxruntime-gpu
+	touch $@
 
 .venv310/stamp: pyproject.toml
 	python3.10 -m venv .venv310

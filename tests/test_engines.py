@@ -133,11 +133,14 @@ def test_each_engine_takes_the_file_that_it_runs_the_fastest(shipped_files, shar
 
 def test_a_file_that_is_not_arranged_for_tensorrt_is_refused_with_the_command(shipped_files):
     shipped_files(0.9)
-    words = r"arranged for cpu, cuda, openvino, not for TensorRT: .*export nano --int8 .*--for-tensorrt"
-    with pytest.raises(ModelError, match=words):
+    words = r"arranged for cpu, cuda, openvino, not for tensorrt: .*export nano --int8 .*--for-tensorrt"
+    with pytest.raises(BackendError, match=words):
         file_for("nano-int8", "tensorrt")
     shipped_files(0.9, ("cpu", "tensorrt"))
     assert file_for("nano-int8", "tensorrt").name == "nano-int8.onnx"
+    with pytest.raises(BackendError, match="arranged for cpu, tensorrt, not for cuda"):
+        file_for("nano-int8", "cuda")
+    assert file_for("nano", "openvino").name == "nano.onnx", "not the one in 8 bits"
 
 
 def test_the_cpu_runs_and_says_so():

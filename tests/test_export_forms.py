@@ -7,13 +7,9 @@ import pytest
 import torch
 
 from edgefuse import Fuser
-from edgefuse.export.end_to_end import wrap
-from edgefuse.export.graph import make_spec, save_graph
-from edgefuse.export.quantize import quantize
-from edgefuse.export.verify import network_feed
 from edgefuse.runtime.engines.onnxruntime import CpuEngine
-from edgefuse.train.checkpoint import load_checkpoint, restore_model
 from edgefuse.train.models.base import TorchEngine
+from tests.support.forms import export_form
 
 TRACED = [
     ("nano", "any", ("fp32", "fp16", "int8")),
@@ -38,18 +34,8 @@ def build(traced_once, weights, tmp_path_factory):
     folder = tmp_path_factory.mktemp("forms")
 
     def build(name, graph, size, precision, pair):
-        checkpoint = load_checkpoint(weights / f"{name}.safetensors")
-        model = restore_model(checkpoint)
-        spec = make_spec(checkpoint, model, size, precision, graph=graph)
-        ir, vis = (image[10:58, 20:84] if size else image[20:44, 32:64] for image in pair)
-        made = traced_once(model, spec)
-        if precision == "int8":
-            quantize(made, [network_feed(ir, vis, spec)], 30.0)
-        if spec.end_to_end:
-            wrap(made, spec)
         out = folder / f"{name}-{graph}-{precision}.onnx"
-        save_graph(made, spec, out)
-        return model, out
+        return export_form(traced_once, weights, name, graph, size, precision, pair, out)[0], out
 
     return build
 

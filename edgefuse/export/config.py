@@ -74,7 +74,9 @@ class ExportConfig(Gates):
     calib_ir: str | None = setting(None, "Infrared folder to calibrate int8 on.", metavar="FOLDER")
     calib_vis: str | None = setting(None, "Visible folder, paired by file stem.", metavar="FOLDER")
     tensorrt: bool = setting(False, "Also build a TensorRT engine for this machine's GPU, and verify it.")
-    for_tensorrt: bool = setting(False, "Arrange the graph for an engine that is built elsewhere.")
+    for_tensorrt: bool = setting(
+        False, "Arrange the graph for GPUs: CUDA, and an engine that is built elsewhere."
+    )
     triton: str | None = setting(
         None, "Also write a model repository for Triton here.", unset="none", metavar="FOLDER"
     )

@@ -7,7 +7,8 @@ plane are one axis. The Reshape between Transpose and Cast matters: without it O
 Transpose behind the Cast, to floats, and on into the addition.
 
 QuantizeLinear with a step of 1 rounds, clamps and converts to bytes at once. TensorRT has bytes at a
-network's ends alone, where it wants nothing but a cast, which truncates: `cast_at_ends` rearranges a graph.
+network's ends alone, where it wants nothing but a cast, which truncates, and CUDA in ONNX Runtime cannot
+pad them: `cast_at_ends` rearranges a graph.
 """
 
 import onnx

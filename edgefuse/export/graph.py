@@ -206,12 +206,14 @@ def layer_precisions(graph: onnx.ModelProto) -> dict[str, int]:
 def engines_for(graph: onnx.ModelProto) -> tuple[str, ...]:
     """Return the engines that a graph is arranged for.
 
-    TensorRT knows unsigned bytes at a graph's ends alone, where it wants a cast, and no others inside.
+    TensorRT knows unsigned bytes at a graph's ends alone, where it wants a cast, and no others inside. CUDA
+    in ONNX Runtime cannot pad them: what lies before would be on the GPU and what follows on the CPU.
     """
     unsigned = {name for name, kind in _types(graph).items() if kind == TensorProto.UINT8}
     touching = {n.op_type for n in graph.graph.node if unsigned.intersection((*n.input, *n.output))}
-    suits = unsigned <= {v.name for v in (*graph.graph.input, *graph.graph.output)} and touching <= {"Cast"}
-    return ("cpu", "cuda", "openvino", *(("tensorrt",) if suits else ()))
+    at_ends = unsigned <= {v.name for v in (*graph.graph.input, *graph.graph.output)}
+    suits = {"cuda": "Pad" not in touching, "tensorrt": at_ends and touching <= {"Cast"}}
+    return tuple(name for name in ("cpu", "cuda", "openvino", "tensorrt") if suits.get(name, True))
 
 
 def is_small(kernel: Sequence[int]) -> bool:

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from edgefuse.errors import BackendError, ModelError, unknown_name
+from edgefuse.errors import BackendError, unknown_name
 from edgefuse.packages import INSTALL_HINTS
 from edgefuse.runtime.engines.base import Engine, OpensFile, check_threads
 from edgefuse.runtime.engines.onnxruntime import CpuEngine, CudaEngine
@@ -33,18 +33,21 @@ def file_for(model: str | Path, engine: str) -> Path:
         engine: name in `ENGINES`.
 
     Raises:
-        ModelError: neither a shipped model nor an existing file, or one that is arranged for other engines.
+        ModelError: neither a shipped model nor an existing file.
+        BackendError: the file is arranged for other engines.
     """
     card = shipped().get(str(model))
-    if card and card.int8 and ENGINES[engine].prefers(read_spec(card.int8)):
-        return card.int8
+    if card and card.int8:
+        spec = read_spec(card.int8)
+        if (not spec.engines or engine in spec.engines) and ENGINES[engine].prefers(spec):
+            return card.int8
     path = model_file(model)
-    if path.suffix == ".onnx" and engine == "tensorrt":
+    if path.suffix == ".onnx" and ENGINES[engine].needs_arranging:
         spec = read_spec(path)
         if spec.engines and engine not in spec.engines:
-            wishes = "" if spec.precision == "fp32" else f" --{spec.precision}"
-            raise ModelError(
-                f"{path} is arranged for {', '.join(spec.engines)}, not for TensorRT: make one for it with "
+            wishes = {"fp16": " --fp16", "int8": " --int8 --calib-ir … --calib-vis …"}.get(spec.precision, "")
+            raise BackendError(
+                f"{path} is arranged for {', '.join(spec.engines)}, not for {engine}: make one for it with "
                 f"edgefuse export {spec.model}{wishes} --graph {spec.graph} --for-tensorrt"
             )
     return path

@@ -64,6 +64,8 @@ class OpensFile(Engine):
     """The Python package that it needs."""
     extra: ClassVar[str]
     """The extra of ours that installs it."""
+    needs_arranging: ClassVar[bool] = False
+    """Whether it takes only files whose spec names it."""
 
     @abstractmethod
     def __init__(self, path: Path, threads: int | None = None, *, rebuild: bool = True) -> None: ...

@@ -116,6 +116,7 @@ class CudaEngine(CpuEngine):
     """Runs a file with ONNX Runtime on an NVIDIA GPU, or raises."""
 
     extra = "gpu"
+    needs_arranging = True
     provider = CUDA
     settings = CUDA_OPTIONS
     name = "cuda"
@@ -166,7 +167,7 @@ class CudaEngine(CpuEngine):
         if on_cpu:
             raise BackendError(
                 f"cuda cannot run {path}: {len(on_cpu)} of its large nodes would run on the CPU, such as "
-                f"{on_cpu[0]}: export it again with this version of edgefuse, or use --engine cpu"
+                f"{on_cpu[0]}: export it again with --for-tensorrt, or use --engine cpu"
             )
 
 

@@ -190,6 +190,7 @@ class TensorRtEngine(OpensFile):
 
     package = "tensorrt"
     extra = "tensorrt"
+    needs_arranging = True
 
     def __init__(
         self,
