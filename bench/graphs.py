@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bench.plain_networks import plain
 from edgefuse.export.end_to_end import wrap
 from edgefuse.export.graph import make_spec, trace
-from edgefuse.export.quantize import Range, insert_pairs, quantizable
+from edgefuse.export.quantize import insert_pairs, quantizable
 from edgefuse.train.checkpoint import Checkpoint, load_checkpoint, restore_model
 from edgefuse.train.models import FusionNetwork, build_model
 from edgefuse.weights import checkpoint_file, shipped
@@ -35,7 +35,7 @@ def built(model: str, size: Size | None, precision: str = "fp32", graph: str = "
         made = onnx.ModelProto.FromString(built(model, size))
         layers = quantizable(made)
         names = {layer.name for layer in layers}
-        insert_pairs(made, {layer.input[0]: Range(1 / 32, unsigned=True) for layer in layers}, names)
+        insert_pairs(made, dict.fromkeys((layer.input[0] for layer in layers), 1 / 16), names)
     else:
         made = trace(network, spec)
     if spec.end_to_end:

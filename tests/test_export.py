@@ -1,3 +1,4 @@
+import itertools
 from functools import cache
 
 import numpy as np
@@ -13,6 +14,7 @@ from edgefuse.export.verify import (
     Measured,
     Pair,
     compare,
+    compare_engine,
     evaluate_gates,
     extreme_pairs,
     folder_pairs,
@@ -21,7 +23,7 @@ from edgefuse.export.verify import (
     simulated_pairs,
 )
 from edgefuse.images import write_image
-from edgefuse.runtime.engines import Engine
+from edgefuse.runtime.engines import ENGINES, Engine
 from edgefuse.runtime.engines.onnxruntime import CpuEngine
 from edgefuse.runtime.engines.openvino import OpenVinoEngine
 from edgefuse.spec import ModelSpec
@@ -210,6 +212,44 @@ def test_one_wrong_extreme_among_right_ones_fails(pairs, at, wrong):
     report = compare(file, Answers(0.5), pairs, "x", layers={"fp16": 1})
     (failed,) = (gate for gate in report.gates if not gate.passed)
     assert (failed.name, failed.pair) == ("PSNR at extremes", extreme_pairs((16, 16))[at].name)
+
+
+@pytest.mark.parametrize("wrong", [0.9, np.nan])
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_another_engine_may_not_be_wrong_on_one_pair(monkeypatch, exported, pairs, at, wrong):
+    file, runs = exported("nano")[0], itertools.count()
+
+    class WrongOnce(CpuEngine):
+        def run(self, inputs):
+            answer = super().run(inputs)
+            return np.full_like(answer, wrong) if next(runs) == at else answer
+
+    monkeypatch.setitem(ENGINES, "openvino", WrongOnce)
+    (gate,) = compare_engine("openvino", file, CpuEngine(file), pairs)
+    assert (gate.name, gate.passed, gate.pair) == ("PSNR on openvino", False, pairs[at].name)
+    assert gate.limit == 55
+    (gate,) = compare_engine("openvino", file, CpuEngine(file), pairs)
+    assert gate.passed
+
+
+def test_a_file_that_another_engine_computes_wrongly_is_not_written(monkeypatch, weights, pairs, tmp_path):
+    pytest.importorskip("openvino")
+    right = OpenVinoEngine.run
+    monkeypatch.setattr(OpenVinoEngine, "run", lambda self, inputs: right(self, inputs) * np.float32(0.9))
+    out = tmp_path / "model.onnx"
+    spec = export(weights / "nano.safetensors", out, pairs, "test images", size=SIZE)
+    assert [gate.name for gate in spec.verification.gates if not gate.passed] == ["PSNR on openvino"]
+    assert not out.exists()
+
+
+def test_an_engine_that_cannot_be_used_here_is_not_compared(monkeypatch, exported, pairs):
+    class NoGpu(CpuEngine):
+        def __init__(self, path, threads=None, *, rebuild=True):
+            raise BackendError("no GPU")
+
+    monkeypatch.setitem(ENGINES, "cuda", NoGpu)
+    file = exported("nano")[0]
+    assert compare_engine("cuda", file, CpuEngine(file), pairs) == []
 
 
 def test_one_pair_may_not_lose_what_the_others_gain(monkeypatch, pairs):

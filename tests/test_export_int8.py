@@ -86,7 +86,7 @@ def test_a_network_clipped_to_one_is_a_file_for_all_engines(traced, tmp_path):
     spec, graph = traced("hardtanh")
     assert quantize(graph, feeds(), 20.0) == []
     kinds = [node.op_type for node in graph.graph.node]
-    assert kinds.count("Clip") == 1, "the last, of the answer: saturation takes the place of the others"
+    assert kinds.count("Clip") == 2, "of what is put together, and the answer: saturation replaces the others"
     constants = {t.name: onnx.numpy_helper.to_array(t) for t in graph.graph.initializer}
     quantizers = [n for n in graph.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
     zeros = [constants[n.input[2]] for n in quantizers]
@@ -104,20 +104,29 @@ def test_a_network_clipped_to_one_is_a_file_for_all_engines(traced, tmp_path):
     assert engines_for(graph) == ("cpu", "cuda", "openvino", "tensorrt")
 
 
-def test_relu_wants_unsigned_bytes(traced, tmp_path):
+def test_relu_is_computed_in_bytes_between_two_pairs(traced, tmp_path):
+    """Convolution, rounded, Relu as engines have it in bytes, rounded: also for all engines."""
     spec, graph = traced("relu")
     quantize(graph, feeds(), 20.0)
-    save_graph(graph, spec, out := tmp_path / "toy.onnx")
-    assert int8_share(out, feeds()[0]) == 1.0
-    assert engines_for(graph) == ("cpu", "cuda", "openvino")
-    spec, graph = traced("relu")
-    quantize(graph, feeds(), 20.0, unsigned=False)
+    kinds = [node.op_type for node in graph.graph.node]
+    first = kinds.index("Conv")
+    pair = ["QuantizeLinear", "DequantizeLinear"]
+    assert kinds[first + 1 : first + 6] == [*pair, "LeakyRelu", *pair]
+    assert all(n.attribute[0].f == 0 for n in graph.graph.node if n.op_type == "LeakyRelu")
     constants = {t.name: onnx.numpy_helper.to_array(t) for t in graph.graph.initializer}
-    quantizers = [n for n in graph.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    quantizers = [n for n in graph.graph.node if n.op_type in pair]
     assert {constants[n.input[2]].dtype for n in quantizers} == {np.dtype(np.int8)}
     assert not any(constants[n.input[2]].any() for n in quantizers)
-    save_graph(graph, spec, out)
-    assert int8_share(out, feeds()[0]) < 0.5, "ONNX Runtime then multiplies in floats"
+    save_graph(graph, spec, out := tmp_path / "toy.onnx")
+    assert int8_share(out, feeds()[0]) == 1.0
+    assert engines_for(graph) == ("cpu", "cuda", "openvino", "tensorrt")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(str(out), options, providers=["CPUExecutionProvider"])
+    ran = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    assert ran.count("QLinearLeakyRelu") == 3
+    assert ran.count("QuantizeLinear") == ran.count("DequantizeLinear") == 1, "all between stays in bytes"
 
 
 @pytest.mark.parametrize("name", ["hardtanh", "relu"])

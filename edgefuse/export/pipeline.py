@@ -4,6 +4,7 @@ Files are compared by ONNX Runtime on the CPU, whatever else is installed: that 
 precision, where CUDA's default is TF32 and OpenVINO's, on some CPUs, bfloat16.
 """
 
+import itertools
 import json
 import tempfile
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from edgefuse.export.quantize import quantize
 from edgefuse.export.verify import (
     Pair,
     compare,
+    compare_engine,
     extreme_pairs,
     failed_path,
     int8_share,
@@ -44,6 +46,9 @@ MARGIN = 2.0
 
 MORE = 2
 """How many more layers stay in float, one by one, as long as nothing but a metric fails its gate."""
+
+VERIFIED_OTHERWISE = ("cpu", "tensorrt")
+"""Engines: the first by `compare`, the second, which builds for minutes, by `export_engine`."""
 
 LARGEST = 1024
 """Longest side of a picture that ranges are measured on; larger ones are scaled down."""
@@ -82,6 +87,8 @@ def export(
 ) -> ModelSpec:
     """Write a checkpoint as an ONNX file, run the file beside the checkpoint, and note the outcome in it.
 
+    Every engine that it is for and that can be used here must keep the gates.
+
     Args:
         checkpoint_path: `.pt` or `.safetensors` file.
         out: the `.onnx` file; replaced if it exists and the new one passes its gates.
@@ -92,7 +99,7 @@ def export(
         size: fixed width and height; None: any batch, height and width.
         graph: `network` or `end_to_end`, see `ModelSpec`.
         colours: `bgr` or `rgb`, of an end-to-end graph's images.
-        tensorrt: arrange the graph as TensorRT needs it: signed bytes alone, and see `cast_at_ends`.
+        tensorrt: arrange an end-to-end graph as GPUs need it, see `cast_at_ends`.
         gates: how far the file may be from its checkpoint; None: the default limits.
         force: replace the file at `out` even if it is of another training, or not ours.
         progress: called with what is being done.
@@ -162,6 +169,9 @@ def _verified(
         with tempfile.TemporaryDirectory() as scratch:  # nothing unverified ever has the final name
             save_graph(built, spec, trial := Path(scratch) / "trial.onnx")
             report = compare(CpuEngine(trial), reference, pairs, compared_on, gates, **facts)
+            others = [name for name in engines_for(built) if name not in VERIFIED_OTHERWISE]
+            more_gates = [compare_engine(name, trial, reference, pairs, gates) for name in others]
+        report = replace(report, gates=(*report.gates, *itertools.chain(*more_gates)))
         failed = {gate.name for gate in report.gates if not gate.passed}
         # A metric can lose although the levels are close: MI does where equal levels become unequal ones.
         if int8 is None or not failed or not failed <= set(CORE_METRICS):
@@ -183,7 +193,7 @@ def _built(
     built, facts = onnx.ModelProto(), dict[str, Any]()
     built.CopyFrom(traced)
     if int8 is not None:
-        facts = _to_int8(built, spec, int8, gates, progress, signed=tensorrt, more=more)
+        facts = _to_int8(built, spec, int8, gates, progress, more)
     if spec.end_to_end:
         wrap(built, spec)
         if tensorrt:
@@ -197,8 +207,6 @@ def _to_int8(
     calibration: Calibration,
     gates: Gates,
     progress: Callable[[str], None],
-    *,
-    signed: bool,
     more: int,
 ) -> dict[str, Any]:
     """Turn a network graph into an int8 one, in place; return what the report says about that."""
@@ -208,7 +216,7 @@ def _to_int8(
         size = spec.size or _within(LARGEST, pair.vis.shape[1], pair.vis.shape[0])
         feeds.append(network_feed(fit_size(pair.ir, size), fit_size(pair.vis, size), spec))
     target = gates.psnr(spec.precision) + MARGIN
-    kept = quantize(graph, feeds, target, progress, unsigned=not signed, more=more)
+    kept = quantize(graph, feeds, target, progress, more=more)
     with tempfile.TemporaryDirectory() as scratch:
         save_graph(graph, spec, trial := Path(scratch) / "network.onnx")
         share = int8_share(trial, feeds[0])

@@ -1,18 +1,18 @@
 """int8 by static Q/DQ pairs, as ONNX Runtime, OpenVINO and TensorRT read them.
 
-A pair stands straight behind the convolution, or the activation behind it, and everything that reads the
-value reads it rounded: `DQ → Conv (→ Relu) → Q` with nothing between is what engines compute in 8 bits.
-Zero points are 0. Where a value is clipped to constants, these are its range, and saturation takes the place
-of the Clip. Weights are symmetric, per output channel, biases in float. Layers that lose too much are found
-by measuring and stay in float.
+A pair stands straight behind the convolution, and everything that reads the value reads it rounded:
+`DQ → Conv → Q` with nothing between is what all engines compute in 8 bits. Bytes are signed and zero points
+0, as TensorRT needs it. Where a value is clipped to -a..a, these are its range, and saturation takes the
+place of the Clip. Weights are symmetric, per output channel, biases in float. Layers that lose too much are
+found by measuring and stay in float.
 
-TensorRT has no unsigned bytes; ONNX Runtime, on the other hand, computes `Conv → Relu → Q` in 8 bits only if
-they are unsigned. A network that is clipped to -1..1 in place of Relu serves both.
+ONNX Runtime computes `Conv → Relu → Q` in float if the bytes are signed. So the answer is rounded before
+Relu, too: `Conv → Q → DQ → Relu → Q`, where Relu is written as LeakyRelu of slope 0, the one form of it that
+ONNX Runtime computes in bytes (a look-up for each).
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -22,7 +22,7 @@ from onnx import helper, numpy_helper
 from edgefuse.export.graph import drop_unread, is_small, over_maps
 from edgefuse.packages import stay_offline
 
-__all__ = ["Range", "find_ranges", "insert_pairs", "quantizable", "quantize", "round_weights"]
+__all__ = ["find_steps", "insert_pairs", "quantizable", "quantize", "round_weights"]
 
 Feed = Mapping[str, NDArray[np.float32]]
 """Inputs of a network graph by name."""
@@ -31,16 +31,10 @@ ACTIVATIONS = frozenset({"Relu", "Clip"})
 LARGEST_WEIGHT = 64
 """CPUs without VNNI add two products of an unsigned byte and a weight in 16 bits: 2 · 255 · 64 fits."""
 BINS = 4096
+LEVELS = 127
+"""On either side of 0."""
 WORST = 4
 """How many inputs a layer alone is measured on."""
-
-
-@dataclass(frozen=True)
-class Range:
-    """The levels of a value: multiples of `step` from 0 to 255 if unsigned, else from -128 to 127."""
-
-    step: float
-    unsigned: bool = False
 
 
 def quantize(
@@ -49,7 +43,6 @@ def quantize(
     target: float,
     progress: Callable[[str], None] = lambda _: None,
     *,
-    unsigned: bool = True,
     more: int = 0,
 ) -> list[str]:
     """Turn a network graph into an int8 one, in place.
@@ -59,21 +52,20 @@ def quantize(
         feeds: inputs of real pairs.
         target: PSNR to the fp32 graph, dB, that no input may fall below; layers stay in float until then.
         progress: called with what is being done.
-        unsigned: use unsigned bytes, which TensorRT lacks, for what is never negative.
         more: how many more layers stay in float than the target asks for.
 
     Returns:
         Names of the layers that stay in float, the most sensitive first.
     """
     progress("Calibrating")
-    ranges = find_ranges(graph, feeds, unsigned)
+    steps = find_steps(graph, feeds)
     names = [layer.name for layer in quantizable(graph)]
     exact = _answers(graph, feeds)
 
     def psnrs(chosen: set[str], which: Sequence[int] = range(len(feeds))) -> list[float]:
         trial = onnx.ModelProto()
         trial.CopyFrom(graph)
-        insert_pairs(trial, ranges, chosen)
+        insert_pairs(trial, steps, chosen)
         answers = _answers(trial, [feeds[k] for k in which])
         return [_psnr(answer, exact[k]) for answer, k in zip(answers, which, strict=True)]
 
@@ -88,7 +80,7 @@ def quantize(
             alone[name] = min(psnrs({name}, worst))
         order = sorted(names, key=lambda name: alone[name])
         kept = order[: _fewest(order, psnrs, target, progress) + more]
-    insert_pairs(graph, ranges, set(names) - set(kept))
+    insert_pairs(graph, steps, set(names) - set(kept))
     return kept
 
 
@@ -114,46 +106,40 @@ def quantizable(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
     return [n for n in layers if not is_small(kernels[n.input[1]])]
 
 
-def find_ranges(graph: onnx.ModelProto, feeds: Sequence[Feed], unsigned: bool) -> dict[str, Range]:
-    """Return the range of every value that may be rounded: what layers read, and their clipped answers.
+def find_steps(graph: onnx.ModelProto, feeds: Sequence[Feed]) -> dict[str, float]:
+    """Return the step between the levels of every value that may be rounded: what layers read and answer.
 
-    Clipped values have the range of their Clip. Of others the values are measured, and the range is the one
+    Clipped values have the range of their Clip. Of others the values are measured, and the step is the one
     with the smallest mean squared error of rounding and saturation together.
     """
     makers = {name: node for node in graph.graph.node for name in node.output}
     layers = quantizable(graph)
     answers = {_answer(graph, n) for n in layers} - {value.name for value in graph.graph.output}
-    values = list(dict.fromkeys([n.input[0] for n in layers] + sorted(answers)))
-    found, unknown = {}, []
-    read = {n.input[0] for n in layers}
-    for name in values:
-        maker = makers.get(name)
-        bounds = _bounds(graph, maker) if maker is not None else None
+    read = dict.fromkeys(n.input[0] for n in layers)
+    steps, unknown = {}, []
+    for name in dict.fromkeys([*read, *sorted(answers)]):
+        bounds = _bounds(graph, makers[name]) if name in makers else None
         if bounds:
-            positive = unsigned and bounds[0] >= 0
-            found[name] = Range(max(map(abs, bounds)) / (255 if positive else 127), positive)
+            steps[name] = max(map(abs, bounds)) / LEVELS
         elif name in read:
             unknown.append(name)
     for name, (top, counts) in _measure(graph, unknown, feeds).items():
-        positive = unsigned and name in makers and makers[name].op_type in ("Relu", "Sigmoid")
-        levels = 255 if positive else 127
-        found[name] = Range(_least_squares(top, counts, levels) / levels, positive)
-    return found
+        steps[name] = _least_squares(top, counts) / LEVELS
+    return steps
 
 
-def insert_pairs(graph: onnx.ModelProto, ranges: Mapping[str, Range], layers: set[str]) -> None:
+def insert_pairs(graph: onnx.ModelProto, steps: Mapping[str, float], layers: set[str]) -> None:
     """Round weights, inputs and clipped answers of some convolutions, in place."""
     chosen = [n for n in graph.graph.node if n.name in layers]
-    rounded = {n.input[0] for n in chosen} | {v for n in chosen if (v := _answer(graph, n)) in ranges}
+    answers = {_answer(graph, n) for n in chosen}
+    rounded = {n.input[0] for n in chosen} | answers.intersection(steps)
     constants = {t.name: numpy_helper.to_array(t) for t in graph.graph.initializer}
     makers = {name: node for node in graph.graph.node for name in node.output}
-    nodes: list[onnx.NodeProto] = []
-    for name in dict.fromkeys(node.input[1] for node in chosen):
-        levels, steps = round_weights(constants[name])
-        nodes.append(_dequantize(graph, name, levels, steps))
+    kernels = dict.fromkeys(node.input[1] for node in chosen)
+    nodes = [_dequantize(graph, name, *round_weights(constants[name])) for name in kernels]
     for value in rounded:
-        _add(graph, f"{value}_step", np.float32(ranges[value].step))
-        _add(graph, f"{value}_zero", np.array(0, np.uint8 if ranges[value].unsigned else np.int8))
+        _add(graph, f"{value}_step", np.float32(steps[value]))
+        _add(graph, f"{value}_zero", np.int8(0))
     nodes += [node for value in sorted(rounded) if value not in makers for node in _pair(value, value)]
     for node in graph.graph.node:
         ours = node.name in layers
@@ -165,17 +151,37 @@ def insert_pairs(graph: onnx.ModelProto, ranges: Mapping[str, Range], layers: se
             node.input[1] = f"{node.input[1]}_rounded"
         nodes.append(node)
         for value in rounded.intersection(node.output):
-            bounds = _bounds(graph, node)
-            saturates = bounds is not None and _saturates(ranges[value], bounds)
-            nodes += _pair(value, nodes.pop().input[0] if saturates else value)
+            nodes += _round(graph, nodes.pop(), value, steps[value], value in answers)
     del graph.graph.node[:]
     graph.graph.node.extend(nodes)
     drop_unread(graph.graph)
 
 
-def _pair(value: str, source: str) -> list[onnx.NodeProto]:
+def _round(
+    graph: onnx.ModelProto, node: onnx.NodeProto, value: str, step: float, of_layer: bool
+) -> list[onnx.NodeProto]:
+    """Return what makes and rounds a value, in place of the node that makes it."""
+    bounds = _bounds(graph, node)
+    if bounds and math.isclose(-bounds[0], bounds[1], rel_tol=1e-4):
+        return _pair(value, node.input[0])
+    if of_layer and (node.op_type == "Relu" or (bounds and bounds[0] == 0)):
+        signed = f"{value}_signed"
+        relu = helper.make_node("LeakyRelu", [f"{signed}_rounded"], [value], node.name, alpha=0.0)
+        return [*_pair(signed, node.input[0], value), relu, *_pair(value, value)]
+    if node.op_type == "Concat":
+        # OpenVINO 2026.4 rounds its parts instead, some of them to nothing, unless something is between.
+        ends = [f"{value}_lowest", f"{value}_highest"]
+        _add(graph, ends[0], np.float32(-LEVELS * step))
+        _add(graph, ends[1], np.float32(LEVELS * step))
+        clip = helper.make_node("Clip", [value, *ends], [f"{value}_clipped"], f"{value}/clip")
+        return [node, clip, *_pair(value, f"{value}_clipped")]
+    return [node, *_pair(value, value)]
+
+
+def _pair(value: str, source: str, grid_of: str = "") -> list[onnx.NodeProto]:
     """Return a Q and a DQ: `source` → `VALUE_rounded`."""
-    grid, levels = [f"{value}_step", f"{value}_zero"], f"{value}_int8"
+    levels = f"{value}_int8"
+    grid = [f"{grid_of or value}_step", f"{grid_of or value}_zero"]
     return [
         helper.make_node("QuantizeLinear", [source, *grid], [levels], f"{value}/quantize"),
         helper.make_node("DequantizeLinear", [levels, *grid], [f"{value}_rounded"], f"{value}/floats"),
@@ -202,12 +208,6 @@ def _bounds(graph: onnx.ModelProto, node: onnx.NodeProto) -> tuple[float, float]
         return None
     low, high = (float(numpy_helper.to_array(constants[name])) for name in node.input[1:])
     return low, high
-
-
-def _saturates(levels: Range, bounds: tuple[float, float]) -> bool:
-    """Whether the ends of the levels are those of a Clip, but for one step."""
-    ends = (0.0, 255 * levels.step) if levels.unsigned else (-127 * levels.step, 127 * levels.step)
-    return all(math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-9) for a, b in zip(ends, bounds, strict=True))
 
 
 def _dequantize(
@@ -290,14 +290,14 @@ def _measure(
     return {name: (tops[name], counts[name]) for name in tensors}
 
 
-def _least_squares(top: float, counts: NDArray[np.float64], levels: int) -> float:
+def _least_squares(top: float, counts: NDArray[np.float64]) -> float:
     """Return the upper end whose rounding and saturation have the smallest mean squared error together."""
     centres = (np.arange(BINS) + 0.5) * (top / BINS)
     tops = top * np.linspace(0.2, 1, 81)
     errors = []
     for end in tops:
-        step = end / levels
-        rounded = np.minimum(np.rint(centres / step), levels) * step
+        step = end / LEVELS
+        rounded = np.minimum(np.rint(centres / step), LEVELS) * step
         errors.append(float((counts * (centres - rounded) ** 2).sum()))
     return float(tops[int(np.argmin(errors))])
 

@@ -1,6 +1,8 @@
 """Verifying an exported file: run it beside its checkpoint on real pairs, and hold it to the gates."""
 
+import contextlib
 import json
+import logging
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -11,16 +13,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
-from edgefuse.errors import InputError, counted
+from edgefuse.errors import BackendError, InputError, counted
 from edgefuse.export.config import Gates
-from edgefuse.images import MIN_SIDE, Image, fit_size, luma, read_visible
+from edgefuse.images import MIN_SIDE, Image, fit_size, luma, read_visible, size_of
 from edgefuse.levels import measure_levels
 from edgefuse.metrics import CORE_METRICS, score
 from edgefuse.metrics.structure import ssim
 from edgefuse.packages import stay_offline
 from edgefuse.pairs import pair_folders
-from edgefuse.runtime.engines import Engine
+from edgefuse.runtime.engines import ENGINES, Engine
 from edgefuse.runtime.engines.fuser import Fuser, network_input
 from edgefuse.runtime.engines.tensorrt_build import MIN_SHARE, layer_share
 from edgefuse.spec import GateResult, ModelSpec, VerificationReport
@@ -30,6 +33,7 @@ __all__ = [
     "Measured",
     "Pair",
     "compare",
+    "compare_engine",
     "evaluate_gates",
     "extreme_pairs",
     "failed_path",
@@ -39,6 +43,8 @@ __all__ = [
     "sentence",
     "simulated_pairs",
 ]
+
+logger = logging.getLogger(__name__)
 
 HUGE = 8_000_000
 """Pixels."""
@@ -89,12 +95,16 @@ def evaluate_gates(
     known = {m.name: m for m in measured}
     results = []
     for name, limit in limits.items():
-        _, value, pair = known.get(name, Measured(name, math.nan, ""))
+        found = known.get(name, Measured(name, math.nan, ""))
         # Grey levels over 255 are not exact in binary.
-        passed = value <= limit + 1e-9 if name == "max difference" else value >= limit
-        number = float(f"{value:.6g}") if math.isfinite(value) else None
-        results.append(GateResult(name, limit, number, pair, passed))
+        passed = found.value <= limit + 1e-9 if name == "max difference" else found.value >= limit
+        results.append(_result(found, limit, passed))
     return results
+
+
+def _result(measured: Measured, limit: float, passed: bool) -> GateResult:
+    value = float(f"{measured.value:.6g}") if math.isfinite(measured.value) else None
+    return GateResult(measured.name, limit, value, measured.pair, passed)
 
 
 def sentence(gate: GateResult, end_to_end: bool = False) -> str:
@@ -153,20 +163,10 @@ def compare(
         layers: number of the file's layers by precision.
         facts: more for the report.
     """
-    pairs = [Pair(*pair) for pair in pairs]
-    if not pairs:
-        raise InputError("there are no pairs to compare the file and its checkpoint on")
-    if file.spec.precision != "fp32":
-        height, width = pairs[0].vis.shape[:2]
-        pairs += extreme_pairs(file.spec.size or (width, height))
-    sizes: dict[str, None] = {}
-    seen = []
-    for name, ir, vis, extreme in pairs:
-        size = file.spec.size or (vis.shape[1], vis.shape[0])
-        sizes[f"{size[0]}x{size[1]}"] = None
-        fitted = Pair(name, fit_size(ir, size), fit_size(vis, size), extreme)
-        seen.append(_differ(file, checkpoint, fitted))
-    return _report(seen, tuple(sizes), file, compared_on, gates, layers, facts)
+    fitted = _fitted(pairs, file.spec)
+    sizes = tuple(dict.fromkeys(size_of(pair.vis) for pair in fitted))
+    seen = [_differ(file, checkpoint, pair) for pair in fitted]
+    return _report(seen, sizes, file, compared_on, gates, layers, facts)
 
 
 def _report(
@@ -213,17 +213,63 @@ def _report(
     )
 
 
+def compare_engine(
+    name: str, file: Path, checkpoint: Engine, pairs: Sequence[Pair], gates: Gates | None = None
+) -> list[GateResult]:
+    """Run a file on one more engine, and hold the worst of its answers to the gates of its precision.
+
+    Engines choose arithmetic of their own, such as bfloat16, so those of a file in fp32 are held to the gate
+    of fp16.
+
+    Returns:
+        The outcome, on the pairs and on the extremes; none if the engine cannot be used here.
+    """
+    gates = gates or Gates()
+    if ENGINES[name].missing():
+        return []
+    try:
+        engine = ENGINES[name](file)
+    except BackendError as error:  # such as no GPU in this machine
+        logger.info("not compared on %s: %s", name, error)
+        return []
+    with contextlib.closing(engine):
+        spec = engine.spec
+        precision = "bf16" if engine.device.endswith("bf16") else spec.precision
+        limits = {
+            False: gates.psnr("fp16" if precision == "fp32" else precision),
+            True: gates.min_extreme_psnr,
+        }
+        seen: dict[bool, list[tuple[float, str]]] = {False: [], True: []}
+        for pair in _fitted(pairs, spec):
+            seen[pair.extreme].append((_psnr(_apart(engine, checkpoint, pair)), pair.name))
+    results = []
+    for extreme, limit in limits.items():
+        if seen[extreme]:
+            value, pair_name = min(seen[extreme])
+            measured = f"PSNR {'at extremes ' if extreme else ''}on {name}"
+            results.append(_result(Measured(measured, value, pair_name), limit, value >= limit))
+    return results
+
+
+def _fitted(pairs: Sequence[Pair], spec: ModelSpec) -> list[Pair]:
+    """Return pairs in the size that a graph takes, and with the extremes unless it is in fp32."""
+    pairs = [Pair(*pair) for pair in pairs]
+    if not pairs:
+        raise InputError("there are no pairs to compare the file and its checkpoint on")
+    if spec.precision != "fp32":
+        height, width = pairs[0].vis.shape[:2]
+        pairs += extreme_pairs(spec.size or (width, height))
+    fitted = []
+    for pair in pairs:
+        size = spec.size or (pair.vis.shape[1], pair.vis.shape[0])
+        fitted.append(pair._replace(ir=fit_size(pair.ir, size), vis=fit_size(pair.vis, size)))
+    return fitted
+
+
 def _differ(file: Engine, checkpoint: Engine, pair: Pair) -> _Difference:
     ir, vis = pair.ir, pair.vis
     ours, reference = Fuser(file)(ir, vis), Fuser(checkpoint)(ir, vis)
-    if file.spec.end_to_end:
-        difference = np.abs(ours.astype(np.float64) - reference) / 255
-    else:
-        feed = network_feed(ir, vis, file.spec)
-        difference = np.abs(file.run(feed).astype(np.float64) - checkpoint.run(feed))
-    # An answer that is no number is as wrong as can be.
-    difference = np.nan_to_num(difference, nan=1.0, posinf=1.0)
-    error = float((difference**2).mean())
+    difference = _apart(file, checkpoint, pair)
     metrics = {}
     if not pair.extreme:
         after, before = (score(fused, ir, vis, metrics=CORE_METRICS) for fused in (ours, reference))
@@ -231,10 +277,27 @@ def _differ(file: Engine, checkpoint: Engine, pair: Pair) -> _Difference:
     return _Difference(
         pair.name,
         float(difference.max()),
-        float("inf") if error == 0 else -10 * math.log10(error),
+        _psnr(difference),
         ssim(luma(ours), luma(reference), 255.0),
         metrics,
     )
+
+
+def _apart(file: Engine, checkpoint: Engine, pair: Pair) -> NDArray[np.float64]:
+    """Return the difference of a file's answer from its checkpoint's, in [0, 1]."""
+    if file.spec.end_to_end:
+        ours, reference = (Fuser(engine)(pair.ir, pair.vis) for engine in (file, checkpoint))
+        difference = np.abs(ours.astype(np.float64) - reference) / 255
+    else:
+        feed = network_feed(pair.ir, pair.vis, file.spec)
+        difference = np.abs(file.run(feed).astype(np.float64) - checkpoint.run(feed))
+    # An answer that is no number is as wrong as can be.
+    return np.nan_to_num(difference, nan=1.0, posinf=1.0)
+
+
+def _psnr(difference: NDArray[np.float64]) -> float:
+    error = float((difference**2).mean())
+    return math.inf if error == 0 else -10 * math.log10(error)
 
 
 def network_feed(ir: Image, vis: Image, spec: ModelSpec) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def export_form(trace, weights, name, graph, size, precision, pair, out: Path, t
     made = trace(model, spec)
     if precision == "int8":
         ir, vis = (image[10:58, 20:84] if size else image[20:44, 32:64] for image in pair)
-        quantize(made, [network_feed(ir, vis, spec)], 30.0, unsigned=not tensorrt)
+        quantize(made, [network_feed(ir, vis, spec)], 30.0)
     if spec.end_to_end:
         wrap(made, spec)
         if tensorrt:
