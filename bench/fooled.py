@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edgefuse.evaluate.baselines import BASELINES
-from edgefuse.evaluate.candidates import read_grey
+from edgefuse.evaluate.candidates import read_grey, read_grey_infrared
 from edgefuse.images import Image
 from edgefuse.metrics import METRICS, FusionScorer
 from edgefuse.metrics.scorer import stretch
@@ -52,7 +52,7 @@ def main(ir: Path = typer.Option(...), vis: Path = typer.Option(...), protocol: 
     names = [*CORRUPTED, *(name for name in BASELINES if name != "average")]
     sums = {name: np.zeros(len(METRICS)) for name in names}
     for _, ir_file, vis_file in pairs:
-        sources = read_grey(ir_file, infrared=True), read_grey(vis_file)
+        sources = read_grey_infrared(ir_file), read_grey(vis_file)
         scorer = FusionScorer(*sources, protocol)
         for name in names:
             fused = BASELINES[name if name in BASELINES else "average"](*sources)

@@ -261,6 +261,7 @@ def recorded_pairs(
     fuser: Fuser | None = None,
     options: Mapping[str, str] | None = None,
     align: Align | None = None,
+    bits: int | None = None,
 ) -> Iterator[FusedFrame]:
     """Pair the frames of two videos or recordings in time and fuse them; none is dropped.
 
@@ -270,6 +271,7 @@ def recorded_pairs(
         fuser: by what; None: not fused, `fused` is the visible frame.
         options: `agc`, `polarity` and `window`, how infrared becomes 8 bits.
         align: brings infrared onto the visible frames; None: it is resized.
+        bits: of visible frames of 16 bits; None: as the files say.
 
     Raises:
         InputError: one file for both.
@@ -277,10 +279,17 @@ def recorded_pairs(
     """
     if ir.is_file() and ir.samefile(vis):
         raise InputError(f"{ir} is given for both cameras")
-    query = "&".join(f"{name}={value}" for name, value in (options or {}).items())
-    sources = f"{_half(ir, 'ir')}?{query}" if query else str(_half(ir, "ir")), str(_half(vis, "vis"))
+    sources = (
+        _with_options(_half(ir, "ir"), options or {}),
+        _with_options(_half(vis, "vis"), {"bits": str(bits)} if bits else {}),
+    )
     with live(*sources, model=fuser or (lambda _ir, vis: vis), align=align) as pairs:
         yield from pairs
+
+
+def _with_options(path: Path, options: Mapping[str, str]) -> str:
+    query = "&".join(f"{name}={value}" for name, value in options.items())
+    return f"{path}?{query}" if query else str(path)
 
 
 def fuse_recordings(
@@ -297,7 +306,7 @@ def fuse_recordings(
     """
     if out.exists() and any(out.samefile(source) for source in (ir, vis)):
         raise InputError(f"--out would overwrite the input {out}")
-    pairs = recorded_pairs(ir, vis, config.fuser(), options, config.align())
+    pairs = recorded_pairs(ir, vis, config.fuser(), options, config.align(), config.bits)
     with open_output(str(out), OutputOptions()) as sink:
         for count, pair in enumerate(pairs, start=1):
             sink.write(pair)
@@ -305,7 +314,12 @@ def fuse_recordings(
 
 
 def save_pairs(
-    ir: Path, vis: Path, folder: Path, limit: int | None = None, options: Mapping[str, str] | None = None
+    ir: Path,
+    vis: Path,
+    folder: Path,
+    limit: int | None = None,
+    options: Mapping[str, str] | None = None,
+    bits: int | None = None,
 ) -> tuple[Path, Path]:
     """Write the pairs of two videos or recordings as numbered grey images, for what works on images.
 
@@ -315,6 +329,7 @@ def save_pairs(
         folder: where `ir/` and `vis/` are made.
         limit: how many pairs, the first ones; None: all.
         options: as for `recorded_pairs`.
+        bits: likewise.
 
     Returns:
         The folders of the infrared and of the visible images.
@@ -325,7 +340,7 @@ def save_pairs(
     folders = folder / "ir", folder / "vis"
     for each in folders:
         each.mkdir(parents=True)
-    for number, pair in enumerate(recorded_pairs(ir, vis, options=options)):
+    for number, pair in enumerate(recorded_pairs(ir, vis, options=options, bits=bits)):
         if number == limit:
             break
         for image, inside in zip((pair.ir, pair.vis), folders, strict=True):

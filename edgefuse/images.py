@@ -48,6 +48,10 @@ MIN_SIDE = 16
 """Smallest width and height, in pixels, that the networks and metrics are defined for."""
 MEASURED = (np.int16, np.int32, np.uint32, np.float32, np.float64)
 """Pixel types that infrared may have beside uint8 and uint16."""
+TWELVE_BITS = 4095
+"""A visible picture of 16 bits with hardly a larger value is suspected to hold fewer bits."""
+FEW = 0.005
+"""Share of the pixels that may have larger values all the same."""
 _WARNED: set[tuple[str, str]] = set()
 
 
@@ -59,7 +63,7 @@ def read_image(path: str | Path, role: Role | None = None, bits: int | None = No
     Args:
         path: the file.
         role: what it is to be. `ir` may have int16 and float pixels too, see `plain`; 16 bits whose bytes are
-            swapped are put right. `vis` of 16 bits is scaled to the whole range by its significant bits.
+            swapped are put right. `vis` becomes uint8, see `as_visible`.
         bits: of a visible 16-bit image; None: as the file says, else 16.
 
     Returns:
@@ -116,9 +120,7 @@ def _as_meant(
             image = cv2.bitwise_not(image)
         if role == "ir":
             image = _unwrapped(_unswapped(image, folder), folder)
-        if role == "vis":
-            image = _full_range(image, 2**bits - 1 if bits else stored.white, folder)
-    return image
+    return as_visible(image, bits, stored.white, folder) if role == "vis" else image
 
 
 def _bytes_of(path: Path) -> bytes:
@@ -180,21 +182,6 @@ def scale_bits(image: NDArray[Any], bits: int) -> Image:
     return cv2.convertScaleAbs(image, alpha=255 / (2**bits - 1))
 
 
-def _full_range(image: NDArray[Any], white: int | None, folder: str) -> NDArray[Any]:
-    """Scale a visible 16-bit image by its largest possible value, unless there are larger ones."""
-    largest = int(image.max())
-    if white is not None and largest <= white < 65535:
-        return cv2.convertScaleAbs(image, alpha=255 / white)
-    if white is None and 0 < largest < 4096:
-        found = max(8, largest.bit_length())
-        warn_once(
-            folder,
-            f"visible images of 16 bits have no value over {largest}, so they look nearly black: if they "
-            f"hold {found} bits, give bits={found}",
-        )
-    return image
-
-
 def plain(image: NDArray[Any], what: str = "the image", measured: bool = False) -> NDArray[Any]:
     """Return a decoded image without its alpha channel, or the dimension of a single channel.
 
@@ -225,14 +212,41 @@ def plain(image: NDArray[Any], what: str = "the image", measured: bool = False) 
 
 
 def read_visible(path: str | Path, bits: int | None = None) -> Image:
-    """Read a visible image as uint8 `[H, W]` or `[H, W, 3]` BGR; 16 bits as `read_image` scales them."""
-    return as_visible(read_image(path, "vis", bits))
+    """Read a visible image as uint8 `[H, W]` or `[H, W, 3]` BGR; see `as_visible`."""
+    return read_image(path, "vis", bits)
 
 
-def as_visible(image: NDArray[Any]) -> Image:
-    """Return a decoded visible image as uint8, grey or BGR as it was."""
+def as_visible(
+    image: NDArray[Any], bits: int | None = None, white: int | None = None, place: str = "visible"
+) -> Image:
+    """Return a decoded visible image as uint8, grey or BGR as it was.
+
+    Args:
+        image: uint8 or uint16, as `plain` takes it.
+        bits: how many of 16 are in use, by the user; larger values are white.
+        white: the same as the largest value, by a file's header, which is not believed where a picture has
+            more than a few larger ones: then it has been scaled already.
+        place: folder or camera, for the warning that 16 bits look as if they were fewer.
+    """
     image = plain(image)
-    return image if image.dtype == np.uint8 else cv2.convertScaleAbs(image, alpha=1 / 257)
+    if image.dtype == np.uint8:
+        return image
+    if bits:
+        return scale_bits(image, bits)
+    top = white or TWELVE_BITS
+    # Neither dead pixels nor a date that is burnt in say how many bits there are.
+    low = image[image <= top]
+    few = top < 65535 and low.size >= (1 - FEW) * image.size
+    if few and white:
+        return cv2.convertScaleAbs(image, alpha=255 / white)
+    if few and (largest := int(low.max())):
+        found = max(8, largest.bit_length())
+        warn_once(
+            place,
+            f"visible pictures of 16 bits have hardly a value over {largest}, so they look nearly black: if "
+            f"they hold {found} bits, give bits={found}",
+        )
+    return scale_bits(image, 16)
 
 
 def check_image(what: str, image: NDArray[Any]) -> None:

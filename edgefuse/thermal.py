@@ -248,7 +248,7 @@ class ThermalAgc:
             warn_once(
                 self._name,
                 "infrared is coloured with an unknown palette: using its brightness, which is wrong where "
-                "hot is not bright. Set the camera or the export to white = hot",
+                "hot is not bright. Set the camera or the export to white = hot; or are the cameras swapped?",
             )
         return luma(image)
 

@@ -248,8 +248,9 @@ def test_one_camera_given_twice_is_refused(tmp_path: Path, folders: tuple[str, s
     for vis in (folders[0], f"{folders[0]}/", str(tmp_path / "link"), f"{folders[0]}?fps=9"):
         with pytest.raises(SourceError, match="both cameras are"):
             run("--ir", folders[0], "--vis", vis)
-    with pytest.raises(SourceError, match="both cameras are cam0"):
-        run("--ir", "cam0", "--vis", "cam0?fps=30")
+    for vis in ("cam0?fps=30", "/dev/video0", "cam00"):
+        with pytest.raises(SourceError, match="both cameras are cam0"):
+            run("--ir", "cam0", "--vis", vis)
 
 
 def test_several_outputs_are_all_written(tmp_path: Path, folders: tuple[str, str], mean_model: str) -> None:
@@ -355,15 +356,20 @@ def report_of(ir: dict[str, Any] | None = None, vis: dict[str, Any] | None = Non
             {"live": False, "stages": {"output": Durations(250, p50=9.0)}},
             "All well: 25.0 fps, nothing dropped",
         ),
-        ({"vis": {"dropped": 2}}, "All well: 25.0 fps"),
+        ({"vis": {"dropped": 2, "unpaired": 3}}, "All well: 25.0 fps, 5 of 250 visible frames not fused"),
+        ({"ir": {"unpaired": 9}}, "All well: 25.0 fps, nothing dropped"),
+        (
+            {"live": False, "ir": {"unpaired": 9}},
+            "All well: 25.0 fps, 9 of 250 infrared frames not fused",
+        ),
         (
             {"ir": {"losses": 1, "downtime_s": 2.04}, "vis": {"captured": 0}},
             "Problems: 25.0 fps, nothing dropped; infrared was lost once, for 2.0 s; visible gave no picture",
         ),
         (
             {"vis": {"captured": 500, "dropped": 250}, "ir": {"failed": 1}},
-            "Problems: 25.0 fps; 1 frame of infrared could not be used; too slow: 50% of the visible frames "
-            "were dropped",
+            "Problems: 25.0 fps, 250 of 500 visible frames not fused; 1 frame of infrared could not be used; "
+            "too slow: 50% of the visible frames were dropped",
         ),
         (
             {"starved_s": 4.0},

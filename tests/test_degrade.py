@@ -108,7 +108,7 @@ def test_noise_costs_what_real_sensor_noise_does(name, shared):
     fuse = named(name).open()
     losses: dict[str, list[list[float]]] = {"real": [], "ours": []}
     for path in sorted((folder / "ir").iterdir())[::7]:
-        ir, noisy = read_grey(path, True), read_grey(folder / "ir_noisy" / path.name, True)
+        ir, noisy = read_grey(path), read_grey(folder / "ir_noisy" / path.name)
         vis = read_grey(next((folder / "vis").glob(f"{path.stem}.*")))
         ours = DEGRADATIONS["noise"].apply(ir, vis, int(path.stem))[0]
         scorer = FusionScorer(ir, vis)

@@ -12,10 +12,11 @@ import pytest
 
 from edgefuse.cli import main
 from edgefuse.degrade import DEGRADATIONS
-from edgefuse.evaluate.candidates import read_grey
+from edgefuse.evaluate.candidates import read_grey, read_grey_infrared
 from edgefuse.images import read_image, write_image
 from edgefuse.metrics import METRICS
 from edgefuse.metrics import grey as as_grey
+from edgefuse.thermal import read_infrared
 
 STEMS = ["f1", "f2"]
 
@@ -185,6 +186,27 @@ def test_sixteen_bits(run):
     assert status == 1
     assert "has 16 bits" in err
     assert "one scale" in err
+
+
+def test_twelve_bits_in_sixteen_are_scored_as_they_are_meant(run):
+    args = ("--model", "copy-vis", "--no-baselines", "--metrics", "EN,SD")
+    for stem in STEMS:
+        vis = as_grey(read_image(f"vis/{stem}.png"))
+        write_image(f"vis/{stem}.png", np.rint(vis * (4095 / 255)).astype(np.uint16))
+    for stem in STEMS:
+        assert np.array_equal(read_grey(Path(f"vis/{stem}.png"), bits=12), vis)
+    assert run(*args, "--bits", "12")[1] != run(*args)[1]
+    assert "'17' is not a number of bits" in run(*args, "--bits", "17")[2]
+
+
+def test_infrared_in_a_palette_is_scored_as_it_is_fused(run):
+    """Of jet the brightness says nothing: half of what is hot would be dark."""
+    warmth = read_image("ir/f1.png")
+    coloured = cv2.applyColorMap(warmth, cv2.COLORMAP_JET)
+    write_image("ir/f1.png", coloured)
+    read = read_grey_infrared(Path("ir/f1.png"))
+    assert cv2.absdiff(read, warmth).mean() < 3
+    assert np.array_equal(read, read_infrared("ir/f1.png"))
 
 
 def test_workers_are_as_many_as_cores_that_may_be_used():

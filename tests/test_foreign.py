@@ -1,16 +1,19 @@
 """ONNX files of other projects, made here with a few operators."""
 
+import cv2
 import numpy as np
 import pytest
 
+from edgefuse import Fuser
 from edgefuse.errors import EdgefuseError, InputError, ModelError
 from edgefuse.evaluate import Settings, baseline, evaluate, model, summarise
 from edgefuse.evaluate.candidates import named, open_foreign
-from edgefuse.images import write_image
+from edgefuse.images import luma, replace_luma, write_image
 from edgefuse.weights import model_file
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
+wrap_foreign = pytest.importorskip("edgefuse.export.foreign").wrap_foreign
 
 IR = np.full((20, 24), 200, np.uint8)
 VIS = np.full((20, 24), 100, np.uint8)
@@ -94,6 +97,57 @@ def test_it_stands_in_the_table_beside_ours(tmp_path):
     means = summarise(result)
     for name, copy in ((f"model {source}", "copy-ir"), (f"model {source}?order=vis,ir", "copy-vis")):
         assert means[name]["VIF"].total == pytest.approx(means[copy]["VIF"].total, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"), [("", IR), ("?order=vis,ir", VIS), ("?range=-1,1", IR), ("?range=0,255", IR)]
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_wrapped_it_is_a_model_as_ours(tmp_path, options, kept, channels, run):
+    source = first_of_two(tmp_path / "theirs.onnx", channels=channels)
+    status, _, err = run("wrap", source + options, "--out", "ours.onnx")
+    assert status == 0, err
+    fuse = Fuser(tmp_path / "ours.onnx")
+    assert (fuse.spec.model, fuse.spec.size, fuse.spec.size_divisor) == ("theirs", None, 1)
+    colours = np.stack([VIS, VIS, VIS // 2], -1)
+    for vis, grey in ((VIS, VIS), (colours, luma(colours))):
+        expected = replace_luma(vis, grey, kept if kept is IR else grey)
+        assert cv2.absdiff(fuse(IR, vis), expected).max() <= 1
+    assert run("wrap", source, "--out", "ours.onnx")[0] == 0, "a file of the same model is replaced"
+
+
+def test_wrapped_it_keeps_its_size_and_gets_sides_that_it_can_halve(tmp_path, run):
+    from onnx import helper
+
+    halves = [
+        helper.make_node("AveragePool", ["first"], ["half"], kernel_shape=[4, 4], strides=[4, 4]),
+        helper.make_node("Resize", ["half", "", "scales"], ["fused"]),
+    ]
+    gather = helper.make_node("Gather", ["x", "place"], ["first"], axis=1)
+    constants = [("place", "INT64", [0]), ("scales", "FLOAT", [1.0, 1.0, 4.0, 4.0])]
+    save(tmp_path / "any.onnx", [("x", ["n", 2, "h", "w"])], [gather, *halves], constants=constants)
+    spec = wrap_foreign(str(tmp_path / "any.onnx"), tmp_path / "a.onnx")
+    assert (spec.size, spec.size_divisor) == (None, 4)
+    assert np.abs(Fuser(tmp_path / "a.onnx")(IR[:19, :22], VIS[:19, :22]).astype(int) - 200).max() <= 1
+    save(tmp_path / "fixed.onnx", [("x", [1, 2, 20, 24])], [gather, *halves], constants=constants)
+    assert wrap_foreign(str(tmp_path / "fixed.onnx"), tmp_path / "f.onnx").size == (24, 20)
+    assert (Fuser(tmp_path / "f.onnx")(IR, VIS) == 200).all()
+    with pytest.raises(InputError, match="is another model"):
+        wrap_foreign(str(tmp_path / "any.onnx"), tmp_path / "f.onnx")
+
+
+def test_what_cannot_be_wrapped_is_named(tmp_path, run):
+    source = first_of_two(tmp_path / "theirs.onnx")
+    for args, message in (
+        ((str(model_file("nano")), "a.onnx"), "is no ONNX file of another project"),
+        (("none.onnx", "a.onnx"), "no such file: none.onnx"),
+        ((source, "a.engine"), "cannot write a.engine: the suffix must be .onnx"),
+        ((source, source), "would overwrite the input"),
+        ((source, "none/a.onnx"), "there is no folder none"),
+        ((source + "?order=ir", "a.onnx"), "order is 'ir'"),
+    ):
+        status, _, err = run("wrap", args[0], "--out", args[1])
+        assert (status, message in err) == (1, True), err
 
 
 def test_our_own_files_are_not_foreign():

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -249,6 +250,24 @@ def test_16_bit_infrared_is_taken_as_a_single_image(pair):
     np.testing.assert_array_equal(fuser(counts, luma(vis)), fuser(as_infrared(counts), luma(vis)))
     with pytest.raises(InputError, match="float32"):
         fuser(counts.astype(np.float32), vis)
+
+
+def test_swapped_images_are_noticed_by_their_colours(pair):
+    ir, vis = pair
+    fuser = Fuser(Takes(0))
+    for grey in (ir, cv2.cvtColor(ir, cv2.COLOR_GRAY2BGR)):
+        fuser(grey, vis)
+        with pytest.raises(InputError, match="are they swapped"):
+            fuser(vis, grey)
+    with pytest.raises(InputError, match="visible image has dtype uint16"):
+        fuser(vis, ir.astype(np.uint16))
+
+
+def test_a_palette_is_removed_from_infrared(pair):
+    ir, vis = pair
+    coloured = cv2.applyColorMap(ir, cv2.COLORMAP_JET)
+    fused = Fuser(Takes(0))(coloured, luma(vis))
+    assert cv2.absdiff(fused, Fuser(Takes(0))(ir, luma(vis))).mean() < 3
 
 
 class TakesColours(Takes):

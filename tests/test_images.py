@@ -238,8 +238,8 @@ def test_bits_of_a_visible_16_bit_image(tmp_path: Path, caplog: pytest.LogCaptur
         path.parent.mkdir()
         path.write_bytes(data)
     assert read_visible(plain).max() < 20
-    assert "no value over 4000, so they look nearly black: if they hold 12 bits, give bits=12" in warned(
-        caplog
+    assert "hardly a value over 4000, so they look nearly black: if they hold 12 bits, give bits=12" in (
+        warned(caplog)
     )
     for image in (read_visible(plain, bits=12), read_visible(marked), read_visible(scaled)):
         assert cv2.absdiff(image, expected).max() <= 1
@@ -249,6 +249,28 @@ def test_bits_of_a_visible_16_bit_image(tmp_path: Path, caplog: pytest.LogCaptur
     assert frame is not None
     assert cv2.absdiff(as_visible(frame.image), expected).max() <= 1
     np.testing.assert_array_equal(read_image(plain, "ir"), RAMP)
+
+
+def test_single_bright_pixels_say_nothing_of_the_bits(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = RAMP.copy()
+    image[3, 3:6] = 65535, 5000, 4096
+    expected = np.rint(np.minimum(image / 4095, 1) * 255).astype(np.uint8)
+    plain, marked = tmp_path / "plain.png", tmp_path / "marked.png"
+    plain.write_bytes(stored_as(image, "PNG"))
+    marked.write_bytes(with_sbit(stored_as(image, "PNG"), 12))
+    for read in (read_visible(plain, bits=12), read_visible(marked)):
+        assert cv2.absdiff(read, expected).max() <= 1
+    assert warned(caplog) == ""
+    assert read_visible(plain).max() == 255
+    assert "give bits=12" in warned(caplog)
+    assert read_visible(plain, bits=10).mean() > 200
+    as_visible(image, place="cam0")  # as a camera or video gives it
+    assert warned(caplog).startswith("cam0: visible pictures of 16 bits")
+    bright = np.full((40, 40), 5000, np.uint16)
+    assert as_visible(bright, white=4095).tolist() == as_visible(bright, place="dusk").tolist()
+    assert warned(caplog) == ""
 
 
 def test_swapped_bytes_of_infrared_are_put_right(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

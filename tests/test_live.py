@@ -16,6 +16,7 @@ import pytest
 from edgefuse import PushSource, live
 from edgefuse.errors import InputError, SourceError, counted
 from edgefuse.images import Image
+from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.frames import Frame, FusedFrame
 from edgefuse.runtime.live import LiveConfig, Report, StopRequest, run
 from edgefuse.runtime.sinks import Sink
@@ -119,6 +120,12 @@ def test_a_longer_recording_is_said(ir: int, vis: int, caplog: pytest.LogCapture
     longer = max(ir, vis)
     extra = counted(longer - 4, "frame")
     assert message == f"fake-{longer} is longer than fake-4 by {extra}: remaining frames are ignored"
+
+
+def test_a_length_that_is_only_estimated_is_not_said(caplog: pytest.LogCaptureFixture) -> None:
+    ir, vis = (replace(Camera.of(FakeSource(count)), length=5) for count in (7, 4))
+    run(ir, vis, pick_visible)
+    assert caplog.messages == ["fake-7 is longer than fake-4: remaining frames are ignored"]
 
 
 def test_equal_recordings_are_not_said_to_differ(caplog: pytest.LogCaptureFixture) -> None:

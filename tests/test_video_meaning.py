@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
+from edgefuse.batch import recorded_pairs
 from edgefuse.errors import SourceError
 from edgefuse.images import write_image
 from edgefuse.runtime.cameras.camera import connect
@@ -154,6 +155,12 @@ def fused_times(ir: Path, vis: Path, out: Path | None = None) -> list[tuple[int,
     return seen
 
 
+def variable(path: Path, times: list[float] = VARIABLE) -> Path:
+    """Write a video whose mean rate is no clock, and whose levels say the tenth of a second."""
+    images = [np.full(SHAPE, 20 + 4 * int(10 * at + 1e-6), np.uint8) for at in times]
+    return write(path, "ffv1", times, 30, images=images, pixels=("gray", "gray"))
+
+
 def steady(path: Path, rate: int, seconds: float = 4.0) -> Path:
     times = [n / rate for n in range(round(rate * seconds))]
     images = [np.full(SHAPE, 20 + 4 * (n * 10 // rate), np.uint8) for n in range(len(times))]
@@ -162,20 +169,24 @@ def steady(path: Path, rate: int, seconds: float = 4.0) -> Path:
 
 @pytest.mark.parametrize("rate", [20, 30])
 def test_a_variable_rate_is_paired_by_its_times(tmp_path: Path, rate: int) -> None:
-    """Levels say the tenth of a second; the mean rate is 20, which says nothing about any one picture."""
-    images = [np.full(SHAPE, 20 + 4 * int(10 * at + 1e-6), np.uint8) for at in VARIABLE]
-    vis = write(tmp_path / "v.mkv", "ffv1", VARIABLE, 30, images=images, pixels=("gray", "gray"))
-    pairs = fused_times(steady(tmp_path / f"ir{rate}.mkv", rate), vis)
-    assert len(pairs) >= 78
+    """Levels say the tenth of a second; the stated rate says nothing about any one picture."""
+    pairs = fused_times(steady(tmp_path / f"ir{rate}.mkv", rate), variable(tmp_path / "v.mkv"))
+    assert [vis for _, vis in pairs] == [int(10 * at + 1e-6) for at in VARIABLE]
     assert max(abs(ir - vis) for ir, vis in pairs) <= 1
+
+
+def test_a_pause_in_a_video_is_not_bridged_by_old_infrared(tmp_path: Path) -> None:
+    """Without a steady rate, two frames may be as far apart as those of two cameras: 0.25 s."""
+    times = [at + 1.5 * (at >= 2) for at in VARIABLE]
+    pairs = fused_times(variable(tmp_path / "ir.mkv", times), steady(tmp_path / "vis.mkv", 20, 5.0))
+    assert max(abs(ir - vis) for ir, vis in pairs) in (2, 3)  # tenths, cut off
+    assert {vis for _, vis in pairs} == set(range(50)) - set(range(23, 32))
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_a_variable_rate_keeps_its_times_in_the_output(tmp_path: Path, suffix: str) -> None:
-    images = [np.full(SHAPE, 20 + 4 * int(10 * at + 1e-6), np.uint8) for at in VARIABLE]
-    vis = write(tmp_path / "v.mkv", "ffv1", VARIABLE, 30, images=images, pixels=("gray", "gray"))
     out = tmp_path / f"out{suffix}"
-    fused_times(steady(tmp_path / "ir.mkv", 30), vis, out)
+    fused_times(steady(tmp_path / "ir.mkv", 30), variable(tmp_path / "v.mkv"), out)
     frames = frames_of(str(out))
     assert [frame.timestamp for frame in frames] == pytest.approx(VARIABLE, abs=2e-3)
 
@@ -214,9 +225,29 @@ def test_pixels_that_are_not_square_are_made_so(
 @pytest.mark.parametrize("bits", [9, 10, 12, 14])
 def test_grey_video_of_more_than_8_bits_is_seen(tmp_path: Path, bits: int) -> None:
     """Visible comes out as 8 bits by its own scale; infrared keeps its counts."""
-    name = f"gray{bits}le"
     image = np.full(SHAPE, 78 << (bits - 8), np.uint16)
-    path = tmp_path / "a.mkv"
+    path = grey_video(tmp_path / "a.mkv", image, f"gray{bits}le")
+    (vis,), (ir,) = frames_of(str(path)), frames_of(str(path), "ir")
+    assert vis.image.dtype == np.uint8
+    assert (vis.image == 78).all()
+    assert ir.image.dtype == np.uint16
+    assert (ir.image == image).all()
+
+
+def test_the_bits_of_a_visible_video_of_16_bits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The decoder cannot know that 12 of them are in use; whoever watches is told what to give."""
+    path = grey_video(tmp_path / "a.mkv", np.full(SHAPE, 78 << 4, np.uint16), "gray16le")
+    other = grey_video(tmp_path / "b.mkv", np.full(SHAPE, 78 << 4, np.uint16), "gray16le")
+    (pair,) = recorded_pairs(other, path, bits=12)
+    assert (pair.fused == 78).all()
+    assert not caplog.messages
+    (pair,) = recorded_pairs(other, path)
+    assert (pair.fused == 5).all()
+    assert "give bits=11" in caplog.text
+
+
+def grey_video(path: Path, image: np.ndarray, name: str) -> Path:
+    """Write one picture, whose pixels are stored as the format of this name."""
     with av.open(str(path), "w") as out:
         stream: Any = out.add_stream("ffv1", rate=10)
         stream.height, stream.width, stream.pix_fmt = *SHAPE, name
@@ -228,11 +259,7 @@ def test_grey_video_of_more_than_8_bits_is_seen(tmp_path: Path, bits: int) -> No
         frame.pts = 0
         out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
-    (vis,), (ir,) = frames_of(str(path)), frames_of(str(path), "ir")
-    assert vis.image.dtype == np.uint8
-    assert (vis.image == 78).all()
-    assert ir.image.dtype == np.uint16
-    assert (ir.image == image).all()
+    return path
 
 
 BARS = [(0, 0, 0), (255, 255, 255), (40, 40, 200), (60, 180, 60), (200, 60, 40), (128, 128, 128)]

@@ -26,6 +26,7 @@ COMMANDS = {
     "bench": "bench",
     "models": "models",
     "import-weights": "import_weights",
+    "wrap": "wrap",
     "reproduce": "reproduce",
     "settings": "settings",
     "service": "service",

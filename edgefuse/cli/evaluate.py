@@ -69,6 +69,9 @@ def evaluate(
     window: str | None = typer.Option(
         None, metavar="LOW-HIGH", help="16-bit infrared values to show as black and white."
     ),
+    bits: str | None = typer.Option(
+        None, metavar="N", help="Bits that visible 16-bit images use, such as 12."
+    ),
 ) -> None:
     """Score models and folders of fused images over pairs, beside fusions that need no network.
 
@@ -86,6 +89,7 @@ def evaluate(
         robust_tables,
         summary_table,
     )
+    from edgefuse.images import bits_of
     from edgefuse.rig import Rig
     from edgefuse.tables import as_lines, show
     from edgefuse.thermal_config import ThermalConfig
@@ -98,13 +102,14 @@ def evaluate(
         video,
         robust,
         ThermalConfig.from_options(texts),
+        bits_of(bits) if bits else None,
         Rig.load(rig) if rig else None,
     )
     distribute = distribution(cluster, address)
     _check_targets(table, json, csv, html)
     candidates, compared = _candidates(model, fused, trivial and not no_baselines, compare, engine)
     out, err = stdout(), stderr()
-    with _as_folders(ir, vis, limit, texts) as (folders, settings_of):
+    with _as_folders(ir, vis, limit, texts, settings.bits) as (folders, settings_of):
         work = partial(
             run,
             *folders,
@@ -138,7 +143,7 @@ def evaluate(
 
 @contextmanager
 def _as_folders(
-    ir: Path, vis: Path, limit: int | None, options: dict[str, str]
+    ir: Path, vis: Path, limit: int | None, options: dict[str, str], bits: int | None
 ) -> "Iterator[tuple[tuple[Path, Path], Callable[[Settings], Settings]]]":
     """Yield two folders of images, of recordings those of their pairs, and what becomes of the settings."""
     from edgefuse.batch import are_recordings, save_pairs
@@ -150,7 +155,7 @@ def _as_folders(
     with TemporaryDirectory(prefix="edgefuse-") as folder:
         # Infrared has been shown with the options already.
         yield (
-            save_pairs(ir, vis, Path(folder), limit, options),
+            save_pairs(ir, vis, Path(folder), limit, options, bits),
             lambda settings: replace(settings, thermal=ThermalConfig()),
         )
 

@@ -86,8 +86,15 @@ def verdict(report: "Report") -> tuple[list[str], str]:
     if report.live and latency:
         to = "output" if "output" in report.stages else "fused picture"
         facts.append(f"{1000 * latency.p50:.0f} ms from camera to {to}")
-    if not sum(s.dropped for s in report.sources) + sum(s.dropped for s in report.sinks):
-        facts.append("nothing dropped")
+    infrared, visible = report.sources
+    # Of a faster infrared camera, frames without a partner are no loss.
+    unused = {"visible": visible.dropped + visible.unpaired, "infrared": infrared.dropped}
+    unused["infrared"] += 0 if report.live else infrared.unpaired
+    captured = {"visible": visible.captured, "infrared": infrared.captured}
+    lost = [f"{n} of {captured[name]} {name} frames not fused" for name, n in unused.items() if n]
+    if not lost and not any(sink.dropped for sink in report.sinks):
+        lost = ["nothing dropped"]
+    facts += lost
     return problems, "; ".join([f"{'Problems' if problems else 'All well'}: {', '.join(facts)}", *problems])
 
 

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from edgefuse.errors import InputError, ModelError, unknown_name
 from edgefuse.evaluate.baselines import BASELINES, COPIES, UNROUNDED
 from edgefuse.files import model_argument
-from edgefuse.images import Image, as_visible, read_image, size_of
+from edgefuse.images import Image, read_image, read_visible, size_of
 from edgefuse.metrics import grey
 from edgefuse.packages import require, stay_offline
 from edgefuse.pairs import images_by_stem
+from edgefuse.palettes import is_coloured
 from edgefuse.spec import METADATA_KEY
 from edgefuse.thermal import as_infrared
 from edgefuse.thermal_config import ThermalConfig
@@ -95,30 +96,38 @@ def _foreign(fuse: Callable[[Image, Image], NDArray[np.float32]], unrounded: boo
     return lambda _stem, ir, vis: np.rint(fuse(ir, vis)).astype(np.uint8)
 
 
-def read_grey(
-    path: Path, infrared: bool = False, video: bool = False, thermal: ThermalConfig | None = None
-) -> Image:
-    """Read an image file as the metrics see it: uint8 `[H, W]`, colour as its rounded luma.
+def read_grey(path: Path, bits: int | None = None) -> Image:
+    """Read a visible or fused image as the metrics see it: uint8 `[H, W]`, colour as its rounded luma.
 
     Args:
-        path: the file. 16 bits are scaled by 1/257, those of an infrared image as `as_infrared` does.
-        infrared: it is an infrared image.
-        video: and a frame of a video.
-        thermal: how infrared becomes 8 bits; None: as usual.
+        path: the file.
+        bits: of 16, how many are in use; None: as the file says.
+    """
+    return grey(read_visible(path, bits))
+
+
+def read_grey_infrared(path: Path, video: bool = False, thermal: ThermalConfig | None = None) -> Image:
+    """Read an infrared image as the metrics see it: uint8 `[H, W]`, white = hot.
+
+    Args:
+        path: the file.
+        video: it is a frame of a video.
+        thermal: how it becomes 8 bits; None: as usual.
 
     Raises:
-        InputError: not an image, or a 16-bit infrared frame of a video without a window for all frames.
+        InputError: not an image, or a 16-bit frame of a video without a window for all frames.
     """
-    image = read_image(path, "ir" if infrared else "vis")
+    image = read_image(path, "ir")
     thermal = thermal or ThermalConfig()
-    if not infrared or (image.dtype == np.uint8 and thermal == ThermalConfig()):
-        return grey(as_visible(image))
+    bytes_of_grey = image.dtype == np.uint8 and (image.ndim == 2 or not is_coloured(image))
+    if bytes_of_grey and thermal == ThermalConfig():
+        return grey(image)
     if video and image.dtype != np.uint8 and thermal.window is None:
         raise InputError(
             f"{path} has 16 bits, and scaling each frame by itself would add flicker: give one scale for "
             "all frames, such as --window 7000-9000"
         )
-    return as_infrared(image, thermal)
+    return as_infrared(image, thermal, str(path.parent))
 
 
 def baseline(name: str) -> Candidate:
@@ -177,15 +186,14 @@ def split_options(source: str) -> tuple[Path, dict[str, str]]:
     return Path(path), options
 
 
-def open_foreign(source: str) -> Callable[[Image, Image], Floats] | None:
+def open_foreign(source: str) -> "ForeignNetwork | None":
     """Open an ONNX file that edgefuse did not write, on the CPU with one thread.
 
     Args:
         source: a file, with options.
 
     Returns:
-        (infrared, visible), grey uint8 `[H, W]` → fused, float32 `[H, W]` of 0..255. None for one of our own
-        files, and for what is no ONNX file at all.
+        The network; None for one of our own files, and for what is no ONNX file at all.
 
     Raises:
         InputError: unknown options.
@@ -207,36 +215,47 @@ def open_foreign(source: str) -> Callable[[Image, Image], Floats] | None:
         raise ModelError(f"{path} cannot be opened as an ONNX file: {_short(error)}") from None
     if METADATA_KEY in session.get_modelmeta().custom_metadata_map:
         return None
-    return _Foreign(path, session, options)
+    return ForeignNetwork(path, session, options)
 
 
-class _Foreign:
+class ForeignNetwork:
+    """An opened file: (infrared, visible), grey uint8 `[H, W]` → fused, float32 `[H, W]` of 0..255."""
+
     def __init__(self, path: Path, session: Any, options: Mapping[str, str]) -> None:
         self._path, self._session = path, session
         self._inputs = session.get_inputs()
-        self._channels = [_channels(path, entry) for entry in self._inputs]
-        if len(self._inputs) == 2 and set(self._channels) <= {1, 3}:
-            self._order = _order([entry.name for entry in self._inputs], options)
-        elif self._channels == [2]:
-            self._order = _order([], options)
+        self.channels = [_channels(path, entry) for entry in self._inputs]
+        self.names = [entry.name for entry in self._inputs]
+        if len(self._inputs) == 2 and set(self.channels) <= {1, 3}:
+            self.order = _order(self.names, options)
+        elif self.channels == [2]:
+            self.order = _order([], options)
         else:
             shapes = ", ".join(f"{entry.name} {entry.shape}" for entry in self._inputs)
             raise ModelError(
                 f"{path} takes {shapes}: two images of one or three channels, or one input of two, can be fed"
             )
-        self._low, self._high = _range(path, options)
+        self.low, self.high = _range(path, options)
+        self.answer_channels = 0
+        """Of its last answer."""
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Width and height that it is fixed to; None: any."""
+        height, width = self._inputs[0].shape[2:]
+        return (width, height) if isinstance(height, int) and isinstance(width, int) else None
 
     def __call__(self, ir: Image, vis: Image) -> Floats:
         """Fuse two grey images."""
-        scale = np.float32((self._high - self._low) / 255)
+        scale = np.float32((self.high - self.low) / 255)
         sources = {"ir": ir, "vis": vis}
-        planes = [sources[role].astype(np.float32) * scale + np.float32(self._low) for role in self._order]
+        planes = [sources[role].astype(np.float32) * scale + np.float32(self.low) for role in self.order]
         if len(self._inputs) == 1:
             feed = {self._inputs[0].name: np.stack(planes)[None]}
         else:
             feed = {
                 entry.name: np.repeat(plane[None, None], channels, axis=1)
-                for entry, plane, channels in zip(self._inputs, planes, self._channels, strict=True)
+                for entry, plane, channels in zip(self._inputs, planes, self.channels, strict=True)
             }
         try:
             answer = self._session.run(None, feed)[0]
@@ -249,6 +268,7 @@ class _Foreign:
             raise InputError(
                 f"{self._path} gives {list(answer.shape)}, which is not an image [1, 1 or 3, H, W]"
             )
+        self.answer_channels = answer.shape[1]
         if answer.shape[2:] != vis.shape:
             raise InputError(f"{self._path} gives {list(answer.shape)} for images of {size_of(vis)}")
         if not np.isfinite(answer).all():
@@ -258,7 +278,7 @@ class _Foreign:
             if answer.shape[1] == 3
             else answer[0, 0]
         )
-        return np.clip(grey, self._low, self._high) - np.float32(self._low)
+        return np.clip(grey, self.low, self.high) - np.float32(self.low)
 
 
 def _short(error: Exception) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgefuse.degrade import DEGRADATIONS
 from edgefuse.errors import EdgefuseError, InputError, counted
-from edgefuse.evaluate.candidates import Candidate, FuseFunction, read_grey, unique
+from edgefuse.evaluate.candidates import Candidate, FuseFunction, read_grey, read_grey_infrared, unique
 from edgefuse.images import Image, size_of
 from edgefuse.metrics import (
     CHANGE,
@@ -62,12 +62,18 @@ class Settings:
     """Also fuse degraded sources, and score that against the clean ones."""
     thermal: ThermalConfig = field(default_factory=ThermalConfig)
     """How infrared becomes 8 bits."""
+    bits: int | None = None
+    """Of visible 16-bit images; None: as the files say."""
     rig: Rig | None = None
     """Brings infrared onto the visible images; only where it covers them is scored."""
 
     def read_infrared(self, path: Path) -> Image:
         """Read an infrared image as it is scored, but for the rig."""
-        return read_grey(path, True, self.video, self.thermal)
+        return read_grey_infrared(path, self.video, self.thermal)
+
+    def read_visible(self, path: Path) -> Image:
+        """Read a visible image as it is scored."""
+        return read_grey(path, self.bits)
 
     def __post_init__(self) -> None:
         named_protocol(self.protocol)
@@ -136,7 +142,7 @@ class Reader:
         Raises:
             InputError: an image that cannot be used, or two that do not belong together.
         """
-        ir, vis = self._settings.read_infrared(pair.ir), read_grey(pair.vis)
+        ir, vis = self._settings.read_infrared(pair.ir), self._settings.read_visible(pair.vis)
         if self._overlap:
             return self._overlap.infrared(ir, vis.shape), self._overlap.visible(vis)
         if ir.shape != vis.shape:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from edgefuse.errors import InputError
-from edgefuse.evaluate.candidates import FuseFunction, read_grey
+from edgefuse.evaluate.candidates import FuseFunction, read_grey, read_grey_infrared
 from edgefuse.files import replace_file
 from edgefuse.images import Image
 from edgefuse.metrics import CORE_METRICS, score
@@ -58,7 +58,7 @@ class PairSet:
         pairs = pair_folders(self.ir, self.vis).pairs
         if limit is not None and limit < len(pairs):
             pairs = [pairs[k * len(pairs) // limit] for k in range(limit)]
-        return [(stem, read_grey(ir, infrared=True), read_grey(vis)) for stem, ir, vis in pairs]
+        return [(stem, read_grey_infrared(ir), read_grey(vis)) for stem, ir, vis in pairs]
 
     def __len__(self) -> int:
         """Return the number of aligned pairs."""

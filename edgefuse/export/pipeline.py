@@ -39,7 +39,7 @@ from edgefuse.spec import ModelSpec, read_spec
 from edgefuse.train.checkpoint import load_checkpoint, restore_model
 from edgefuse.train.models.base import FusionNetwork, TorchEngine
 
-__all__ = ["Calibration", "check_pairs", "export", "export_engine", "verify_engine"]
+__all__ = ["Calibration", "check_pairs", "export", "export_engine", "refuse_other_model", "verify_engine"]
 
 MARGIN = 2.0
 """dB above the gate that the layers of an int8 file are chosen for: other pairs lose more than these."""
@@ -122,7 +122,7 @@ def export(
     precision = "fp16" if fp16 else "int8" if int8 else "fp32"
     spec = make_spec(checkpoint, model, size, precision, graph=graph, colours=colours)
     if not force:
-        _refuse_other_model(out, spec)
+        refuse_other_model(out, spec)
     spec, built = _verified(model, spec, pairs, compared_on, int8, gates or Gates(), progress, tensorrt)
     passed = spec.verification is not None and spec.verification.passed
     save_graph(built, spec, out if passed else failed_path(out))
@@ -131,7 +131,7 @@ def export(
     return spec
 
 
-def _refuse_other_model(out: Path, spec: ModelSpec) -> None:
+def refuse_other_model(out: Path, spec: ModelSpec) -> None:
     """Raise `InputError` if a file is there that is of another training: weights that may be nowhere else."""
     if not out.exists():
         return

@@ -44,13 +44,12 @@ class LiveConfig:
     rate: Literal["ir", "vis"] | None = setting(
         None,
         "The reference camera, whose frames set the pace.",
-        unset="vis; the slower of two recordings",
+        unset="vis; the slower of two recordings of a steady rate",
     )
     max_skew: float | None = setting(
         None,
-        "Largest time between the two frames of a pair, in seconds. Two recordings of one rate without times "
-        "on a common clock are paired by number.",
-        unset="0.25, or 2.5 frame periods if that is longer",
+        "Largest time between the two frames of a pair, in seconds.",
+        unset="0.25, or 2.5 frame periods if that is longer; a frame period of recordings of a steady rate",
         above=0,
         below=float("inf"),
     )

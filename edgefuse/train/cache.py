@@ -151,14 +151,18 @@ def _images(
 ) -> Iterator[tuple[tuple[int, str], Image]]:
     for place, path in enumerate(paths):
         if path.is_file() or recorded_parts(path):
-            yield from (((place, str(second)), image) for second, image in _video_images(path, role, thermal))
+            yield from (
+                ((place, str(second)), image) for second, image in _video_images(path, role, thermal, bits)
+            )
             continue
         for stem, file in images_by_stem(path, role=role).items():
             image = read_infrared(file, thermal) if role == "ir" else luma(read_visible(file, bits))
             yield (place, stem), image
 
 
-def _video_images(path: Path, role: Role, config: ThermalConfig | None) -> Iterator[tuple[int, Image]]:
+def _video_images(
+    path: Path, role: Role, config: ThermalConfig | None, bits: int | None
+) -> Iterator[tuple[int, Image]]:
     """Yield the first frame of every second, as `stream` would see it."""
     thermal = ThermalPreprocess(config)
     latest = -1
@@ -169,7 +173,7 @@ def _video_images(path: Path, role: Role, config: ThermalConfig | None) -> Itera
             second = math.floor(frame.timestamp)
             if second > latest:
                 latest = second
-                yield second, luma(as_visible(frame.image)) if image is None else image
+                yield second, luma(as_visible(frame.image, bits, place=str(path))) if image is None else image
 
 
 def cache_simulation(seed: int) -> tuple[ImageCache, ImageCache]:

@@ -17,6 +17,7 @@ from edgefuse.runtime.sources import kind_of, open_kind
 from edgefuse.runtime.sources.base import SILENCE, SilencePolicy, Source
 from edgefuse.runtime.sources.folder import ImageFolder, pair_by_stem
 from edgefuse.runtime.sources.text import Spec, yes_or_no
+from edgefuse.runtime.sources.v4l2 import device_of
 from edgefuse.runtime.sources.wrappers import RealTime, inside
 from edgefuse.thermal_config import ThermalConfig
 
@@ -85,7 +86,9 @@ class Camera:
 
     def preprocess(self, role: Role) -> Preprocess:
         """Return what makes 8-bit pictures of its frames; a new one for each run."""
-        return ThermalPreprocess(self.thermal) if role == "ir" else lambda image, _: as_visible(image)
+        if role == "ir":
+            return ThermalPreprocess(self.thermal)
+        return lambda image, _: as_visible(image, place=self.name)
 
     def policy(self, role: Role) -> SilencePolicy:
         """Return when silence of this camera is a fault."""
@@ -155,9 +158,8 @@ def connect_pair(ir: str, vis: str, realtime: bool = False) -> tuple[Camera, Cam
 
 def _check_distinct(ir: Spec, vis: Spec) -> None:
     """Two parts of one file or camera are two sources: then `crop` tells them apart."""
-    same = ir.target == vis.target or (
-        Path(ir.target).exists() and Path(vis.target).exists() and Path(ir.target).samefile(vis.target)
-    )
+    of_ir, of_vis = (Path(device_of(spec.target)) for spec in (ir, vis))
+    same = of_ir == of_vis or (of_ir.exists() and of_vis.exists() and of_ir.samefile(of_vis))
     if same and ir.target != "sim" and ir.options.get("crop") == vis.options.get("crop"):
         raise SourceError(f"both cameras are {ir.name}: give the infrared and the visible one")
 

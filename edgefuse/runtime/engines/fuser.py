@@ -11,6 +11,7 @@ from edgefuse.align import Align, Resize, show_visible_outside
 from edgefuse.errors import InputError
 from edgefuse.images import Image, check_image, luma, replace_luma, size_of
 from edgefuse.levels import measure_levels
+from edgefuse.palettes import find_palette, is_coloured
 from edgefuse.rig import as_align
 from edgefuse.runtime.engines import Engine, check_threads, open_engine
 from edgefuse.spec import ModelSpec
@@ -84,9 +85,10 @@ class Fuser:
         """Fuse one pair.
 
         Args:
-            ir: infrared, uint8 `[H, W]` or `[H, W, 3]` (its luma is taken), white = hot, of any size. 16-bit
-                counts are taken as a single image. For a video, whose greys are not to jump, make one
-                `edgefuse.thermal.ThermalAgc()` and give what it returns for each frame, as `live` does.
+            ir: infrared, uint8 `[H, W]` or `[H, W, 3]` (a known palette is removed, else its luma taken),
+                white = hot, of any size. 16-bit counts are taken as a single image. For a video, whose greys
+                are not to jump, make one `edgefuse.thermal.ThermalAgc()` and give what it returns for each
+                frame, as `live` does.
             vis: visible, uint8 `[H, W]` or `[H, W, 3]` BGR, at least 16×16, odd sizes too.
             rgb: the visible image is RGB, and so is the answer.
             out: gets the answer: uint8, of the visible image's shape.
@@ -98,17 +100,21 @@ class Fuser:
             if it is given.
 
         Raises:
-            InputError: another type, shape or size than above, or not the size the model is fixed to.
+            InputError: another type, shape or size than above, not the size the model is fixed to, or
+                colours in infrared beside a grey visible image: the two are swapped.
         """
+        check_image("visible", vis)
         if isinstance(ir, np.ndarray) and ir.dtype == np.uint16:
             ir = as_infrared(ir)
         check_image("infrared", ir)
-        check_image("visible", vis)
+        if ir.ndim == 3:
+            _check_order(ir, vis)
+            ir = as_infrared(ir)
         if out is not None and (out.dtype, out.shape) != (vis.dtype, vis.shape):
             raise InputError(
                 f"out is {out.dtype} of shape {out.shape}, it must be as the visible image: uint8 {vis.shape}"
             )
-        aligned = self._align(luma(ir), vis.shape[:2])
+        aligned = self._align(ir, vis.shape[:2])
         grey = cv2.cvtColor(vis, cv2.COLOR_RGB2GRAY) if rgb and vis.ndim == 3 else luma(vis)
         if self.spec.levels and levels is None:
             levels = measure_levels(aligned.image, grey, aligned.valid)
@@ -173,6 +179,15 @@ class Fuser:
                 f"the model file is fixed to {size[0]}x{size[1]} and the image is {size_of(vis)}: "
                 f"export it with --size {size_of(vis)}, or without --size for any size"
             )
+
+
+def _check_order(ir: Image, vis: Image) -> None:
+    grey = vis.ndim == 2 or not is_coloured(vis)
+    if grey and is_coloured(ir) and find_palette(ir) is None:
+        raise InputError(
+            "the infrared image is coloured and the visible one is grey: are they swapped? If not, give "
+            "infrared as a grey image, white = hot"
+        )
 
 
 def network_input(

@@ -8,6 +8,7 @@ from edgefuse.runtime.cameras.camera import Camera, connect, connect_pair
 from edgefuse.runtime.config import LiveConfig, OnLoss, StopRequest
 from edgefuse.runtime.frames import FusedFrame, Role
 from edgefuse.runtime.live.background import BackgroundWorker
+from edgefuse.runtime.live.pairing import choose_reference
 from edgefuse.runtime.live.report import Report, SinkReport, SourceReport
 from edgefuse.runtime.live.session import Session
 from edgefuse.runtime.sinks.base import Sink
@@ -35,7 +36,8 @@ def file_rate(ir: Source | Camera, vis: Source | Camera, rate: Role | None = Non
         return None
     if ir.synchronised and vis.synchronised:  # recorded from cameras, which skip frames now and then
         return None
-    return min(ir.fps, vis.fps) if rate is None else {"ir": ir.fps, "vis": vis.fps}[rate]
+    cameras: dict[Role, Source | Camera] = {"ir": ir, "vis": vis}
+    return cameras[choose_reference(cameras, rate)].fps
 
 
 def run(

@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias
 
 from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.frames import Frame, Role
-from edgefuse.runtime.sources.base import SilencePolicy
+from edgefuse.runtime.sources.base import SilencePolicy, Source
 
 __all__ = [
     "LiveSynchronizer",
@@ -16,6 +16,7 @@ __all__ = [
     "Pair",
     "PendingFrame",
     "Synchronizer",
+    "choose_reference",
     "choose_synchronizer",
     "other",
 ]
@@ -23,7 +24,6 @@ __all__ = [
 OnUnpaired: TypeAlias = Callable[[Role], None]
 """Called for each frame that was taken in and will never be in a pair."""
 
-MAX_GAP = 0.5  # seconds that a partner may be away in a video without a steady rate
 MAX_SLIP = 0.5  # periods by which two recordings of one rate may part until the end
 PARTNERS = 4  # frames to choose from
 LATE_SECONDS, LATE_PERIODS = 0.25, 2.5  # a frame that is older than both shows another scene
@@ -279,7 +279,7 @@ class LiveSynchronizer:
         return role in self._seen and now - self._seen[role] > self._late(role)
 
     def _late(self, role: Role) -> float:
-        return max(LATE_SECONDS, LATE_PERIODS * self.periods[role])
+        return _late(self.periods[role])
 
     def _max_skew(self) -> float:
         return self._late(self._partner) if self._limit is None else self._limit
@@ -349,6 +349,19 @@ def _alone(role: Role, held: PendingFrame) -> Pair:
     return Pair(frame if role == "ir" else None, frame if role == "vis" else None, held.at, 0.0, (role,))
 
 
+def choose_reference(cameras: Mapping[Role, Source | Camera], asked: Role | None = None) -> Role:
+    """Return the camera whose frames each get a partner.
+
+    Args:
+        cameras: by role.
+        asked: by the user; None: the slower of two recordings of a steady rate, else the visible one. A mean
+            rate does not tell which of two has a picture at every moment.
+    """
+    if asked is None and all(camera.steady and not camera.live for camera in cameras.values()):
+        return "ir" if cameras["ir"].fps < cameras["vis"].fps else "vis"
+    return asked or "vis"
+
+
 def choose_synchronizer(
     cameras: Mapping[Role, Camera],
     reference: Role | None,
@@ -360,27 +373,28 @@ def choose_synchronizer(
 
     Args:
         cameras: either both are live or none.
-        reference: the camera whose frames each get a partner; None: the visible one of two cameras, the
-            slower of two recordings.
+        reference: as `choose_reference` takes it.
         limit: seconds that two frames of a pair may be apart; None: see `LiveConfig.max_skew`.
         on_unpaired: called for each frame that will never be in a pair.
         max_age: as of `LiveSynchronizer`.
     """
+    reference = choose_reference(cameras, reference)
     if any(camera.live for camera in cameras.values()):
         grace = max(camera.policy(role).grace for role, camera in cameras.items())
-        return LiveSynchronizer(
-            reference or "vis", limit, max_age=max_age, grace=grace, on_unpaired=on_unpaired
-        )
-    slower: Role = "ir" if cameras["ir"].fps < cameras["vis"].fps else "vis"
-    reference = reference or slower
+        return LiveSynchronizer(reference, limit, max_age=max_age, grace=grace, on_unpaired=on_unpaired)
     return OfflineSynchronizer(reference, limit or _limit(cameras, other(reference)), on_unpaired=on_unpaired)
+
+
+def _late(period: float) -> float:
+    """Return how much older than its partner a frame is that shows another scene, in seconds."""
+    return max(LATE_SECONDS, LATE_PERIODS * period)
 
 
 def _limit(cameras: Mapping[Role, Camera], partner: Role) -> float:
     """Return how far away a frame is no partner any more: the one that should be there is missing."""
     period = 1 / cameras[partner].fps
     if not all(camera.steady for camera in cameras.values()):
-        return max(period, MAX_GAP)
+        return _late(period)
     if all(camera.synchronised for camera in cameras.values()):
         return period
     slow, fast = sorted(camera.fps for camera in cameras.values())

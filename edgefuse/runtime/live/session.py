@@ -43,10 +43,10 @@ BACKGROUND_SECONDS = 1.0  # for background work on the last frame
 class Session:
     """One run, to iterate over: it yields fused frames, and what is shown in their place after a loss.
 
-    Two recordings are fused frame by frame, none left out, as fast as possible: by number if their rates
-    are so close that not even their last frames part by half a period, else each frame of the slower one
-    with the nearest of the other. With a live source, each frame of the reference camera is fused with
-    the nearest of the other, and a recording beside it plays at its own rate.
+    Two recordings are fused as fast as possible, by their times: each frame of the slower one, or of the
+    visible one if their rates are not steady, with the nearest of the other. With a live source, each frame
+    of the reference camera is fused with the nearest of the other, and a recording beside it plays at its
+    own rate.
 
     One thread iterates. `snapshot`, `stop` and `close` may be called from any thread. The iterating thread
     pairs, aligns and fuses; each camera, each output (windows aside) and each background worker has a
@@ -409,16 +409,16 @@ class Session:
         sources = self.snapshot().sources
         captured = {source.role: source.captured for source in sources}
         short, long = self.cameras[ended], self.cameras[other(ended)]
-        one_rate = short.fps == long.fps
+        steady = short.steady and long.steady
+        one_rate = steady and short.fps == long.fps
         left = self.capture.has_more(other(ended)) or (one_rate and captured[other(ended)] > captured[ended])
         if not left:
             return
         extra = ""
-        if long.length and short.length and one_rate:
-            extra = f" by {counted(long.length - short.length, 'frame')}"
-        elif long.length and short.length:
-            seconds = long.length / long.fps - short.length / short.fps
-            if seconds <= max(1 / long.fps, 1 / short.fps):
+        if steady and long.length and short.length:
+            frames, seconds = long.length - short.length, long.length / long.fps - short.length / short.fps
+            if not one_rate and seconds <= max(1 / long.fps, 1 / short.fps):
                 return  # the last frames of equal stretches of time do not coincide
-            extra = f" by {seconds:.1f} s"
+            if frames > 0 or not one_rate:  # lengths are estimates in some formats
+                extra = f" by {counted(frames, 'frame') if one_rate else f'{seconds:.1f} s'}"
         logger.warning("%s is longer than %s%s: remaining frames are ignored", long.name, short.name, extra)

@@ -19,11 +19,17 @@ from edgefuse.runtime.sources.text import Spec, positive_number, yes_or_no
 __all__ = ["DeviceCamera"]
 
 DEVICES = Path("/dev")
-UNCONVERTED = {"GREY": 8, "Y10": 10, "Y12": 12, "Y14": 14, "Y16": 16}
-"""Formats that are taken as they are, and their bits; OpenCV would make 8-bit BGR of them."""
+UNCONVERTED = {"GREY": 8, "Y10": 10, "Y12": 12, "Y14": 14, "Y16": None}
+"""Formats that are taken as they are, and their bits, where known; OpenCV would make 8-bit BGR of them."""
 MANUAL, AUTO = 1, 3  # V4L2_EXPOSURE_MANUAL, V4L2_EXPOSURE_APERTURE_PRIORITY: what UVC cameras know
 LARGEST_GAIN = 2**31 - 1  # V4L2 knows 32 bits
 EXPOSURE_UNIT_MS = 0.1  # of V4L2_CID_EXPOSURE_ABSOLUTE
+
+
+def device_of(target: str) -> str:
+    """Return the device that `camN` stands for on Linux; any other text as it is."""
+    numbered = re.fullmatch(r"cam(\d{1,3})", target)
+    return str(DEVICES / f"video{int(numbered[1])}") if numbered else target
 
 
 class DeviceCamera(CaptureSource):
@@ -62,13 +68,11 @@ class DeviceCamera(CaptureSource):
         )
         self._raw = options.pop("raw", False) or options.get("format") in UNCONVERTED
         self._bytes = 1 if options.get("format") == "GREY" else 2
-        bits = options.pop("bits", UNCONVERTED.get(options.get("format", ""), 16))
+        bits = options.pop("bits", UNCONVERTED.get(options.get("format", "")))
         self._visible_bits = bits if role == "vis" else None  # infrared keeps its counts
         linux = sys.platform.startswith("linux")
-        device: str | int = spec.target
-        if spec.target.startswith("cam"):
-            number = int(spec.target[3:])
-            device = str(DEVICES / f"video{number}") if linux else number
+        numbered = spec.target.startswith("cam")
+        device = device_of(spec.target) if linux or not numbered else int(spec.target[3:])
         if isinstance(device, str):
             _check_device(spec.name, Path(device))
         # OpenCV waits for 10 s on its own; it reads this once, when the first camera is read.

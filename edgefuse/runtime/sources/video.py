@@ -3,7 +3,7 @@
 import logging
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse.errors import SourceError
-from edgefuse.images import IMAGE_SUFFIXES
+from edgefuse.images import IMAGE_SUFFIXES, bits_of, scale_bits
 from edgefuse.runtime.frames import NOMINAL_FPS, ROLES, Frame, Role
 from edgefuse.runtime.recording import STARTED_TAG, read_timestamps, recorded_parts
 from edgefuse.runtime.sources.base import Source
@@ -22,7 +22,7 @@ from edgefuse.runtime.sources.text import Spec, positive_number, seconds, yes_or
 
 logger = logging.getLogger(__name__)
 
-OPTIONS: Mapping[str, Callable[[str], Any]] = {
+OPTIONS: dict[str, Callable[[str], Any]] = {
     "fps": positive_number,
     "start": seconds,
     "loop": yes_or_no,
@@ -40,7 +40,8 @@ class VideoFile(Source):
     send these.
 
     Further options: `fps` in place of the file's own times, `start` in seconds (times count from there),
-    `loop=1` to start over at the end; times and numbers continue.
+    `loop=1` to start over at the end; times and numbers continue. `bits` says how many of 16 are in use in
+    a visible video.
     """
 
     texts = "a video file"
@@ -52,7 +53,8 @@ class VideoFile(Source):
         return Path(target).is_file()
 
     def __init__(self, spec: Spec, role: Role) -> None:
-        options = spec.read_options(OPTIONS)
+        options = spec.read_options(OPTIONS | ({"bits": bits_of} if role == "vis" else {}))
+        self._bits: int | None = options.get("bits")
         self._raw = options.get("raw", False)
         self._path = Path(spec.target)
         self._role = role
@@ -121,6 +123,8 @@ class VideoFile(Source):
             index = self._before + self._next
             self._next += 1
             image = self._counts(decoded.image) if self._raw else decoded.image
+            if self._bits and image.dtype == np.uint16:
+                image = scale_bits(image, self._bits)
             return Frame(image, index, self._offset + self._latest, decoded.arrived)
 
     def _decode(self) -> Decoded | None:
@@ -214,7 +218,9 @@ class Recording(Source):
         return any(recorded_parts(Path(target, inside)) for inside in ("", *ROLES))
 
     def __init__(self, spec: Spec, role: Role) -> None:
-        options = spec.read_options({"fps": positive_number, "start": seconds, "loop": yes_or_no})
+        common, own = spec.split(["bits"])
+        self._options = common.options  # for each part
+        options = own.read_options({"fps": positive_number, "start": seconds, "loop": yes_or_no})
         self.name, self._role = spec.name, role
         self._start = options.get("start", 0.0)
         self._loop = options.get("loop", False)
@@ -246,7 +252,7 @@ class Recording(Source):
                 self._opened += 1
                 # One can go to a place in a part, but not to one before its first frame.
                 inside = self._start > max(begins, 0.0)
-                options = {"start": repr(self._start)} if inside else {}
+                options = {**self._options, **({"start": repr(self._start)} if inside else {})}
                 try:
                     self._video = VideoFile(Spec(str(part), str(part), options), self._role)
                 except SourceError as error:
