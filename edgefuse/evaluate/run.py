@@ -14,15 +14,7 @@ from edgefuse.degrade import DEGRADATIONS
 from edgefuse.errors import EdgefuseError, InputError, counted
 from edgefuse.evaluate.candidates import Candidate, FuseFunction, read_grey, read_grey_infrared, unique
 from edgefuse.images import Image, size_of
-from edgefuse.metrics import (
-    CHANGE,
-    FLICKER,
-    PROTOCOLS,
-    TABLE_METRICS,
-    FusionScorer,
-    Parts,
-    SourceChange,
-)
+from edgefuse.metrics import CHANGE, FLICKER, PROTOCOLS, TABLE_METRICS, FusionScorer, Parts, SourceChange
 from edgefuse.metrics.scorer import Fused, named_metrics, named_protocol
 from edgefuse.metrics.statistics import rms_difference
 from edgefuse.pairs import FolderPairs, images_by_stem, pair_folders
@@ -70,10 +62,6 @@ class Settings:
     def read_infrared(self, path: Path) -> Image:
         """Read an infrared image as it is scored, but for the rig."""
         return read_grey_infrared(path, self.video, self.thermal)
-
-    def read_visible(self, path: Path) -> Image:
-        """Read a visible image as it is scored."""
-        return read_grey(path, self.bits)
 
     def __post_init__(self) -> None:
         named_protocol(self.protocol)
@@ -142,7 +130,7 @@ class Reader:
         Raises:
             InputError: an image that cannot be used, or two that do not belong together.
         """
-        ir, vis = self._settings.read_infrared(pair.ir), self._settings.read_visible(pair.vis)
+        ir, vis = self._settings.read_infrared(pair.ir), read_grey(pair.vis, self._settings.bits)
         if self._overlap:
             return self._overlap.infrared(ir, vis.shape), self._overlap.visible(vis)
         if ir.shape != vis.shape:
