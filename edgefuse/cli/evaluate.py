@@ -96,15 +96,9 @@ def evaluate(
     from edgefuse.workers import usable_cores
 
     texts = {"polarity": polarity} | ({"window": window} if window else {})
-    settings = Settings(
-        protocol,
-        _names(metrics),
-        video,
-        robust,
-        ThermalConfig.from_options(texts),
-        bits_of(bits) if bits else None,
-        Rig.load(rig) if rig else None,
-    )
+    thermal, used_bits = ThermalConfig.from_options(texts), bits_of(bits) if bits else None
+    alignment = Rig.load(rig) if rig else None
+    settings = Settings(protocol, _names(metrics), video, robust, thermal, used_bits, alignment)
     distribute = distribution(cluster, address)
     _check_targets(table, json, csv, html)
     candidates, compared = _candidates(model, fused, trivial and not no_baselines, compare, engine)
