@@ -41,7 +41,8 @@ bench: .venv/dev.stamp
 
 bench-models: .venv/dev.stamp
 	$(PYTEST) bench/bench_models.py -o python_files='bench_*.py' --benchmark-enable --benchmark-json=bench-models.json
-	$(BIN)/python -m bench.write_benchmarks bench-models.json docs/benchmarks.md
+	$(BIN)/python -m bench.write_benchmarks bench-models.json
+	$(BIN)/python -m bench.figures
 
 # The documentation as a site, in site/; a broken link is an error.
 docs: .venv/dev.stamp

@@ -1,6 +1,6 @@
 """All networks in all precisions on both engines; deploy graphs, and naive exports, beside ours by turns.
 
-    make bench-models    # about a quarter of an hour; writes docs/benchmarks.md and docs/benchmarks.json
+    make bench-models    # about a quarter of an hour; writes docs/benchmarks.json and its tables
 
 `nano` has its shipped weights, the others random ones: a convolution takes as long with any.
 """
@@ -8,11 +8,14 @@
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import onnxruntime as ort
 import pytest
+from onnx import TensorProto, helper
 
 from bench.graphs import built, frame, naive
 from bench.inputs import feeds
@@ -53,20 +56,21 @@ def backend(tmp_path: Path) -> Open:
 
 @pytest.fixture
 def measure(benchmark: Any) -> Callable[..., None]:
-    """Return what times works by turns and notes the facts and the times of each."""
+    """Return what times works by turns and notes the facts, and of each the times of every turn."""
 
     def measure(facts: dict[str, Any], **works: Work) -> None:
-        times: dict[str, list[float]] = {name: [] for name in works}
+        times: dict[str, list[list[float]]] = {name: [] for name in works}
 
         def turns() -> None:
             for name, work in works.items():
                 begun = time.perf_counter()
+                times[name].append([])
                 while (start := time.perf_counter()) < begun + TURN:
                     work()
-                    times[name].append(time.perf_counter() - start)
+                    times[name][-1].append(time.perf_counter() - start)
 
         turns()  # does not count
-        once = sum(map(sum, times.values()))
+        once = sum(sum(chain(*seen)) for seen in times.values())
         for seen in times.values():
             seen.clear()
         least, most = ROUNDS
@@ -75,11 +79,27 @@ def measure(benchmark: Any) -> Callable[..., None]:
         share = (time.process_time() - worked) / (time.perf_counter() - started)
         stages = {}
         for name, seen in times.items():
-            p50, p95, p99 = percentiles(seen)
-            stages[name] = {"p50": p50, "p95": p95, "p99": p99, "count": len(seen)}
+            flat = list(chain(*seen))
+            p50, p95, p99 = percentiles(flat)
+            stages[name] = {"p50": p50, "p95": p95, "p99": p99, "count": len(flat)}
         benchmark.extra_info |= {"facts": facts | {"cores_used": share}, "times": times, "stages": stages}
 
     return measure
+
+
+@pytest.mark.parametrize("threads", THREADS)
+def test_peak(measure: Callable[..., None], threads: int) -> None:
+    """What the processor gives at best: the product of two matrices in ONNX Runtime, in fp32."""
+    side = 1024
+    kinds = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [side, side]) for name in "abc"]
+    graph = helper.make_graph([helper.make_node("MatMul", ["a", "b"], ["c"])], "peak", kinds[:2], kinds[2:])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = threads
+    session = ort.InferenceSession(made.SerializeToString(), settings, ["CPUExecutionProvider"])
+    fed = {name: np.random.default_rng(0).random((side, side), np.float32) for name in "ab"}
+    facts = {"table": "peak", "threads": threads, "flops": 2 * side**3}
+    measure(facts, run=lambda: session.run(None, fed))
 
 
 # Cases that share a file follow each other.

@@ -14,6 +14,7 @@ from typing import Any
 
 from bench.quality import MODELS
 from bench.write_benchmarks import TABLES as BENCHMARK_TABLES
+from bench.write_benchmarks import table as benchmark_table
 from edgefuse.evaluate import BASELINES, Candidate, Mean, baseline, folder, model
 from edgefuse.evaluate.tables import column_of, level_rows, mean_rows
 from edgefuse.tables import Cell, Column, Row, Table, as_markdown
@@ -115,9 +116,7 @@ def _peer_speed() -> str:
 
 
 def _benchmark(name: str) -> str:
-    facts = _json("benchmarks.json")
-    rows = [row for row in facts["rows"] if row["table"] == name]
-    return "".join(f"{line}\n" for line in BENCHMARK_TABLES[name](rows) if line.startswith("|"))
+    return benchmark_table(name, _json("benchmarks.json"))
 
 
 def _part(set_name: str, kind: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import warnings
 from functools import cache
 
@@ -15,10 +16,10 @@ from edgefuse.export.end_to_end import wrap
 from edgefuse.export.graph import make_spec, trace
 from edgefuse.export.quantize import insert_pairs, quantizable
 from edgefuse.train.checkpoint import Checkpoint, load_checkpoint, restore_model
-from edgefuse.train.models import FusionNetwork, build_model
+from edgefuse.train.models import FusionNetwork, build_model, parameter_count
 from edgefuse.weights import checkpoint_file, shipped
 
-__all__ = ["built", "frame", "naive"]
+__all__ = ["built", "cost", "frame", "naive"]
 
 Size = tuple[int, int]
 
@@ -73,6 +74,32 @@ def naive(model: str, size: Size) -> bytes:
     onnx.helper.set_model_props(made, make_spec(checkpoint, network, size, "fp32").to_metadata())
     content: bytes = made.SerializeToString()
     return content
+
+
+def cost(model: str, size: Size = (640, 480)) -> dict[str, int]:
+    """Return what a network costs on any machine: weights, multiplications, bytes between operators.
+
+    Engines join operators, so that fewer bytes are moved than there are between those of the file.
+    """
+    made = onnx.shape_inference.infer_shapes(onnx.ModelProto.FromString(built(model, size)), data_prop=True)
+    graph = made.graph
+    shapes = {w.name: list(w.dims) for w in graph.initializer}
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        shapes[value.name] = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    products = 0
+    for node in graph.node:
+        if node.op_type == "Conv":
+            products += math.prod(shapes[node.output[0]]) * math.prod(shapes[node.input[1]][1:])
+        elif node.op_type in ("MatMul", "Gemm"):
+            products += math.prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
+    moved = sum(
+        math.prod(shapes.get(n, [0])) for node in graph.node for n in (*node.input, *node.output) if n
+    )
+    return {
+        "weights": parameter_count(_network(model)[1]),
+        "multiplications": products,
+        "bytes": 4 * moved,
+    }
 
 
 def frame(size: Size) -> NDArray[np.float32]:

@@ -1,159 +1,182 @@
-"""Write docs/benchmarks.md, and beside it its numbers as JSON, from a report of bench_models.py.
+"""Enter a report of bench_models.py into docs/benchmarks.json; `make figures` makes the tables of it.
 
-python -m bench.write_benchmarks bench-models.json docs/benchmarks.md
+    python -m bench.write_benchmarks bench-models.json
 
-The tables stand between the marks of bench/figures.py, so that a test sees when one differs from the JSON.
+Cases of the report replace the same cases of earlier ones, so that a part can be measured alone, such as
+`-k nano`. Each case knows its run: day, commit, machine. A table with cases of several runs says so.
 """
 
 import datetime
 import json
 import statistics
+import subprocess
 import sys
+from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from bench.graphs import cost
 from edgefuse.runtime.timing import percentiles
+from edgefuse.tables import Cell, Column, Table, as_markdown
+from edgefuse.tables import Row as Line
 
+OUT = Path(__file__).parents[1] / "docs" / "benchmarks.json"
 ENGINES = {"cpu": "ONNX Runtime", "openvino": "OpenVINO"}
 PACKAGES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+NETWORKS = ("nano", "cnn", "transformer")
 IDLE = 0.9
 """Share of a core that one thread gets on a machine that does nothing else, at least."""
 Row = dict[str, Any]
 
 
-def write_document(report: Path, document: Path) -> None:
-    """Write the tables of a report of pytest-benchmark, and beside them their numbers as JSON."""
+def enter(report: Path, document: Path = OUT) -> None:
+    """Enter the cases of a report of pytest-benchmark, and what the networks cost on any machine."""
     content = json.loads(report.read_text())
-    rows = [_row(entry["extra_info"]) for entry in content["benchmarks"]]
-    facts = {"measured": content["datetime"], "machine": content["machine_info"]["edgefuse"], "rows": rows}
-    document.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
-    lines = _head(facts)
-    for name, table in TABLES.items():
-        if chosen := [row for row in rows if row["table"] == name]:
-            lines += ["", *_marked(name, table(chosen))]
-    document.write_text("\n".join(lines) + "\n")
-
-
-def _marked(name: str, lines: list[str]) -> list[str]:
-    first = next(k for k, line in enumerate(lines) if line.startswith("|"))
-    return [*lines[:first], f"<!-- figures: benchmarks/{name} -->", *lines[first:], "<!-- end of figures -->"]
+    facts = json.loads(document.read_text("utf-8")) if document.exists() else {"sessions": {}, "rows": []}
+    commit = ["git", "describe", "--always", "--dirty", "--abbrev=7"]
+    name = content["datetime"][:16]
+    rows = [_row(entry["extra_info"]) | {"session": name} for entry in content["benchmarks"]]
+    facts["sessions"][name] = {
+        "date": datetime.datetime.fromisoformat(content["datetime"]).date().isoformat(),
+        "commit": subprocess.run(commit, capture_output=True, text=True, check=True).stdout.strip(),
+        "machine": content["machine_info"]["edgefuse"],
+        "one_thread_gets": statistics.median(
+            [row["cores_used"] for row in rows if row["threads"] == 1] or [1.0]
+        ),
+    }
+    old = {json.dumps(_key(row)): row for row in facts["rows"]}
+    facts["rows"] = list((old | {json.dumps(_key(row)): row for row in rows}).values())
+    kept = {row["session"] for row in facts["rows"]}
+    facts["sessions"] = {key: session for key, session in facts["sessions"].items() if key in kept}
+    facts["networks"] = {network: cost(network) for network in NETWORKS}
+    document.write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
 
 
 def _row(extra: dict[str, Any]) -> Row:
-    """Return the facts of a case with what its times come to, in milliseconds."""
+    """Return the facts of a case with what its times come to: milliseconds, and ratios turn by turn."""
     row = dict(extra["facts"])
+    turns = {name: [statistics.median(turn) for turn in times] for name, times in extra["times"].items()}
     for name, times in extra["times"].items():
-        median, p95, _ = (round(1000 * value, 3) for value in percentiles(times))
-        least = round(1000 * min(times), 3)
-        row[name] = {"median": median, "least": least, "p95": p95, "runs": len(times)}
+        seen = list(chain(*times))
+        median, p95, _ = (round(1000 * value, 3) for value in percentiles(seen))
+        row[name] = {"median": median, "least": round(1000 * min(seen), 3), "p95": p95, "runs": len(seen)}
+        if "naive" in turns and name != "naive":
+            ratios = [slow / fast for slow, fast in zip(turns["naive"], turns[name], strict=True)]
+            row[name]["ratio"] = [round(value, 2) for value in statistics.quantiles(ratios, n=4)]
     return row
 
 
-def _head(facts: dict[str, Any]) -> list[str]:
-    machine, day = facts["machine"], datetime.datetime.fromisoformat(facts["measured"]).date()
-    engines = ", ".join(f"{v} {machine['versions'].get(k, '')}" for k, v in PACKAGES.items())
-    lines = [
-        "# Benchmarks",
-        "",
-        f"On {machine['cpu']}, {machine['usable_cores']} cores, {machine['ram_gb']} GB, {engines}, {day}.",
-        "",
-        "```",
-        "make bench-models    # writes this file and benchmarks.json",
-        "```",
-        "",
-        "All times are milliseconds for one frame: the median, and in brackets the 95th percentile.",
-        "`benchmarks.json` also has the least and the number of runs. `nano` has its shipped weights, the",
-        "others random ones: the weights do not matter for the time, unless numbers become so small that the",
-        "processor is slow on them, which random ones do not. `gan` is the network of `cnn`.",
-    ]
-    shares = [row["cores_used"] for row in facts["rows"] if row["threads"] == 1]
-    if shares and statistics.median(shares) < IDLE:
-        lines += [
-            "",
-            "**The machine was busy with other work**: one thread got "
-            f"{100 * statistics.median(shares):.0f} % of a core, so all times are longer than on",
-            "an idle one. What is in one row of the second to fourth table ran by turns.",
+def _key(row: Row) -> list[Any]:
+    return [row.get(k) for k in ("table", "model", "size", "precision", "engine", "form", "threads")]
+
+
+def table(name: str, facts: dict[str, Any]) -> str:
+    """Return one of TABLES as Markdown, with the line that says when and on what it was measured."""
+    rows = [row for row in facts["rows"] if row["table"] == ("peak" if name == "networks" else name)]
+    sessions = dict.fromkeys(row["session"] for row in rows)
+    caption = _caption([facts["sessions"][session] for session in sessions]) if sessions else ""
+    return f"{as_markdown(TABLES[name](rows, facts))}\n{caption}\n"
+
+
+def _caption(sessions: list[dict[str, Any]]) -> str:
+    texts = []
+    for run in sessions:
+        machine = run["machine"]
+        versions = [f"{name} {machine['versions'][key]}" for key, name in PACKAGES.items()]
+        text = (
+            f"{run['date']} at commit {run['commit']} on {machine['cpu']}, {machine['usable_cores']} cores, "
+        )
+        text += ", ".join(versions)
+        if run["one_thread_gets"] < IDLE:
+            text += f" (busy with other work: one thread got {run['one_thread_gets']:.0%} of a core)"
+        texts.append(text + (f"; {run['note']}" if "note" in run else ""))
+    return f"Measured {'; other rows '.join(texts)}. `make bench-models`."
+
+
+def _networks(_rows: list[Row], facts: dict[str, Any]) -> Table:
+    peak = {
+        row["threads"]: row["flops"] / row["run"]["median"] for row in facts["rows"] if row["table"] == "peak"
+    }
+    times = {
+        row["model"]: row["run"]["median"]
+        for row in facts["rows"]
+        if (row["table"], row["threads"], row.get("precision"), row.get("engine"))
+        == ("models", 1, "fp32", "cpu")
+        and row["size"] == [640, 480]
+    }
+    lines = []
+    for name, costs in facts["networks"].items():
+        share = "–"
+        if 1 in peak and name in times:
+            share = f"{2 * costs['multiplications'] / times[name] / peak[1]:.0%}"
+        cells = [
+            f"{costs['weights']:,}",
+            f"{costs['multiplications'] / 1e9:.2f}",
+            f"{costs['bytes'] / 1e6:.0f}",
+            share,
         ]
-    return lines
+        lines.append(Line(f"`{name}`", [*map(Cell, cells)]))
+    heads = ("weights", "multiplications (10⁹)", "bytes moved (10⁶)", "of the peak")
+    return Table("", [*map(Column, heads)], lines)
 
 
-def _models(rows: list[Row]) -> list[str]:
+def _models(rows: list[Row], _facts: dict[str, Any]) -> Table:
     columns = list(dict.fromkeys((row["engine"], row["threads"]) for row in rows))
     found = {(_case(row), row["engine"], row["threads"]): row for row in rows}
-    title = " | ".join(f"{ENGINES[engine]}, {_threads(n)}" for engine, n in columns)
     lines = [
-        "## The networks alone",
-        "",
-        "The int8 file of `nano` is the shipped one with its size fixed. In those of the others every",
-        "convolution is in int8; `edgefuse export --int8` may keep some in float.",
-        "",
-        f"| | {title} |",
-        "|---|" + "---|" * len(columns),
+        Line(case, [_time(found.get((case, *column)), "run") for column in columns])
+        for case in dict.fromkeys(map(_case, rows))
     ]
-    for case in dict.fromkeys(map(_case, rows)):
-        cells = [found.get((case, *column)) for column in columns]
-        lines.append(f"| {case} | {' | '.join(_time(cell, 'run') if cell else '' for cell in cells)} |")
-    return lines
+    return Table("", [Column(f"{ENGINES[engine]}, {_threads(n)}") for engine, n in columns], lines)
 
 
-def _deploy(rows: list[Row]) -> list[str]:
-    lines = [
-        "## The end-to-end graph and the network graph",
-        "",
-        "`nano` at 640x480 in ONNX Runtime, by turns. The limit is 1.15 times the network graph plus 0.5 ms.",
-        "",
-        "| | end to end | network | limit | met |",
-        "|---|---|---|---|---|",
-    ]
+def _deploy(rows: list[Row], _facts: dict[str, Any]) -> Table:
+    lines = []
     for row in rows:
         limit = 1.15 * row["core"]["median"] + 0.5
         met = "yes" if row["deploy"]["median"] <= limit else "no"
         size = f"`{row['form']}`" if row["form"].startswith("--size") else "any size"
-        case = f"{size}, {_threads(row['threads'])}"
-        lines.append(f"| {case} | {_time(row, 'deploy')} | {_time(row, 'core')} | {limit:.2f} | {met} |")
-    return lines
+        cells = [_time(row, "deploy"), _time(row, "core"), Cell(f"{limit:.2f}"), Cell(met)]
+        lines.append(Line(f"{size}, {_threads(row['threads'])}", cells))
+    return Table("", [*map(Column, ("end to end", "network", "limit", "met"))], lines)
 
 
-def _naive(rows: list[Row]) -> list[str]:
-    lines = [
-        "## The published networks, exported naively and by edgefuse",
-        "",
-        "The naive export is torch's own, of the networks as the paper's authors describe them",
-        "(`bench/plain_networks.py`), at 640x480. Both ran by turns; their answers agree to 1e-4.",
-        "",
-        "| | naive | edgefuse | ratio of the medians | ratio of the least |",
-        "|---|---|---|---|---|",
+def _ratio_table(theirs: str, ours: str, cases: Iterable[tuple[str, Row, str]]) -> Table:
+    lines = []
+    for case, row, name in cases:
+        if "ratio" in row[name]:
+            low, middle, high = row[name]["ratio"]
+            ratio = f"{middle:.1f} ({low:.1f} … {high:.1f})"
+        else:
+            ratio = f"{row['naive']['median'] / row[name]['median']:.1f}"
+        lines.append(Line(case, [_time(row, "naive"), _time(row, name), Cell(ratio)]))
+    return Table("", [Column(theirs), Column(ours), Column("times as long (quartiles)")], lines)
+
+
+def _naive(rows: list[Row], _facts: dict[str, Any]) -> Table:
+    cases = [
+        (f"`{row['model']}`, {ENGINES[row['engine']]}, {_threads(row['threads'])}", row, "ours")
+        for row in rows
     ]
-    for row in rows:
-        case = f"`{row['model']}`, {ENGINES[row['engine']]}, {_threads(row['threads'])}"
-        lines.append(f"| {case} | {_time(row, 'naive')} | {_time(row, 'ours')} | {_ratios(row, 'ours')} |")
-    return lines
+    return _ratio_table("naive", "edgefuse", cases)
 
 
-def _nano(rows: list[Row]) -> list[str]:
-    lines = [
-        "## `nano` and the published CNN, exported naively",
-        "",
-        "By turns in one run, at 640x480.",
-        "",
-        "| | naive `cnn` | `nano` | ratio of the medians | ratio of the least |",
-        "|---|---|---|---|---|",
+def _nano(rows: list[Row], _facts: dict[str, Any]) -> Table:
+    """Return the ratios in fp32 first: those in 8 bits compare two precisions."""
+    cases = [
+        (f"`nano` in {precision}, {ENGINES[row['engine']]}, {_threads(row['threads'])}", row, precision)
+        for precision in ("fp32", "int8")
+        for row in rows
     ]
-    for row in rows:
-        for precision in ("fp32", "int8"):
-            case = f"{precision}, {ENGINES[row['engine']]}, {_threads(row['threads'])}"
-            times = f"{_time(row, 'naive')} | {_time(row, precision)}"
-            lines.append(f"| {case} | {times} | {_ratios(row, precision)} |")
-    return lines
+    return _ratio_table("naive `cnn` in fp32", "`nano`", cases)
 
 
-def _time(row: Row, name: str) -> str:
+def _time(row: Row | None, name: str) -> Cell:
+    if row is None:
+        return Cell("")
     digits = 2 if row[name]["median"] < 10 else 1 if row[name]["median"] < 100 else 0
-    return f"{row[name]['median']:.{digits}f} ({row[name]['p95']:.{digits}f})"
-
-
-def _ratios(row: Row, name: str) -> str:
-    return " | ".join(f"{row['naive'][which] / row[name][which]:.1f}" for which in ("median", "least"))
+    return Cell(f"{row[name]['median']:.{digits}f} ({row[name]['p95']:.{digits}f})")
 
 
 def _case(row: Row) -> str:
@@ -164,9 +187,15 @@ def _threads(count: int) -> str:
     return f"{count} thread{'s' * (count > 1)}"
 
 
-TABLES = {"models": _models, "deploy": _deploy, "naive": _naive, "nano": _nano}
-"""Rows of a report → lines of a section, by the name that the rows have."""
+TABLES: dict[str, Callable[[list[Row], dict[str, Any]], Table]] = {
+    "networks": _networks,
+    "models": _models,
+    "deploy": _deploy,
+    "naive": _naive,
+    "nano": _nano,
+}
+"""Rows of a report and all facts → a section's table, by the name that the rows have."""
 
 
 if __name__ == "__main__":
-    write_document(Path(sys.argv[1]), Path(sys.argv[2]))
+    enter(Path(sys.argv[1]))

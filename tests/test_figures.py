@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from bench import figures, peers, quality
+from bench import figures, peers, quality, write_benchmarks
 from bench.figures import BLOCK, FIGURES, documents, filled
 from edgefuse import evaluate as evaluation
 from edgefuse.evaluate import Settings
@@ -125,3 +125,36 @@ def test_files_of_others_are_timed_beside_ours(tmp_path, capsys):
     assert {name: len(seen) for name, seen in times.items()} == dict.fromkeys(times, len(times["nano"]))
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:5]] == ["nano", "cnn", "theirs"] == list(times)
+
+
+def test_a_part_that_is_measured_again_replaces_its_own_cases(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        write_benchmarks, "cost", lambda name: {"weights": 1, "multiplications": 2, "bytes": 3}
+    )
+    machine = {"cpu": "one", "usable_cores": 2, "versions": {"onnxruntime": "1", "openvino": "2"}}
+
+    def enter(when, times, precision="fp32"):
+        facts = {"table": "naive", "model": "cnn", "engine": "cpu", "threads": 1, "precision": precision}
+        info = {"facts": facts | {"cores_used": 1.0}, "times": times}
+        report = {
+            "datetime": when,
+            "machine_info": {"edgefuse": machine},
+            "benchmarks": [{"extra_info": info}],
+        }
+        (tmp_path / "report.json").write_text(json.dumps(report))
+        write_benchmarks.enter(tmp_path / "report.json", tmp_path / "benchmarks.json")
+        return json.loads((tmp_path / "benchmarks.json").read_text())
+
+    slow, fast = [[0.4], [0.8, 0.8]], [[0.1, 0.1], [0.4]]
+    enter("2026-11-01T10:00:00", {"naive": slow, "ours": slow})
+    enter("2026-11-01T10:00:00", {"naive": slow, "ours": slow}, "int8")
+    facts = enter("2026-11-02T10:00:00", {"naive": slow, "ours": fast})
+    assert [row["session"][:10] for row in facts["rows"]] == ["2026-11-02", "2026-11-01"]
+    # Turn by turn: 0.4 / 0.1 and 0.8 / 0.4.
+    assert facts["rows"][0]["ours"]["ratio"] == [1.5, 3.0, 4.5]
+    text = write_benchmarks.table("naive", facts)
+    assert "3.0 (1.5 … 4.5)" in text
+    assert "Measured 2026-11-02 at commit " in text
+    assert "; other rows 2026-11-01 at commit " in text
+    facts = enter("2026-11-03T10:00:00", {"naive": slow, "ours": fast}, "int8")
+    assert [key[:10] for key in facts["sessions"]] == ["2026-11-02", "2026-11-03"]

@@ -1,0 +1,183 @@
+"""Put small faults into the code and see whether its tests notice: docs/mutation.json, with mutmut.
+
+    pip install mutmut
+    python -m bench.mutation losses sampler    # or none: all modules
+
+Of each module's mutants a sample is run, chosen by a fixed seed; those that only change a message's words are
+left out. What survives is listed with its change. Changes that no test can notice are in equivalent.json,
+each with its reason. The tests run without reference data beside the project. The work is done in copies in
+`--work`; a run that was killed continues there.
+"""
+
+import ast
+import datetime
+import difflib
+import importlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import typer
+
+ROOT = Path(__file__).parents[1]
+OUT, EQUIVALENT = ROOT / "docs" / "mutation.json", ROOT / "bench" / "equivalent.json"
+WORK = Path(tempfile.gettempdir()) / "mutation"
+SURVIVED = (0, 5, 33)
+"""Exit codes of a mutant: its tests passed, none was selected, none reaches the function."""
+
+
+class Module(NamedTuple):
+    """Files of the package, and the tests that should notice a fault in them."""
+
+    files: tuple[str, ...]
+    tests: tuple[str, ...]
+
+
+METRICS = ("statistics", "fidelity", "edges", "structure", "windows", "detail", "perceptual", "scorer")
+MODULES = {
+    "metrics": Module(
+        tuple(f"metrics/{name}.py" for name in METRICS),
+        ("test_metrics.py", "test_metrics_properties.py", "test_metrics_targets.py"),
+    ),
+    "losses": Module(("train/losses.py",), ("test_losses.py",)),
+    "sampler": Module(("train/data.py",), ("test_pairing.py", "test_train_data.py")),
+    "synchronisers": Module(
+        ("runtime/live/pairing.py", "runtime/cameras/clock.py"), ("test_pairing_in_time.py",)
+    ),
+    "agc": Module(("thermal.py", "runtime/cameras/thermal.py"), ("test_thermal.py",)),
+    "supervisor": Module(
+        ("runtime/cameras/supervisor.py", "runtime/cameras/health.py"),
+        ("test_supervise.py", "test_faults.py"),
+    ),
+    "sinks": Module(
+        (
+            "runtime/sinks/images.py",
+            "runtime/sinks/naming.py",
+            "runtime/sinks/raw.py",
+            "runtime/sinks/writer.py",
+        ),
+        ("test_sinks.py", "test_sink_series.py", "test_sink_writer.py"),
+    ),
+    "gates": Module(("export/verify.py",), ("test_export_gates.py",)),
+    "checkpoints": Module(("train/checkpoint.py",), ("test_checkpoints.py",)),
+}
+
+
+def main(
+    modules: list[str] = typer.Argument(None, help="Modules; all by default."),
+    sample: int = typer.Option(60, help="Mutants of each module to run."),
+    seed: int = 0,
+    work: Path = WORK,
+) -> None:
+    """Run the sample of each module, and write the JSON after it."""
+    facts = json.loads(OUT.read_text("utf-8")) if OUT.exists() else {}
+    for name in modules or MODULES:
+        found = _run(MODULES[name], work.resolve() / name, sample, seed)
+        commit = ["git", "describe", "--always", "--dirty", "--abbrev=7"]
+        facts[name] = {
+            "files": MODULES[name].files,
+            "tests": MODULES[name].tests,
+            "date": datetime.date.today().isoformat(),
+            "commit": subprocess.run(commit, capture_output=True, text=True, check=True).stdout.strip(),
+            **found,
+        }
+        OUT.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        print(f"{name}: {found['killed']} of {found['sample']} noticed")
+        for survivor in found["survivors"]:
+            print(f"--- {survivor['name']}\n{survivor['change']}")
+
+
+def _run(module: Module, folder: Path, sample: int, seed: int) -> dict[str, Any]:
+    files = [f"edgefuse/{file}" for file in module.files]
+    _copy(folder, files, [f"tests/{file}" for file in module.tests])
+    os.chdir(folder)  # mutmut reads its settings there, when it is imported
+    changes = {name: change for file in files for name, change in _mutants(file)}
+    chosen = sorted(random.Random(seed).sample(sorted(changes), min(sample, len(changes))))
+    if not changes:
+        raise SystemExit(f"{files} have no functions to put faults into")
+    mutmut = [sys.executable, "-m", "mutmut", "run", "--max-children", "1", *chosen]
+    done = subprocess.run(mutmut, capture_output=True, text=True)
+    codes: dict[str, int | None] = {}
+    for file in files:
+        meta = Path("mutants") / f"{file}.meta"
+        codes |= json.loads(meta.read_text())["exit_code_by_key"] if meta.exists() else {}
+    os.chdir(ROOT)
+    if missing := [name for name in chosen if codes.get(name) is None]:
+        raise SystemExit(f"{len(missing)} mutants did not run:\n{done.stdout[-3000:]}\n{done.stderr[-2000:]}")
+    survivors = [name for name in chosen if codes[name] in SURVIVED]
+    return {
+        "mutants": len(changes),
+        "sample": len(chosen),
+        "seed": seed,
+        "killed": len(chosen) - len(survivors),
+        "survivors": [{"name": name, "change": changes[name]} for name in survivors],
+    }
+
+
+def _copy(folder: Path, files: list[str], tests: list[str]) -> None:
+    """Copy the project, with settings for mutmut, to where it may write."""
+    for name in ("edgefuse", "tests", "bench"):
+        shutil.copytree(
+            ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True
+        )
+    settings = {
+        "source_paths": ["edgefuse"],
+        "only_mutate": files,
+        "pytest_add_cli_args_test_selection": tests,
+        "pytest_add_cli_args": ["-p", "no:cacheprovider"],
+        "also_copy": ["bench"],
+    }
+    lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
+    lines += ["use_git_change_detection = false", "use_setproctitle = false"]
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    (folder / "pyproject.toml").write_text("\n".join([project, "[tool.mutmut]", *lines]) + "\n", "utf-8")
+
+
+def _mutants(file: str) -> Iterator[tuple[str, str]]:
+    """Yield the name and the change of each mutant of a file but those of messages."""
+    mutate = importlib.import_module("mutmut.mutation.file_mutation").mutate_file_contents
+    full_name = importlib.import_module("mutmut.utils.format_utils").get_mutant_name
+    made = mutate(file, Path(file).read_text("utf-8"))
+    functions = {
+        node.name: node
+        for node in ast.walk(ast.parse(made.code))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    for name in made.mutant_names:
+        before, after = functions[f"{name.rpartition('__mutmut_')[0]}__mutmut_orig"], functions[name]
+        if _without_messages(before) != _without_messages(after):
+            yield full_name(Path(file), name), _change(before, after)
+
+
+def _without_messages(function: ast.AST) -> str:
+    """Return a function's code without its name and the texts that people read, which have spaces."""
+
+    class Shorten(ast.NodeTransformer):
+        def visit_Constant(self, node: ast.Constant) -> ast.Constant:
+            text = isinstance(node.value, str) and " " in node.value
+            return ast.Constant("message") if text else node
+
+    return ast.unparse(Shorten().visit(ast.parse(ast.unparse(function)))).partition("(")[2]
+
+
+def _change(before: ast.AST, after: ast.AST) -> str:
+    old, new = (ast.unparse(node).splitlines()[1:] for node in (before, after))
+    diff = list(difflib.unified_diff(old, new, n=0, lineterm=""))[2:]
+    return "\n".join(line for line in diff if not line.startswith("@@"))
+
+
+def equivalents() -> dict[str, str]:
+    """Return the changes that no test can notice, with the reason of each."""
+    known: dict[str, str] = json.loads(EQUIVALENT.read_text("utf-8"))
+    return known
+
+
+if __name__ == "__main__":
+    typer.run(main)
