@@ -21,6 +21,7 @@ from edgefuse.images import Image, luma
 from edgefuse.levels import measure_levels
 from edgefuse.machine import Machine, describe_machine, peak_bytes, resident_bytes
 from edgefuse.metrics import CORE_METRICS, score
+from edgefuse.metrics.statistics import decibels
 from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.engines import ENGINES, Engine, file_for, open_engine
 from edgefuse.runtime.engines.fuser import Fuser, network_input
@@ -368,7 +369,7 @@ def _parity(config: BenchConfig, fuser: Fuser, pairs: Sequence[tuple[Image, Imag
             difference = np.abs(fuser(ir, vis).astype(np.float64) - other(ir, vis))
             worst = max(worst, float(difference.max()))
             error = float((difference**2).mean())
-            psnr = min(psnr, 10 * math.log10(255**2 / error) if error else math.inf)
+            psnr = min(psnr, decibels(error / 255**2))
         return Parity(f"{reference} in {other.engine.device}", worst, None if math.isinf(psnr) else psnr)
 
 

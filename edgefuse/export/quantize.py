@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from edgefuse.export.graph import drop_unread, is_small, over_maps
+from edgefuse.metrics.statistics import decibels
 from edgefuse.packages import stay_offline
 
 __all__ = ["find_steps", "insert_pairs", "quantizable", "quantize", "round_weights"]
@@ -318,4 +319,4 @@ def _session(graph: onnx.ModelProto):  # type: ignore[no-untyped-def]
 
 def _psnr(answer: NDArray[np.float32], exact: NDArray[np.float32]) -> float:
     difference = float(np.mean((answer - exact) ** 2, dtype=np.float64))
-    return -10 * math.log10(max(difference, 1e-20)) if math.isfinite(difference) else -math.inf
+    return decibels(max(difference, 1e-20)) if math.isfinite(difference) else -math.inf

@@ -20,6 +20,7 @@ from edgefuse.export.config import Gates
 from edgefuse.images import MIN_SIDE, Image, fit_size, luma, read_visible, size_of
 from edgefuse.levels import measure_levels
 from edgefuse.metrics import CORE_METRICS, score
+from edgefuse.metrics.statistics import decibels
 from edgefuse.metrics.structure import ssim
 from edgefuse.packages import stay_offline
 from edgefuse.pairs import pair_folders
@@ -296,8 +297,7 @@ def _apart(file: Engine, checkpoint: Engine, pair: Pair) -> NDArray[np.float64]:
 
 
 def _psnr(difference: NDArray[np.float64]) -> float:
-    error = float((difference**2).mean())
-    return math.inf if error == 0 else -10 * math.log10(error)
+    return decibels(float((difference**2).mean()))
 
 
 def network_feed(ir: Image, vis: Image, spec: ModelSpec) -> dict[str, Any]:

@@ -7,6 +7,8 @@ image is undefined; here it is 0, where the evaluators give NaN. MI is in nats w
 evaluators in use mix the two, and so do the published figures.
 """
 
+import math
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -115,9 +117,12 @@ def rms_difference(a: Image, b: Image) -> float:
 
 def peak_ratio(peak: float, mse: float) -> float:
     """Return 10·log10(peak² / mse) in dB, at most 100; a peak of 0 counts as 1."""
-    if mse <= 0:
-        return PSNR_LIMIT
-    return min(PSNR_LIMIT, float(10 * np.log10(max(peak, 1.0) ** 2 / mse)))
+    return min(PSNR_LIMIT, decibels(mse / max(peak, 1.0) ** 2))
+
+
+def decibels(error: float) -> float:
+    """Return the PSNR of a mean squared error relative to the squared peak, in dB; infinite for 0."""
+    return -10 * math.log10(error) if error > 0 else math.inf
 
 
 def _mean_square(values: NDArray[np.int16]) -> float:
