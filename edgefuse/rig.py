@@ -16,6 +16,7 @@ from edgefuse.align import ASPECT_TOLERANCE, Align, Aligned, covered, overlap
 from edgefuse.errors import InputError
 from edgefuse.files import replace_file
 from edgefuse.images import MIN_SIDE, Image
+from edgefuse.lens import check_distortion, distort, undistort
 
 __all__ = ["Matrix", "Overlap", "Rig", "RigAlign", "as_align", "overlap_of", "rows", "scale_of", "scaling"]
 
@@ -63,6 +64,10 @@ class Rig:
     parallax: tuple[float, float, float] | None = None
     """The visible camera's image of the infrared camera's centre, pixels × metres: at Z metres the last
     column of `matrix` moves by `parallax` · (1/Z − 1/`distance`)."""
+    ir_distortion: float = 0.0
+    """k of the infrared lens, see `edgefuse.lens`; `matrix` maps pixels that are made straight."""
+    vis_distortion: float = 0.0
+    """Likewise, of the visible lens."""
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -81,6 +86,8 @@ class Rig:
             raise InputError(f"distance is {self.distance}, metres over 0 are needed")
         if not all(math.isfinite(value) for value in self.parallax or ()):
             raise InputError("parallax must be three finite numbers")
+        check_distortion("ir_distortion", self.ir_distortion)
+        check_distortion("vis_distortion", self.vis_distortion)
         _check_matrix(np.array(self.matrix), self.ir_size, self.vis_size)
 
     @classmethod
@@ -195,7 +202,7 @@ class RigAlign(Align):
         """
         rig = self.rig  # another thread may move it
         if self._warp is None or self._key != (ir.shape, vis_shape, rig):
-            self._warp = _Warp(rig.matrix_for(ir.shape, vis_shape), ir.shape[:2], vis_shape)
+            self._warp = _Warp(rig, ir.shape[:2], vis_shape)
             self._key = (ir.shape, vis_shape, rig)
         return self._warp(ir)
 
@@ -253,8 +260,9 @@ class Overlap:
 
 
 class _Warp:
-    def __init__(self, matrix: Matrix, ir_shape: tuple[int, ...], vis_shape: tuple[int, int]) -> None:
+    def __init__(self, rig: Rig, ir_shape: tuple[int, ...], vis_shape: tuple[int, int]) -> None:
         height, width = vis_shape
+        matrix = rig.matrix_for(ir_shape, vis_shape)
         # An infrared picture with more pixels than it has room for is shrunk first, or it would flicker.
         shrink = scale_of(matrix, ir_shape)
         self._size: tuple[int, int] | None = None
@@ -264,11 +272,12 @@ class _Warp:
             matrix = matrix @ scaling(smaller, ir_shape)
             ir_shape = smaller
         x, y = np.meshgrid(np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64))
+        x, y = undistort(x, y, vis_shape, rig.vis_distortion)
         inverse = np.linalg.inv(matrix)
         u, v, w = (inverse[i, 0] * x + inverse[i, 1] * y + inverse[i, 2] for i in range(3))
         front = w * np.sign(np.linalg.det(inverse)) * np.sign(np.linalg.det(inverse[:2, :2])) > 1e-9
         w = np.where(np.abs(w) > 1e-9, w, 1e-9)
-        u, v = u / w, v / w
+        u, v = distort(u / w, v / w, ir_shape, rig.ir_distortion)
         inside = front & (u >= 0) & (u <= ir_shape[1] - 1) & (v >= 0) & (v <= ir_shape[0] - 1)
         maps = (_mirrored(u, ir_shape[1]).astype(np.float32), _mirrored(v, ir_shape[0]).astype(np.float32))
         self._maps = cv2.convertMaps(*maps, cv2.CV_16SC2)
@@ -287,7 +296,7 @@ def _valid(rig: Rig, vis_shape: tuple[int, ...]) -> Image | None:
     """Return where infrared is in a visible picture of this shape."""
     width, height = rig.ir_size
     size = (vis_shape[0], vis_shape[1])
-    return _Warp(rig.matrix_for((height, width), size), (height, width), size).valid
+    return _Warp(rig, (height, width), size).valid
 
 
 def _mirrored(at: Matrix, length: int) -> Matrix:

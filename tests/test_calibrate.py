@@ -47,6 +47,21 @@ def test_finds_the_map_of_one_pair(config, most):
     assert found.residual_px < 3
 
 
+def test_several_scenes_show_the_distortion_of_a_lens():
+    config = {"size": (320, 240), "scale": 0.9}
+    for k in (0.0, 0.1):
+        pairs = []
+        for code in (None, 1, 0, -1):  # turned over, one street is four scenes with the same map
+            pair, truth = shot(4, ir_distortion=k, **config)
+            pairs.append(pair if code is None else tuple(cv2.flip(image, code) for image in pair))
+        found = estimate(pairs)
+        assert found.ir_distortion == pytest.approx(k, abs=0.012)
+        assert corner_error(found.matrix, truth, (320, 240)) < 0.8
+    known = estimate(pairs[:1], distortion=(0.1, 0.0))
+    assert known.ir_distortion == 0.1
+    assert corner_error(known.matrix, truth, (320, 240)) < 0.8
+
+
 def test_the_brighter_side_of_an_edge_does_not_matter():
     grey = shot(1)[0][0]
     plain, inverted = edge_field(Picture.of(grey)), edge_field(Picture.of(255 - grey))

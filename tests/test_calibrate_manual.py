@@ -8,10 +8,11 @@ import pytest
 from typer.testing import CliRunner
 
 from edgefuse.calibrate import Board, Boards, CalibrationError, refine_from
-from edgefuse.calibrate.manual import from_points
+from edgefuse.calibrate.manual import from_points, parse_distortion, straight_points
 from edgefuse.cli import app
 from edgefuse.errors import InputError
 from edgefuse.images import write_image
+from edgefuse.lens import distort
 from edgefuse.sim import Rig, RigConfig
 
 TRUTH = np.array([[1.1, -0.05, -30.0], [0.05, 1.1, -20.0], [0, 0, 1]])
@@ -118,3 +119,23 @@ def test_what_was_set_by_hand_is_refined():
     assert np.linalg.norm(apart, axis=2).mean() < 0.6
     with pytest.raises(CalibrationError, match="too far off to be refined"):
         refine_from([pair], np.eye(3))
+
+
+def test_points_are_made_straight_before(tmp_path):
+    rig = Rig(RigConfig(seed=3, size=(320, 240), ir_distortion=0.2, vis_distortion=-0.1, scale=0.9))
+    pair = (rig.frame("ir", 0), rig.frame("vis", 0))
+    straight = np.array([[60, 60], [250, 70], [240, 170], [80, 180.0]])
+    placed = np.hstack([straight, np.ones((4, 1))]) @ rig.homography.T
+    seen = [
+        distort(points[:, 0], points[:, 1], (240, 320), k)
+        for points, k in ((straight, 0.2), (placed[:, :2], -0.1))
+    ]
+    found = from_points(straight_points(np.stack([*seen[0], *seen[1]], axis=1), pair, (0.2, -0.1)))
+    np.testing.assert_allclose(found.matrix, rig.homography, atol=1e-4)
+
+
+@pytest.mark.parametrize("text", ["", "a", "0.5", "0.1,0.9", "0.1,0.1,0.1", "nan"])
+def test_what_is_no_distortion_is_refused(text):
+    assert parse_distortion("0.08") == (0.08, 0.0)
+    with pytest.raises(InputError, match="distortion"):
+        parse_distortion(text)

@@ -64,6 +64,7 @@ def test_unknown_keys_of_later_versions_are_ignored(tmp_path):
         ({"version": 2}, "version 2"),
         ({"confidence": 7}, "confidence 7"),
         ({"distance": -1}, "distance is -1"),
+        ({"ir_distortion": 4}, "ir_distortion is 4"),
     ],
 )
 def test_refuses_what_no_rig_can_be(tmp_path, change, why):

@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,37 @@ def test_homography_is_the_truth(options: dict[str, Any], n: int) -> None:
     wrong = np.array([[1, 0, 1], [0, 1, 0], [0, 0, 1]]) @ moved_rig.homography
     off = cv2.warpPerspective(moved, wrong, (320, 240))
     assert np.abs(off.astype(float) - aligned)[seen].mean() > 1.5 * error
+
+
+@pytest.mark.parametrize("vis", [0.0, -0.15])
+@pytest.mark.parametrize("ir", [0.0, 0.2])
+def test_lenses_bend_as_the_calibration_says(ir: float, vis: float) -> None:
+    """Infrared warped by the true rig file is what an infrared camera in the visible one's place sees."""
+    bent = rig(noise=0, size=(320, 240), scale=0.9, shift=(6, 3), ir_distortion=ir, vis_distortion=vis)
+    ideal = rig(noise=0, size=(320, 240), ir_distortion=vis)  # a thermal picture through the visible lens
+    aligned = bent.calibration().align()(bent.frame("ir", 60), (240, 320))
+    error = np.abs(aligned.image.astype(float) - ideal.frame("ir", 60))
+    inside = np.ones((240, 320), bool) if aligned.valid is None else aligned.valid == 255
+    assert inside.mean() > 0.6
+    assert error[inside].mean() < 2.0
+    if ir or vis:
+        plain = replace(bent.calibration(), ir_distortion=0.0, vis_distortion=0.0).align()
+        wrong = np.abs(plain(bent.frame("ir", 60), (240, 320)).image.astype(float) - ideal.frame("ir", 60))
+        assert wrong[inside].mean() > 2 * error[inside].mean()
+
+
+def test_a_baseline_moves_what_is_near() -> None:
+    """The true rig file's map for a distance is right for what is there, and not for what is elsewhere."""
+    made = rig(size=(640, 480), baseline=(0.5, 0.1))
+    focal = 0.7 * 800
+    np.testing.assert_allclose(made.parallax[:2], (0.5 * focal, 0.1 * focal), rtol=0.02, atol=2.0)
+    for point in ((-4.0, 1.0, 9.0), (2.0, 0.2, 25.0), (1.0, 4.0, 60.0)):
+        pixels = [view @ (*point, 1.0) for view in (made._scene._ir_view, made._scene._vis_view)]
+        (ir, _), (vis, depth) = ((p / p[2], p[2]) for p in pixels)
+        there = np.array(made.calibration(depth).matrix) @ ir
+        np.testing.assert_allclose(there / there[2], vis, atol=0.05)
+        far = made.homography @ ir
+        assert np.hypot(*(far / far[2] - vis)[:2]) == pytest.approx(0.51 * focal / depth, rel=0.02)
 
 
 def test_a_smaller_infrared_camera_sees_the_same_view() -> None:

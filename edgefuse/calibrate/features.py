@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse.images import Image
+from edgefuse.lens import straightened
 from edgefuse.rig import Matrix, scaling
 
 __all__ = ["Floats", "Picture", "edge_field", "valid_area"]
@@ -54,6 +55,13 @@ class Picture:
     def flipped(self, code: int | None) -> "Picture":
         """Return the picture turned over as `cv2.flip` does it; None leaves it."""
         return self if code is None else Picture(cv2.flip(self.grey, code), cv2.flip(self.valid, code))
+
+    def straightened(self, k: float) -> "Picture":
+        """Return the picture without the distortion of a lens, see `edgefuse.lens`."""
+        if not k:
+            return self
+        valid = straightened(self.valid, k, cv2.BORDER_CONSTANT)
+        return Picture(straightened(self.grey, k), np.where(valid == 255, valid, 0).astype(np.uint8))
 
     def widened(self, stretch: float) -> "Picture":
         """Return the picture so many times wider."""

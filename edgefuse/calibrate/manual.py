@@ -7,10 +7,11 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from edgefuse.calibrate.board import Boards
 from edgefuse.calibrate.refine import ModelName
 from edgefuse.calibrate.registration import Estimate
 from edgefuse.errors import InputError
+from edgefuse.images import Image
+from edgefuse.lens import check_distortion, undistort
 from edgefuse.rig import Matrix, Rig
 
 POINT = re.compile(r"(-?[\d.]+),(-?[\d.]+):(-?[\d.]+),(-?[\d.]+)")
@@ -41,6 +42,30 @@ def parse_points(text: str) -> Matrix:
     if len(points) < 2:
         raise InputError(f"there is {len(points)} point: two or more are needed, best far apart")
     return np.array(points)
+
+
+def parse_distortion(text: str) -> tuple[float, float]:
+    """Read `0.08` or `0.08,-0.02`: k of the infrared and of the visible lens, see `edgefuse.lens`.
+
+    Raises:
+        InputError: no such numbers.
+    """
+    try:
+        ir, vis = (float(part) for part in [*text.split(","), "0"][: max(2, text.count(",") + 1)])
+    except ValueError:
+        raise InputError(f"distortion {text!r} is not K or K,K (infrared, visible), such as 0.08") from None
+    check_distortion("distortion", ir)
+    check_distortion("distortion", vis)
+    return ir, vis
+
+
+def straight_points(points: Matrix, pair: tuple[Image, Image], distortion: tuple[float, float]) -> Matrix:
+    """Return points, `[N, 4]`, where they would be without the distortion of both lenses."""
+    ir, vis = (
+        np.stack(undistort(points[:, i], points[:, i + 1], pair[i // 2].shape, distortion[i // 2]), axis=1)
+        for i in (0, 2)
+    )
+    return np.hstack([ir, vis])
 
 
 def from_points(points: Matrix, model: ModelName = "similarity") -> Estimate:
@@ -80,18 +105,19 @@ def from_points(points: Matrix, model: ModelName = "similarity") -> Estimate:
     return Estimate(matrix, model, 0.0, 0.0, residual, 0, 0)
 
 
-def from_boards(boards: Boards, model: ModelName | None = None) -> Estimate:
+def from_boards(points: Matrix, views: int, model: ModelName | None = None) -> Estimate:
     """Return the map from a board that both cameras see: a similarity, or more if several views ask for it.
 
-    Raises:
-        InputError: the board was never in sight of both.
+    Args:
+        points: of all views, `[N, 4]`.
+        views: their number.
+        model: kind of the map; None: chosen.
     """
-    points = boards.points
     found = from_points(points, model or "similarity")
-    if model is None and boards.count >= BOARDS_FOR_MORE:
+    if model is None and views >= BOARDS_FOR_MORE:
         bigger = from_points(points, "homography")
         found = bigger if bigger.residual_px < found.residual_px * WORTH_MORE else found
-    return replace(found, scenes=boards.count, pairs=boards.count)
+    return replace(found, scenes=views, pairs=views)
 
 
 def parallax_of(baseline: str, focal: float) -> tuple[float, float, float]:

@@ -11,7 +11,7 @@ import numpy as np
 from edgefuse.calibrate.features import Floats, Picture, edge_field
 from edgefuse.rig import Matrix, scale_of, scaling
 
-__all__ = ["Level", "ModelName", "Surfaces", "disagreement", "improve", "surfaces"]
+__all__ = ["Level", "ModelName", "Surfaces", "bent_by", "disagreement", "improve", "surfaces"]
 
 ModelName: TypeAlias = Literal["similarity", "affine", "homography"]
 
@@ -119,13 +119,53 @@ def improve(
         3×3 in pixels of the level, what the surfaces sum up to there, and z: that sum in standard deviations
         from what chance gives.
     """
+    basis = _basis(found.centres, model)
+    best, value, z = _best(found, basis, 4, shape, seed)
+    return _as_matrix(best, model, shape), value, z
+
+
+def bent_by(
+    found: Surfaces, model: ModelName, shape: tuple[int, int], matrix: Matrix, ir_shape: tuple[int, ...]
+) -> tuple[float, float]:
+    """Return the distortion of the infrared lens that suits the surfaces best, and z with it.
+
+    Args:
+        found: made with `matrix`.
+        model: of the map that may change along with it.
+        shape: of the level.
+        matrix: from infrared pixels to those of the level.
+        ir_shape: of the infrared picture.
+    """
+    half = shape[1] / 2
+    middle = matrix @ ((ir_shape[1] - 1) / 2, (ir_shape[0] - 1) / 2, 1)
+    middle = (middle[:2] / middle[2] - ((shape[1] - 1) / 2, (shape[0] - 1) / 2)) / half
+    away = found.centres - middle
+    # k·r² of infrared, r in its half diagonals, for places in halves of the level's width
+    reach = scale_of(matrix, ir_shape) * float(np.hypot(ir_shape[0], ir_shape[1])) / 2 / half
+    column = away * (away**2).sum(axis=1, keepdims=True) / reach**2
+    basis = np.concatenate([column[:, :, None], _basis(found.centres, model)], axis=2)
+    best, _, z = _best(found, basis, 5, shape, 0)
+    return float(best[0]) / half, z
+
+
+def _best(
+    found: Surfaces, basis: Matrix, free: int, shape: tuple[int, int], seed: int
+) -> tuple[Matrix, float, float]:
+    """Return the parameters that suit the surfaces best, what these sum up to there, and z.
+
+    Args:
+        found: surfaces.
+        basis: shifts of each block per unit of each parameter, `[blocks, 2, parameters]`.
+        free: number of parameters of which no value is less usual than another.
+        shape: of the level.
+        seed: of the search.
+    """
     radius = found.values.shape[1] // 2
     fine = np.stack([_upsampled(surface) for surface in found.values])
-    basis = _basis(found.centres, model)
     count = basis.shape[-1]
     deviation = float(np.sqrt(found.values.var(axis=(1, 2)).sum())) + 1e-9
     doubt = np.zeros(count)
-    doubt[4:] = deviation / 2 / (UNUSUAL * shape[1]) ** 2
+    doubt[free:] = deviation / 2 / (UNUSUAL * shape[1]) ** 2
     rng = np.random.default_rng(seed)
     # Cross-entropy search: the surfaces have many peaks, and a gradient sees the nearest alone.
     best, middle, spread, value = np.zeros(count), np.zeros(count), np.full(count, radius / 2.0), 0.0
@@ -137,7 +177,7 @@ def improve(
         best, value = elite[0], float(sums.max())
         middle, spread = elite.mean(axis=0), np.maximum(elite.std(axis=0), 0.003)
     mean = float(found.values.mean(axis=(1, 2)).sum())
-    return _as_matrix(best, model, shape), value, (value - mean) / deviation
+    return best, value, (value - mean) / deviation
 
 
 def disagreement(found: Surfaces) -> float:

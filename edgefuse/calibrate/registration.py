@@ -10,11 +10,12 @@ import numpy as np
 from edgefuse.align import ASPECT_TOLERANCE
 from edgefuse.calibrate.checks import CalibrationError, refuse_unusable, why_not
 from edgefuse.calibrate.features import Picture
-from edgefuse.calibrate.refine import Level, ModelName, Surfaces, disagreement, improve, surfaces
+from edgefuse.calibrate.refine import Level, ModelName, Surfaces, bent_by, disagreement, improve, surfaces
 from edgefuse.calibrate.scenes import Scenes
 from edgefuse.calibrate.search import search
 from edgefuse.errors import InputError
 from edgefuse.images import Image, luma
+from edgefuse.lens import MOST
 from edgefuse.rig import Matrix, Rig, overlap_of, rows, scale_of, scaling
 
 __all__ = [
@@ -47,6 +48,8 @@ SCENES_FOR_MORE = 3
 """Scenes from which on more than a similarity is tried: on one scene it fits the depths in it."""
 HOPELESS = 0.35
 """Part of the best guess's z below which a guess is neither the map nor a rival of it."""
+LENS_ROUNDS = 3
+"""Most steps to the distortion of a lens on pictures of half the size."""
 MOST_IN_SEARCH = 3
 GUESSES = 6
 SIDES = (160, 320, 640)
@@ -76,6 +79,9 @@ class Estimate:
     """Number of pairs that were used."""
     rival_z: float = 0.0
     """z of the best map that is clearly another one, on the pictures that were searched."""
+    ir_distortion: float = 0.0
+    """k of the infrared lens, see `edgefuse.lens`; `matrix` maps pixels that are made straight."""
+    vis_distortion: float = 0.0
     flip: str = ""
     """How the infrared picture is turned over, for people: empty, "mirrored", "upside down" or both."""
 
@@ -92,13 +98,19 @@ class Estimate:
         return scale_of(self.matrix, ir_size[::-1]), turn, right, down
 
 
-def estimate(pairs: Sequence[tuple[Image, Image]], model: ModelName | None = None) -> Estimate:
+def estimate(
+    pairs: Sequence[tuple[Image, Image]],
+    model: ModelName | None = None,
+    distortion: tuple[float, float] | None = None,
+) -> Estimate:
     """Estimate the map from infrared to visible pixels.
 
     Args:
         pairs: (infrared, visible), uint8, taken at the same moments; all infrared pictures of one size and
             all visible ones of one size. Pictures of different scenes tell most.
         model: to use; without one, a similarity, and more only if the scenes ask for it.
+        distortion: k of the infrared and of the visible lens, if known. Without them, that of the infrared
+            lens is estimated if three scenes ask for it; a visible lens that bends as much hides it.
 
     Raises:
         CalibrationError: the pictures do not determine it; the message says why, and what to do.
@@ -111,14 +123,14 @@ def estimate(pairs: Sequence[tuple[Image, Image]], model: ModelName | None = Non
         raise InputError("there are no pairs of pictures to calibrate from")
     refuse_unusable(kept.pairs)
     ir, vis = kept.pairs[0]
-    used = [(Picture.of(luma(ir)), Picture.of(luma(vis))) for ir, vis in kept.pairs]
+    used = _pictures(kept.pairs, distortion or (0.0, 0.0))
     least = _least_z(used[0][1])
     best: tuple[Estimate, Matrix] | None = None
     for name, code in FLIPS.items():
         flipped = [(ir.flipped(code), vis) for ir, vis in used]
         for stretch in _stretches(ir.shape, vis.shape):
             stretched = [(ir.widened(stretch), vis) for ir, vis in flipped]
-            found = replace(_estimate(stretched, kept.count, model), flip=name)
+            found = replace(_estimate(stretched, kept.count, model, distortion is None), flip=name)
             if stretch != 1 and found.model == "similarity":
                 found = replace(found, model="affine")
             if best is None or found.z > best[0].z:
@@ -138,11 +150,17 @@ def estimate(pairs: Sequence[tuple[Image, Image]], model: ModelName | None = Non
     to_working, from_working = Picture.working(ir.shape), np.linalg.inv(Picture.working(vis.shape))
     whole = from_working @ found.matrix @ before @ to_working
     residual = found.residual_px * from_working[0, 0]
+    if distortion is not None:
+        found = replace(found, ir_distortion=distortion[0], vis_distortion=distortion[1])
     return replace(found, matrix=whole / whole[2, 2], residual_px=residual)
 
 
 def refine_from(
-    pairs: Sequence[tuple[Image, Image]], matrix: Matrix, model: ModelName = "similarity", scenes: int = 0
+    pairs: Sequence[tuple[Image, Image]],
+    matrix: Matrix,
+    model: ModelName = "similarity",
+    scenes: int = 1,
+    distortion: tuple[float, float] = (0.0, 0.0),
 ) -> Estimate:
     """Improve a map that was set by hand, by the edges of both pictures near where it puts them.
 
@@ -151,15 +169,16 @@ def refine_from(
         matrix: from infrared to visible pixels; off by 2 % of the visible width at most.
         model: kind of the map.
         scenes: number of different scenes in the pairs, for the record.
+        distortion: k of the infrared and of the visible lens; `matrix` maps pixels that are made straight.
 
     Raises:
         CalibrationError: the edges do not agree near that map; the message says why.
     """
     refuse_unusable(pairs)
-    used = [(Picture.of(luma(ir)), Picture.of(luma(vis))) for ir, vis in pairs]
+    used = _pictures(pairs, distortion)
     to_ir, to_vis = (Picture.working(image.shape) for image in pairs[0])
     start = to_vis @ matrix @ np.linalg.inv(to_ir)
-    found = _from_guess(used, start, scenes or 1, model)
+    found = _from_guess(used, start, scenes, model)
     if not is_evidence(found.z, found.share, used[0][1]):
         raise CalibrationError(
             why_not(used, found.z, found.share, scenes or 1, _least_z(used[0][1]))
@@ -167,7 +186,18 @@ def refine_from(
             "hand may be too far off to be refined"
         )
     whole = np.linalg.inv(to_vis) @ found.matrix @ to_ir
+    found = replace(found, ir_distortion=distortion[0], vis_distortion=distortion[1])
     return replace(found, matrix=whole / whole[2, 2], residual_px=found.residual_px / to_vis[0, 0])
+
+
+def _pictures(
+    pairs: Sequence[tuple[Image, Image]], distortion: tuple[float, float]
+) -> list[tuple[Picture, Picture]]:
+    ir_k, vis_k = distortion
+    return [
+        (Picture.of(luma(ir)).straightened(ir_k), Picture.of(luma(vis)).straightened(vis_k))
+        for ir, vis in pairs
+    ]
 
 
 def _stretches(ir: tuple[int, ...], vis: tuple[int, ...]) -> list[float]:
@@ -200,6 +230,8 @@ def make_rig(found: Estimate, pair: tuple[Image, Image], ir_camera: str, vis_cam
         confidence=round(found.confidence, 4),
         overlap=round(overlap_of(found.matrix, ir_size, vis_size), 4),
         scenes=found.scenes,
+        ir_distortion=found.ir_distortion,
+        vis_distortion=found.vis_distortion,
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
 
@@ -253,7 +285,7 @@ def _rival(results: Sequence[tuple[Matrix, float, float]], best: Matrix, pairs: 
     return max((z for (_, z, _), off in zip(results, apart, strict=True) if off > far), default=0.0)
 
 
-def _estimate(pairs: Pairs, scenes: int, model: ModelName | None) -> Estimate:
+def _estimate(pairs: Pairs, scenes: int, model: ModelName | None, lens: bool = False) -> Estimate:
     """Search, refine and weigh the map; nothing is refused here."""
     few = pairs[:MOST_IN_SEARCH]
     guesses = []
@@ -270,11 +302,16 @@ def _estimate(pairs: Pairs, scenes: int, model: ModelName | None) -> Estimate:
         level = Level.of(few, SIDES[1], matrix)
         results.append(_weighed(level, _step(level, matrix, 4, "similarity")[0], "similarity"))
     matrix = max(results, key=lambda result: result[1])[0]
-    return _from_guess(pairs, matrix, scenes, model, _rival(results, matrix, few))
+    return _from_guess(pairs, matrix, scenes, model, _rival(results, matrix, few), lens)
 
 
 def _from_guess(
-    pairs: Pairs, matrix: Matrix, scenes: int, model: ModelName | None, rival: float = 0.0
+    pairs: Pairs,
+    matrix: Matrix,
+    scenes: int,
+    model: ModelName | None,
+    rival: float = 0.0,
+    lens: bool = False,
 ) -> Estimate:
     """Choose the kind of map, refine and weigh it, from a guess that is a few pixels off at most."""
     level, fine = (Level.of(pairs, side, matrix) for side in SIDES[1:])
@@ -295,7 +332,33 @@ def _from_guess(
             share = value / max(around.energy, 1e-9)
             best = Estimate(moved, name, z, share, residual, scenes, len(pairs), rival), fine_z
     assert best is not None
+    if lens and model is None and scenes >= SCENES_FOR_MORE:
+        return _with_lens(pairs, *best)
     return best[0]
+
+
+def _with_lens(pairs: Pairs, found: Estimate, best_z: float) -> Estimate:
+    """Return the estimate with the distortion of the infrared lens, if the pictures ask for one."""
+    ir_shape = pairs[0][0].grey.shape
+    straight, matrix, total = pairs, found.matrix, 0.0
+    for side in (*[SIDES[1]] * LENS_ROUNDS, SIDES[2]):  # the largest pictures make it exact
+        level = Level.of(straight, side, matrix)
+        around = surfaces(level, matrix, 8)
+        _, _, plain_z = improve(around, found.model, level.shape)
+        k, z = bent_by(around, found.model, level.shape, level.to_level @ matrix, ir_shape)
+        if not total and z < plain_z + HINT_Z:
+            return found
+        if side == SIDES[1] and abs(k) < 0.003:
+            continue
+        total = min(max(total + k, -MOST), MOST)
+        straight = [(ir.straightened(total), vis) for ir, vis in pairs]
+        level = replace(level, pairs=straight)
+        matrix = _step(level, matrix, 8, found.model)[0]
+    level = Level.of(straight, SIDES[2], matrix)
+    matrix, fine_z, residual = _refined(level, matrix, found.model)
+    if fine_z < best_z + BETTER_Z:
+        return found
+    return replace(found, matrix=matrix, residual_px=residual, ir_distortion=round(total, 5))
 
 
 def _refined(level: Level, matrix: Matrix, model: ModelName) -> tuple[Matrix, float, float]:

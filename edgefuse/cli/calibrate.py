@@ -70,6 +70,15 @@ def calibrate(
         bool,
         typer.Option("--refine", help="After --points or --board: refine the map by what both cameras see."),
     ] = False,
+    distortion: Annotated[
+        str | None,
+        typer.Option(
+            "--distortion",
+            metavar="K[,K]",
+            help="Distortion of infrared and visible lens: r becomes r (1 + K r²), in half diagonals.",
+            show_default="estimated",
+        ),
+    ] = None,
     baseline: Annotated[
         str | None,
         typer.Option(
@@ -106,7 +115,7 @@ def calibrate(
     file names serve as well. Ctrl-C ends the collecting and uses what is there.
     """
     from edgefuse.calibrate import Board, Boards, Scenes, collect, load_pairs, make_rig, save_pairs
-    from edgefuse.calibrate.manual import parallax_of, parallax_table, parse_points
+    from edgefuse.calibrate.manual import parallax_of, parallax_table, parse_distortion, parse_points
     from edgefuse.calibrate.pictures import before_and_after
     from edgefuse.files import check_writable
     from edgefuse.images import write_image
@@ -120,6 +129,7 @@ def calibrate(
         raise InputError("--refine refines a map that was set by hand: give --points or --board too")
     parallax = parallax_of(baseline, focal) if baseline is not None and focal is not None else None
     typed = None if points is None else parse_points(points)
+    bent = None if distortion is None else parse_distortion(distortion)
     collected = Scenes() if board is None else Boards(Board.parse(board))
     check_writable(out)
     console = stdout()
@@ -138,7 +148,7 @@ def calibrate(
         save_pairs(keep, collected.pairs)
     if board is None and not collected.pairs:
         raise SourceError(f"{safe_name(ir)} and {safe_name(vis)} gave no pair of pictures")
-    found = _map(collected, typed, model, refine)
+    found = _map(collected, typed, model, refine, bent)
     by_hand = "points" if typed is not None else "board" if board is not None else None
     rig = make_rig(found, collected.pairs[0], safe_name(ir), safe_name(vis))
     rig = replace(rig, parallax=parallax, distance=distance, model=by_hand or rig.model)
@@ -153,20 +163,28 @@ def calibrate(
 
 
 def _map(
-    collected: "Scenes | Boards", points: "Matrix | None", model: "ModelName | None", refine: bool
+    collected: "Scenes | Boards",
+    points: "Matrix | None",
+    model: "ModelName | None",
+    refine: bool,
+    distortion: tuple[float, float] | None,
 ) -> "Estimate":
     from edgefuse.calibrate import Boards, estimate, refine_from
-    from edgefuse.calibrate.manual import from_boards, from_points
+    from edgefuse.calibrate.manual import from_boards, from_points, straight_points
 
     if isinstance(collected, Boards):
-        found = from_boards(collected, model)
-    elif points is not None:
-        found = from_points(points, model or "similarity")
+        points = collected.points
+    if points is None:
+        return estimate(collected.pairs, model, distortion)
+    bent = distortion or (0.0, 0.0)
+    points = straight_points(points, collected.pairs[0], bent)
+    if isinstance(collected, Boards):
+        found = from_boards(points, collected.count, model)
     else:
-        return estimate(collected.pairs, model)
-    if not refine:
-        return found
-    return refine_from(collected.pairs, found.matrix, found.model, collected.count)
+        found = from_points(points, model or "similarity")
+    if refine:
+        return refine_from(collected.pairs, found.matrix, found.model, collected.count, bent)
+    return replace(found, ir_distortion=bent[0], vis_distortion=bent[1])
 
 
 def _print(console: Console, rig: "Rig", found: "Estimate", out: Path) -> None:
@@ -175,6 +193,8 @@ def _print(console: Console, rig: "Rig", found: "Estimate", out: Path) -> None:
     if rig.model in ("board", "points"):
         seen = counted(found.scenes, "view") + " of the board" if rig.model == "board" else "points"
     flip = f", infrared is {found.flip}" if found.flip else ""
+    if rig.ir_distortion or rig.vis_distortion:
+        flip += f", distortion {rig.ir_distortion:+.3f} (infrared), {rig.vis_distortion:+.3f} (visible)"
     console.print(
         f"{seen} → {found.model}{flip}: scale "
         f"{scale:.3f}, turn {turn:+.1f}°, centre {right:+.1f}, {down:+.1f} px; infrared covers "

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edgefuse.errors import InputError, unknown_name
 from edgefuse.images import MIN_SIDE, parse_size
+from edgefuse.lens import MOST
 
 __all__ = ["MAX_SIDE", "Matrix3", "RigConfig"]
 
@@ -51,6 +52,13 @@ class RigConfig:
     """Magnification about the centre of the visible image."""
     misalignment: Matrix3 = IDENTITY
     """Any further homography in visible pixels; an array is taken too."""
+    baseline: tuple[float, float] = (0.0, 0.0)
+    """Metres that the infrared camera stands right of and below the visible one; what is near is seen
+    displaced then, and `homography` holds far away."""
+    ir_distortion: float = 0.0
+    """k of the infrared lens, as in `edgefuse.lens`."""
+    vis_distortion: float = 0.0
+    """Likewise, of the visible lens."""
     noise: float = 1.0
     """Multiplies the sensor noise of both cameras; 0 is a clean image."""
     ir_depth: int = 8
@@ -64,10 +72,11 @@ class RigConfig:
             raise InputError(f"sim seed {self.seed!r} is not a whole number from 0 on")
         for name, low, high in _RANGES:
             object.__setattr__(self, name, _checked_number(name, getattr(self, name), low, high))
-        if not isinstance(self.shift, tuple | list) or len(self.shift) != 2:
-            raise InputError(f"sim shift {self.shift!r} is not two numbers, x and y in pixels")
-        shift = tuple(_checked_number("shift", s, -MAX_SIDE, MAX_SIDE) for s in self.shift)
-        object.__setattr__(self, "shift", shift)
+        for name, most, unit in (("shift", MAX_SIDE, "pixels"), ("baseline", 2.0, "metres")):
+            value = getattr(self, name)
+            if not isinstance(value, tuple | list) or len(value) != 2:
+                raise InputError(f"sim {name} {value!r} is not two numbers, right and down in {unit}")
+            object.__setattr__(self, name, tuple(_checked_number(name, part, -most, most) for part in value))
         object.__setattr__(self, "misalignment", _checked_matrix(self.misalignment, self.size))
         if not _is_int(self.ir_depth) or self.ir_depth not in (8, 16):
             raise InputError(f"sim ir_depth {self.ir_depth!r} is not 8 or 16 bits")
@@ -114,6 +123,8 @@ _RANGES: list[tuple[str, float, float]] = [
     ("ir_clock_drift", -1e5, 1e5),
     ("rotation", -180.0, 180.0),
     ("scale", 0.2, 5.0),
+    ("ir_distortion", -MOST, MOST),
+    ("vis_distortion", -MOST, MOST),
     ("noise", 0.0, 20.0),
 ]
 
@@ -171,7 +182,7 @@ def _size(_: str, text: str) -> tuple[int, int]:
     return parse_size(text)
 
 
-def _shift(name: str, text: str) -> tuple[float, ...]:
+def _two(name: str, text: str) -> tuple[float, ...]:
     return tuple(_number(name, part) for part in text.split(","))
 
 
@@ -187,7 +198,8 @@ _SPECIAL: dict[str, Callable[[str, str], Any]] = {
     "ir_size": _size,
     "seed": _whole,
     "ir_depth": _whole,
-    "shift": _shift,
+    "shift": _two,
+    "baseline": _two,
     "misalignment": _matrix,
 }
 _READERS = {field.name: _SPECIAL.get(field.name, _number) for field in fields(RigConfig)}

@@ -7,9 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse.errors import InputError, unknown_name
+from edgefuse.lens import remap_of
+from edgefuse.rig import Rig as RigFile
+from edgefuse.rig import overlap_of, rows
 from edgefuse.sim.config import RigConfig
 from edgefuse.sim.scene import Scene
-from edgefuse.sim.surfaces import WHITE, NoiseTile
+from edgefuse.sim.surfaces import WHITE, NoiseTile, projection
 
 __all__ = ["CameraName", "Rig"]
 
@@ -31,10 +34,19 @@ class Rig:
 
     def __init__(self, config: RigConfig | None = None) -> None:
         self.config = config = config or RigConfig()
-        self.homography: NDArray[np.float64] = config.homography
-        """`[3, 3]`, maps infrared pixels to visible ones: the truth a calibration should find."""
         self._ir_size = config.ir_size or config.size
-        self._scene = Scene(config.seed, config.size, self._ir_size, self.homography)
+        self._lenses = {
+            "ir": _Lens(self._ir_size, config.ir_distortion),
+            "vis": _Lens(config.size, config.vis_distortion),
+        }
+        before, after = np.linalg.inv(self._lenses["ir"].straight), self._lenses["vis"].straight
+        self.homography: NDArray[np.float64] = after @ config.homography @ before
+        """`[3, 3]`, maps infrared pixels to visible ones far away, both made straight where lenses bend them:
+        the truth a calibration should find."""
+        right, down = config.baseline
+        self.parallax: NDArray[np.float64] = after @ projection(config.size)[:, :3] @ (right, -down, 0)
+        """`[3]`: at Z metres the last column of `homography` is larger by `parallax`/Z."""
+        self._scene = Scene(config.seed, config.size, self._ir_size, config.homography, config.baseline)
         rng = np.random.default_rng([config.seed, 31])
         self._grain = NoiseTile(rng, self._ir_size, 1, THERMAL_NOISE * config.noise)
         # The visible picture is the square root of light: read noise is even in the light, shot noise
@@ -66,9 +78,27 @@ class Rig:
             InputError: another camera name, or a negative n.
         """
         time = self.capture_time(camera, n)
+        lens = self._lenses[camera]
         if camera == "ir":
-            return self._infrared(self._scene.celsius(time), n)
-        return self._visible(self._scene.radiance(time), n)
+            return self._infrared(lens.bend(self._scene.celsius(time)), n)
+        return self._visible(lens.bend(self._scene.radiance(time)), n)
+
+    def calibration(self, distance: float | None = None) -> RigFile:
+        """Return the rig file that a perfect calibration would write.
+
+        Args:
+            distance: metres at which its map holds; None: far away.
+        """
+        ir_size, vis_size = self._ir_size, self.config.size
+        right, down, forward = self.parallax.tolist()
+        rig = RigFile(
+            *(rows(self.homography / self.homography[2, 2]), ir_size, vis_size),
+            overlap=overlap_of(self.homography, ir_size, vis_size),
+            parallax=(right, down, forward) if any(self.config.baseline) else None,
+            ir_distortion=self.config.ir_distortion,
+            vis_distortion=self.config.vis_distortion,
+        )
+        return rig if distance is None else rig.at(distance)
 
     def _infrared(self, celsius: NDArray[np.float32], n: int) -> NDArray[Any]:
         cv2.add(celsius, self._columns, dst=celsius)
@@ -104,6 +134,23 @@ class Rig:
     def _offsets(self, camera: int, n: int, count: int) -> list[int]:
         state = np.random.SeedSequence([self.config.seed, camera, n]).generate_state(count)
         return [int(value) for value in state]
+
+
+class _Lens:
+    """Bends a straight picture. A barrel shows more: for one, the picture is drawn smaller before."""
+
+    def __init__(self, size: tuple[int, int], k: float) -> None:
+        zoom = 1 + max(k, 0.0)
+        x, y = (size[0] - 1) / 2, (size[1] - 1) / 2
+        self.straight = np.array([[zoom, 0, x - zoom * x], [0, zoom, y - zoom * y], [0, 0, 1]])
+        """From pixels of the drawn picture to those that the bent one has when made straight."""
+        self._maps = remap_of(size[::-1], k, zoom) if k else None
+
+    def bend(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self._maps is None:
+            return picture
+        x, y = self._maps
+        return cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
 
 
 def _checked(camera: str) -> str:

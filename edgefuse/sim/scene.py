@@ -42,10 +42,13 @@ class Scene:
         vis_size: tuple[int, int],
         ir_size: tuple[int, int],
         ir_to_vis: NDArray[np.float64],
+        baseline: tuple[float, float] = (0.0, 0.0),
     ) -> None:
         self._vis_view, self._vis_size, self._ir_size = projection(vis_size), vis_size, ir_size
-        # The same place and lens as the visible camera, its picture moved by the rig's homography.
+        # The same lens as the visible camera, a little beside it, its picture moved by the rig's homography.
         self._ir_view = np.linalg.inv(ir_to_vis) @ self._vis_view
+        right, down = baseline
+        self._ir_view[:, 3] -= self._ir_view[:, :3] @ (right, -down, 0)
         self._focal = focal_length(vis_size)
         street = Street(seed, vis_size)
         self._traffic = Traffic(seed)
