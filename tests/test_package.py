@@ -1,5 +1,6 @@
 import ast
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,23 @@ def test_library_code_never_loads_typer() -> None:
     assert "typer" not in loaded_after(
         f"import edgefuse.runtime.live, edgefuse.batch, edgefuse.evaluate{training}"
     )
+
+
+def test_a_python_that_is_too_old_is_answered_in_one_sentence(tmp_path: Path) -> None:
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).touch()
+    old = tmp_path / "python3.8"
+    old.write_text("#!/bin/sh\ncase $1 in -c) exit 1;; *) mkdir .venv;; esac\n")
+    old.chmod(0o755)
+    done = subprocess.run(
+        ["make", "demo", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert f"edgefuse needs Python 3.10 or newer, and {old} is older: make PYTHON=python3.12" in done.stdout
+    assert not (tmp_path / ".venv").exists()
 
 
 def test_unknown_attribute_names_what_there_is() -> None:

@@ -16,11 +16,12 @@ import cv2
 import numpy as np
 import pytest
 
-from edgefuse.errors import LostError, SourceError
+from edgefuse.errors import FrameError, LostError, SourceError
 from edgefuse.images import as_visible
 from edgefuse.runtime.cameras.camera import connect
 from edgefuse.runtime.cameras.thermal import ThermalPreprocess
 from edgefuse.runtime.frames import Frame
+from edgefuse.runtime.live import run
 from edgefuse.runtime.sinks.lossless import LosslessVideo
 from edgefuse.runtime.sources import RealTime, open_source, opencv, safe_name
 from edgefuse.runtime.sources import v4l2 as camera_module
@@ -392,6 +393,23 @@ def test_a_broken_image_in_a_folder_is_named(tmp_path: Path) -> None:
         pytest.raises(SourceError, match=r"a\.png is not an image"),
     ):
         source.read()
+
+
+def test_a_folder_without_a_readable_image_does_not_loop_for_ever(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"no image")
+    (tmp_path / "ir").mkdir()
+    cv2.imwrite(str(tmp_path / "ir/a.png"), np.full((20, 30), 7, np.uint8))
+    camera = connect(f"{tmp_path}?loop=1", "vis")
+    report = run(connect(str(tmp_path / "ir"), "ir"), camera, lambda _, vis: vis)
+    assert report.error is not None
+    assert f"{tmp_path}?loop=1 has no image that can be read: {tmp_path}/" in report.error
+    cv2.imwrite(str(tmp_path / "b.png"), np.full((20, 30), 7, np.uint8))
+    with open_source(f"{tmp_path}?loop=1", "vis") as source:
+        for _ in range(3):
+            with pytest.raises(FrameError):
+                source.read()
+            assert source.read() is not None
 
 
 @pytest.mark.parametrize(

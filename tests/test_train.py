@@ -234,6 +234,15 @@ def test_a_finished_run_can_be_extended(folders, tmp_path):
         train(replace(config, steps=4), training_set(config), tmp_path, resume=True)
 
 
+def test_a_run_is_resumed_without_saying_again_how_it_goes(folders, tmp_path, run):
+    config = configured(folders, steps=2)
+    train(config, training_set(config), tmp_path / "run")
+    before = json.loads((tmp_path / "run/config.json").read_text())
+    status, _, err = run("train", "--out", "run", "--resume", "--steps", "3")
+    assert status == 0, err
+    assert json.loads((tmp_path / "run/config.json").read_text()) == before | {"steps": 3}
+
+
 def test_a_full_temporary_folder_is_named(monkeypatch):
     class Full(io.BytesIO):
         def write(self, content):

@@ -53,7 +53,7 @@ class ImageFolder(Source):
         self.length: int | None = None if options.get("loop") else len(self._files)
         self._target = spec.target
         self._whole = Path(spec.target).is_dir() and not skipped
-        self._next = 0
+        self._next = self._unread = 0
         self._role = role
         self._bits: int | None = options.get("bits")
 
@@ -62,6 +62,7 @@ class ImageFolder(Source):
 
         Raises:
             FrameError: a file is not an image; the next call returns the one after it.
+            SourceError: none of them is, in a folder that starts over at its end.
         """
         if self._next == self.length:
             return None
@@ -70,7 +71,11 @@ class ImageFolder(Source):
         try:
             image = read_image(self._files[index % len(self._files)], self._role, self._bits)
         except InputError as error:
+            self._unread += 1
+            if self.length is None and self._unread >= len(self._files):
+                raise SourceError(f"{self.name} has no image that can be read: {error}") from None
             raise FrameError(str(error)) from None
+        self._unread = 0
         return Frame(image, index, index / self.fps, captured)
 
 
