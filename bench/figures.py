@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.experiments import FIGURES as EXPERIMENTS
 from bench.quality import MODELS
 from bench.write_benchmarks import TABLES as BENCHMARK_TABLES
 from bench.write_benchmarks import table as benchmark_table
@@ -152,6 +153,7 @@ FIGURES: dict[str, Callable[[], str]] = {
     **{f"benchmarks/{name}": partial(_benchmark, name) for name in BENCHMARK_TABLES},
     **{f"peers/{name}": partial(_peers, name) for name in PEER_SETS},
     "peers/speed": _peer_speed,
+    **{f"experiments/{name}": figure for name, figure in EXPERIMENTS.items()},
 }
 for _set in ("roadscene/test", "llvip/test", "m3svd/0115_1834"):
     FIGURES[f"quality/{_set}"] = partial(_quality, _set)

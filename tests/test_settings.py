@@ -64,7 +64,7 @@ def test_a_file_of_settings_reproduces_a_run_and_options_come_before_it(folder):
 def test_shipped_recipes_are_settings(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)  # where the images are not
     names = sorted(path.stem for path in RECIPES.glob("*.json"))
-    assert names == ["nano"]
+    assert names == ["cnn", "gan", "nano", "transformer"]
     for name in names:
         config = from_plain(TrainConfig, read(RECIPES / f"{name}.json"))
         assert from_plain(TrainConfig, to_plain(config)) == config

@@ -17,7 +17,7 @@ from edgefuse.train.config import TrainConfig
 
 DATA, METHOD, RUN = "Images", "Method", "Run"
 RECIPES = Path(__file__).parents[1] / "train" / "recipes"
-"""Settings that shipped weights were trained with, by name."""
+"""Settings from folders to weights, by network; which shipped weights are of them, docs/models.md says."""
 
 
 def settings_file(path: Path) -> Path:
@@ -69,8 +69,8 @@ def train(
 ) -> None:
     """Train a fusion network on images that need not be aligned.
 
-    Without folders it trains on the simulated rig. --config nano is the recipe of
-    the default model. Ctrl-C writes a checkpoint and ends; --resume continues.
+    Without folders it trains on the simulated rig. --config nano (cnn, transformer, gan) is
+    the recipe of a model. Ctrl-C writes a checkpoint and ends; --resume continues.
     On K GPUs: torchrun --nproc-per-node=K -m edgefuse train …
     """
     require("train", "torch", "safetensors", "matplotlib")

@@ -31,6 +31,8 @@ class PublishedRow:
     pairs: int | None
     model: str
     scores: dict[str, float]
+    gain: float | None = None
+    """What Table 3 prints as the mean gain over the row above, in percent."""
 
 
 @cache
@@ -48,6 +50,7 @@ def published(table: str) -> tuple[PublishedRow, ...]:
             int(row["pairs"]) if row["pairs"] else None,
             row["model"],
             {name: float(row[name]) for name in CORE_METRICS},
+            float(row["gain"]) if row["gain"] else None,
         )
         for row in csv.DictReader(text.splitlines())
         if row["table"] == table
@@ -60,6 +63,8 @@ class Row:
 
     cell: Cell
     paper: dict[str, float] | None
+    gain: float | None = None
+    """What the paper prints as its mean gain over the row above, in percent; None: nothing."""
 
 
 def table1(sets: Sequence[PairSet], models: Sequence[str], bases: Sequence[int]) -> list[Row]:
@@ -104,7 +109,11 @@ def table3(sets: Sequence[PairSet], models: Sequence[str], bases: Sequence[int])
         return [("sptp", base), ("aptp", base * base)]
 
     return [
-        Row(Cell(model, mode, one, one, base, pairs), _paper("table3", mode, model, base, pairs))
+        Row(
+            Cell(model, mode, one, one, base, pairs),
+            _paper("table3", mode, model, base, pairs),
+            _printed_gain(mode, model, base),
+        )
         for model in models
         for base in bases
         for mode, pairs in few(base)
@@ -139,3 +148,8 @@ def _paper(table: str, mode: str, model: str, base: int, pairs: int) -> dict[str
         if (row.test, row.mode, row.model, row.base, row.pairs) == ("MSRS", mode, model, base, pairs):
             return row.scores
     return None
+
+
+def _printed_gain(mode: str, model: str, base: int) -> float | None:
+    rows = (row for row in published("table3") if (row.mode, row.model, row.base) == (mode, model, base))
+    return next((row.gain for row in rows), None)

@@ -12,6 +12,7 @@ from edgefuse.experiments.cells import POINTS, PairSet, Results, means, run_cell
 from edgefuse.experiments.grids import GRIDS, Row
 from edgefuse.experiments.tables import (
     RowScores,
+    improvement,
     others_table,
     relation,
     relations_table,
@@ -203,9 +204,10 @@ def _relations(
         if (before.model, before.base) != (cell.model, cell.base) or experiment.name == "table2":
             continue
         title = f"{cell.model}, base {cell.base}: {cell.paradigm} of {cell.pairs} pairs over sptp"
-        paper = rows[strict].paper, row.paper
-        both = (paper[0], paper[1]) if paper[0] and paper[1] else None
-        lines.append(relation(title, results[strict], results[k], test, both))
+        old, gain = rows[strict].paper, row.gain
+        if gain is None and old and row.paper:
+            gain = improvement(old, row.paper)
+        lines.append(relation(title, results[strict], results[k], test, gain))
     return lines
 
 

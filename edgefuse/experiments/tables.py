@@ -33,17 +33,15 @@ def rows_table(
     return _markdown(lines, 4)
 
 
-def relation(
-    title: str, before: RowScores, after: RowScores, test: str, paper: tuple[Scores, Scores] | None
-) -> list[str]:
-    """Return a table row of what changes from one training to another, seed by seed."""
+def relation(title: str, before: RowScores, after: RowScores, test: str, paper: float | None) -> list[str]:
+    """Return a table row of what changes from one training to another, seed by seed, and the paper's gain."""
     values = [title]
     for name in CORE_METRICS:
         gains = [new[test][name] - old[test][name] for old, new in zip(before, after, strict=True)]
         values.append(_spread(gains, sign="+"))
     gains = [improvement(old[test], new[test]) for old, new in zip(before, after, strict=True)]
     values.append(_spread(gains, sign="+", digits=1) + " %")
-    return [*values, f"{improvement(*paper):+.1f} %" if paper else "–"]
+    return [*values, "–" if paper is None else f"{paper:+.2f} %"]
 
 
 def improvement(before: Scores, after: Scores) -> float:

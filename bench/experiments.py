@@ -1,0 +1,208 @@
+"""The figures of docs/experiments.md, from what `edgefuse reproduce` entered into a results.json.
+
+python -m bench.experiments pairing/results.json    # copies it to docs/experiments.json and draws the curves
+make figures                                        # brings the tables into the page
+"""
+
+import json
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefuse.experiments.grids import published
+from edgefuse.metrics import CORE_METRICS
+from edgefuse.tables import Cell, Column, Row, Table, as_markdown
+
+DOCS = Path(__file__).parents[1] / "docs"
+OUT = DOCS / "experiments.json"
+EPOCHS, CAP = 100, 3000
+"""The runs that hold epochs equal, and the most steps of one of them."""
+LENGTHS = ("100 epochs", "400 steps", "1,500 steps", "6,000 steps")
+BASES = (15, 30, 60, 150)
+RESAMPLES = 10_000
+
+Run = dict[str, Any]
+
+
+class Pairing(NamedTuple):
+    """The runs of both paradigms with one base and length; equal places of the two lists have one seed."""
+
+    sptp: list[Run]
+    aptp: list[Run]
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds both have."""
+        return len(self.sptp)
+
+    def scores(self, metric: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the scores `[seeds, pairs]` of both."""
+        both = [np.array([_scores(run)[metric] for run in runs]) for runs in self]
+        return both[0], both[1]
+
+    def gains(self) -> list[float]:
+        """Return for each seed the mean relative gain of the five metrics, in percent, as the paper does."""
+        means = [[{m: np.mean(_scores(run)[m]) for m in CORE_METRICS} for run in runs] for runs in self]
+        return [
+            float(np.mean([100 * (new[m] / old[m] - 1) for m in CORE_METRICS]))
+            for old, new in zip(*means, strict=True)
+        ]
+
+
+def _scores(run: Run) -> dict[str, list[float]]:
+    scores: dict[str, list[float]]
+    (scores,) = run["scores"].values()
+    return scores
+
+
+def length_of(run: Run) -> list[str]:
+    """Return which lengths a run is of: one may end at the steps of another length by its epochs."""
+    steps = {400: "400 steps", 1500: "1,500 steps", 6000: "6,000 steps"}
+    found = [steps[run["steps"]]] if run["steps"] in steps else []
+    by_epochs = min(CAP, -(-EPOCHS * run["pairs"] // 8))
+    return [*found, *(["100 epochs"] if run["steps"] == by_epochs else [])]
+
+
+def pairings() -> dict[tuple[str, str, int], Pairing]:
+    """Return all pairings that have a seed, by what the base is of, length and base."""
+    runs = list(json.loads(OUT.read_text("utf-8")).values())
+    found = {}
+    for of in ("patches", "images"):
+        for length in LENGTHS:
+            for base in BASES:
+                here = {
+                    (run["paradigm"], run["seed"]): run
+                    for run in runs
+                    if (run["base_of"], run["base"]) == (of, base) and length in length_of(run)
+                }
+                seeds = sorted({s for p, s in here if p == "sptp"} & {s for p, s in here if p == "aptp"})
+                if seeds:
+                    found[of, length, base] = Pairing(
+                        *([here[p, s] for s in seeds] for p in ("sptp", "aptp"))
+                    )
+    return found
+
+
+def gains() -> str:
+    """Return APTP's mean gain over SPTP, one column a base, with the paper's."""
+    known = pairings()
+    rows = [Row("the paper, 100 epochs of patches", [Cell(f"{gain:+.2f}") for gain in papers_gains()])]
+    for of, length in dict.fromkeys((of, length) for of, length, _ in known):
+        cells = [known.get((of, length, base)) for base in BASES]
+        rows.append(Row(f"{of}, {length}", [_gain(cell) for cell in cells]))
+    return as_markdown(Table("", [Column(f"base {base}") for base in BASES], rows))
+
+
+def papers_gains() -> list[float]:
+    """Return the gains that the paper prints for its bases."""
+    printed = {row.base: row.gain for row in published("table3") if row.gain is not None}
+    return [printed[base] for base in BASES]
+
+
+def _gain(pairing: Pairing | None) -> Cell:
+    if pairing is None:
+        return Cell("not run")
+    values = pairing.gains()
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return Cell(f"{statistics.mean(values):+.1f}{spread} ({_seeds(len(values))})")
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s' * (count > 1)}"
+
+
+def tests() -> str:
+    """Return the differences of APTP and SPTP, paired by seed and image, with 95 % intervals."""
+    rows = []
+    for (of, length, base), pairing in pairings().items():
+        cells = [Cell(str(pairing.seeds))]
+        for metric in CORE_METRICS:
+            old, new = pairing.scores(metric)
+            difference = (new - old).mean(0)  # of each image, over the seeds
+            low, high = interval(difference)
+            certain = low > 0 or high < 0
+            text = f"{difference.mean():+.3f} ({low:+.3f} … {high:+.3f})"
+            cells.append(Cell(text, "best" if certain else ""))
+        rows.append(Row(f"{of}, {length}, base {base}", cells))
+    return as_markdown(Table("", [Column("seeds"), *map(Column, CORE_METRICS)], rows))
+
+
+def interval(differences: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the 95 % interval of the mean, from resampling the images."""
+    places = np.random.default_rng(0).integers(0, len(differences), (RESAMPLES, len(differences)))
+    low, high = np.percentile(differences[places].mean(1), (2.5, 97.5))
+    return float(low), float(high)
+
+
+def cells() -> str:
+    """Return all runs: steps, pairs, scores, and loss and VIF of trained and of test patches."""
+    rows = []
+    for (of, length, base), pairing in pairings().items():
+        for name, runs in zip(("sptp", "aptp"), pairing, strict=True):
+            first = runs[0]
+            last = [run["curve"][-1] for run in runs]
+            texts = [f"{first['steps']:,}", f"{first['distinct']:,} of {first['pairs']:,}", str(len(runs))]
+            texts += [_spread([float(np.mean(_scores(run)[m])) for run in runs]) for m in CORE_METRICS]
+            for value in ("loss", "VIF"):
+                texts += [
+                    f"{statistics.mean(row[f'{where}_{value}'] for row in last):.3f}" for where in SIDES
+                ]
+            rows.append(Row(f"{of}, {length}, base {base}, {name}", [*map(Cell, texts)]))
+    heads = ["steps", "pairs drawn", "seeds", *CORE_METRICS]
+    heads += [f"{value}, {side} patches" for value in ("loss", "VIF") for side in SIDES]
+    return as_markdown(Table("", [*map(Column, heads)], rows))
+
+
+SIDES = ("train", "test")
+
+
+def _spread(values: list[float]) -> str:
+    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{spread}"
+
+
+FIGURES: dict[str, Callable[[], str]] = {"gains": gains, "tests": tests, "cells": cells}
+
+
+def draw(out: Path) -> None:
+    """Draw loss and VIF of trained and of test patches over the steps, of all bases with equal steps."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    known = pairings()
+    chosen = [length for length in reversed(LENGTHS) if ("patches", length, 15) in known]
+    shown = [key for key in known if key[0] == "patches" and key[1] == chosen[0]] if chosen else []
+    figure = Figure(figsize=(3.4 * max(1, len(shown)), 5.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(2, max(1, len(shown)), squeeze=False)
+    for column, key in enumerate(shown):
+        for name, runs in zip(("sptp", "aptp"), known[key], strict=True):
+            color = {"sptp": "tab:blue", "aptp": "tab:green"}[name]
+            for line, value in enumerate(("loss", "VIF")):
+                for side, style in (("train", ":"), ("test", "-")):
+                    curves = [[row[f"{side}_{value}"] for row in run["curve"]] for run in runs]
+                    steps = [row["step"] for row in runs[0]["curve"]]
+                    label = f"{name}, {side} patches"
+                    grid[line][column].plot(steps, np.mean(curves, 0), style, color=color, label=label)
+                grid[line][column].set_title(f"base {key[2]}: {value}", fontsize=10)
+                grid[line][column].grid(alpha=0.25)
+        grid[1][column].set_xlabel("step", fontsize=8)
+    if shown:
+        grid[0][0].legend(fontsize=7)
+        figure.suptitle(f"{shown[0][0]}, {shown[0][1]}")
+    figure.savefig(out, dpi=90)
+
+
+def main(results: Path) -> None:
+    """Take over the results."""
+    OUT.write_text(results.read_text("utf-8"), "utf-8")
+    draw(DOCS / "experiments.png")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,73 @@
+"""What docs/experiments.md is made of."""
+
+import json
+
+import numpy as np
+import pytest
+
+from bench import experiments
+from edgefuse.metrics import CORE_METRICS
+
+
+def run(paradigm, base, pairs, steps, seed, values, base_of="patches"):
+    scores = dict.fromkeys(CORE_METRICS, values)
+    curve = [{"step": steps, "train_loss": 0.1, "test_loss": 0.2, "train_VIF": 0.5, "test_VIF": 0.4}]
+    facts = {"paradigm": paradigm, "base": base, "pairs": pairs, "steps": steps, "seed": seed}
+    return facts | {
+        "base_of": base_of,
+        "distinct": pairs,
+        "curve": curve,
+        "scores": {"one field all": scores},
+    }
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    runs = [
+        run("sptp", 15, 15, 188, 0, [0.4, 0.6]),
+        run("aptp", 15, 225, 2813, 0, [0.5, 0.6]),
+        run("sptp", 15, 15, 188, 1, [0.5, 0.5]),
+        run("aptp", 15, 225, 2813, 1, [0.6, 0.6]),
+        run("sptp", 30, 30, 1500, 0, [0.5, 0.5], "images"),
+        run("aptp", 30, 900, 1500, 0, [0.4, 0.4], "images"),
+        run("sptp", 60, 60, 1500, 0, [0.5, 0.5]),
+    ]
+    monkeypatch.setattr(experiments, "OUT", tmp_path / "experiments.json")
+    experiments.OUT.write_text(json.dumps({str(k): each for k, each in enumerate(runs)}))
+    return runs
+
+
+def test_runs_are_compared_seed_by_seed_where_both_are_there(results):
+    known = experiments.pairings()
+    assert list(known) == [("patches", "100 epochs", 15), ("images", "1,500 steps", 30)]
+    # (0.55 / 0.5 - 1) and (0.6 / 0.5 - 1).
+    assert known["patches", "100 epochs", 15].gains() == pytest.approx([10, 20])
+    lines = experiments.gains().splitlines()
+    assert lines[2] == "| the paper, 100 epochs of patches | +8.89 | +5.17 | +4.35 | +3.94 |"
+    assert lines[3] == "| patches, 100 epochs | +15.0 ± 7.1 (2 seeds) | not run | not run | not run |"
+    assert lines[4] == "| images, 1,500 steps | not run | -20.0 (1 seed) | not run | not run |"
+
+
+def test_a_length_in_epochs_is_told_from_one_in_steps():
+    assert experiments.length_of(run("aptp", 30, 900, 3000, 0, [])) == ["100 epochs"]
+    assert experiments.length_of(run("sptp", 15, 15, 188, 0, [])) == ["100 epochs"]
+    assert experiments.length_of(run("sptp", 150, 150, 1500, 0, [])) == ["1,500 steps"]
+    assert experiments.length_of(run("sptp", 150, 150, 1875, 0, [])) == ["100 epochs"]
+    assert experiments.length_of(run("sptp", 150, 150, 700, 0, [])) == []
+
+
+def test_images_are_resampled_after_the_mean_over_the_seeds(results):
+    old, new = experiments.pairings()["patches", "100 epochs", 15].scores("VIF")
+    assert (new - old).mean(0) == pytest.approx([0.1, 0.05])
+    low, high = experiments.interval(np.array([0.1, 0.05]))
+    assert (low, high) == pytest.approx((0.05, 0.1))
+    assert "| patches, 100 epochs, base 15 | 2 | **+0.075 (+0.050 … +0.100)** |" in experiments.tests()
+
+
+def test_a_page_is_made_of_any_results(results, tmp_path):
+    assert (
+        "| patches, 100 epochs, base 15, aptp | 2,813 | 225 of 225 | 2 | 0.575 ± 0.035 |"
+        in experiments.cells()
+    )
+    experiments.draw(tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 1000
