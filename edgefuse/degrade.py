@@ -50,7 +50,7 @@ def tone(ir: Image, exponent: float = TONE) -> Image:
 
 
 def blur(image: Image, sigma: float = 1.5) -> Image:
-    """Blur by a Gaussian of so many pixels: a lens out of focus. uint8 `[H, W]` or `[H, W, 3]`."""
+    """Blur by a Gaussian of `sigma` pixels: a lens out of focus. uint8 `[H, W]` or `[H, W, 3]`."""
     return cv2.GaussianBlur(image, (0, 0), sigma)
 
 

@@ -130,7 +130,9 @@ def engines() -> Iterator[Finding]:
                 yield ok(f"{name}: runs, {fuser.engine.device}")
         except EdgefuseError as error:
             yield Finding(
-                "warning", f"{name}: {error}", f"Mend it if you need it, else leave --engine {name}."
+                "warning",
+                f"{name}: {error}",
+                "Fix it if you need it; else use another --engine.",
             )
     if not usable:
         yield Finding("problem", "no engine runs the default model", f"{INSTALL_HINTS['cpu']}.")
@@ -156,7 +158,7 @@ def cameras() -> Iterator[Finding]:
             camera = _describe_camera(device)
         except OSError as error:
             fix = "End the program that uses it, or plug it in again."
-            yield Finding("warning", f"{device}: cannot be asked ({error.strerror})", fix)
+            yield Finding("warning", f"{device}: does not answer ({error.strerror})", fix)
             found += 1
             continue
         if camera is not None:  # else it gives metadata, or takes pictures
@@ -235,7 +237,9 @@ def disk() -> Iterator[Finding]:
         tempfile.TemporaryFile(dir=here).close()
     except OSError as error:
         yield Finding(
-            "warning", f"{here} cannot be written: {error.strerror}", "Run it in a folder of yours."
+            "warning",
+            f"{here} cannot be written: {error.strerror}",
+            "Run it in another folder.",
         )
     else:
         free = shutil.disk_usage(here).free
@@ -245,7 +249,7 @@ def disk() -> Iterator[Finding]:
     try:
         yield ok(f"cache: {writable_folder(cache_folder())}")
     except EdgefuseError as error:
-        yield Finding("warning", str(error), "Set EDGEFUSE_CACHE to a folder of yours.")
+        yield Finding("warning", str(error), "Set EDGEFUSE_CACHE to a folder that you may write to.")
 
 
 UNSYNCHRONISED = 5  # TIME_ERROR of adjtimex(2)
@@ -258,7 +262,7 @@ def clock() -> Iterator[Finding]:
     if time.time() < OLDEST_CLOCK:
         yield Finding("problem", f"{text}, which lies in the past", fix)
     elif _clock_state() == UNSYNCHRONISED:
-        yield Finding("warning", f"{text}; nothing keeps it right", fix)
+        yield Finding("warning", f"{text}; it is not synchronised", fix)
     else:
         yield ok(text)
 
@@ -285,7 +289,7 @@ def self_test() -> Iterator[Finding]:
         f"{report.frames} frames of two simulated cameras fused, {1000 * total:.0f} ms from camera to picture"
     )
     if not report.frames:
-        yield Finding("problem", "nothing of two simulated cameras was fused", "See the findings above.")
+        yield Finding("problem", "no frame of two simulated cameras was fused", "See the findings above.")
     elif visible.fused < SLOW * visible.captured:
         yield Finding("warning", f"{text}; the machine is too slow or busy", "End other programs, try again.")
     else:
@@ -316,5 +320,5 @@ def examine() -> Iterator[Finding]:
         except Exception as error:  # whatever a broken machine raises
             text = f"could not be checked: {type(error).__name__}: {error}".splitlines()[0]
             yield Finding(
-                "problem", text, "Mend the findings above first; else report it with this line.", name
+                "problem", text, "Fix the findings above first; if it stays, report it with this line.", name
             )

@@ -178,7 +178,7 @@ def _without(image: NDArray[Any], no_data: float) -> NDArray[Any]:
 
 
 def scale_bits(image: NDArray[Any], bits: int) -> Image:
-    """Return a picture of which so many bits are in use, uint16 of any shape, as uint8 of the whole range."""
+    """Return a picture of which `bits` bits are in use, uint16 of any shape, as uint8 of the whole range."""
     return cv2.convertScaleAbs(image, alpha=255 / (2**bits - 1))
 
 
@@ -243,8 +243,8 @@ def as_visible(
         found = max(8, largest.bit_length())
         warn_once(
             place,
-            f"visible pictures of 16 bits have hardly a value over {largest}, so they look nearly black: if "
-            f"they hold {found} bits, give bits={found}",
+            f"visible pictures of 16 bits have hardly any value over {largest}, so they look nearly black: "
+            f"if they hold {found} bits, give bits={found}",
         )
     return scale_bits(image, 16)
 

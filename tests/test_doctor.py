@@ -30,7 +30,7 @@ def test_findings_are_printed_and_a_problem_is_the_exit_code(run, monkeypatch):
         "ok      a: fine [b]",
         "warning b: odd",
         "        → Do this.",
-        "0 problems, 1 warnings, 1 well",
+        "0 problems, 1 warnings, 1 ok",
     ]
 
     def broken():
@@ -145,7 +145,7 @@ def test_folders_that_cannot_be_written(monkeypatch, tmp_path):
     monkeypatch.setenv("EDGEFUSE_CACHE", str(tmp_path / "file"))
     here, cache = doctor.disk()
     assert str(tmp_path) in here.text
-    assert (cache.status, cache.fix) == ("warning", "Set EDGEFUSE_CACHE to a folder of yours.")
+    assert (cache.status, cache.fix) == ("warning", "Set EDGEFUSE_CACHE to a folder that you may write to.")
 
 
 def test_the_self_test_fuses(monkeypatch):

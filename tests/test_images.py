@@ -238,7 +238,7 @@ def test_bits_of_a_visible_16_bit_image(tmp_path: Path, caplog: pytest.LogCaptur
         path.parent.mkdir()
         path.write_bytes(data)
     assert read_visible(plain).max() < 20
-    assert "hardly a value over 4000, so they look nearly black: if they hold 12 bits, give bits=12" in (
+    assert "hardly any value over 4000, so they look nearly black: if they hold 12 bits, give bits=12" in (
         warned(caplog)
     )
     for image in (read_visible(plain, bits=12), read_visible(marked), read_visible(scaled)):

@@ -158,7 +158,7 @@ def test_a_duration_must_be_positive(tmp_path: Path, duration: float) -> None:
 def test_a_recording_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "ir").mkdir()
     (tmp_path / "ir" / "0001.mkv").touch()
-    with pytest.raises(InputError, match="holds a recording already"):
+    with pytest.raises(InputError, match="already contains a recording"):
         record({"ir": ListSource([]), "vis": ListSource([])}, tmp_path)
 
 

@@ -113,7 +113,7 @@ def test_systemd_accepts_the_unit(tmp_path):
 @pytest.mark.parametrize(
     ("args", "status", "words"),
     [
-        (("--ir", "rtsp://me:hunter2@10.0.0.5/live", "--vis", "cam1"), 1, "holds a password"),
+        (("--ir", "rtsp://me:hunter2@10.0.0.5/live", "--vis", "cam1"), 1, "contains a password"),
         ((*SIM, "--show"), 1, "no display"),
         ((*SIM, "--outt", "a.mp4"), 2, "--outt"),
         ((*SIM, "--out", "a\nUser=root"), 1, "control character"),

@@ -166,7 +166,7 @@ def _is_image_folder(text: str) -> bool:
 
 
 def save_pairs(folder: Path, pairs: Sequence[Pair]) -> None:
-    """Write pairs into `folder`/ir and `folder`/vis, so that a later calibration can go on with them."""
+    """Write pairs into `folder`/ir and `folder`/vis, so that a later calibration can start with them."""
     for role in ("ir", "vis"):
         (folder / role).mkdir(parents=True, exist_ok=True)
     for index, (ir, vis) in enumerate(pairs):

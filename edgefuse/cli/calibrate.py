@@ -141,7 +141,7 @@ def calibrate(
 
         def progress(count: int, pairs: int) -> None:
             if line is not None:
-                line.update(f"{count} of {scenes} {what}, {counted(pairs, 'pair')}; go on to another one")
+                line.update(f"{count} of {scenes} {what}, {counted(pairs, 'pair')}; now show another one")
 
         collect(ir, vis, collected, scenes, duration, progress)
     if keep is not None:

@@ -29,6 +29,6 @@ def doctor(
     if as_json:
         known = {"ok": not problems, "findings": [asdict(found) for found in findings]}
         typer.echo(msgspec.json.format(msgspec.json.encode(known), indent=2))
-    console.say(f"{problems} problems, {warnings} warnings, {len(findings) - problems - warnings} well")
+    console.say(f"{problems} problems, {warnings} warnings, {len(findings) - problems - warnings} ok")
     if problems:
         raise typer.Exit(ExitCode.ERROR)

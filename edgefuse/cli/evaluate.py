@@ -53,7 +53,7 @@ def evaluate(
         None, "--engine-cluster", metavar="NAME", help="Score on a cluster: ray.", show_default="this machine"
     ),
     address: str | None = typer.Option(
-        None, metavar="HOST:PORT", help="Of the cluster.", show_default="one on this machine"
+        None, metavar="HOST:PORT", help="Address of the cluster.", show_default="one on this machine"
     ),
     robust: bool = typer.Option(False, "--robust", help="Also fuse noisy, shifted, darker … sources."),
     compare: tuple[str, str] | None = typer.Option(

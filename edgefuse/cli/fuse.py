@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 READING = "Reading files"
 MANY = 64
-"""From so many images on, starting worker processes takes less time than they save."""
+"""Number of images from which on starting worker processes takes less time than they save."""
 
 
 def fuse(
@@ -37,7 +37,7 @@ def fuse(
         None, "--engine-cluster", metavar="NAME", help="Fuse on a cluster: ray.", show_default="this machine"
     ),
     address: str | None = typer.Option(
-        None, metavar="HOST:PORT", help="Of the cluster.", show_default="one on this machine"
+        None, metavar="HOST:PORT", help="Address of the cluster.", show_default="one on this machine"
     ),
     resume: bool = typer.Option(
         False, "--resume", help="Keep what an earlier run with --resume has fused, if it is whole."

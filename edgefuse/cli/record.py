@@ -35,7 +35,7 @@ def record(
             "--out",
             metavar="FOLDER",
             rich_help_panel=OUTPUTS,
-            help="Made if needed; must hold no recording.",
+            help="Created if missing; must not contain a recording.",
         ),
     ],
     rig: Annotated[

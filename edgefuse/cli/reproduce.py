@@ -25,12 +25,12 @@ def reproduce(
     ),
     epochs: float | None = typer.Option(
         None,
-        help="Train every row for so many epochs of its own pairs, at most for --steps.",
+        help="Train every row for this number of epochs of its pairs, but not beyond --steps.",
         show_default="all rows for --steps",
     ),
     seeds: int = typer.Option(3, help="Training runs per row."),
     protocol: str = typer.Option("field", help="Protocol of the metrics: field, paper or strict."),
-    limit: int | None = typer.Option(None, help="Most pairs of each test set to score.", show_default="all"),
+    limit: int | None = typer.Option(None, help="Pairs to score per test set.", show_default="all"),
     others: list[Path] = typer.Option(
         [], help="Folder of images that another method fused, for table4; repeatable."
     ),

@@ -12,7 +12,7 @@ from edgefuse.errors import InputError
 def service(
     context: typer.Context,
     args: list[str] = typer.Argument(
-        metavar="-- STREAM-OPTIONS", help="Those of `edgefuse stream`, after two dashes."
+        metavar="-- STREAM-OPTIONS", help="Options of `edgefuse stream`, after two dashes."
     ),
     user: str | None = typer.Option(None, "--user", metavar="NAME", help="Who runs it. [you]"),
     folder: Path = typer.Option(

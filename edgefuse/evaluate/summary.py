@@ -245,6 +245,6 @@ def _interval(runs: Sequence[NDArray[np.float64]], seed: int, block: int = 1) ->
 
 
 def _sums(run: NDArray[np.float64], length: int) -> NDArray[np.float64]:
-    """Sum of so many values from each on, in a circle."""
+    """Sum of `length` values beginning at each, in a circle."""
     total = np.concatenate([[0.0], np.cumsum(np.tile(run, 2))])
     return total[length : length + len(run)] - total[: len(run)]

@@ -78,7 +78,7 @@ def wrap_foreign(source: str, out: Path, *, force: bool = False) -> ModelSpec:
         save_graph(graph, spec, trial := Path(scratch) / out.name)
         difference = _difference(network, trial, size or (3 * max(divisor, 16), 2 * max(divisor, 16)))
     if not difference <= LARGEST_DIFFERENCE:
-        raise GateError(f"{path}, wrapped, answers otherwise than alone, by {difference:.3g} grey levels")
+        raise GateError(f"{path}, wrapped, gives other results, up to {difference:.3g} grey levels")
     save_graph(graph, spec, out)
     return spec
 

@@ -253,7 +253,7 @@ def export_engine(
         compared_on: what the pairs are, for the report.
         options: sizes for open dimensions, workspace, optimisation level.
         gates: how far the engine may be from the checkpoint; None: the default limits.
-        progress: told how the build goes on.
+        progress: called during the build.
 
     Returns:
         The engine's spec with its report, which says whether the gates held.

@@ -50,7 +50,7 @@ class FusionScorer:
         ir: uint8 `[H, W]` or `[H, W, 3]` BGR, at least 16×16.
         vis: uint8, of the same height and width.
         protocol: a name in `PROTOCOLS`.
-        keep: False computes it anew for each image and keeps nothing, which is faster for a single one.
+        keep: False computes it again for each image and keeps nothing, which is faster for a single one.
 
     Raises:
         InputError: not images, different sizes, or an unknown name.
@@ -129,5 +129,5 @@ def named_metrics(names: Iterable[str] | None) -> list[str]:
     """
     chosen = [METRICS.named(name).name for name in (METRICS if names is None else names)]
     if not chosen:
-        raise InputError(f"no metric is named, choose from {', '.join(METRICS)}")
+        raise InputError(f"no metric is given: choose from {', '.join(METRICS)}")
     return list(dict.fromkeys(chosen))

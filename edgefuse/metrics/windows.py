@@ -41,7 +41,7 @@ class Banded(Generic[T]):
         width: their length.
         make: slice of rows → what is needed of them.
         keep: make each band only once. Without it nothing of an image stays in memory, and all work is in the
-            cache; a second use makes it anew.
+            cache; a second use computes it again.
     """
 
     def __init__(self, height: int, width: int, make: Callable[[slice], T], keep: bool = False) -> None:

@@ -147,7 +147,7 @@ def record(
     stop: StopRequest | None = None,
     progress: Callable[[Mapping[Role, int]], None] = lambda _: None,
 ) -> tuple[RecordedCamera, RecordedCamera]:
-    """Write each camera into a folder of its own, `ir/` and `vis/`: `0001.mkv` and `0001.times.csv` …
+    """Write each camera into a separate folder, `ir/` and `vis/`: `0001.mkv` and `0001.times.csv` …
 
     Ends after `duration`, at `max_size`, on `stop`, or when a live source ends; two recordings are copied in
     full. A camera that is lost is reopened if it was connected, and the other one is recorded meanwhile.
@@ -246,5 +246,5 @@ def _prepared(folder: Path) -> Path:
     except OSError as error:
         raise InputError(f"cannot make folder {folder}: {error.strerror}") from None
     if any(recorded_parts(folder / role) for role in ROLES):
-        raise InputError(f"{folder} holds a recording already: give an empty or a new folder")
+        raise InputError(f"{folder} already contains a recording: give an empty or a new folder")
     return folder

@@ -66,21 +66,21 @@ def make_unit(args: Sequence[str], folder: Path, user: str, environment: Path) -
         environment: absolute; the file of `NAME=value` that `${NAME}` in a source takes its secrets from.
 
     Raises:
-        InputError: an argument holds a password, which everybody could read in the unit, or a control
+        InputError: an argument contains a password, which everybody could read in the unit, or a control
             character, which no unit can hold.
     """
     for arg in args:
         if safe_name(arg).count("***") > len(REFERENCE.findall(arg)):
             raise InputError(
-                f"{safe_name(arg)} holds a password, which everybody could read in the unit: write ${{NAME}} "
-                f"in its place (in single quotes), and NAME=… into {environment}"
+                f"{safe_name(arg)} contains a password, which everybody could read in the unit: write "
+                f"${{NAME}} in its place (in single quotes), and NAME=… into {environment}"
             )
     if not re.fullmatch(r"[\w][\w.-]*", user):
-        raise InputError(f"the user {user!r} is no name of a user: give --user NAME")
+        raise InputError(f"the user {user!r} is not a valid user name: give --user NAME")
     words = [sys.executable, "-m", "edgefuse", "stream", *args]
     texts = [*words, str(folder), str(environment)]
     if odd := next((text for text in texts if re.search(r"[\x00-\x1f\x7f]", text)), None):
-        raise InputError(f"{odd!r} holds a control character, which no unit can")
+        raise InputError(f"{odd!r} contains a control character, which a systemd unit cannot hold")
     return UNIT.format(
         description=_escaped(" ".join(shlex.quote(arg) for arg in args)),
         command=" ".join(map(_quoted, words)),

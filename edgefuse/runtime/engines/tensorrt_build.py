@@ -50,7 +50,7 @@ def build_engine(
         onnx: file written by `edgefuse export`, its weights inside.
         out: the `.engine` file; replaced if it exists.
         options: sizes for open dimensions, workspace, optimisation level.
-        progress: called as the build goes on, from whatever thread TensorRT uses.
+        progress: called during the build, from whatever thread TensorRT uses.
 
     Raises:
         InputError: a file that cannot be read or written, or sizes that do not fit the graph.
@@ -155,7 +155,7 @@ def _keep_timings(config: Any, path: Path) -> None:
     try:
         replace_file(path, lambda partial: partial.write_bytes(measured))
     except InputError as error:  # the engine is worth more
-        logger.warning("the next build will take as long: %s", error)
+        logger.warning("the timing cache cannot be kept, so the next build will take as long: %s", error)
 
 
 def _monitor(trt: Any, progress: Progress | None) -> Any:
@@ -219,7 +219,7 @@ def count_precisions(information: str) -> dict[str, int]:
             text = " ".join(str(t[key]) for t in tensors for key in t if DTYPE.search(key)).lower()
             counts[next((kind for kind, words in kinds.items() if re.search(words, text)), "other")] += 1
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise BackendError("TensorRT's inspector does not tell the layers' precision") from None
+        raise BackendError("TensorRT's inspector does not report the layers' precision") from None
     return counts
 
 

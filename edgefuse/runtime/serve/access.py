@@ -85,7 +85,7 @@ class Access:
         return None
 
     def location_with_cookie(self, scope: Any) -> tuple[str, str] | None:
-        """Return where to go on without the token in the address, and the cookie that has it from then on."""
+        """Return the address without the token, and the cookie that holds it from then on."""
         query = parse_qs(scope["query_string"].decode("latin-1"))
         if self.address.local or scope["method"] != "GET" or "token" not in query:
             return None

@@ -90,7 +90,7 @@ class Sink(Protocol):
 
 
 class Callback(Sink):
-    """Calls a function with every frame, in a thread of its own; if it raises, it is called no more.
+    """Calls a function with every frame, in a separate thread; if it raises, it is not called again.
 
     Args:
         function: must not change the arrays: other outputs have the same.

@@ -22,7 +22,7 @@ MEGABYTE = 10**6
 RESERVE = 50 * MEGABYTE
 """Bytes that stay free on a disk, so that the machine keeps working; of a small one, the share below."""
 RESERVED_SHARE = 100
-"""One part in so many of a disk stays free, if that is less than `RESERVE`."""
+"""One part in this many of a disk stays free, if that is less than `RESERVE`."""
 CHECK_EVERY = 16  # frames, between two looks at the disk
 SHARE = 4
 """Where the oldest files are removed, each is at most this fraction of the whole: most of it remains."""
@@ -110,7 +110,7 @@ class DiskQuota:
 def check_limits(segment: float | None, max_size: int | None) -> None:
     """Raise `InputError` unless a segment is None or at least a second, and a size None or at least 1 MB."""
     if segment is not None and not 1 <= segment < float("inf"):
-        raise InputError(f"a segment of {segment:g} s cannot be made: it must be at least 1 s")
+        raise InputError(f"the segment length is {segment:g} s, it must be at least 1 s")
     if max_size is not None and max_size < MEGABYTE:
         raise InputError(f"the largest size of {max_size / MEGABYTE:g} MB is too small: at least 1 MB")
 
@@ -210,7 +210,7 @@ class OutputNaming:
         return [path for _, _, path in sorted(found)]
 
     def _adopt(self) -> None:
-        """Complete the name of what a dead run left behind; what another one writes just now stays alone."""
+        """Rename the incomplete files of a dead run; those that another run is writing are skipped."""
         for path in self._older(".part"):
             with suppress(OSError):  # somebody else was faster, or it may not be touched
                 if _is_held(path):

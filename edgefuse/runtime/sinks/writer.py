@@ -41,7 +41,7 @@ class Deadline:
 
 
 class SinkWriter:
-    """Feeds one sink, from a thread of its own where the sink allows it.
+    """Feeds one sink, from a separate thread where the sink allows it.
 
     A sink that fails is closed, its error is logged once and kept, and it gets no more frames. One that
     is stuck loses frames, which are counted; where frames wait for it, it is given up after `STALL_SECONDS`
