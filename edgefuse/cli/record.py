@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 from rich.markup import escape
@@ -29,21 +29,15 @@ if TYPE_CHECKING:
 def record(
     ir: InfraredSource,
     vis: VisibleSource,
-    out: Annotated[
-        str,
-        typer.Option(
-            "--out",
-            metavar="FOLDER",
-            rich_help_panel=OUTPUTS,
-            help="Created if missing; must not contain a recording.",
-        ),
-    ],
-    rig: Annotated[
-        Path | None,
-        typer.Option(
-            "--rig", metavar="FILE", rich_help_panel=OUTPUTS, help="Rig file to keep beside the recording."
-        ),
-    ] = None,
+    out: str = typer.Option(
+        ...,
+        metavar="FOLDER",
+        rich_help_panel=OUTPUTS,
+        help="Created if missing; must not contain a recording.",
+    ),
+    rig: Path | None = typer.Option(
+        None, metavar="FILE", rich_help_panel=OUTPUTS, help="Rig file to keep beside the recording."
+    ),
     segment: Segment = None,
     max_size: MaxSize = None,
     duration: Duration = None,
