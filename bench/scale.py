@@ -19,12 +19,11 @@ from typing import Any
 import msgspec
 
 from edgefuse.batch import FuseConfig, fuse_files, plan
-from edgefuse.cluster import in_ray
 from edgefuse.evaluate import baseline, evaluate, model
 from edgefuse.images import write_image
 from edgefuse.machine import describe_machine
 from edgefuse.sim import Rig, RigConfig
-from edgefuse.workers import usable_cores
+from edgefuse.workers import in_ray, usable_cores
 
 DIFFERENT = 40
 """Pictures that are rendered; the pairs are these, again and again."""

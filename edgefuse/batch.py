@@ -143,7 +143,7 @@ def fuse_files(
         config: how.
         processes: that fuse at the same time, each with one thread unless the settings say otherwise; None,
             with `distribute` only: as many as there are cores.
-        distribute: what runs them elsewhere, such as `edgefuse.cluster.in_ray()`; None: processes here.
+        distribute: what runs them elsewhere, such as `edgefuse.workers.in_ray()`; None: processes here.
 
     Raises:
         EdgefuseError: the model cannot be used, or a file cannot be written; what was written before stays.

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from edgefuse.batch import CHUNK, RECORD
-from edgefuse.cluster import distribution
 from edgefuse.errors import BackendError, InputError
 from edgefuse.images import read_image, write_image
 from edgefuse.packages import is_installed
+from edgefuse.workers import distribution
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"

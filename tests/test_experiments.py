@@ -10,9 +10,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from edgefuse.errors import InputError
 from edgefuse.experiments import figures
 from edgefuse.experiments.cells import Cell, pair_set, run_name
-from edgefuse.experiments.grids import GRIDS, published
+from edgefuse.experiments.grids import GRIDS, improvement, published
 from edgefuse.experiments.run import Experiment, reproduce
-from edgefuse.experiments.tables import improvement
 from edgefuse.images import read_image, write_image
 from edgefuse.metrics import CORE_METRICS
 from edgefuse.train import record

@@ -23,9 +23,8 @@ from edgefuse.images import (
     replace_luma,
     write_image,
 )
-from edgefuse.palettes import PALETTES
 from edgefuse.runtime.sources import open_source
-from edgefuse.thermal import as_infrared, read_infrared
+from edgefuse.thermal import PALETTES, as_infrared, read_infrared
 
 COLOUR = arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3)))
 

@@ -78,7 +78,6 @@ def evaluate(
     Pairs have equal file stems and must be of one size, unless --rig aligns them. A pair that one candidate
     lacks counts for none; it is listed, and the exit code is then 3.
     """
-    from edgefuse.cluster import distribution
     from edgefuse.evaluate import Settings, write_csv, write_html, write_json, write_table
     from edgefuse.evaluate import compare as run_comparison
     from edgefuse.evaluate import evaluate as run
@@ -93,7 +92,7 @@ def evaluate(
     from edgefuse.rig import Rig
     from edgefuse.tables import as_lines, show
     from edgefuse.thermal_config import ThermalConfig
-    from edgefuse.workers import usable_cores
+    from edgefuse.workers import distribution, usable_cores
 
     texts = {"polarity": polarity} | ({"window": window} if window else {})
     thermal, used_bits = ThermalConfig.from_options(texts), bits_of(bits) if bits else None

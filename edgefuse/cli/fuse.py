@@ -81,10 +81,9 @@ def fuse(
         fuse_recordings,
         plan,
     )
-    from edgefuse.cluster import distribution
     from edgefuse.images import bits_of
     from edgefuse.thermal_config import ThermalConfig
-    from edgefuse.workers import usable_cores
+    from edgefuse.workers import distribution, usable_cores
 
     console = stderr()
     texts = {"agc": agc, "polarity": polarity} | ({"window": window} if window else {})

@@ -254,7 +254,7 @@ def evaluate(
         jobs: worker processes; with more than one, a script needs the `__main__` guard of multiprocessing.
             None, with `distribute` only: as many as there are cores.
         progress: called with (pairs done, pairs in all).
-        distribute: what runs them elsewhere, such as `edgefuse.cluster.in_ray()`; None: processes here.
+        distribute: what runs them elsewhere, such as `edgefuse.workers.in_ray()`; None: processes here.
 
     Returns:
         The scores, with what could not be scored among its `problems`.

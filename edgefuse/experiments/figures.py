@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgefuse.experiments.grids import Row
-from edgefuse.experiments.tables import RowScores
+from edgefuse.experiments.grids import Row, RowScores
 from edgefuse.files import replace_file
 from edgefuse.images import read_image, write_image
 from edgefuse.metrics import CORE_METRICS

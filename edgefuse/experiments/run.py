@@ -9,8 +9,9 @@ from edgefuse.evaluate.baselines import BASELINES
 from edgefuse.evaluate.candidates import Candidate, baseline, folder
 from edgefuse.experiments import figures
 from edgefuse.experiments.cells import POINTS, PairSet, Results, means, run_cell, run_name, score_pairs
-from edgefuse.experiments.grids import GRIDS, Row
-from edgefuse.experiments.tables import (
+from edgefuse.experiments.grids import (
+    GRIDS,
+    Row,
     RowScores,
     improvement,
     others_table,

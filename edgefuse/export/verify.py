@@ -366,7 +366,7 @@ def simulated_pairs(size: tuple[int, int] | None, count: int = 4) -> tuple[str, 
         count: how many; of huge ones a single one, which takes as long.
     """
     from edgefuse.sim import Rig, RigConfig
-    from edgefuse.sim.config import MAX_SIDE
+    from edgefuse.sim.rig import MAX_SIDE
 
     width, height = size or (640, 480)
     shrink = max(1.0, max(width, height) / MAX_SIDE)

@@ -1,6 +1,5 @@
 """A simulated rig: a street at night, seen by an infrared and a visible camera with a known geometry."""
 
-from edgefuse.sim.config import RigConfig
-from edgefuse.sim.rig import Rig
+from edgefuse.sim.rig import Rig, RigConfig
 
 __all__ = ["Rig", "RigConfig"]

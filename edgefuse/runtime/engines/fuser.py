@@ -11,11 +11,10 @@ from edgefuse.align import Align, Resize, show_visible_outside
 from edgefuse.errors import InputError
 from edgefuse.images import Image, check_image, luma, replace_luma, size_of
 from edgefuse.levels import measure_levels
-from edgefuse.palettes import find_palette, is_coloured
 from edgefuse.rig import as_align
 from edgefuse.runtime.engines import Engine, check_threads, open_engine
 from edgefuse.spec import ModelSpec
-from edgefuse.thermal import as_infrared
+from edgefuse.thermal import as_infrared, find_palette, is_coloured
 from edgefuse.weights import DEFAULT_MODEL
 
 __all__ = ["Fuser", "network_input"]
