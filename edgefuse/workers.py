@@ -1,4 +1,4 @@
-"""Work on many files by worker processes, or by a Ray cluster (extra `ray`). Only names and results travel."""
+"""Work on many files by processes, or by a Ray cluster (extra `ray`). Only names and results travel."""
 
 import contextlib
 import logging
