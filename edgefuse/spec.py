@@ -209,7 +209,7 @@ class ModelSpec:
         if METADATA_KEY not in metadata:
             raise ModelError(
                 f"{path} does not say what it takes and gives (no {METADATA_KEY!r} metadata): "
-                "use a file written by `edgefuse export`"
+                "use a file written by `edgefuse export`, or `edgefuse wrap` for a network of another project"
             )
         try:
             values = msgspec.json.decode(metadata[METADATA_KEY])

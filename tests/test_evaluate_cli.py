@@ -12,6 +12,7 @@ import pytest
 
 from edgefuse.cli import main
 from edgefuse.degrade import DEGRADATIONS
+from edgefuse.errors import InputError
 from edgefuse.evaluate.candidates import read_grey, read_grey_infrared
 from edgefuse.images import read_image, write_image
 from edgefuse.metrics import METRICS
@@ -75,6 +76,16 @@ def test_everything_at_once(run, tmp_path):
     assert "Flicker ↓" in out
     assert json.loads((tmp_path / "e.json").read_text())["protocol"]["name"] == "strict"
     assert (tmp_path / "e.csv").exists()
+
+
+def test_files_are_written_even_if_nobody_reads_the_table(run, monkeypatch):
+    def gone(*_):
+        raise InputError("the reader of the table is gone")
+
+    monkeypatch.setattr("edgefuse.tables.show", gone)
+    targets = ("--json", "e.json", "--csv", "e.csv", "--table", "e.md", "--html", "e.html")
+    assert run("--model", "maximum", "--no-baselines", *targets)[0] == 1
+    assert all(Path(name).stat().st_size for name in targets[1::2])
 
 
 def test_bad_pairs_are_listed_and_fail_unless_skipped(run):

@@ -162,10 +162,14 @@ def test_unusable_models_are_named(tmp_path):
     (tmp_path / "empty.onnx").touch()
     whole = model_file("nano").read_bytes()
     (tmp_path / "cut.onnx").write_bytes(whole[: len(whole) // 2])
+    for name in ("run.pt", "run.safetensors"):
+        (tmp_path / name).touch()
     for model, words in {
         "nanno": "unknown model 'nanno'.*did you mean 'nano'",
         "absent.onnx": "no such model file",
         tmp_path: "is a folder",
+        tmp_path / "run.pt": r"run\.pt is a checkpoint: make a model file of it with `edgefuse export ",
+        tmp_path / "run.safetensors": "is a checkpoint",
         tmp_path / "text.onnx": "is not an ONNX file, or is cut off",
         tmp_path / "empty.onnx": r"empty\.onnx",
         tmp_path / "cut.onnx": "is not an ONNX file, or is cut off",

@@ -115,11 +115,6 @@ def evaluate(
         result = _scored(err, work)
         result.ir, result.vis = ir, vis
         comparison = run_comparison(result, *compared) if compared else None
-        show(out, [summary_table(result), *robust_tables(result)])
-        if robust:
-            out.say(degradations())
-        if comparison:
-            show(out, [compare_table(comparison)])
         if json:
             write_json(json, result, comparison)
         if csv:
@@ -128,6 +123,12 @@ def evaluate(
             write_html(html, result, comparison)
         if table:
             write_table(table, result)
+        # Last: who reads it may be gone, as in `| head`.
+        show(out, [summary_table(result), *robust_tables(result)])
+        if robust:
+            out.say(degradations())
+        if comparison:
+            show(out, [compare_table(comparison)])
     if result.problems:
         err.say(as_lines(problem_table(result)))
         if not skip_bad:

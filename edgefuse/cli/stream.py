@@ -87,9 +87,10 @@ def verdict(report: "Report") -> tuple[list[str], str]:
         to = "output" if "output" in report.stages else "fused picture"
         facts.append(f"{1000 * latency.p50:.0f} ms from camera to {to}")
     infrared, visible = report.sources
-    # Of a faster infrared camera, frames without a partner are no loss.
-    unused = {"visible": visible.dropped + visible.unpaired, "infrared": infrared.dropped}
-    unused["infrared"] += 0 if report.live else infrared.unpaired
+    if report.live:  # of a faster infrared camera, frames without a partner are no loss
+        unused = {"visible": visible.dropped + visible.unpaired, "infrared": infrared.dropped}
+    else:  # nothing is dropped but what was read ahead
+        unused = {"visible": visible.unpaired, "infrared": infrared.unpaired}
     captured = {"visible": visible.captured, "infrared": infrared.captured}
     lost = [f"{n} of {captured[name]} {name} frames not fused" for name, n in unused.items() if n]
     if not lost and not any(sink.dropped for sink in report.sinks):

@@ -18,6 +18,9 @@ DEFAULT_MODEL = "nano"
 FOLDER = Path(__file__).parent
 FP32, INT8 = "-fp32", "-int8"
 
+CHECKPOINTS = (".pt", ".pth", ".ckpt", ".safetensors")
+"""Suffixes of files that hold weights without a graph."""
+
 
 @dataclass(frozen=True)
 class Card:
@@ -62,14 +65,17 @@ def model_file(model: str | Path) -> Path:
     it is the one in fp32, as by `nano-fp32`. `nano-int8` is the one in 8 bits.
 
     Raises:
-        ModelError: neither a shipped model nor an existing file.
+        ModelError: neither a shipped model nor an existing file, or a checkpoint.
     """
     cards = shipped()
     files = {name: card.onnx for name, card in cards.items()}
     files |= {f"{name}{INT8}": card.int8 for name, card in cards.items() if card.int8 is not None}
     if isinstance(model, str) and model.removesuffix(FP32) in cards:
         model = model.removesuffix(FP32)
-    return _resolve(model, files, "model file")
+    path = _resolve(model, files, "model file")
+    if path.suffix in CHECKPOINTS:
+        raise ModelError(f"{path} is a checkpoint: make a model file of it with `edgefuse export {path}`")
+    return path
 
 
 def checkpoint_file(model: str | Path) -> Path:
