@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.experiments import FIGURES as EXPERIMENTS
+from bench.mutation import FIGURES as MUTATION
 from bench.quality import MODELS
 from bench.write_benchmarks import TABLES as BENCHMARK_TABLES
 from bench.write_benchmarks import table as benchmark_table
@@ -24,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 BLOCK = re.compile(r"(<!-- figures: ([\w/., -]+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
 SHORT = ("VIF", "VIF_ir", "VIF_vis", "Qabf", "SSIM", "Qcb", "Detail_vis", "Target")
+NOT_MEASURED = "Not measured yet: `python -m bench.quality --data FOLDER`.\n"
 PEER_SETS = ("roadscene/test", "llvip/test", "llvip/test, 6 pairs")
 CITED = ("EN", "MI", "VIF", "VIF_ir", "VIF_vis", "Qabf", "SSIM", "Qcb", "Qcv")
 SHORT_ROWS = ("nano", "cnn", "maximum", "laplacian", "matched-laplacian-vis", "copy-ir")
@@ -56,7 +58,8 @@ def _quality(set_name: str, columns: Iterable[str] = (), names: Iterable[str] = 
 
 def _degraded(set_name: str, column: str) -> str:
     """Return one column of a set over all conditions."""
-    part = _part(set_name, "degraded")
+    if not (part := _part(set_name, "degraded")):
+        return NOT_MEASURED
     means = {
         condition: {name: _mean(row[column]) for name, row in rows.items()}
         for condition, rows in part["means"].items()
@@ -68,7 +71,8 @@ def _degraded(set_name: str, column: str) -> str:
 
 
 def _levels(set_name: str) -> str:
-    part = _part(set_name, "degraded")
+    if not (part := _part(set_name, "degraded")):
+        return NOT_MEASURED
     changes = {c.name: part["level_changes"][c.name] for c in _candidates(part["level_changes"])}
     table = Table("", *level_rows(_candidates(changes), changes))
     caption = f"Change of the output, RMS grey levels, {set_name}, {part['pairs']} pairs"
@@ -121,7 +125,7 @@ def _benchmark(name: str) -> str:
 
 
 def _part(set_name: str, kind: str) -> dict[str, Any]:
-    part: dict[str, Any] = _json("quality.json")["sets"][set_name][kind]
+    part: dict[str, Any] = _json("quality.json")["sets"][set_name].get(kind, {})
     return part
 
 
@@ -153,6 +157,7 @@ FIGURES: dict[str, Callable[[], str]] = {
     **{f"benchmarks/{name}": partial(_benchmark, name) for name in BENCHMARK_TABLES},
     **{f"peers/{name}": partial(_peers, name) for name in PEER_SETS},
     "peers/speed": _peer_speed,
+    **{f"mutation/{name}": figure for name, figure in MUTATION.items()},
     **{f"experiments/{name}": figure for name, figure in EXPERIMENTS.items()},
 }
 for _set in ("roadscene/test", "llvip/test", "m3svd/0115_1834"):

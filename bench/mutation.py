@@ -26,11 +26,24 @@ from typing import Any, NamedTuple
 
 import typer
 
+from edgefuse.tables import Cell, Column, Row, Table, as_markdown
+
 ROOT = Path(__file__).parents[1]
 OUT, EQUIVALENT = ROOT / "docs" / "mutation.json", ROOT / "bench" / "equivalent.json"
 WORK = Path(tempfile.gettempdir()) / "mutation"
 SURVIVED = (0, 5, 33)
 """Exit codes of a mutant: its tests passed, none was selected, none reaches the function."""
+
+
+NO_CACHES = """
+
+def pytest_runtest_setup():
+    for name, module in list(sys.modules.items()):
+        for value in list(vars(module).values()) if name.startswith("edgefuse.") else ():
+            getattr(value, "cache_clear", int)()
+"""
+"""For the copy's conftest.py: a mutant runs in a fork of a process that has run the tests, and what is cached
+there would hide it."""
 
 
 class Module(NamedTuple):
@@ -41,13 +54,37 @@ class Module(NamedTuple):
 
 
 METRICS = ("statistics", "fidelity", "edges", "structure", "windows", "detail", "perceptual", "scorer")
+GATES = (
+    "gates", "one_wrong_pair_among_right_ones_fails", "one_wrong_extreme_among_right_ones_fails",
+    "one_pair_may_not_lose_what_the_others_gain", "a_gate_that_nothing_was_measured_for_fails",
+    "equal_answers_have_an_infinite_psnr", "pairs_to_compare_on",
+)  # fmt: skip
+PATCHES = (
+    "aligned_pairs_are_cropped_at_one_place_and_others_apart",
+    "epochs_follow_one_another_and_each_is_drawn_afresh",
+    "processes_share_the_patches_of_a_step", "pairs_of_unequal_sizes_are_not_taken_for_aligned",
+    "images_smaller_than_a_patch_are_named", "held_out_pairs_are_validated_on_and_never_trained_on",
+    "aligned_pairs_need_equal_stems", "partners_of_another_size_are_said_to_be_cropped_apart",
+)  # fmt: skip
+CHECKPOINTS = (
+    "damaged_checkpoints_are_named", "weights_of_another_network_are_refused",
+    "nothing_in_a_checkpoint_is_executed",
+    "a_stopped_and_resumed_run_ends_with_the_same_weights",
+)  # fmt: skip
 MODULES = {
     "metrics": Module(
         tuple(f"metrics/{name}.py" for name in METRICS),
         ("test_metrics.py", "test_metrics_properties.py", "test_metrics_targets.py"),
     ),
     "losses": Module(("train/losses.py",), ("test_losses.py",)),
-    "sampler": Module(("train/data.py",), ("test_pairing.py", "test_train_data.py")),
+    "sampler": Module(
+        ("train/data.py",),
+        (
+            "test_pairing.py",
+            *(f"test_train.py::test_{name}" for name in PATCHES),
+            "test_experiments.py::test_a_base_of_patches_never_changes",
+        ),
+    ),
     "synchronisers": Module(
         ("runtime/live/pairing.py", "runtime/cameras/clock.py"), ("test_pairing_in_time.py",)
     ),
@@ -65,8 +102,14 @@ MODULES = {
         ),
         ("test_sinks.py", "test_sink_series.py", "test_sink_writer.py"),
     ),
-    "gates": Module(("export/verify.py",), ("test_export_gates.py",)),
-    "checkpoints": Module(("train/checkpoint.py",), ("test_checkpoints.py",)),
+    "gates": Module(("export/verify.py",), tuple(f"test_export.py::test_{name}" for name in GATES)),
+    "checkpoints": Module(
+        ("train/checkpoint.py",),
+        (
+            "test_models.py",
+            *(f"test_train.py::test_{name}" for name in CHECKPOINTS),
+        ),
+    ),
 }
 
 
@@ -134,6 +177,8 @@ def _copy(folder: Path, files: list[str], tests: list[str]) -> None:
         "pytest_add_cli_args": ["-p", "no:cacheprovider"],
         "also_copy": ["bench"],
     }
+    with (folder / "tests" / "conftest.py").open("a", encoding="utf-8") as conftest:
+        conftest.write(NO_CACHES)
     lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
     lines += ["use_git_change_detection = false", "use_setproctitle = false"]
     project = (ROOT / "pyproject.toml").read_text("utf-8")
@@ -173,10 +218,58 @@ def _change(before: ast.AST, after: ast.AST) -> str:
     return "\n".join(line for line in diff if not line.startswith("@@"))
 
 
-def equivalents() -> dict[str, str]:
+def scores() -> str:
+    """Return the score of each module: what was noticed, of what can be."""
+    facts, reasons = json.loads(OUT.read_text("utf-8")), json.loads(EQUIVALENT.read_text("utf-8"))
+    rows = []
+    for name, module in MODULES.items():
+        if name not in facts:
+            files = ", ".join(f"`{file}`" for file in module.files)
+            rows.append(Row(name, [Cell(files), *[Cell("–")] * 5, Cell("not run")]))
+            continue
+        found = facts[name]
+        equivalent = sum(survivor["change"] in reasons for survivor in found["survivors"])
+        killable = found["sample"] - equivalent
+        texts = [
+            ", ".join(f"`{file}`" for file in found["files"]),
+            f"{found['mutants']:,}",
+            str(found["sample"]),
+        ]
+        texts += [str(found["killed"]), str(equivalent), f"{found['killed'] / killable:.0%}"]
+        texts += [f"{found['date']} at {found['commit']}"]
+        rows.append(Row(name, [*map(Cell, texts)]))
+    heads = ("files", "faults", "put in", "noticed", "equivalent", "noticed of the others", "measured")
+    return as_markdown(Table("", [*map(Column, heads)], rows))
+
+
+def equivalents() -> str:
     """Return the changes that no test can notice, with the reason of each."""
-    known: dict[str, str] = json.loads(EQUIVALENT.read_text("utf-8"))
-    return known
+    reasons: dict[str, str] = json.loads(EQUIVALENT.read_text("utf-8"))
+    rows = [
+        Row(f"`{change.splitlines()[-1].lstrip('+ ')}`", [Cell(reason)]) for change, reason in reasons.items()
+    ]
+    return as_markdown(Table("", [Column("why it is the same")], rows))
+
+
+def survivors() -> str:
+    """Return what no test noticed."""
+    facts, reasons = json.loads(OUT.read_text("utf-8")), json.loads(EQUIVALENT.read_text("utf-8"))
+    rows = [
+        Row(module, [Cell(f"`{line.lstrip('-+ ')}`") for line in _ends(survivor["change"])])
+        for module, found in facts.items()
+        for survivor in found["survivors"]
+        if survivor["change"] not in reasons
+    ]
+    return as_markdown(Table("", [Column("instead of"), Column("stood")], rows))
+
+
+def _ends(change: str) -> tuple[str, str]:
+    """Return the first line that was there and the first that stood in its place."""
+    lines = change.splitlines()
+    return next(x for x in lines if x[0] == "-"), next((x for x in lines if x[0] == "+"), "+ nothing")
+
+
+FIGURES = {"scores": scores, "equivalents": equivalents, "survivors": survivors}
 
 
 if __name__ == "__main__":

@@ -111,6 +111,8 @@ NOT_RUN = {
     "transformer.pt": "needs the authors' files",
     "theirs.onnx": "needs a model of others; tests/test_foreign.py runs one",
     "reproduce": "takes hours; tests/test_experiments.py runs it small",
+    "--config cnn": "takes hours; tests/test_settings.py reads the recipe",
+    "runs/cnn-aptp-0": "continues the one above",
     "doctor": "depends on the machine; tests/test_doctor.py runs it",
 }
 """Part of a command → why it is not run here. Its options are checked above."""

@@ -13,6 +13,7 @@ from edgefuse.train.config import LossConfig
 from edgefuse.train.losses import (
     Batch,
     active_losses,
+    add_loss,
     gradient,
     gradient_loss,
     intensity_loss,
@@ -276,3 +277,12 @@ def test_slopes_of_the_wrong_sign_cost_although_their_size_is_right():
     _, terms = distillation_losses(ramp.flip(3), ramp, ramp, torch.zeros(1), LossConfig())
     assert terms["gradient"] > 0.03
     assert gradient_loss(ramp.flip(3), ramp, ramp, "none") < 1e-6
+
+
+def test_a_loss_is_named_with_its_weight():
+    assert add_loss("ssim") == ("ssim", 1.0)
+    assert add_loss("ssim=0.25") == ("ssim", 0.25)
+    with pytest.raises(InputError, match="the weight in --loss ssim=much is 'much', it must be a number"):
+        add_loss("ssim=much")
+    with pytest.raises(InputError, match="simm"):
+        add_loss("simm")
