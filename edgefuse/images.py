@@ -6,6 +6,9 @@ Images are numpy arrays as OpenCV has them: uint8 (infrared also uint16), `[H, W
 
 import logging
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -15,28 +18,7 @@ from numpy.typing import NDArray
 
 from edgefuse.errors import InputError
 from edgefuse.files import replace_file
-from edgefuse.opencv import quiet_opencv
 from edgefuse.stored import Stored, check_jpeg, read_stored, upright
-
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "MIN_SIDE",
-    "Image",
-    "as_visible",
-    "bits_of",
-    "check_image",
-    "fit_size",
-    "luma",
-    "parse_size",
-    "plain",
-    "read_image",
-    "read_visible",
-    "replace_luma",
-    "scale_bits",
-    "size_of",
-    "warn_once",
-    "write_image",
-]
 
 logger = logging.getLogger(__name__)
 
@@ -344,3 +326,31 @@ def write_image(path: str | Path, image: NDArray[Any]) -> None:
     if not encoded:
         raise InputError(f"cannot encode a {image.dtype} image of shape {image.shape} as {path.suffix}")
     replace_file(path, lambda partial: partial.write_bytes(data.tobytes()))
+
+
+LOGGING: Any = getattr(cv2.utils, "logging", None)  # which OpenCV 4.6 lacks, as Debian 12 has it
+LOCK = threading.Lock()
+state = {"users": 0, "level": 0}
+
+
+@contextmanager
+def quiet_opencv() -> Iterator[None]:
+    """Keep OpenCV from printing meanwhile: a failure is ours to report, in one sentence.
+
+    Its level is one for the whole process: threads may be in here at once, and the last one out restores it.
+    """
+    if LOGGING is None:
+        yield
+        return
+    with LOCK:
+        if not state["users"]:
+            state["level"] = LOGGING.getLogLevel()
+            LOGGING.setLogLevel(LOGGING.LOG_LEVEL_SILENT)
+        state["users"] += 1
+    try:
+        yield
+    finally:
+        with LOCK:
+            state["users"] -= 1
+            if not state["users"]:
+                LOGGING.setLogLevel(state["level"])

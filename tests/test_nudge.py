@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgefuse.calibrate.nudge import HELP, Nudge
+from edgefuse.calibrate.manual import HELP, Nudge
 from edgefuse.rig import Rig
 from edgefuse.runtime.alignment import Alignment
 from edgefuse.runtime.frames import FusedFrame

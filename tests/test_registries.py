@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgefuse.errors import InputError
-from edgefuse.opencv import LOGGING, quiet_opencv
+from edgefuse.images import LOGGING, quiet_opencv
 from edgefuse.runtime.cameras.camera import connect
 from edgefuse.runtime.frames import Frame, FusedFrame, Role
 from edgefuse.runtime.live import run

@@ -307,7 +307,7 @@ def _open_outputs(
     if config.still is not None:
         outputs.append(sinks.Still(config.still))
     if config.show:
-        from edgefuse.calibrate.nudge import Nudge
+        from edgefuse.calibrate.manual import Nudge
 
         keys = None if alignment is None else Nudge(alignment)
         outputs.append(sinks.Window(lambda: stop("the window was closed"), config.side_by_side, keys))

@@ -12,7 +12,7 @@ import cv2
 from numpy.typing import NDArray
 
 from edgefuse.errors import LostError, SourceError, counted
-from edgefuse.opencv import quiet_opencv
+from edgefuse.images import quiet_opencv
 from edgefuse.runtime.frames import NOMINAL_FPS, Frame, Role
 from edgefuse.runtime.sources.base import SILENCE, Source
 from edgefuse.runtime.sources.text import Spec, positive_number
