@@ -90,12 +90,12 @@ MODULES = {
     ),
     "agc": Module(("thermal.py", "runtime/cameras/thermal.py"), ("test_thermal.py",)),
     "supervisor": Module(
-        ("runtime/cameras/supervisor.py", "runtime/cameras/health.py"),
+        ("runtime/cameras/supervisor.py",),
         ("test_supervise.py", "test_faults.py"),
     ),
     "sinks": Module(
         (
-            "runtime/sinks/images.py",
+            "runtime/sinks/video.py",
             "runtime/sinks/naming.py",
             "runtime/sinks/raw.py",
             "runtime/sinks/writer.py",

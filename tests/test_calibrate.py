@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from edgefuse.calibrate import CalibrationError, Scenes, estimate, make_rig
 from edgefuse.calibrate.features import Picture, edge_field, valid_area
-from edgefuse.calibrate.pictures import before_and_after
+from edgefuse.calibrate.manual import before_and_after
 from edgefuse.cli import app
 from edgefuse.errors import InputError
 from edgefuse.images import write_image

@@ -18,8 +18,7 @@ import pytest
 from edgefuse.errors import LostError, SourceError
 from edgefuse.images import Image
 from edgefuse.runtime.cameras.camera import Camera, connect
-from edgefuse.runtime.cameras.health import State
-from edgefuse.runtime.cameras.supervisor import Supervisor
+from edgefuse.runtime.cameras.supervisor import State, Supervisor
 from edgefuse.runtime.cameras.thermal import StillState
 from edgefuse.runtime.frames import Frame, FusedFrame
 from edgefuse.runtime.live import LiveConfig, Report, Session, StopRequest, run

@@ -11,8 +11,7 @@ import pytest
 
 from edgefuse.errors import LostError, SourceError
 from edgefuse.runtime.cameras.camera import Camera
-from edgefuse.runtime.cameras.health import Health, State
-from edgefuse.runtime.cameras.supervisor import MAX_STUCK, Supervisor
+from edgefuse.runtime.cameras.supervisor import MAX_STUCK, Health, State, Supervisor
 from edgefuse.runtime.cameras.thermal import StillState
 from edgefuse.runtime.frames import Frame, Role
 from edgefuse.runtime.sources import Source

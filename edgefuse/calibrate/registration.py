@@ -8,10 +8,9 @@ from datetime import datetime, timezone
 import numpy as np
 
 from edgefuse.align import ASPECT_TOLERANCE
-from edgefuse.calibrate.checks import CalibrationError, refuse_unusable, why_not
 from edgefuse.calibrate.features import Picture
 from edgefuse.calibrate.refine import Level, ModelName, Surfaces, bent_by, disagreement, improve, surfaces
-from edgefuse.calibrate.scenes import Scenes
+from edgefuse.calibrate.scenes import CalibrationError, Scenes, refuse_unusable, why_not
 from edgefuse.calibrate.search import search
 from edgefuse.errors import InputError
 from edgefuse.images import Image, luma

@@ -115,8 +115,13 @@ def calibrate(
     file names serve as well. Ctrl-C ends the collecting and uses what is there.
     """
     from edgefuse.calibrate import Board, Boards, Scenes, collect, load_pairs, make_rig, save_pairs
-    from edgefuse.calibrate.manual import parallax_of, parallax_table, parse_distortion, parse_points
-    from edgefuse.calibrate.pictures import before_and_after
+    from edgefuse.calibrate.manual import (
+        before_and_after,
+        parallax_of,
+        parallax_table,
+        parse_distortion,
+        parse_points,
+    )
     from edgefuse.files import check_writable
     from edgefuse.images import write_image
     from edgefuse.runtime.sources import safe_name

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Literal, TypeAlias
 
 from edgefuse.runtime.cameras.clock import ClockReport
-from edgefuse.runtime.cameras.health import State
+from edgefuse.runtime.cameras.supervisor import State
 from edgefuse.runtime.frames import ROLES, FrameState, Role
 from edgefuse.runtime.live.background import DriftReport, QualityReport
 from edgefuse.runtime.timing import Durations

@@ -14,7 +14,7 @@ from edgefuse.images import Image
 from edgefuse.levels import SmoothLevels, measure_levels
 from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.cameras.clock import Clock, ClockReport
-from edgefuse.runtime.cameras.health import State
+from edgefuse.runtime.cameras.supervisor import State
 from edgefuse.runtime.compose import Contrast, with_label
 from edgefuse.runtime.config import LiveConfig, StopRequest
 from edgefuse.runtime.frames import NAMES, ROLES, Frame, FrameStats, FusedFrame, Role

@@ -4,9 +4,8 @@ from edgefuse.errors import InputError
 from edgefuse.plugins import Registry
 from edgefuse.runtime.sinks.base import Callback, Cropped, OutputOptions, QuotaReachedError, Sink, SinkKind
 from edgefuse.runtime.sinks.encoder import CODECS, CONTAINERS
-from edgefuse.runtime.sinks.images import ImageSequence, Still
 from edgefuse.runtime.sinks.raw import RawOut
-from edgefuse.runtime.sinks.video import VideoOut
+from edgefuse.runtime.sinks.video import ImageSequence, Still, VideoOut
 from edgefuse.runtime.sinks.window import Window
 from edgefuse.runtime.sinks.writer import SinkWriter
 from edgefuse.runtime.sources.text import safe_name
