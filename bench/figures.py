@@ -124,6 +124,68 @@ def _benchmark(name: str) -> str:
     return benchmark_table(name, _json("benchmarks.json"))
 
 
+def _registration(groups: Iterable[str]) -> str:
+    """Return how well known maps were found, one line for each kind of pictures."""
+    found = _json("registration.json")
+    names = ("trials", "accepted", "median px", "p95 px", "over 12 px", "s", "least z", "residual px")
+    columns = [Column(c) for c in (*names, "not similarities", "k")]
+    lines = [
+        Row(
+            line["name"],
+            [
+                Cell(str(line["trials"])),
+                Cell(f"{line['accepted'] / line['trials']:.0%}"),
+                *(_number(line, key, 2) for key in ("median", "p95")),
+                Cell(str(line["wrong"]) if "median" in line else ""),
+                *(_number(line, key, 1) for key in ("seconds", "least_z", "residual")),
+                Cell(str(line.get("more", ""))),
+                _number(line, "k", 3) if line.get("k") else Cell(""),
+            ],
+        )
+        for line in found["rows"]
+        if line["group"] in groups
+    ]
+    return _registered(Table("", columns, lines), found)
+
+
+def _other_methods() -> str:
+    """Return how other methods find the maps of the same pairs."""
+    found = _json("registration.json")
+    lines = [
+        Row(
+            line["name"],
+            [
+                Cell(str(line["trials"])),
+                Cell(f"{(line['accepted'] - line['wrong']) / line['trials']:.0%}"),
+                *(_number(line, key, 2) for key in ("median_near", "median")),
+            ],
+        )
+        for line in found["rows"]
+        if line["group"] == "baselines"
+    ]
+    columns = [Column(c) for c in ("trials", "within 12 px", "median of these", "median of all")]
+    return _registered(Table("", columns, lines), found)
+
+
+def _registered_quality() -> str:
+    """Return what nano makes of pictures aligned by the true map, the one found, and none."""
+    found = _json("registration.json")
+    rows = [line for line in found["rows"] if line["group"] == "quality"]
+    names = {"true": "true map", "found": "map found", "none": "resized only"}
+    columns = [f"{metric} {key}" for metric in ("VIF", "Qabf", "SSIM") for key in names]
+    lines = [Row(line["name"], [_number(line, column, 3) for column in columns]) for line in rows]
+    heads = [Column(f"{column.split()[0]}, {names[column.split()[1]]}") for column in columns]
+    return _registered(Table("", heads, lines), found)
+
+
+def _number(line: dict[str, Any], key: str, digits: int) -> Cell:
+    return Cell(f"{line[key]:.{digits}f}" if key in line else "")
+
+
+def _registered(table: Table, found: dict[str, Any]) -> str:
+    return f"{as_markdown(table)}\nmeasured {found['date']}, `{found['command']}`.\n"
+
+
 def _part(set_name: str, kind: str) -> dict[str, Any]:
     part: dict[str, Any] = _json("quality.json")["sets"][set_name].get(kind, {})
     return part
@@ -159,6 +221,10 @@ FIGURES: dict[str, Callable[[], str]] = {
     "peers/speed": _peer_speed,
     **{f"mutation/{name}": figure for name, figure in MUTATION.items()},
     **{f"experiments/{name}": figure for name, figure in EXPERIMENTS.items()},
+    "registration/real": partial(_registration, ("single", "consecutive", "scenes", "unrelated")),
+    "registration/sim": partial(_registration, ("sim",)),
+    "registration/methods": _other_methods,
+    "registration/quality": _registered_quality,
 }
 for _set in ("roadscene/test", "llvip/test", "m3svd/0115_1834"):
     FIGURES[f"quality/{_set}"] = partial(_quality, _set)

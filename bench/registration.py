@@ -1,39 +1,87 @@
-"""How well `edgefuse calibrate` finds known maps: real pairs moved by random maps, simulated rigs, baselines.
+"""How well `edgefuse calibrate` finds known maps: real pairs, simulated rigs, and other methods beside it.
 
-    python bench/registration.py DATA [--trials 30] [--rows single,consecutive,scenes,…]
+    python -m bench.registration DATA [--rows single,…] [--trials 60] [--jobs 2] --json docs/registration.json
 
 DATA holds folders with `ir/` and `vis/` below them (any depth) of aligned pairs. Every infrared picture is
 moved by a random map (scale 0.7–1.4, rotation ±6°, shift ±60 px at 640×480), blurred and given noise. The
 error is the mean distance of the four corners of the infrared picture, at 640×480, from where the random map
 puts them: the sets' own misalignment is in it, and stands beside it as the floor (random map: the identity).
+
+Each trial depends on its row and number alone. `--log FILE` notes each one when it is done: a run that is
+repeated with the same file goes on where it ended.
 """
 
 import argparse
+import json
 import math
+import multiprocessing
 import time
+import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import cv2
 import numpy as np
 
-from edgefuse.calibrate import CalibrationError, estimate, features, refine, search
+from edgefuse.align import covered
+from edgefuse.calibrate import CalibrationError, estimate, features, make_rig, refine, search
 from edgefuse.images import luma, read_visible
+from edgefuse.metrics import score
 from edgefuse.pairs import pair_folders
+from edgefuse.rig import Rig as RigFile
+from edgefuse.rig import rows as matrix_rows
+from edgefuse.runtime.engines.fuser import Fuser
 from edgefuse.sim import Rig, RigConfig
 from edgefuse.thermal import read_infrared
+
+Result = dict[str, Any]
+Pairs = list[tuple[np.ndarray, np.ndarray]]
 
 SIZE = (640, 480)
 CENTRE = np.array([[1, 0, -(SIZE[0] - 1) / 2], [0, 1, -(SIZE[1] - 1) / 2], [0, 0, 1]])
 LOST = 12.0
 """Pixels of error from which on a map is called wrong, and not inexact."""
+QUALITY = ("VIF", "Qabf", "SSIM")
 
 
-def load(folder: Path) -> list:
+@dataclass(frozen=True)
+class Row:
+    """A line of a table: so many trials, each from its own random numbers."""
+
+    group: str
+    name: str
+    trials: int
+    trial: Callable[[np.random.Generator, int], Result]
+
+    @property
+    def key(self) -> str:
+        return f"{self.group}: {self.name}"
+
+    def run(self, index: int) -> Result:
+        rng = np.random.default_rng([zlib.crc32(self.key.encode()), index])
+        return {"row": self.key, "index": index} | self.trial(rng, index)
+
+
+# --- pictures with a known map
+
+
+def load(folder: Path) -> Pairs:
     pairs = pair_folders(folder / "ir", folder / "vis").pairs
     images = [(read_infrared(ir), luma(read_visible(vis))) for _, ir, vis in pairs]
     return [tuple(cv2.resize(image, SIZE, interpolation=cv2.INTER_AREA) for image in pair) for pair in images]
+
+
+def groups(data: Path) -> dict[str, list[Pairs]]:
+    """Return the pairs of each set: `{"m3svd": [[pair, …] of each folder], …}`."""
+    found: dict[str, list[Pairs]] = {}
+    for folder in sorted(path.parent for path in data.rglob("vis") if path.is_dir()):
+        if (folder / "ir").is_dir():
+            found.setdefault(folder.relative_to(data).parts[0], []).append(load(folder))
+    return found
 
 
 def random_map(rng: np.random.Generator, perspective: float = 0.0) -> np.ndarray:
@@ -51,9 +99,21 @@ def moved(ir: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> np.nda
     border = cv2.BORDER_CONSTANT if rng.integers(2) else cv2.BORDER_REPLICATE
     picture = cv2.warpPerspective(ir, np.linalg.inv(truth), SIZE, borderMode=border)
     picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.3, 1.2)).astype(np.float32)
-    return np.clip(np.rint(picture + rng.normal(0, rng.uniform(0, 3), picture.shape)), 0, 255).astype(
-        np.uint8
-    )
+    noisy = picture + rng.normal(0, rng.uniform(0, 3), picture.shape)
+    return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+
+
+def some(folder: Pairs, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    return folder[rng.integers(len(folder))]
+
+
+def mixed(sets: dict, count: int, rng: np.random.Generator) -> Pairs:
+    """Return pairs of as many scenes, from each set in turn."""
+    names = list(sets)
+    folders = [
+        sets[names[i % len(names)]][i // len(names) % len(sets[names[i % len(names)]])] for i in range(count)
+    ]
+    return [some(folder, rng) for folder in folders]
 
 
 def corner_error(matrix: np.ndarray, truth: np.ndarray, size: tuple[int, int] = SIZE) -> float:
@@ -63,174 +123,117 @@ def corner_error(matrix: np.ndarray, truth: np.ndarray, size: tuple[int, int] = 
     return float(np.linalg.norm(ends[0] - ends[1], axis=2).mean())
 
 
-class Row:
-    """The trials of one line of the table."""
-
-    def __init__(self, name: str) -> None:
-        self.name, self.refused = name, 0
-        self.trials: list[tuple] = []
-        self.seconds: list[float] = []
-
-    def add(self, pairs: list, truth: np.ndarray | None, size: tuple[int, int] = SIZE, **options) -> None:
-        started = time.process_time()
-        try:
-            found = estimate(pairs, **options)
-        except CalibrationError:
-            self.refused += 1
-        else:
-            error = math.nan if truth is None else corner_error(found.matrix, truth, size)
-            error *= SIZE[0] / pairs[0][1].shape[1]
-            self.trials.append((error, found.z, found.share, found.residual_px, found.model))
-        self.seconds.append(time.process_time() - started)
-
-    def line(self) -> str:
-        total = len(self.trials) + self.refused
-        values = np.array([trial[:4] for trial in self.trials]).reshape(-1, 4)
-        errors = values[:, 0]
-        known = errors[np.isfinite(errors)]
-        cells = [self.name, str(total), f"{100 * len(self.trials) / max(total, 1):.0f} %"]
-        cells += [f"{np.percentile(known, p):.2f}" if len(known) else "–" for p in (50, 95)]
-        cells += [str(int((known > LOST).sum())), f"{np.median(self.seconds or [0]):.1f}"]
-        cells += [f"{values[:, i].min():.2f}" if len(values) else "–" for i in (1, 2)]
-        cells += [f"{np.median(values[:, 3]):.2f}" if len(values) else "–"]
-        more = sum(trial[4] != "similarity" for trial in self.trials)
-        return "| " + " | ".join([*cells, str(more)]) + " |"
+# --- one trial
 
 
-HEADER = """| frames | trials | accepted | median px | p95 px | wrong | s | z | share | residual | more |
-|---|---|---|---|---|---|---|---|---|---|---|"""
-"""wrong: maps more than 12 px off; s: median of CPU seconds; residual: its median; more: not similarities."""
+def outcome(pairs: Pairs, truth: np.ndarray | None, **options: Any) -> Result:
+    """Calibrate, and return how it went; `error` in pixels at 640 of width."""
+    started = time.process_time()
+    try:
+        found = estimate(pairs, **options)
+    except CalibrationError as refusal:
+        return {"seconds": time.process_time() - started, "refused": str(refusal)[:60]}
+    seconds = time.process_time() - started
+    ir, vis = pairs[0]
+    error = None
+    if truth is not None:
+        error = corner_error(found.matrix, truth, (ir.shape[1], ir.shape[0])) * SIZE[0] / vis.shape[1]
+    values = {"z": found.z, "share": found.share, "residual": float(found.residual_px)}
+    return {"seconds": seconds, "error": error, "model": found.model, "k": found.ir_distortion} | values
 
 
-def groups(data: Path) -> dict[str, list]:
-    """Return the pairs of each set: `{"m3svd": [[pair, …] of each folder], …}`."""
-    found: dict[str, list] = {}
-    for folder in sorted(path.parent for path in data.rglob("vis") if path.is_dir()):
-        if (folder / "ir").is_dir():
-            found.setdefault(folder.relative_to(data).parts[0], []).append(load(folder))
-    return found
+def known(pick: Callable, perspective: float, rng: np.random.Generator, index: int) -> Result:
+    truth = random_map(rng, perspective)
+    return outcome([(moved(ir, truth, rng), vis) for ir, vis in pick(rng, index)], truth)
 
 
-def rows(sets: dict, trials: int, rng: np.random.Generator, wanted: set[str]) -> Iterator[Row]:
-    for name, folders in sets.items() if "single" in wanted else ():
-        floor, row = Row(f"{name}, 1 pair, floor"), Row(f"{name}, 1 pair")
-        for index in range(trials):
-            folder = folders[index % len(folders)]
-            ir, vis = folder[rng.integers(len(folder))]
-            truth = random_map(rng)
-            row.add([(moved(ir, truth, rng), vis)], truth)
-            if index < trials // 3:
-                floor.add([(ir, vis)], np.eye(3))
-        yield from (floor, row)
-    for name, folders in sets.items() if "consecutive" in wanted else ():
-        if all(len(folder) == 20 for folder in folders):
-            row = Row(f"{name}, 20 consecutive")
-            for index in range(trials // 2):
-                truth = random_map(rng)
-                row.add([(moved(ir, truth, rng), vis) for ir, vis in folders[index % len(folders)]], truth)
-            yield row
-    for name, folders in sets.items() if "scenes" in wanted else ():
-        for perspective in (0.0, 1e-4) if len(folders) >= 3 else ():
-            row = Row(f"{name}, 9 frames of {len(folders)} scenes{tilted(perspective)}")
-            for _ in range(trials // 2):
-                truth = random_map(rng, perspective)
-                pairs = [
-                    folders[i % len(folders)][rng.integers(len(folders[i % len(folders)]))] for i in range(9)
-                ]
-                row.add([(moved(ir, truth, rng), vis) for ir, vis in pairs], truth)
-            yield row
-    if "scenes" in wanted:
-        for perspective in (0.0, 1e-4):
-            for count in (3, 5, 9):
-                row = Row(f"{count} scenes of all sets{tilted(perspective)}")
-                for _ in range(trials // 2):
-                    truth = random_map(rng, perspective)
-                    row.add([(moved(ir, truth, rng), vis) for ir, vis in mixed(sets, count, rng)], truth)
-                yield row
-    if "unrelated" in wanted:
-        row = Row("unrelated")
-        everything = [pair for folders in sets.values() for folder in folders for pair in folder[:20]]
-        while row.refused + len(row.trials) < 5 * trials:
-            a, b = rng.integers(len(everything), size=2)
-            ir, vis = everything[a][0], everything[b][1]
-            if abs(a - b) > 40:
-                row.add([(moved(ir, random_map(rng), rng), vis)], None)
-        yield row
-    if "sim" in wanted:
-        yield from simulated(trials // 3, rng)
+def floor(pick: Callable, model: Any, rng: np.random.Generator, index: int) -> Result:
+    return outcome(pick(rng, index), np.eye(3), model=model)
 
 
-def tilted(perspective: float) -> str:
-    return f", perspective to {perspective:g}" if perspective else ""
+def unrelated(everything: Pairs, rng: np.random.Generator, _: int) -> Result:
+    while True:
+        a, b = rng.integers(len(everything), size=2)
+        if abs(a - b) > 40:
+            return outcome([(moved(everything[a][0], random_map(rng), rng), everything[b][1])], None)
 
 
-def mixed(sets: dict, count: int, rng: np.random.Generator) -> list:
-    """Return pairs of as many scenes, from each set in turn."""
-    names = list(sets)
-    folders = [
-        sets[names[i % len(names)]][i // len(names) % len(sets[names[i % len(names)]])] for i in range(count)
-    ]
-    return [folder[rng.integers(len(folder))] for folder in folders]
+def simulated(options: dict, views: int, rng: np.random.Generator, _: int) -> Result:
+    """Calibrate a simulated rig; several views are the same street turned over, with a map that stays."""
+    rig, pairs = simulated_pairs(options, views, rng)
+    distance = options.get("distance")
+    return outcome(pairs, np.array(rig.calibration(distance).matrix))
 
 
-def simulated(trials: int, rng: np.random.Generator) -> Iterator[Row]:
-    for size, ir_size in (((640, 480), (640, 480)), ((1280, 1024), (640, 512)), ((1920, 1080), (640, 512))):
-        row = Row(f"sim, {size[0]}×{size[1]} with infrared {ir_size[0]}×{ir_size[1]}, 1 pair")
-        for _ in range(trials):
-            factor = size[0] / 640
-            config = RigConfig(
-                size=size,
-                ir_size=ir_size,
-                seed=int(rng.integers(1000)),
-                scale=rng.uniform(0.7, 1.4),
-                rotation=rng.uniform(-6, 6),
-                shift=tuple(rng.uniform(-60, 60, 2) * factor),
-            )
-            rig = Rig(config)
-            row.add([(rig.frame("ir", 40), luma(rig.frame("vis", 40)))], rig.homography, ir_size)
-        yield row
+def simulated_pairs(options: dict, views: int, rng: np.random.Generator) -> tuple[Rig, Pairs]:
+    size = options.get("size", SIZE)
+    free = {"rotation": rng.uniform(-6, 6), "shift": tuple(rng.uniform(-60, 60, 2) * size[0] / 640)}
+    values = {"seed": int(rng.integers(1000)), "scale": rng.uniform(0.7, 1.4)} | (free if views == 1 else {})
+    rig = Rig(RigConfig(**values | {key: value for key, value in options.items() if key != "distance"}))
+    # An offset of the clocks shows as pictures of different moments: 40 ms are one frame.
+    late = round(rig.config.ir_clock_offset * rig.config.ir_fps)
+    pairs = []
+    for code in (None, 1, 0, -1)[:views]:
+        pair = rig.frame("ir", 40 + late), luma(rig.frame("vis", 40))
+        pairs.append(pair if code is None else tuple(cv2.flip(image, code) for image in pair))
+    return rig, pairs
 
 
-def baselines(sets: dict, trials: int, rng: np.random.Generator) -> Iterator[str]:
-    """Yield lines of the table of other ways, on single pairs."""
-    ways: dict[str, Callable] = {
-        "none": lambda *_: np.eye(3),
-        "centre, and scale by field of view": lambda *case: _by_field_of_view(case[2]),
-        "ECC on grey values": _ecc,
-        "ECC on gradient magnitude": lambda ir, vis, truth: _ecc(_gradient(ir), _gradient(vis), truth),
-        "SIFT and RANSAC": _sift,
-        "ours without direction": _undirected,
-        "ours": _ours,
-    }
-    cases = []
-    for index in range(trials):
-        folders = list(sets.values())[index % len(sets)]
-        folder = folders[index // len(sets) % len(folders)]
-        ir, vis = folder[rng.integers(len(folder))]
-        truth = random_map(rng)
-        cases.append((moved(ir, truth, rng), vis, truth))
-    yield "| way | trials | within 12 px | median px of these | median px of all |\n|---|---|---|---|---|"
-    for name, way in ways.items():
-        errors = []
-        for ir, vis, truth in cases:
-            matrix = way(ir, vis, truth)
-            errors.append(math.inf if matrix is None else corner_error(matrix, truth))
-        near = [error for error in errors if error < LOST]
-        yield (
-            f"| {name} | {len(errors)} | {100 * len(near) / len(errors):.0f} % | "
-            f"{np.median(near) if near else math.nan:.2f} | {np.median(errors):.1f} |"
-        )
+def fused_quality(make: Callable, rng: np.random.Generator, index: int) -> Result:
+    """Fuse by the true map, by the estimated one and without any; score all against the truly mapped pair."""
+    pairs, truth = make(rng, index)
+    ir, vis = pairs[0]
+    result = outcome(pairs, np.array(truth.matrix))
+    if "refused" in result:
+        return result
+    found = make_rig(estimate(pairs), pairs[0], "", "")
+    true = truth.align()(ir, vis.shape[:2])
+    area = covered(true.valid)
+    resized = cv2.resize(ir, vis.shape[::-1], interpolation=cv2.INTER_AREA)
+    aligned = {"true": true.image, "found": found.align()(ir, vis.shape[:2]).image, "none": resized}
+    with Fuser("nano", threads=1) as fuse:
+        for name, image in aligned.items():
+            scores = score(fuse(image, vis)[area], true.image[area], vis[area], "field", QUALITY)
+            result |= {f"{metric} {name}": float(value) for metric, value in scores.items()}
+    return result
 
 
-def _ours(ir: np.ndarray, vis: np.ndarray, *_) -> np.ndarray | None:
+def real_truth(pick: Callable, rng: np.random.Generator, index: int) -> tuple[Pairs, RigFile]:
+    truth = random_map(rng)
+    pairs = [(moved(ir, truth, rng), vis) for ir, vis in pick(rng, index)]
+    return pairs, RigFile(matrix_rows(truth), SIZE, SIZE)
+
+
+def simulated_truth(rng: np.random.Generator, _: int) -> tuple[Pairs, RigFile]:
+    rig, pairs = simulated_pairs({}, 1, rng)
+    return pairs, rig.calibration()
+
+
+# --- other methods
+
+
+def other(way: Callable, sets: dict, rng: np.random.Generator, index: int) -> Result:
+    rng = np.random.default_rng(index)  # the same pictures for all ways
+    folders = list(sets.values())[index % len(sets)]
+    ir, vis = some(folders[index // len(sets) % len(folders)], rng)
+    truth = random_map(rng)
+    started = time.process_time()
+    matrix = way(moved(ir, truth, rng), vis, truth)
+    seconds = time.process_time() - started
+    return {"seconds": seconds, "refused": "none"} if matrix is None else {
+        "seconds": seconds, "error": min(corner_error(matrix, truth), 9999.0)
+    }  # fmt: skip
+
+
+def ours(ir: np.ndarray, vis: np.ndarray, *_: Any) -> np.ndarray | None:
     try:
         return estimate([(ir, vis)]).matrix
     except CalibrationError:
         return None
 
 
-def _undirected(ir: np.ndarray, vis: np.ndarray, *_) -> np.ndarray | None:
-    def magnitude(picture, sigma=1.0):
+def undirected(ir: np.ndarray, vis: np.ndarray, *_: Any) -> np.ndarray | None:
+    def magnitude(picture: Any, sigma: float = 1.0) -> np.ndarray:
         size = np.linalg.norm(original(picture, sigma), axis=2)
         size = size - cv2.blur(size, (101, 101))
         return np.dstack([size * (picture.valid > 0), np.zeros_like(size)]).astype(np.float32)
@@ -240,23 +243,23 @@ def _undirected(ir: np.ndarray, vis: np.ndarray, *_) -> np.ndarray | None:
         mock.patch.object(search, "edge_field", magnitude),
         mock.patch.object(refine, "edge_field", magnitude),
     ):
-        return _ours(ir, vis)
+        return ours(ir, vis)
 
 
-def _by_field_of_view(truth: np.ndarray) -> np.ndarray:
+def by_field_of_view(truth: np.ndarray) -> np.ndarray:
     scale = math.sqrt(np.linalg.det(truth[:2, :2]))
     return np.linalg.inv(CENTRE) @ np.diag([scale, scale, 1.0]) @ CENTRE
 
 
-def _gradient(grey: np.ndarray) -> np.ndarray:
+def gradient(grey: np.ndarray) -> np.ndarray:
     smooth = cv2.GaussianBlur(grey.astype(np.float32), (0, 0), 2)
     size = cv2.magnitude(cv2.Scharr(smooth, cv2.CV_32F, 1, 0), cv2.Scharr(smooth, cv2.CV_32F, 0, 1))
     return cv2.normalize(np.sqrt(size), None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
 
 
-def _ecc(ir: np.ndarray, vis: np.ndarray, truth: np.ndarray) -> np.ndarray | None:
+def ecc(ir: np.ndarray, vis: np.ndarray, truth: np.ndarray) -> np.ndarray | None:
     """Return what ECC makes of the true scale, centred: more than `edgefuse calibrate` is told."""
-    start = np.linalg.inv(_by_field_of_view(truth))[:2].astype(np.float32)
+    start = np.linalg.inv(by_field_of_view(truth))[:2].astype(np.float32)
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 100, 1e-4)
     try:
         _, warp = cv2.findTransformECC(vis, ir, start, cv2.MOTION_AFFINE, criteria, None, 5)
@@ -265,9 +268,9 @@ def _ecc(ir: np.ndarray, vis: np.ndarray, truth: np.ndarray) -> np.ndarray | Non
         return None
 
 
-def _sift(ir: np.ndarray, vis: np.ndarray, *_) -> np.ndarray | None:
-    sift = cv2.SIFT.create(2000)
-    (points, told), (others, tellings) = (sift.detectAndCompute(image, None) for image in (ir, vis))
+def sift(ir: np.ndarray, vis: np.ndarray, *_: Any) -> np.ndarray | None:
+    detector = cv2.SIFT.create(2000)
+    (points, told), (others, tellings) = (detector.detectAndCompute(image, None) for image in (ir, vis))
     if told is None or tellings is None or len(told) < 4 or len(tellings) < 4:
         return None
     matches = cv2.BFMatcher(cv2.NORM_L2, crossCheck=True).match(told, tellings)
@@ -279,27 +282,166 @@ def _sift(ir: np.ndarray, vis: np.ndarray, *_) -> np.ndarray | None:
     return None if matrix is None else np.vstack([matrix, [0, 0, 1]])
 
 
+WAYS: dict[str, Callable] = {
+    "none": lambda *_: np.eye(3),
+    "centred, scaled by field of view": lambda *case: by_field_of_view(case[2]),
+    "ECC on grey values": ecc,
+    "ECC on gradient magnitude": lambda ir, vis, truth: ecc(gradient(ir), gradient(vis), truth),
+    "SIFT and RANSAC": sift,
+    "ours without the edges' direction": undirected,
+    "ours": ours,
+}
+
+
+# --- the tables
+
+
+def plan(sets: dict[str, list[Pairs]], trials: int) -> Iterator[Row]:
+    """Yield all rows; `trials` is the number for single pairs."""
+
+    def one(folders: list[Pairs], rng: np.random.Generator, index: int) -> Pairs:
+        return [some(folders[index % len(folders)], rng)]
+
+    def run_of(folders: list[Pairs], _: Any, index: int) -> Pairs:
+        return folders[index % len(folders)]
+
+    def nine(folders: list[Pairs], rng: np.random.Generator, _: int) -> Pairs:
+        return [some(folders[i % len(folders)], rng) for i in range(9)]
+
+    def of_all(count: int, rng: np.random.Generator, _: int) -> Pairs:
+        return mixed(sets, count, rng)
+
+    few = max(trials // 6, 1)
+    for name, folders in sets.items():
+        pick: Callable = partial(one, folders)
+        yield Row("single", f"{name}, 1 pair, floor", trials // 3, partial(floor, pick, None))
+        yield Row("single", f"{name}, 1 pair", trials, partial(known, pick, 0.0))
+        if all(len(folder) == 20 for folder in folders):
+            row = f"{name}, 20 consecutive frames"
+            yield Row("consecutive", row, trials // 2, partial(known, partial(run_of, folders), 0.0))
+        if len(folders) >= 3:
+            row, pick = f"{name}, 9 frames of {len(folders)} scenes", partial(nine, folders)
+            for model in ("similarity", "homography"):
+                yield Row("scenes", f"{row}, floor, {model}", few, partial(floor, pick, model))
+            for perspective, tilt in ((0.0, ""), (1e-4, ", perspective")):
+                yield Row("scenes", row + tilt, trials // 2, partial(known, pick, perspective))
+    for perspective, tilt in ((0.0, ""), (1e-4, ", perspective")):
+        for count in (3, 5, 9):
+            row, pick = f"{count} scenes of all sets{tilt}", partial(of_all, count)
+            yield Row("scenes", row, trials // 3, partial(known, pick, perspective))
+    everything = [pair for folders in sets.values() for folder in folders for pair in folder[:20]]
+    yield Row("unrelated", "unrelated pairs", 200, partial(unrelated, everything))
+    for name, options, views in SIMULATED:
+        number = trials // 4 if views == 1 else few
+        yield Row("sim", f"sim, {name}", number, partial(simulated, options, views))
+    if "m3svd" in sets:
+        make = partial(real_truth, partial(nine, sets["m3svd"]))
+        yield Row("quality", "m3svd, 9 frames of 3 scenes", few, partial(fused_quality, make))
+        make = partial(real_truth, partial(one, sets["m3svd"]))
+        yield Row("quality", "m3svd, 1 pair", few, partial(fused_quality, make))
+    yield Row("quality", "sim, 1 pair", few, partial(fused_quality, simulated_truth))
+    for name, way in WAYS.items():
+        yield Row("baselines", name, trials // 2, partial(other, way, sets))
+
+
+SIMULATED: list[tuple[str, dict[str, Any], int]] = [
+    ("640×480 both", {}, 1),
+    ("1280×1024, infrared 640×512", {"size": (1280, 1024), "ir_size": (640, 512)}, 1),
+    ("1920×1080, infrared 640×512", {"size": (1920, 1080), "ir_size": (640, 512)}, 1),
+    ("infrared sees half", {"scale": 0.5}, 1),
+    ("infrared sees twice as much", {"scale": 2.0}, 1),
+    ("baseline 5 cm, against far away", {"baseline": (0.05, 0.0)}, 1),
+    ("baseline 5 cm, against 15 m", {"baseline": (0.05, 0.0), "distance": 15.0}, 1),
+    ("clocks 200 ms apart", {"ir_clock_offset": 0.2}, 1),
+    ("4 views, k = 0", {}, 4),
+    ("4 views, infrared lens k = 0.05", {"ir_distortion": 0.05}, 4),
+    ("4 views, infrared lens k = 0.12", {"ir_distortion": 0.12}, 4),
+    ("4 views, infrared lens k = -0.08", {"ir_distortion": -0.08}, 4),
+]
+
+
+def summary(row: Row, results: list[Result]) -> Result:
+    """Return a line of the table from its trials."""
+    accepted = [result for result in results if "refused" not in result]
+    errors = [result["error"] for result in accepted if result.get("error") is not None]
+    near = [error for error in errors if error < LOST]
+    line: Result = {"group": row.group, "name": row.name, "trials": len(results), "accepted": len(accepted)}
+    line |= {"wrong": len(errors) - len(near), "seconds": float(np.median([r["seconds"] for r in results]))}
+    line["cpu_seconds"] = float(sum(result["seconds"] for result in results))
+    if errors:
+        line |= {"median": float(np.median(errors)), "p95": float(np.percentile(errors, 95))}
+    if near:
+        line["median_near"] = float(np.median(near))
+    if accepted and "z" in accepted[0]:
+        line |= {f"least_{key}": min(result[key] for result in accepted) for key in ("z", "share")}
+        line["residual"] = float(np.median([result["residual"] for result in accepted]))
+        line["more"] = sum(result["model"] != "similarity" for result in accepted)
+        line["k"] = float(np.median([result["k"] for result in accepted]))
+    for key in (f"{metric} {name}" for metric in QUALITY for name in ("true", "found", "none")):
+        if accepted and key in accepted[0]:
+            line[key] = float(np.mean([result[key] for result in accepted]))
+    return line
+
+
+PLAN: dict[str, Row] = {}
+"""Set before the processes are forked."""
+
+
+def run_one(task: tuple[str, int]) -> Result:
+    cv2.setNumThreads(1)
+    return PLAN[task[0]].run(task[1])
+
+
+def measure(chosen: list[Row], jobs: int, log: Path | None) -> dict[str, list[Result]]:
+    """Run all trials that the log has not, and return the results of all by the names of the rows."""
+    PLAN.update({row.key: row for row in chosen})
+    results: dict[str, list[Result]] = {row.key: [] for row in chosen}
+    done = set()
+    for line in log.read_text("utf-8").splitlines() if log is not None and log.exists() else ():
+        result = json.loads(line)
+        if result["row"] in results and result["index"] < PLAN[result["row"]].trials:
+            done.add((result["row"], result["index"]))
+            results[result["row"]].append(result)
+    tasks = [(row.key, i) for row in chosen for i in range(row.trials) if (row.key, i) not in done]
+    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+        for result in pool.imap(run_one, tasks):
+            row = results[result["row"]]
+            row.append(result)
+            if log is not None:
+                with log.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(result) + "\n")
+            if len(row) == PLAN[result["row"]].trials:
+                print(as_text(summary(PLAN[result["row"]], row)), flush=True)
+    return results
+
+
+def as_text(line: Result) -> str:
+    cells = [f"{line['name']}: {line['accepted']} of {line['trials']} accepted, {line['wrong']} wrong"]
+    cells += [f"{key} {value:.3f}" for key, value in line.items() if isinstance(value, float)]
+    return ", ".join(cells)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path)
-    parser.add_argument(
-        "--trials", type=int, default=40, help="Of single pairs; unrelated: five times as many."
-    )
-    parser.add_argument("--rows", default="single,consecutive,scenes,sim,baselines,unrelated")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trials", type=int, default=60, help="Of single pairs; other rows follow from it.")
+    parser.add_argument("--rows", default="single,consecutive,scenes,sim,quality,baselines,unrelated")
+    parser.add_argument("--jobs", type=int, default=2, help="Processes, of one thread each.")
+    parser.add_argument("--log", type=Path, help="Notes of each trial, to go on from.")
+    parser.add_argument("--json", type=Path, help="Where to write the lines of the tables.")
     options = parser.parse_args()
-    cv2.setNumThreads(1)
-    wanted, rng = set(options.rows.split(",")), np.random.default_rng(options.seed)
-    sets = groups(options.data)
-    print(HEADER, flush=True)
-    for row in rows(sets, options.trials, rng, wanted):
-        print(row.line(), flush=True)
-    if "baselines" in wanted:
-        print()
-        for line in baselines(sets, options.trials, rng):
-            print(line, flush=True)
+    wanted = options.rows.split(",")
+    chosen = [row for row in plan(groups(options.data), options.trials) if row.group in wanted]
+    results = measure(chosen, options.jobs, options.log)
+    lines = [summary(row, results[row.key]) for row in chosen if results[row.key]]
+    if options.json is not None:
+        before = json.loads(options.json.read_text("utf-8")) if options.json.exists() else {"rows": []}
+        kept = [line for line in before["rows"] if line["group"] not in wanted]
+        command = f"python -m bench.registration DATA --trials {options.trials}"
+        written = {"date": time.strftime("%Y-%m-%d"), "command": command, "rows": kept + lines}
+        options.json.write_text(json.dumps(written, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

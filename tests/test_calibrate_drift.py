@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 
-from edgefuse.calibrate.drift import Drift
+from edgefuse.calibrate.drift import Drift, FollowDistance
+from edgefuse.errors import InputError
 from edgefuse.rig import Rig as RigFile
 from edgefuse.rig import RigAlign, rows
 from edgefuse.runtime.frames import FusedFrame
@@ -112,3 +115,21 @@ def test_leaves_alone_what_is_right_or_unclear():
     assert report.off_px < 1
     assert (report.measured, report.unclear, report.moved) == (6, 1, 0)
     assert align.rig == rig_file()
+
+
+def test_follows_the_distance_along_the_parallax():
+    # What is seen is far away, but the map is for 6 m: 5 pixels off along the baseline.
+    rig = replace(rig_file(), distance=None, parallax=(30.0, 3.0, 0.0))
+    align = RigAlign(rig.at(6.0))
+    follow = FollowDistance(align)
+    distances = []
+    for frame in frames(align, 14):
+        follow._measure(frame)
+        distances.append(align.rig.distance or 0.0)
+    assert distances[3] == 6.0, "not on a few measurements"
+    assert distances[-1] > 20
+    assert abs(align.rig.matrix[0][2]) < 1.5
+    steps = np.abs(np.diff([1 / distance for distance in distances])) * np.hypot(30, 3)
+    assert steps.max() <= 0.002 * SIZE[0] + 0.01
+    with pytest.raises(InputError, match="no parallax"):
+        FollowDistance(RigAlign(rig_file()))

@@ -139,3 +139,42 @@ def test_what_is_no_distortion_is_refused(text):
     assert parse_distortion("0.08") == (0.08, 0.0)
     with pytest.raises(InputError, match="distortion"):
         parse_distortion(text)
+
+
+def textured(seed, size=(480, 640)):
+    rng = np.random.default_rng(seed)
+    blobs = [cv2.GaussianBlur(rng.normal(size=size), (0, 0), sigma) * sigma for sigma in (1.5, 4.0, 10.0)]
+    return np.clip(128 + 40 * sum(blobs), 0, 255).astype(np.uint8)
+
+
+def flat_scene(seed, distance):
+    """Return what two cameras, 60 pixels · metres apart, see of a wall at a distance."""
+    vis = textured(seed)
+    there = np.array([[1, 0, 8 + 60 / distance], [0, 1, -5 + 12 / distance], [0, 0, 1]])
+    return 255 - cv2.warpPerspective(vis, np.linalg.inv(there), (640, 480)), vis
+
+
+def test_parallax_is_learned_from_scenes_of_several_distances(tmp_path):
+    metres = [4, 6, 10, 30]
+    for role in ("ir", "vis"):
+        (tmp_path / role).mkdir()
+    for index, distance in enumerate(metres):
+        for role, image in zip(("ir", "vis"), flat_scene(index, distance), strict=True):
+            write_image(tmp_path / role / f"{index}.png", image)
+    arguments = ["calibrate", "--ir", str(tmp_path / "ir"), "--vis", str(tmp_path / "vis"), "--no-pictures"]
+    out = ["--out", str(tmp_path / "rig.json")]
+    by_hand = ["--points", "0,0:14,-3 600,400:614,397"]
+    result = CliRunner().invoke(app, [*arguments, *out, *by_hand, "--distances", "4,6,10,30"])
+    assert result.exit_code == 0, result.output
+    assert "Off at other distances" in result.output
+    written = json.loads((tmp_path / "rig.json").read_text())
+    assert written["parallax"] == pytest.approx([60, 12, 0], abs=2.5)
+    assert np.array(written["matrix"])[:2, 2] == pytest.approx([8, -5], abs=0.4)
+    for wrong, why in (
+        ("4,6", "2 distances and 4 pairs"),
+        ("5,6,6,7", "twice as far"),
+        ("4,x", "not metres"),
+    ):
+        result = CliRunner().invoke(app, [*arguments, *out, *by_hand, "--distances", wrong])
+        assert isinstance(result.exception, InputError)
+        assert why in str(result.exception)

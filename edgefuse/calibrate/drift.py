@@ -27,6 +27,10 @@ TOLERATED, REACHED = 0.004, 0.001
 ends: less than the first alone would make it tremble."""
 STEP = 0.0005
 """Most that refining moves any part of the picture at once, in its widths: too little to be seen."""
+FAST_STEP = 0.002
+"""Most that following the distance moves the picture at once, in its widths."""
+NEAREST, FARTHEST = 0.5, 1e5
+"""Metres between which a distance is followed."""
 CONFIRMED_FOR = 0.02
 """Widths of the picture that the map may move before the whole search must agree again."""
 LOOKED_AT = 3
@@ -98,8 +102,15 @@ class Drift(BackgroundWorker[FusedFrame]):
             middle = self._median()
             off = _size(middle, self._shape)
             agree = sum(_size(each - middle, self._shape) < max(off / 2, 1.0) for each in self._changes)
+        if agree >= FIRM:
+            self._act(middle, off)
+        else:
+            self._confirmed = 0.0
+
+    def _act(self, middle: Matrix, off: float) -> None:
+        """Do what the last measurements, which agree, ask for."""
         width = self._shape[1]
-        if agree < FIRM or off < REACHED * width:
+        if off < REACHED * width:
             self._confirmed = 0.0
         elif self._refine:
             self._follow(middle, off)
@@ -138,11 +149,50 @@ class Drift(BackgroundWorker[FusedFrame]):
         except InputError as error:
             logger.warning("the alignment is not moved further: %s", error)
             return
+        self._confirmed -= STEP * width
+        self._note_moved(part)
+
+    def _note_moved(self, part: Matrix) -> None:
+        """What was measured before is now off by so much less."""
         with self._lock:
             self._rig = self._align.rig
             self._moved += 1
-            self._confirmed -= STEP * width
             self._changes = deque((each - part for each in self._changes), maxlen=REMEMBERED)
+
+
+class FollowDistance(Drift):
+    """Moves the map along the parallax of the rig to the distance of what is in the picture.
+
+    Args:
+        align: the alignment in use, of a rig with parallax.
+        every: k, one in how many frames is looked at.
+
+    Raises:
+        InputError: the rig knows no parallax.
+    """
+
+    def __init__(self, align: RigAlign, every: int = 5) -> None:
+        super().__init__(align, every)
+        align.rig.at(align.rig.distance or FARTHEST)
+        self._moving = False
+
+    def _act(self, middle: Matrix, off: float) -> None:
+        rig, width = self._rig, self._shape[1]
+        assert rig.parallax is not None
+        # In pixels of this stream: the shift of what is at one metre against what is far away.
+        shift = np.array(rig.parallax[:2]) * width / rig.vis_size[0]
+        size = float(np.linalg.norm(shift))
+        along = float(middle[:2] @ shift) / size if size else 0.0
+        self._moving = off > REACHED * width and abs(along) > (REACHED if self._moving else TOLERATED) * width
+        if not self._moving:
+            return
+        now = 1 / rig.distance if rig.distance else 0.0
+        step = min(max(along, -FAST_STEP * width), FAST_STEP * width) / size
+        inverse = min(max(now + step, 1 / FARTHEST), 1 / NEAREST)
+        if abs(inverse - now) * size < 0.05:
+            return
+        self._align.update(lambda newest: newest.at(1 / inverse) if newest is rig else newest)
+        self._note_moved(np.array([*(inverse - now) * shift, 0.0, 0.0]))
 
 
 def _parameters(matrix: Matrix, shape: tuple[int, int]) -> Matrix:

@@ -11,8 +11,9 @@ import numpy as np
 
 from edgefuse.align import Aligned
 from edgefuse.calibrate.refine import ModelName
-from edgefuse.calibrate.registration import Estimate
-from edgefuse.errors import InputError
+from edgefuse.calibrate.registration import SHIFT_REACH, Estimate, shift_of
+from edgefuse.calibrate.scenes import CalibrationError
+from edgefuse.errors import InputError, counted
 from edgefuse.images import Image, fit_size, luma
 from edgefuse.lens import check_distortion, undistort
 from edgefuse.rig import Matrix, Rig
@@ -92,6 +93,8 @@ def _stretched(grey: Image) -> Image:
 POINT = re.compile(r"(-?[\d.]+),(-?[\d.]+):(-?[\d.]+),(-?[\d.]+)")
 
 
+LEAST_PARALLAX = 0.002
+"""Widths of the picture that the nearest scene must be displaced against things far away."""
 BOARDS_FOR_MORE, WORTH_MORE = 3, 0.7
 """Places of a board from which on a homography is tried, and the part of the residual that it may leave."""
 
@@ -214,6 +217,63 @@ def parallax_of(baseline: str, focal: float) -> tuple[float, float, float]:
     if not (abs(right) <= 10 and abs(down) <= 10 and 0 < focal < 1e6):
         raise InputError(f"baseline {baseline} m and focal length {focal:g} px: at most 10 m, and over 0 px")
     return focal * right, focal * down, 0.0
+
+
+def parse_distances(text: str, pairs: int) -> list[float]:
+    """Read `4,10,40`: metres that the scenes are away, one for each pair of pictures.
+
+    Raises:
+        InputError: not numbers over 0, not as many as pairs, or too alike to learn from.
+    """
+    try:
+        metres = [float(part) for part in text.split(",")]
+    except ValueError:
+        metres = []
+    if not metres or not all(0 < each < 1e6 for each in metres):
+        raise InputError(f"distances {text!r} are not metres, one for each scene, such as 4,10,40")
+    if len(metres) != pairs:
+        raise InputError(
+            f"there are {len(metres)} distances and {counted(pairs, 'pair')} of different scenes: give one "
+            "picture of each camera for each distance, in the order of their names"
+        )
+    if max(metres) < 2 * min(metres):
+        raise InputError(
+            f"distances {text}: parallax is learned from scenes of which one is twice as far as another"
+        )
+    return metres
+
+
+def learn_parallax(
+    pairs: Sequence[tuple[Image, Image]], found: Estimate, metres: Sequence[float]
+) -> tuple[Matrix, tuple[float, float, float]]:
+    """Return the map for things far away, and the parallax, from scenes whose distances are known.
+
+    Each scene moves the map by `parallax` / metres: a straight line through all of them, by least squares.
+
+    Args:
+        pairs: (infrared, visible), one of each scene.
+        found: the map that suits all of them best.
+        metres: how far away each scene is.
+
+    Raises:
+        CalibrationError: a scene does not show by how much it moves the map.
+    """
+    width = pairs[0][1].shape[1]
+    shifts = [shift_of(pair, found) for pair in pairs]
+    if unclear := [f"{distance:g}" for shift, distance in zip(shifts, metres, strict=True) if shift is None]:
+        raise CalibrationError(
+            f"the scenes at {', '.join(unclear)} m do not show how they lie: choose scenes with more edges "
+            f"that are all about as far away, within {SHIFT_REACH:.0%} of the picture's width of each other"
+        )
+    system = np.stack([np.ones(len(metres)), 1 / np.array(metres)], axis=1)
+    (right, down), (e_right, e_down) = np.linalg.lstsq(system, np.array(shifts), rcond=None)[0]
+    if math.hypot(e_right, e_down) / min(metres) < LEAST_PARALLAX * width:
+        raise CalibrationError(
+            f"the scenes show no parallax: from far away to {min(metres):g} m the map moves by less than "
+            f"{LEAST_PARALLAX * width:.1f} px; none is needed"
+        )
+    far = np.array([[1, 0, right], [0, 1, down], [0, 0, 1]]) @ found.matrix
+    return far, (float(e_right), float(e_down), 0.0)
 
 
 def parallax_table(rig: Rig, distances: Sequence[float] = (2, 5, 10, 20, 50, 100)) -> str:

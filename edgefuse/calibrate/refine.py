@@ -11,7 +11,7 @@ import numpy as np
 from edgefuse.calibrate.features import Floats, Picture, edge_field
 from edgefuse.rig import Matrix, scale_of, scaling
 
-__all__ = ["Level", "ModelName", "Surfaces", "bent_by", "disagreement", "improve", "surfaces"]
+__all__ = ["Level", "ModelName", "Surfaces", "bent_by", "disagreement", "improve", "shifted", "surfaces"]
 
 ModelName: TypeAlias = Literal["similarity", "affine", "homography"]
 
@@ -122,6 +122,12 @@ def improve(
     basis = _basis(found.centres, model)
     best, value, z = _best(found, basis, 4, shape, seed)
     return _as_matrix(best, model, shape), value, z
+
+
+def shifted(found: Surfaces, shape: tuple[int, int]) -> tuple[Matrix, float, float]:
+    """Return what `improve` does, with a map that only shifts."""
+    best, value, z = _best(found, _basis(found.centres, "similarity")[:, :, :2], 2, shape, 0)
+    return _as_matrix(best, "similarity", shape), value, z
 
 
 def bent_by(

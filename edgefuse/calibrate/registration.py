@@ -9,7 +9,16 @@ import numpy as np
 
 from edgefuse.align import ASPECT_TOLERANCE
 from edgefuse.calibrate.features import Picture
-from edgefuse.calibrate.refine import Level, ModelName, Surfaces, bent_by, disagreement, improve, surfaces
+from edgefuse.calibrate.refine import (
+    Level,
+    ModelName,
+    Surfaces,
+    bent_by,
+    disagreement,
+    improve,
+    shifted,
+    surfaces,
+)
 from edgefuse.calibrate.scenes import CalibrationError, Scenes, refuse_unusable, why_not
 from edgefuse.calibrate.search import search
 from edgefuse.errors import InputError
@@ -26,6 +35,7 @@ __all__ = [
     "is_evidence",
     "make_rig",
     "refine_from",
+    "shift_of",
     "weigh",
 ]
 
@@ -47,6 +57,8 @@ SCENES_FOR_MORE = 3
 """Scenes from which on more than a similarity is tried: on one scene it fits the depths in it."""
 HOPELESS = 0.35
 """Part of the best guess's z below which a guess is neither the map nor a rival of it."""
+SHIFT_REACH = 0.05
+"""Widths of the picture within which the shift of one scene is found."""
 LENS_ROUNDS = 3
 """Most steps to the distortion of a lens on pictures of half the size."""
 MOST_IN_SEARCH = 3
@@ -239,6 +251,26 @@ def weigh(pairs: Pairs, matrix: Matrix, radius: int = 8) -> tuple[Matrix, float,
     """Return the similarity nearest to a map that suits the pictures best, its z, and its share."""
     level = Level.of(pairs, SIDES[1], matrix)
     return _weighed(level, matrix, "similarity", radius)
+
+
+def shift_of(pair: tuple[Image, Image], found: Estimate) -> tuple[float, float] | None:
+    """Return by how many visible pixels, right and down, one pair asks a map to be moved; None: unclear."""
+    used = _pictures([pair], (found.ir_distortion, found.vis_distortion))
+    to_ir, to_vis = (Picture.working(image.shape) for image in pair)
+    matrix = to_vis @ found.matrix @ np.linalg.inv(to_ir)
+    z = share = 0.0
+    for side in SIDES[:2]:
+        level = Level.of(used, side, matrix)
+        found_here = surfaces(level, matrix, 8)
+        change, value, z = shifted(found_here, level.shape)
+        matrix, share = _moved(level, matrix, change), value / max(found_here.energy, 1e-9)
+    if not is_evidence(z, share, used[0][1]):
+        return None
+    moved = np.linalg.inv(to_vis) @ matrix @ to_ir @ np.linalg.inv(found.matrix)
+    middle = np.array([(pair[1].shape[1] - 1) / 2, (pair[1].shape[0] - 1) / 2, 1])
+    place = moved @ middle
+    right, down = place[:2] / place[2] - middle[:2]
+    return float(right), float(down)
 
 
 def is_evidence(z: float, share: float, vis: Picture) -> bool:

@@ -100,6 +100,14 @@ def calibrate(
             show_default="far",
         ),
     ] = None,
+    distances: Annotated[
+        str | None,
+        typer.Option(
+            "--distances",
+            metavar="METRES,…",
+            help="How far away each scene is, in their order: learns the parallax without a ruler.",
+        ),
+    ] = None,
     scenes: Annotated[
         int, typer.Option("--scenes", metavar="N", min=1, help="Scenes of a live camera to wait for.")
     ] = 9,
@@ -117,8 +125,10 @@ def calibrate(
     from edgefuse.calibrate import Board, Boards, Scenes, collect, load_pairs, make_rig, save_pairs
     from edgefuse.calibrate.manual import (
         before_and_after,
+        learn_parallax,
         parallax_of,
         parallax_table,
+        parse_distances,
         parse_distortion,
         parse_points,
     )
@@ -128,6 +138,8 @@ def calibrate(
 
     if (baseline is None) != (focal is None) or (distance is not None and baseline is None):
         raise InputError("--baseline METRES and --focal PX belong together; --distance needs both")
+    if distances is not None and baseline is not None:
+        raise InputError("--distances and --baseline are two ways to say what parallax is: give one")
     if points is not None and board is not None:
         raise InputError("--points and --board are two ways to set the map: give one")
     if refine and points is None and board is None:
@@ -155,6 +167,10 @@ def calibrate(
         raise SourceError(f"{safe_name(ir)} and {safe_name(vis)} gave no pair of pictures")
     found = _map(collected, typed, model, refine, bent)
     by_hand = "points" if typed is not None else "board" if board is not None else None
+    if distances is not None:
+        metres = parse_distances(distances, len(collected.pairs))
+        matrix, parallax = learn_parallax(collected.pairs, found, metres)
+        found = replace(found, matrix=matrix)
     rig = make_rig(found, collected.pairs[0], safe_name(ir), safe_name(vis))
     rig = replace(rig, parallax=parallax, distance=distance, model=by_hand or rig.model)
     rig = replace(rig, confidence=1.0) if by_hand and not refine else rig

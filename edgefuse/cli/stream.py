@@ -323,11 +323,15 @@ def _drift(config: StreamConfig, align: "Align | None") -> "Drift | None":
     from edgefuse.rig import RigAlign
 
     if not isinstance(align, RigAlign):
-        if config.refine == "live":
-            raise InputError("--set refine=live needs an alignment to start from: give --rig FILE")
+        if config.refine != "off":
+            raise InputError(
+                f"--set refine={config.refine} needs an alignment to start from: give --rig FILE"
+            )
         return None
-    from edgefuse.calibrate.drift import Drift
+    from edgefuse.calibrate.drift import Drift, FollowDistance
 
+    if config.refine == "distance":
+        return FollowDistance(align)
     return Drift(align, refine=config.refine == "live")
 
 

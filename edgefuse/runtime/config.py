@@ -125,8 +125,10 @@ class StreamConfig(LiveConfig):
         metavar="METRES",
         above=0,
     )
-    refine: Literal["off", "live"] = setting(
-        "off", "live: follow slow changes of the alignment; else they are only reported. Needs a rig file."
+    refine: Literal["off", "live", "distance"] = setting(
+        "off",
+        "live: follow slow changes of the alignment; distance: follow how far away things are, by the rig "
+        "file's parallax; off: only report. Needs a rig file.",
     )
     crop: Literal["none", "overlap"] = setting(
         "none", "overlap: outputs show only the rectangle that infrared covers."
