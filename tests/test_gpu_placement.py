@@ -35,6 +35,8 @@ FORMS = [
     )
     if (graph, size) != ("network", "odd") and (precision != "int8" or name == "nano" or size == "even")
 ]
+IMAGES = {"ir": 1, "vis": 3, "fused": 3}
+"""Their channels."""
 SHAPES = {"Add", "Cast", "Concat", "Div", "Gather", "Max", "Min", "Mul", "Reshape", "Squeeze", "Sub"}
 """Arithmetic on shapes, which ONNX Runtime puts on the CPU on purpose."""
 WEIGHTS = {"DequantizeLinear"}
@@ -42,10 +44,9 @@ WEIGHTS = {"DequantizeLinear"}
 
 
 @pytest.fixture(scope="module")
-def placement(tmp_path_factory, traced_once, weights, module_pair):
+def placement(gpu_build, tmp_path_factory, traced_once, weights, module_pair):
     """Where the nodes of each file are, by the file's name."""
     folder = tmp_path_factory.mktemp("placement")
-    env = environment(folder)
     arranged = dict.fromkeys(SHIPPED, ("cuda",))
     for form in FORMS:
         name, precision, graph, size, arranging = form
@@ -54,10 +55,7 @@ def placement(tmp_path_factory, traced_once, weights, module_pair):
         arranged[out.stem] = export_form(*made)[1]
     files = [(FOLDER if name in SHIPPED else folder) / f"{name}.onnx" for name in arranged]
     files.append(_on_cpu(folder / "on_cpu.onnx"))
-    command = [sys.executable, str(Path(__file__).parent / "support" / "placement.py"), *map(str, files)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = {Path(file).stem: nodes for file, nodes in json.loads(done.stdout).items()}
+    found = {Path(file).stem: nodes for file, nodes in gpu_build("placement.py", *files).items()}
     _show(found)
     return found, arranged
 
@@ -70,6 +68,21 @@ def label(form):
 def module_pair():
     rng = np.random.default_rng(7)
     return rng.integers(0, 256, (75, 101), np.uint8), rng.integers(0, 256, (75, 101, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def gpu_build(tmp_path_factory):
+    """Run a script with the GPU build of ONNX Runtime over stubs; return what it prints."""
+    folder = tmp_path_factory.mktemp("stubs")
+    env = environment(folder)
+
+    def run(script, *arguments):
+        command = [sys.executable, str(Path(__file__).parent / "support" / script), *map(str, arguments)]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return json.loads(done.stdout)
+
+    return run
 
 
 def _on_cpu(path: Path) -> Path:
@@ -130,3 +143,17 @@ def test_the_arithmetic_of_every_file_is_on_the_gpu(placement, name):
 
 def test_a_convolution_that_cuda_does_not_have_is_an_error(placement):
     assert "1 of its large nodes would run on the CPU, such as QLinearConv" in placement[0]["on_cpu"]
+
+
+def test_arrays_of_a_gpu_are_bound_where_they_are(gpu_build, tmp_path):
+    """The answer is the visible image: copies are what the stubs can do."""
+    sides = ["N", "H", "W"]
+    ends = [helper.make_tensor_value_info(n, TensorProto.UINT8, [*sides, c]) for n, c in IMAGES.items()]
+    graph = helper.make_graph([helper.make_node("Identity", ["vis"], ["fused"])], "copy", ends[:2], ends[2:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    helper.set_model_props(model, ModelSpec("copy", 1, opset=20, graph="end_to_end").to_metadata())
+    onnx.save(model, tmp_path / "copy.onnx")
+    assert gpu_build("on_device.py", tmp_path / "copy.onnx") == {
+        **{"device": "ONNX Runtime on cuda", "shape": [20, 24, 3]},
+        **{"right": True, "out": True},
+    }

@@ -1,5 +1,6 @@
 """Building and running engines with a TensorRT and a CUDA in memory: what is done, and what goes wrong."""
 
+import ctypes
 import json
 import logging
 import sys
@@ -20,6 +21,7 @@ from edgefuse.export.report import inspect_file
 from edgefuse.export.verify import simulated_pairs
 from edgefuse.images import write_image
 from edgefuse.runtime.engines import open_engine
+from edgefuse.runtime.engines.device import DeviceArray
 from edgefuse.runtime.engines.engine_cache import BuildOptions, SizeRange, read_sidecar
 from edgefuse.runtime.engines.tensorrt import TensorRtEngine
 from edgefuse.runtime.engines.tensorrt_build import build_engine, check_layers, layer_share
@@ -451,3 +453,44 @@ def assert_no_bytes_inside(graph):
     images = [i.name for i in graph.graph.input if i.type.tensor_type.elem_type == onnx.TensorProto.UINT8]
     takers = [n.op_type for n in graph.graph.node for name in images if name in n.input]
     assert set(takers) == {"Cast"}
+
+
+# --- arrays of the GPU
+
+
+def test_it_computes_on_the_memory_that_it_is_given(install, engine):
+    _, cuda = install()
+    running = TensorRtEngine(engine)
+    rng = np.random.default_rng(2)
+    sources = rng.random((1, 2, 64, 80), np.float32)
+
+    def put(array):
+        _, address = cuda.cudaMalloc(array.nbytes)
+        ctypes.memmove(address, array.ctypes.data, array.nbytes)
+        return DeviceArray(address, array.shape, array.dtype, "cuda")
+
+    def get(array):
+        values = (ctypes.c_float * int(np.prod(array.shape))).from_address(array.pointer)
+        return np.ctypeslib.as_array(values).reshape(array.shape).copy()
+
+    given, before = put(sources), cuda.allocations
+    answer = running.run_on_device({"sources": given})
+    assert cuda.allocations == before + 1, "the answer's memory, and none on the host"
+    assert cuda.owner(answer.pointer) == "device"
+    np.testing.assert_allclose(get(answer)[:, 0], sources.mean(1), rtol=1e-6)
+    out = put(np.zeros((1, 1, 64, 80), np.float32))
+    assert running.run_on_device({"sources": given}, out) is out
+    np.testing.assert_array_equal(get(out), get(answer))
+    # Then from the host again, which has addresses of its own.
+    np.testing.assert_allclose(running.run({"sources": sources + 1})[:, 0], sources.mean(1) + 1, rtol=1e-6)
+    np.testing.assert_array_equal(get(out), get(answer))
+    freed = answer.pointer
+    del answer
+    assert freed not in cuda.memory
+    with pytest.raises(InputError, match=r"sources is float32 in the memory of cpu, .*float32 of cuda"):
+        running.run_on_device({"sources": DeviceArray(0, (1, 2, 64, 80), np.dtype(np.float32), "cpu")})
+    with pytest.raises(InputError, match=r"out is \[1, 1, 8, 8\], and the answer is \[1, 1, 64, 80\]"):
+        running.run_on_device({"sources": given}, DeviceArray(9, (1, 1, 8, 8), np.dtype(np.float32), "cuda"))
+    running.close()
+    with pytest.raises(BackendError, match="the engine is closed"):
+        running.run_on_device({"sources": given})

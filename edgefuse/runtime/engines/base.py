@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from edgefuse.errors import BackendError, InputError
 from edgefuse.packages import INSTALL_HINTS, is_installed
+from edgefuse.runtime.engines.device import DeviceArray
 from edgefuse.spec import ModelSpec
 
 __all__ = ["Arrays", "Engine", "OpensFile", "check_threads", "first_line", "loading_reason"]
@@ -41,6 +42,26 @@ class Engine(ABC):
         Raises:
             BackendError: the engine fails, or does not take these shapes.
         """
+
+    def run_on_device(
+        self,
+        inputs: Mapping[str, DeviceArray | NDArray[Any]],  # noqa: ARG002
+        out: DeviceArray | None = None,  # noqa: ARG002
+    ) -> DeviceArray:
+        """Run the model once on arrays that lie where it computes.
+
+        Args:
+            inputs: as for `run`; small ones may be NumPy's.
+            out: gets the answer; None: new memory.
+
+        Returns:
+            The answer, complete; `out` if it is given.
+
+        Raises:
+            InputError: an array is elsewhere, or of another shape or dtype.
+            BackendError: as for `run`; or the engine takes NumPy arrays alone.
+        """
+        raise BackendError(f"{self.device} takes NumPy arrays alone: use --engine cuda or tensorrt")
 
     def close(self) -> None:
         """Give memory back; the engine cannot be used any more. Can be called twice."""
@@ -83,7 +104,7 @@ class OpensFile(Engine):
         """Return whether it runs this int8 file of a shipped model faster than the one in fp32."""
         return False
 
-    def failed(self, inputs: Arrays, reason: object) -> BackendError:
+    def failed(self, inputs: Mapping[str, Any], reason: object) -> BackendError:
         """Return the error of a run that failed."""
         shapes = " and ".join(str(list(value.shape)) for value in inputs.values())
         return BackendError(f"{self.spec.model} could not be run on {shapes} by {self.device}: {reason}")

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from edgefuse.align import Align, Resize, show_visible_outside
 from edgefuse.errors import InputError
-from edgefuse.images import Image, check_image, luma, replace_luma, size_of
+from edgefuse.images import Image, check_image, luma, replace_luma
 from edgefuse.levels import measure_levels
 from edgefuse.rig import as_align
 from edgefuse.runtime.engines import Engine, check_threads, open_engine
+from edgefuse.runtime.engines.device import as_device_array, is_device_array
 from edgefuse.spec import ModelSpec
 from edgefuse.thermal import as_infrared, find_palette, is_coloured
 from edgefuse.weights import DEFAULT_MODEL
@@ -94,6 +95,11 @@ class Fuser:
             levels: how bright both are, for models that take it (`spec.levels`), as `measure_levels` gives
                 it, such as smoothed over time; None: it is measured on this pair.
 
+        Both images may be on the GPU instead, as arrays of torch, CuPy or whatever has DLPack or
+        `__cuda_array_interface__`: then nothing is copied to the host and back. What fills them must be done.
+        The model must be an end-to-end graph, the sizes equal, `align` None, and `levels` given if it takes
+        them; the answer is a `DeviceArray`, or `out`.
+
         Returns:
             uint8 of exactly the visible image's shape: the fused luma with the visible image's colours; `out`
             if it is given.
@@ -102,6 +108,8 @@ class Fuser:
             InputError: another type, shape or size than above, not the size the model is fixed to, or
                 colours in infrared beside a grey visible image: the two are swapped.
         """
+        if is_device_array(ir) and is_device_array(vis):
+            return self._fuse_on_device(ir, vis, rgb, out, levels)
         check_image("visible", vis)
         if isinstance(ir, np.ndarray) and ir.dtype == np.uint16:
             ir = as_infrared(ir)
@@ -127,6 +135,43 @@ class Fuser:
         np.copyto(out, fused)
         return out
 
+    def _fuse_on_device(self, ir: Any, vis: Any, rgb: bool, out: Any, levels: Levels | None) -> Any:
+        """Fuse two images that lie where the engine computes."""
+        spec = self.spec
+        if not spec.end_to_end or rgb != (spec.colours == "rgb"):
+            wanted = (
+                f"edgefuse export {spec.model} --graph end_to_end --for-tensorrt{' --rgb' if rgb else ''}"
+            )
+            raise InputError(
+                f"images on a GPU need a graph that takes them as they are: make one with {wanted}"
+            )
+        if spec.levels and levels is None:
+            raise InputError(f"{spec.model} takes levels, which are not measured on a GPU: give levels=…")
+        if not isinstance(self._align, Resize):
+            raise InputError("images on a GPU cannot be aligned here: give aligned ones, and align=None")
+        ours, theirs = as_device_array(ir, "infrared"), as_device_array(vis, "visible")
+        height, width = theirs.shape[:2]
+        for name, array, shapes in (
+            ("infrared", ours, ((height, width), (height, width, 1))),
+            ("visible", theirs, ((height, width, 3),)),
+        ):
+            if array.dtype != np.uint8 or array.shape not in shapes:
+                raise InputError(
+                    f"{name} is {array.dtype} {list(array.shape)}, it must be uint8 {list(shapes[0])}"
+                )
+        self._check_size((width, height))
+        inputs: dict[str, Any] = {
+            "ir": ours.reshape((1, height, width, 1)),
+            "vis": theirs.reshape((1, height, width, 3)),
+        }
+        if levels is not None and spec.levels:
+            inputs["levels"] = levels[None]
+        target = None if out is None else as_device_array(out, "out")
+        if target is not None and (target.dtype, target.shape) != (theirs.dtype, theirs.shape):
+            raise InputError(f"out is {target.dtype} {list(target.shape)}, it must be as the visible image")
+        fused = self.engine.run_on_device(inputs, target and target.reshape((1, *theirs.shape)))
+        return fused.reshape(theirs.shape) if out is None else out
+
     def fuse_luma(self, ir: Image, vis: Image, *, levels: Levels | None = None) -> Image:
         """Fuse two grey images uint8 `[H, W]` of equal size into one."""
         if self.spec.end_to_end:
@@ -145,14 +190,14 @@ class Fuser:
         return self._fuse_planes(ir, vis, levels) * np.float32(255)
 
     def _fuse_planes(self, ir: Image, vis: Image, levels: Levels | None) -> NDArray[np.float32]:
-        self._check_size(vis)
+        self._check_size((vis.shape[1], vis.shape[0]))
         height, width = vis.shape
         self._buffer = network_input(ir, vis, self.spec.size_divisor, self._buffer)
         return self._run({"sources": self._buffer}, ir, vis, levels)[0, 0, :height, :width]
 
     def _fuse_images(self, ir: Image, vis: Image, levels: Levels | None, rgb: bool = False) -> Image:
         """Fuse with a graph that does all that stands around the network by itself."""
-        self._check_size(vis)
+        self._check_size((vis.shape[1], vis.shape[0]))
         turned = rgb != (self.spec.colours == "rgb")
         if vis.ndim == 2:
             colour = cv2.cvtColor(vis, cv2.COLOR_GRAY2BGR)
@@ -171,12 +216,13 @@ class Fuser:
             inputs["levels"] = (measure_levels(ir, vis) if levels is None else levels)[None]
         return self.engine.run(inputs)
 
-    def _check_size(self, vis: Image) -> None:
-        size = self.spec.size
-        if size is not None and size != (vis.shape[1], vis.shape[0]):
+    def _check_size(self, given: tuple[int, int]) -> None:
+        """Raise unless width and height are those that the graph is fixed to."""
+        if self.spec.size is not None and self.spec.size != given:
+            fixed, size = ("x".join(map(str, sides)) for sides in (self.spec.size, given))
             raise InputError(
-                f"the model file is fixed to {size[0]}x{size[1]} and the image is {size_of(vis)}: "
-                f"export it with --size {size_of(vis)}, or without --size for any size"
+                f"the model file is fixed to {fixed} and the image is {size}: "
+                f"export it with --size {size}, or without --size for any size"
             )
 
 

@@ -7,16 +7,19 @@ log. Here the provider that was asked for runs, or an error says what is missing
 import ctypes
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
+import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse.errors import BackendError, ModelError
+from edgefuse.errors import BackendError, InputError, ModelError
 from edgefuse.files import model_argument
 from edgefuse.packages import INSTALL_HINTS, stay_offline
 from edgefuse.runtime.engines.base import Arrays, OpensFile, first_line, loading_reason
+from edgefuse.runtime.engines.device import DeviceArray
 from edgefuse.spec import ModelSpec, read_spec
 
 __all__ = ["CpuEngine", "CudaEngine"]
@@ -61,6 +64,8 @@ class CpuEngine(OpensFile):
     provider: ClassVar[str] = CPU
     settings: ClassVar[dict[str, str]] = {}
     name: ClassVar[str] = "cpu"
+    memory: ClassVar[str] = "cpu"
+    """Where arrays must be for `run_on_device`."""
 
     def __init__(self, path: Path, threads: int | None = None, *, rebuild: bool = True) -> None:  # noqa: ARG002
         stay_offline()
@@ -98,6 +103,40 @@ class CpuEngine(OpensFile):
         except Exception as error:  # as above
             raise self.failed(inputs, first_line(error)) from None
 
+    def run_on_device(
+        self, inputs: Mapping[str, DeviceArray | NDArray[Any]], out: DeviceArray | None = None
+    ) -> DeviceArray:
+        """Run the model once on arrays that lie where it computes, see `Engine.run_on_device`."""
+        binding, name = self._session.io_binding(), self.spec.outputs()[0].name
+        try:
+            for key, value in inputs.items():
+                if isinstance(value, DeviceArray):
+                    binding.bind_input(key, *self._place(key, value))
+                else:
+                    binding.bind_cpu_input(key, value)
+            if out is None:
+                binding.bind_output(name, self.memory)
+            else:
+                binding.bind_output(name, *self._place(name, out))
+            self._session.run_with_iobinding(binding)
+            (answer,) = binding.get_outputs()
+        except InputError:
+            raise
+        except Exception as error:  # as above
+            raise self.failed(inputs, first_line(error)) from None
+        if out is not None:
+            return out
+        dtype = np.dtype(self.spec.outputs()[0].dtype)
+        return DeviceArray(answer.data_ptr(), tuple(answer.shape()), dtype, self.memory, 0, answer)
+
+    def _place(self, name: str, array: DeviceArray) -> tuple[str, int, Any, tuple[int, ...], int]:
+        """Return what binds an array."""
+        if array.device != self.memory:
+            raise InputError(
+                f"{name} is in the memory of {array.device}, and {self.device} needs it elsewhere"
+            )
+        return array.device, array.device_id, array.dtype.type, array.shape, array.pointer
+
     def close(self) -> None:
         """Give the session's memory back."""
         self._session = None
@@ -119,7 +158,7 @@ class CudaEngine(CpuEngine):
     needs_arranging = True
     provider = CUDA
     settings = CUDA_OPTIONS
-    name = "cuda"
+    name = memory = "cuda"
 
     @classmethod
     def prefers(cls, spec: ModelSpec) -> bool:  # noqa: ARG003

@@ -10,6 +10,7 @@ import logging
 import math
 import threading
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from edgefuse.errors import BackendError, InputError, ModelError
 from edgefuse.runtime.engines.base import Arrays, OpensFile
+from edgefuse.runtime.engines.device import DeviceArray
 from edgefuse.runtime.engines.engine_cache import BuildOptions, Machine, resolve_engine
 
 __all__ = ["Buffer", "TensorRtEngine", "TensorRtLog", "import_tensorrt", "this_machine"]
@@ -129,16 +131,16 @@ class Buffer:
     """
 
     def __init__(self, cuda: Any, dtype: Any) -> None:
-        self._cuda, self._dtype, self._size = cuda, np.dtype(dtype), 0
+        self._cuda, self.dtype, self._size = cuda, np.dtype(dtype), 0
         self._pinned: int | None = None
         self.device: int | None = None
         """Address on the GPU."""
-        self.host: NDArray[Any] = np.empty(0, self._dtype)
+        self.host: NDArray[Any] = np.empty(0, self.dtype)
         """The twin on the host, in the shape last asked for."""
 
     def reshape(self, shape: tuple[int, ...]) -> None:
         """Make room for an array of this shape."""
-        size = math.prod(shape) * self._dtype.itemsize
+        size = math.prod(shape) * self.dtype.itemsize
         if size > self._size:
             self.free()
             self._pinned = check(self._cuda, self._cuda.cudaHostAlloc(size, self._cuda.cudaHostAllocDefault))
@@ -146,7 +148,7 @@ class Buffer:
             self._size = size
         if self._pinned is not None:
             raw = (ctypes.c_uint8 * size).from_address(int(self._pinned))
-            self.host = np.frombuffer(raw, self._dtype).reshape(shape)
+            self.host = np.frombuffer(raw, self.dtype).reshape(shape)
 
     def upload(self, stream: Any) -> None:
         """Start the copy from the host to the GPU."""
@@ -162,12 +164,16 @@ class Buffer:
 
     def free(self) -> None:
         """Give the memory back; `host` must not be used any more."""
-        self.host, self._size = np.empty(0, self._dtype), 0
+        self.host, self._size = np.empty(0, self.dtype), 0
         if self._pinned is not None:
             self._cuda.cudaFreeHost(self._pinned)
         if self.device is not None:
             self._cuda.cudaFree(self.device)
         self._pinned = self.device = None
+
+
+class _Owner:
+    """What memory on the GPU goes with."""
 
 
 class TensorRtEngine(OpensFile):
@@ -254,10 +260,7 @@ class TensorRtEngine(OpensFile):
             BackendError: TensorRT or CUDA fails, or the engine is closed.
         """
         with self._lock:
-            if not self._free.alive:
-                raise BackendError("the engine is closed: open it again")
-            if inputs.keys() != set(self.inputs):
-                raise ModelError(f"the engine takes {self.inputs}, not {list(inputs)}")
+            self._check_call(inputs)
             shapes = {name: tuple(inputs[name].shape) for name in self.inputs}
             if shapes != self._shapes:
                 self._set_shapes(shapes)
@@ -265,24 +268,77 @@ class TensorRtEngine(OpensFile):
                 buffer = self._buffers[name]
                 np.copyto(buffer.host, inputs[name], casting="no")
                 buffer.upload(self._stream)
-            if not self._context.execute_async_v3(int(self._stream)):
-                raise BackendError(f"TensorRT failed on a frame: {self._log.last_error}")
+            self._execute()
             for name in self.outputs:
                 self._buffers[name].download(self._stream)
             check(self._cuda, self._cuda.cudaStreamSynchronize(self._stream))
             return self._buffers[self.outputs[0]].host.copy()
 
-    def _set_shapes(self, shapes: dict[str, tuple[int, ...]]) -> None:
-        """Tell TensorRT the input shapes and where all tensors lie; once for frames of one size."""
-        self._shapes = {}  # whatever fails below leaves nothing that looks valid
+    def run_on_device(
+        self, inputs: Mapping[str, DeviceArray | NDArray[Any]], out: DeviceArray | None = None
+    ) -> DeviceArray:
+        """Run the engine once on arrays of the GPU, see `Engine.run_on_device`."""
+        with self._lock:
+            self._check_call(inputs)
+            self._shapes = {}  # the addresses of the next `run` are others
+            self._set_input_shapes({name: tuple(inputs[name].shape) for name in self.inputs})
+            (name,) = self.outputs
+            shape = tuple(self._context.get_tensor_shape(name))
+            if out is None:
+                out = self._allocate(shape, self._buffers[name].dtype)
+            for key, value in {**inputs, name: out}.items():
+                buffer = self._buffers[key]
+                if not isinstance(value, DeviceArray):
+                    buffer.reshape(value.shape)
+                    np.copyto(buffer.host, value, casting="no")
+                    buffer.upload(self._stream)
+                    address = buffer.device
+                elif (value.device, value.dtype) == ("cuda", buffer.dtype):
+                    address = value.pointer
+                else:
+                    wrong = f"{value.dtype} in the memory of {value.device}"
+                    raise InputError(f"{key} is {wrong}, and it must be {buffer.dtype} of cuda")
+                self._set_address(key, address)
+            if out.shape != shape:
+                raise InputError(f"out is {list(out.shape)}, and the answer is {list(shape)}")
+            self._execute()
+            check(self._cuda, self._cuda.cudaStreamSynchronize(self._stream))
+            return out
+
+    def _allocate(self, shape: tuple[int, ...], dtype: Any) -> DeviceArray:
+        """Return new memory on the GPU, which goes with the last array that uses it."""
+        address = int(check(self._cuda, self._cuda.cudaMalloc(math.prod(shape) * dtype.itemsize)))
+        owner = _Owner()
+        weakref.finalize(owner, self._cuda.cudaFree, address)
+        return DeviceArray(address, shape, dtype, "cuda", 0, owner)
+
+    def _check_call(self, inputs: Mapping[str, Any]) -> None:
+        if not self._free.alive:
+            raise BackendError("the engine is closed: open it again")
+        if inputs.keys() != set(self.inputs):
+            raise ModelError(f"the engine takes {self.inputs}, not {list(inputs)}")
+
+    def _execute(self) -> None:
+        if not self._context.execute_async_v3(int(self._stream)):
+            raise BackendError(f"TensorRT failed on a frame: {self._log.last_error}")
+
+    def _set_input_shapes(self, shapes: dict[str, tuple[int, ...]]) -> None:
         for name, shape in shapes.items():
             if not self._context.set_input_shape(name, shape):
                 raise InputError(f"{name} {list(shape)} does not fit the engine, {self._served(name)}")
+
+    def _set_address(self, name: str, address: int | None) -> None:
+        if not self._context.set_tensor_address(name, address):
+            raise BackendError(f"TensorRT refuses the buffer of {name}: {self._log.last_error}")
+
+    def _set_shapes(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Tell TensorRT the input shapes and where all tensors lie; once for frames of one size."""
+        self._shapes = {}  # whatever fails below leaves nothing that looks valid
+        self._set_input_shapes(shapes)
         for name in (*self.inputs, *self.outputs):
             buffer = self._buffers[name]
             buffer.reshape(tuple(self._context.get_tensor_shape(name)))
-            if not self._context.set_tensor_address(name, buffer.device):
-                raise BackendError(f"TensorRT refuses the buffer of {name}: {self._log.last_error}")
+            self._set_address(name, buffer.device)
         self._shapes = shapes
 
     def _served(self, name: str) -> str:

@@ -1,0 +1,136 @@
+"""Arrays that lie where an engine computes, of torch, CuPy and others, without a copy through NumPy.
+
+They are read through `__cuda_array_interface__` (version 2 or 3) or DLPack, whose layout is that of
+dlpack.h 0.8: `DLManagedTensor` begins with a `DLTensor`.
+"""
+
+import ctypes
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgefuse.errors import InputError
+
+__all__ = ["DeviceArray", "as_device_array", "is_device_array"]
+
+DEVICES = {1: "cpu", 2: "cuda", 3: "cpu"}
+"""By DLPack's number; the third is memory of the host that is page-locked."""
+INTERFACES = {"__array_interface__": "cpu", "__cuda_array_interface__": "cuda"}
+"""The device that an attribute of an array stands for."""
+KINDS = {0: "i", 1: "u", 2: "f"}
+"""NumPy's letter by DLPack's code."""
+
+
+class _DLTensor(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    )
+
+
+@dataclass(frozen=True)
+class DeviceArray:
+    """An array on a device, without gaps; torch and CuPy take it by `torch.as_tensor` and `cupy.asarray`."""
+
+    pointer: int
+    shape: tuple[int, ...]
+    dtype: "np.dtype[Any]"
+    device: str
+    """`cpu` or `cuda`."""
+    device_id: int = 0
+    owner: Any = None
+    """Keeps the memory alive."""
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def reshape(self, shape: tuple[int, ...]) -> "DeviceArray":
+        """Return the same memory in another shape of the same size."""
+        return DeviceArray(self.pointer, shape, self.dtype, self.device, self.device_id, self)
+
+    def __getattr__(self, name: str) -> Any:
+        # An array must have only the interface of the device that it is on.
+        if name in INTERFACES and INTERFACES[name] == self.device:
+            return {
+                "shape": self.shape,
+                "typestr": self.dtype.str,
+                "data": (self.pointer, False),
+                "strides": None,
+                "version": 3,
+            }
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+def is_device_array(array: object) -> bool:
+    """Return whether something is an array of another library than NumPy that can be read here."""
+    names = ("__cuda_array_interface__", "__dlpack__")
+    return isinstance(array, DeviceArray) or (
+        not isinstance(array, np.ndarray) and any(hasattr(array, name) for name in names)
+    )
+
+
+def as_device_array(array: Any, name: str) -> DeviceArray:
+    """Return where an array lies; nothing is copied.
+
+    What fills the array must be done: its library's stream is not waited for.
+
+    Args:
+        array: has `__cuda_array_interface__` or `__dlpack__`.
+        name: to name it in errors.
+
+    Raises:
+        InputError: it has gaps, such as a slice, or cannot be read.
+    """
+    if isinstance(array, DeviceArray):
+        return array
+    facts = getattr(array, "__cuda_array_interface__", None)
+    if facts is not None:
+        found = DeviceArray(
+            facts["data"][0], tuple(facts["shape"]), np.dtype(facts["typestr"]), "cuda", 0, array
+        )
+        strides = facts.get("strides")
+    else:
+        found, strides = _from_dlpack(array, name)
+    if strides is not None and 0 not in found.shape and tuple(strides) != _strides(found):
+        raise InputError(
+            f"{name} has gaps (shape {list(found.shape)}, strides {list(strides)}): copy it first"
+        )
+    return found
+
+
+def _from_dlpack(array: Any, name: str) -> tuple[DeviceArray, tuple[int, ...] | None]:
+    try:
+        capsule = array.__dlpack__()
+    except (AttributeError, BufferError, RuntimeError, TypeError) as error:
+        raise InputError(f"{name} cannot be read as an array of a device: {error}") from None
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    tensor = _DLTensor.from_address(pointer(capsule, b"dltensor"))
+    if tensor.code not in KINDS or tensor.lanes != 1 or tensor.device not in DEVICES:
+        raise InputError(f"{name} is of a type or on a device that is not known: uint8 on a GPU is needed")
+    dtype = np.dtype(f"{KINDS[tensor.code]}{tensor.bits // 8}")
+    shape = tuple(tensor.shape[k] for k in range(tensor.ndim))
+    strides = (
+        tuple(dtype.itemsize * tensor.strides[k] for k in range(tensor.ndim)) if tensor.strides else None
+    )
+    address = (tensor.data or 0) + tensor.byte_offset
+    # The capsule, which nobody takes over, frees the memory when it goes.
+    found = DeviceArray(address, shape, dtype, DEVICES[tensor.device], tensor.device_id, (array, capsule))
+    return found, strides
+
+
+def _strides(array: DeviceArray) -> tuple[int, ...]:
+    """Return the strides in bytes of an array without gaps."""
+    return tuple(math.prod(array.shape[k + 1 :]) * array.dtype.itemsize for k in range(len(array.shape)))
