@@ -26,6 +26,11 @@ Levels = NDArray[np.float32]
 class Fuser:
     """Fuses an infrared and a visible image.
 
+    Both images may be on the GPU instead, as arrays of torch, CuPy or whatever has DLPack or
+    `__cuda_array_interface__`: then nothing is copied to the host and back. What fills them must be done. The
+    model must be an end-to-end graph, the sizes equal, `align` None, and `levels` given if it takes them; the
+    answer is a `DeviceArray`, or `out`.
+
     Buffers are kept between calls, so one Fuser serves one thread. `close`, or the end of a `with`, gives the
     engine's memory back.
 
@@ -94,11 +99,6 @@ class Fuser:
             out: gets the answer: uint8, of the visible image's shape.
             levels: how bright both are, for models that take it (`spec.levels`), as `measure_levels` gives
                 it, such as smoothed over time; None: it is measured on this pair.
-
-        Both images may be on the GPU instead, as arrays of torch, CuPy or whatever has DLPack or
-        `__cuda_array_interface__`: then nothing is copied to the host and back. What fills them must be done.
-        The model must be an end-to-end graph, the sizes equal, `align` None, and `levels` given if it takes
-        them; the answer is a `DeviceArray`, or `out`.
 
         Returns:
             uint8 of exactly the visible image's shape: the fused luma with the visible image's colours; `out`
