@@ -459,6 +459,9 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         page.locator("#edge").fill("20")
         frames = int(picture.get_attribute("data-frames") or 0)
         until(lambda: int(picture.get_attribute("data-frames") or 0) > frames + 2)
+        page.click("button[data-view=check]")
+        swapped = page.locator("#picture").screenshot()
+        until(lambda: page.locator("#picture").screenshot() != swapped)
         page.click("button[data-x='1']")
         until(lambda: "moved by 1, 0 pixels, 10 m" in page.locator("#moved").inner_text())
         page.locator("#metres").fill("0")
@@ -466,7 +469,7 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         page.click("#keep")
         until(lambda: Rig.load(rig).distance == 1)
         lost.set()
-        until(lambda: page.locator("#notice").is_visible(), 10)
+        until(lambda: page.locator("#notice").is_visible(), 2)
         assert page.locator("#status").inner_text() == "Visible lost"
         assert errors == []
         browser.close()

@@ -2,10 +2,12 @@
 
 const VIEWS = [
   ["fused", "Fused"], ["infrared", "Infrared"], ["visible", "Visible"], ["panels", "Side by side"],
-  ["wipe", "Wipe"], ["edges", "Thermal edges"], ["blend", "Blend"],
+  ["wipe", "Wipe"], ["edges", "Thermal edges"], ["blend", "Blend"], ["check", "Checkerboard"],
 ];
 const SHOWN_STAGES = { align: "#5aa9e6", fuse: "#ff9d4d", total: "#3fbf7f", output: "#b58bef" };
 const HISTORY = 60; // seconds
+const CUT = new Set(["wipe", "check"]); // views that are put together here, from the panels
+const SQUARES = 8, SWAP = 900; // of the checkerboard: in a row; milliseconds until they change places
 const get = (id) => document.getElementById(id);
 const canvas = get("picture"), pen = canvas.getContext("2d");
 let view = "fused", shown = "", frames = 0, dead = 0;
@@ -21,13 +23,16 @@ function element(tag, text, ...classes) {
 /* --- the picture: one request after the other, so that a slow connection gets fewer pictures, never old ones */
 
 function draw(image) {
-  const wiped = view === "wipe";
-  const width = wiped ? image.width / 3 : image.width;
+  const width = CUT.has(view) ? image.width / 3 : image.width;
   if (canvas.width !== Math.round(width) || canvas.height !== image.height) {
     canvas.width = Math.round(width);
     canvas.height = image.height;
   }
-  if (!wiped) {
+  if (view === "check") {
+    drawSquares(image, width);
+    return;
+  }
+  if (view !== "wipe") {
     pen.drawImage(image, 0, 0);
     return;
   }
@@ -40,11 +45,23 @@ function draw(image) {
   pen.fillRect(edge - 1, 0, 2, image.height);
 }
 
+/* Squares of visible and infrared that change places: where edges jump, the alignment is off. */
+function drawSquares(image, width) {
+  const side = Math.ceil(width / SQUARES), swap = Math.floor(performance.now() / SWAP) % 2;
+  pen.drawImage(image, width, 0, width, image.height, 0, 0, width, image.height);
+  for (let y = 0; y < image.height; y += side) {
+    for (let x = ((y / side + swap) % 2) * side; x < width; x += 2 * side) {
+      const [w, h] = [Math.min(side, width - x), Math.min(side, image.height - y)];
+      pen.drawImage(image, 2 * width + x, y, w, h, x, y, w, h);
+    }
+  }
+}
+
 async function play() {
   for (;;) {
-    const asked = view === "wipe" ? "panels" : view;
+    const asked = CUT.has(view) ? "panels" : view;
     const width = Math.min(1920, Math.round(canvas.clientWidth * Math.min(devicePixelRatio, 2)) || 640);
-    const each = asked === "panels" && view !== "wipe" ? Math.round(width / 3) : width;
+    const each = view === "panels" ? Math.round(width / 3) : width;
     try {
       const answer = await fetch(`snapshot.jpg?view=${asked}&width=${each}&after=${shown}`);
       if (answer.status === 200) {
@@ -72,7 +89,7 @@ function choose(name) {
   for (const button of get("views").children) {
     button.setAttribute("aria-pressed", String(button.dataset.view === name));
   }
-  get("save").href = `snapshot.jpg?view=${name === "wipe" ? "panels" : name}&width=1920`;
+  get("save").href = `snapshot.jpg?view=${CUT.has(name) ? "panels" : name}&width=1920`;
 }
 
 /* --- the facts */
