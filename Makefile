@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 # Two workers; the tests of one file stay together, as they share what they have made.
 PARALLEL := -n 2 --dist loadfile
 
-.PHONY: demo quick test test310 test-gpu-placement check bench bench-models docs figures format clean
+.PHONY: demo quick test test310 test-gpu-placement check bench bench-models docs figures format clean test-lowest
 
 demo: .venv/cpu.stamp
 	$(BIN)/edgefuse stream --ir 'sim?ir_depth=16' --vis sim --duration 8 --out demo.mp4 --still demo.png
@@ -29,6 +29,13 @@ test310: .venv310/stamp
 # On which processor the GPU build of ONNX Runtime puts every model file's nodes; needs no GPU, but gcc.
 test-gpu-placement: .venv/dev.stamp .ort-gpu/stamp
 	$(PYTEST) -s tests/test_gpu_placement.py
+
+# The same with the lowest versions that pyproject.toml allows; what they warn of is not our doing.
+test-lowest: .venv-lowest/stamp
+	.venv-lowest/bin/python -W ignore::DeprecationWarning -m pytest -n 2 -W ignore::DeprecationWarning \
+	  -m "not slow and not network and not golden" -p no:cacheprovider \
+	  tests/test_package.py tests/test_images.py tests/test_fuser.py tests/test_metrics.py tests/test_thermal.py \
+	  tests/test_sinks.py tests/test_sim.py tests/test_serve.py tests/test_live.py
 
 check: .venv/dev.stamp
 	$(BIN)/ruff check
@@ -57,7 +64,7 @@ format: .venv/dev.stamp
 	$(BIN)/ruff format
 
 clean:
-	rm -rf .venv .venv310 .ort-gpu site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf .venv .venv310 .venv-lowest .ort-gpu site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
@@ -83,4 +90,10 @@ clean:
 	python3.10 -m venv .venv310
 	.venv310/bin/python -m pip install --quiet --disable-pip-version-check -e '.[cpu]' pytest pytest-xdist \
 	  pytest-benchmark hypothesis scipy
+	touch $@
+
+.venv-lowest/stamp: pyproject.toml constraints-lowest.txt
+	python3.10 -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt \
+	  -e '.[cpu,serve]' pytest pytest-xdist pytest-benchmark hypothesis scipy
 	touch $@

@@ -419,6 +419,8 @@ def test_a_tiff_of_12_bits(tmp_path: Path) -> None:
     "pixels", [COUNTS.astype("<u4"), COUNTS.astype("<i4"), CELSIUS.astype("<f4"), CELSIUS.astype("<f8")]
 )
 def test_a_tiff_of_measured_values(tmp_path: Path, pixels: np.ndarray) -> None:
+    if pixels.dtype == np.uint32 and cv2.__version__ < "5":
+        pytest.skip("OpenCV decodes unsigned 32-bit TIFF from version 5 on")
     path = tmp_path / "a.tif"
     kinds = {"u": 1, "i": 2, "f": 3}
     path.write_bytes(tiff(pixels.tobytes(), pixels.itemsize * 8, t339=kinds[pixels.dtype.kind]))

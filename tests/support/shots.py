@@ -1,9 +1,10 @@
 """Pictures for outputs, and what is found in a video."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
-import cv2
+import av
 import numpy as np
 
 from edgefuse.images import Image
@@ -26,13 +27,13 @@ def both(frame: FusedFrame) -> tuple[Image, Image]:
 
 
 def frames_of(path: Path) -> list[Any]:
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     frames: list[Any] = []
-    while True:
-        ok, image = capture.read()
-        if not ok:
-            return frames
-        frames.append(image)
+    with (
+        av.open(str(path)) as file,
+        contextlib.suppress(av.error.InvalidDataError),
+    ):  # of a file that is cut off
+        frames.extend(frame.to_ndarray(format="bgr24") for frame in file.decode(video=0))
+    return frames
 
 
 def noise(index: int, at: float = 0.0) -> FusedFrame:

@@ -1,0 +1,89 @@
+"""Whether every extra can be installed from wheels alone, by Python and processor: a table for the docs.
+
+    python -m tools.install_matrix [--write docs/install.md]
+
+It asks the package index for metadata by `uv pip compile` (pip install uv) and downloads no packages. What an
+extra resolves to changes from day to day, so no test runs it.
+"""
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PYTHONS = ("3.10", "3.12", "3.14")
+PLATFORMS = {
+    "x86-64": ("x86_64-manylinux2014", "x86_64-manylinux_2_28"),
+    "aarch64": ("aarch64-manylinux2014", "aarch64-manylinux_2_28"),
+}
+"""Processor → glibc 2.17, and what the wheels need at most: glibc 2.28, of 2018."""
+EXTRAS = ("", "cpu", "gpu", "openvino", "serve", "train", "export", "ray", "tensorrt-cu12", "tensorrt-cu13")
+MARK = "<!-- install matrix -->\n"
+
+
+def resolves(extra: str, python: str, platform: str) -> tuple[bool, str]:
+    """Return whether an extra resolves to wheels only, and the number of packages or the reason."""
+    uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv") or "uv"
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = Path(folder) / "requirements.in"
+        wanted.write_text("\n".join(requirements(extra)) + "\n", "utf-8")
+        command = [
+            uv, "pip", "compile", str(wanted), "--only-binary", ":all:", "--quiet", "--no-header",
+            "--python-version", python, "--python-platform", platform,
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return True, str(len(re.findall(r"^[\w.-]+==", done.stdout, re.MULTILINE)))
+    return False, " ".join(done.stderr.split())[:300]
+
+
+def requirements(extra: str) -> list[str]:
+    """Return what the base and an extra need."""
+    if sys.version_info >= (3, 11):
+        import tomllib as toml
+    else:
+        import tomli as toml
+    project = toml.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    return [*project["dependencies"], *(project["optional-dependencies"][extra] if extra else ())]
+
+
+def table() -> list[str]:
+    """Return the lines of the table, and below them the reason of everything that does not resolve."""
+    heads = [f"{python} {name}" for name in PLATFORMS for python in PYTHONS]
+    lines, reasons = [f"| extra | {' | '.join(heads)} |", "| --- |" + " --- |" * len(heads)], []
+    for extra in EXTRAS:
+        cells = []
+        for name, (old, new) in PLATFORMS.items():
+            for python in PYTHONS:
+                found, text = resolves(extra, python, old)
+                mark = "" if found else " (2.28)"
+                if not found:
+                    found, text = resolves(extra, python, new)
+                cells.append(f"{text}{mark}" if found else "–")
+                print(extra or "base", python, name, cells[-1], text, file=sys.stderr)
+                if not found:
+                    reasons.append(f"- `{extra}`, Python {python}, {name}: {text}")
+        lines.append(f"| {f'`{extra}`' if extra else 'base'} | {' | '.join(cells)} |")
+    return [*lines, "", *reasons]
+
+
+def main() -> None:
+    """Print the table, or write it into a document."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--write", type=Path)
+    path = parser.parse_args().write
+    text = "\n".join([f"Asked on {date.today()}.", "", *table()]) + "\n"
+    if path is None:
+        print(text)
+    else:
+        before = path.read_text("utf-8").partition(MARK)[0]
+        path.write_text(before + MARK + text, "utf-8")
+
+
+if __name__ == "__main__":
+    main()
