@@ -22,8 +22,8 @@ from edgefuse.runtime.engines import file_for
 from edgefuse.runtime.engines.fuser import Fuser
 from edgefuse.runtime.frames import FusedFrame, Role
 from edgefuse.runtime.live.iterate import live
-from edgefuse.runtime.recording import recorded_parts
 from edgefuse.runtime.sinks import OutputOptions, open_output
+from edgefuse.runtime.sources.video import recorded_parts
 from edgefuse.spec import Aspect
 from edgefuse.thermal import read_infrared
 from edgefuse.thermal_config import ThermalConfig

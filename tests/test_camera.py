@@ -23,7 +23,7 @@ SHIM = Path(__file__).parent / "support" / "fake_v4l2.c"
 READ = """
 import json, sys, time
 from pathlib import Path
-import edgefuse.runtime.sources.v4l2 as camera
+import edgefuse.runtime.sources.opencv as camera
 from edgefuse.runtime.sources import open_source
 
 camera.DEVICES, text, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])

@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import pytest
 
-from edgefuse.runtime.recording import read_timestamps
+from edgefuse.runtime.sources.video import read_timestamps
 from tests.support.recorded import frames_of
 
 

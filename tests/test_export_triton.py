@@ -6,7 +6,7 @@ import onnx
 import pytest
 
 from edgefuse.errors import InputError
-from edgefuse.export.triton import write_repository
+from edgefuse.export.pipeline import write_repository
 from edgefuse.spec import read_spec
 from edgefuse.weights import model_file
 

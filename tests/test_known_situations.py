@@ -20,7 +20,7 @@ from edgefuse.images import write_image
 from edgefuse.pairs import images_by_stem, natural_key, pair_folders
 from edgefuse.runtime.sinks import ImageSequence, OutputOptions, Still, VideoOut, naming, open_output
 from edgefuse.runtime.sinks.lossless import LosslessVideo
-from edgefuse.runtime.sources import network, open_source, v4l2
+from edgefuse.runtime.sources import network, open_source, opencv
 from edgefuse.runtime.sources.folder import ImageFolder
 from edgefuse.runtime.sources.text import Spec
 from edgefuse.weights import model_file
@@ -116,7 +116,7 @@ def test_names_that_windows_takes_for_devices_are_refused_there(
 
 
 def test_a_camera_is_told_its_format_before_size_and_rate() -> None:
-    asked = v4l2._settings({"size": (1920, 1080), "fps": 30.0, "format": "MJPG"}, raw=False)
+    asked = opencv._settings({"size": (1920, 1080), "fps": 30.0, "format": "MJPG"}, raw=False)
     order = [cv2.CAP_PROP_FOURCC, cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FPS]
     assert asked[::2] == order
 

@@ -20,9 +20,9 @@ from edgefuse.runtime.config import StopRequest
 from edgefuse.runtime.frames import Frame
 from edgefuse.runtime.live import run
 from edgefuse.runtime.record import record
-from edgefuse.runtime.recording import STARTED_TAG, part_name, read_timestamps, timestamps_path
 from edgefuse.runtime.sinks.lossless import LosslessVideo, kind_of
 from edgefuse.runtime.sources import open_source
+from edgefuse.runtime.sources.video import STARTED_TAG, part_name, read_timestamps, timestamps_path
 from edgefuse.thermal_config import ThermalConfig
 from tests.support.recorded import TAGS, ListSource, check_account, frames_of, images
 

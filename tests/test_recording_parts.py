@@ -11,10 +11,10 @@ from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.config import StopRequest
 from edgefuse.runtime.live import file_rate, run
 from edgefuse.runtime.record import record
-from edgefuse.runtime.recording import part_name
 from edgefuse.runtime.sinks import VideoOut
 from edgefuse.runtime.sinks.lossless import LosslessVideo
 from edgefuse.runtime.sources import Source, open_source
+from edgefuse.runtime.sources.video import part_name
 from tests.support.recorded import TAGS, ListSource, check_account, frames_of, images
 
 

@@ -24,7 +24,7 @@ from edgefuse.runtime.frames import Frame
 from edgefuse.runtime.live import run
 from edgefuse.runtime.sinks.lossless import LosslessVideo
 from edgefuse.runtime.sources import RealTime, open_source, opencv, safe_name
-from edgefuse.runtime.sources import v4l2 as camera_module
+from edgefuse.runtime.sources import opencv as camera_module
 from edgefuse.runtime.sources.base import SILENCE
 from edgefuse.runtime.sources.text import Spec
 

@@ -49,9 +49,8 @@ def export(
 
     require("export", "torch", "safetensors", "onnx", "onnxscript")
     require("cpu", "onnxruntime")
-    from edgefuse.export.pipeline import check_pairs, export_engine
+    from edgefuse.export.pipeline import check_pairs, export_engine, write_repository
     from edgefuse.export.pipeline import export as run
-    from edgefuse.export.triton import write_repository
     from edgefuse.export.verify import folder_pairs, simulated_pairs
     from edgefuse.train.models import add_model
 

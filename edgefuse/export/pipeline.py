@@ -1,4 +1,4 @@
-"""The whole export: checkpoint → trace → quantise → wrap → save → compare.
+"""The whole export: checkpoint → trace → quantise → wrap → save → compare; and a repository of it for Triton.
 
 Files are compared by ONNX Runtime on the CPU, whatever else is installed: that computes in the graph's own
 precision, where CUDA's default is TF32 and OpenVINO's, on some CPUs, bfloat16.
@@ -6,6 +6,7 @@ precision, where CUDA's default is TF32 and OpenVINO's, on some CPUs, bfloat16.
 
 import itertools
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -31,15 +32,19 @@ from edgefuse.export.verify import (
 from edgefuse.files import check_writable, replace_file
 from edgefuse.images import MIN_SIDE, fit_size, size_of
 from edgefuse.metrics import CORE_METRICS
-from edgefuse.runtime.engines.engine_cache import BuildOptions, SizeRange, sidecar_path, write_sidecar
+from edgefuse.runtime.engines.engine_cache import (
+    BuildOptions,
+    SizeRange,
+    read_sidecar,
+    sidecar_path,
+    write_sidecar,
+)
 from edgefuse.runtime.engines.onnxruntime import CpuEngine
 from edgefuse.runtime.engines.tensorrt import TensorRtEngine
 from edgefuse.runtime.engines.tensorrt_build import Progress, build_engine
-from edgefuse.spec import ModelSpec, read_spec
+from edgefuse.spec import ModelSpec, Tensor, read_spec
 from edgefuse.train.checkpoint import load_checkpoint, restore_model
 from edgefuse.train.models.base import FusionNetwork, TorchEngine
-
-__all__ = ["Calibration", "check_pairs", "export", "export_engine", "refuse_other_model", "verify_engine"]
 
 MARGIN = 2.0
 """dB above the gate that the layers of an int8 file are chosen for: other pairs lose more than these."""
@@ -320,3 +325,61 @@ def verify_engine(
     spec = replace(sidecar.spec, verification=report)
     write_sidecar(engine, replace(sidecar, spec=spec))
     return spec
+
+
+MAX_BATCH = 8
+"""Most frames that the server puts together, where a graph takes any number."""
+TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
+
+
+def write_repository(file: Path, folder: Path) -> Path:
+    """Put a model file and its configuration where Triton looks for them: `FOLDER/NAME/1/model.onnx`.
+
+    Args:
+        file: `.onnx`, run by the server's ONNX Runtime, or `.engine`, run by its TensorRT.
+        folder: the model repository; it is made if need be, other models in it stay.
+
+    Returns:
+        The model's folder.
+
+    Raises:
+        InputError: the folder cannot be written.
+        ModelError: not a model file of ours.
+    """
+    engine = file.suffix == ".engine"
+    spec, batch = (read_spec(file), MAX_BATCH) if not engine else _of_engine(file)
+    model = folder / file.stem
+    try:
+        (model / "1").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {model / '1'}: {error.strerror or error}") from None
+    target = model / "1" / ("model.plan" if engine else "model.onnx")
+    replace_file(target, lambda partial: shutil.copyfile(file, partial))
+    text = _configuration(file.stem, spec, "tensorrt" if engine else "onnxruntime", batch)
+    replace_file(model / "config.pbtxt", lambda partial: partial.write_text(text, encoding="utf-8"))
+    return model
+
+
+def _of_engine(file: Path) -> tuple[ModelSpec, int]:
+    sidecar = read_sidecar(file)
+    return sidecar.spec, sidecar.options.sizes.batch
+
+
+def _configuration(name: str, spec: ModelSpec, backend: str, batch: int) -> str:
+    """Return the text of `config.pbtxt`."""
+    batched = spec.size is None and batch > 1
+    lines = [
+        f'name: "{name}"',
+        f'backend: "{backend}"',
+        f"max_batch_size: {batch if batched else 0}",
+        *(_tensor("input", tensor, batched) for tensor in spec.inputs()),
+        *(_tensor("output", tensor, batched) for tensor in spec.outputs()),
+        "instance_group [ { count: 1 kind: KIND_AUTO } ]",
+    ]
+    return "\n".join([*lines, *(["dynamic_batching { }"] if batched else [])]) + "\n"
+
+
+def _tensor(kind: str, tensor: Tensor, batched: bool) -> str:
+    sides = tensor.shape[1:] if batched else tensor.shape  # of a batch, the server adds the first
+    dims = ", ".join("-1" if isinstance(side, str) else str(side) for side in sides)
+    return f'{kind} [ {{ name: "{tensor.name}" data_type: {TYPES[tensor.dtype]} dims: [ {dims} ] }} ]'

@@ -13,11 +13,11 @@ from edgefuse.runtime.cameras.clock import Clock
 from edgefuse.runtime.cameras.supervisor import Supervisor
 from edgefuse.runtime.config import StopRequest
 from edgefuse.runtime.frames import NAMES, ROLES, Frame, Role
-from edgefuse.runtime.recording import STARTED_TAG, recorded_parts
 from edgefuse.runtime.sinks.lossless import RecordingConfig, SegmentWriter
 from edgefuse.runtime.sinks.naming import DiskQuota, check_limits
 from edgefuse.runtime.sinks.writer import Deadline, SinkWriter
 from edgefuse.runtime.sources.base import Source
+from edgefuse.runtime.sources.video import STARTED_TAG, recorded_parts
 
 logger = logging.getLogger(__name__)
 

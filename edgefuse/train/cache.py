@@ -18,8 +18,8 @@ from edgefuse.pairs import images_by_stem
 from edgefuse.rig import Overlap, Rig
 from edgefuse.runtime.cameras.thermal import ThermalPreprocess
 from edgefuse.runtime.frames import Role
-from edgefuse.runtime.recording import recorded_parts
 from edgefuse.runtime.sources import open_source
+from edgefuse.runtime.sources.video import recorded_parts
 from edgefuse.thermal import read_infrared
 from edgefuse.thermal_config import ThermalConfig
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from edgefuse.runtime.frames import Frame
 from edgefuse.runtime.record import RecordedCamera
-from edgefuse.runtime.recording import STARTED_TAG
 from edgefuse.runtime.sources import Source, open_source
+from edgefuse.runtime.sources.video import STARTED_TAG
 
 RNG = np.random.default_rng(5)
 

@@ -16,8 +16,8 @@ from edgefuse.runtime.frames import NOMINAL_FPS, Role
 from edgefuse.runtime.sources import kind_of, open_kind
 from edgefuse.runtime.sources.base import SILENCE, SilencePolicy, Source
 from edgefuse.runtime.sources.folder import ImageFolder, pair_by_stem
+from edgefuse.runtime.sources.opencv import device_of
 from edgefuse.runtime.sources.text import Spec, yes_or_no
-from edgefuse.runtime.sources.v4l2 import device_of
 from edgefuse.runtime.sources.wrappers import RealTime, inside
 from edgefuse.thermal_config import ThermalConfig
 

@@ -13,10 +13,10 @@ from edgefuse.errors import InputError
 from edgefuse.files import readable
 from edgefuse.images import size_of
 from edgefuse.runtime.frames import Frame, Role
-from edgefuse.runtime.recording import Timestamps, part_name, timestamps_path
 from edgefuse.runtime.sinks.base import FrameRefusedError, Sink
 from edgefuse.runtime.sinks.encoder import Encoder
 from edgefuse.runtime.sinks.naming import DiskQuota
+from edgefuse.runtime.sources.video import Timestamps, part_name, timestamps_path
 
 SYNC_SECONDS = 1.0
 KEPT = {("uint8", 2), ("uint16", 2), ("uint8", 3)}

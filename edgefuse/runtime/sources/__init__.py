@@ -6,12 +6,10 @@ from edgefuse.runtime.frames import Role
 from edgefuse.runtime.sources.base import Source, SourceKind
 from edgefuse.runtime.sources.folder import ImageFolder
 from edgefuse.runtime.sources.network import NetworkStream
-from edgefuse.runtime.sources.opencv import Pipeline
-from edgefuse.runtime.sources.simulated import SimulatedCamera
+from edgefuse.runtime.sources.opencv import DeviceCamera, Pipeline
 from edgefuse.runtime.sources.text import Spec, safe_name
-from edgefuse.runtime.sources.v4l2 import DeviceCamera
 from edgefuse.runtime.sources.video import Recording, VideoFile
-from edgefuse.runtime.sources.wrappers import Placed, RealTime
+from edgefuse.runtime.sources.wrappers import Placed, RealTime, SimulatedCamera
 
 __all__ = [
     "SOURCES",
