@@ -30,19 +30,6 @@ from edgefuse.thermal_config import ThermalConfig
 from edgefuse.weights import DEFAULT_MODEL
 from edgefuse.workers import Distribute, in_processes
 
-__all__ = [
-    "FuseConfig",
-    "Fused",
-    "Jobs",
-    "are_recordings",
-    "check_resumed",
-    "fuse_files",
-    "fuse_recordings",
-    "plan",
-    "recorded_pairs",
-    "save_pairs",
-]
-
 CHUNK = 8
 """Pairs that a worker process takes at a time."""
 READ_AHEAD = 2

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from edgefuse.errors import InputError
 from edgefuse.images import Image
 
-__all__ = ["MOST", "check_distortion", "distort", "remap_of", "straightened", "undistort"]
-
 Floats = NDArray[np.float64]
 
 MOST = 0.3

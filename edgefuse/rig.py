@@ -18,8 +18,6 @@ from edgefuse.files import replace_file
 from edgefuse.images import MIN_SIDE, Image
 from edgefuse.lens import check_distortion, distort, undistort
 
-__all__ = ["Matrix", "Overlap", "Rig", "RigAlign", "as_align", "overlap_of", "rows", "scale_of", "scaling"]
-
 Matrix = NDArray[np.float64]
 """3×3, maps (x, y, 1) of one picture to another one; pixel centres are at integers."""
 

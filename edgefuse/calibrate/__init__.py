@@ -1,8 +1,8 @@
 """Aligning an infrared and a visible camera from what they see."""
 
 from edgefuse.calibrate.board import Board, Boards
-from edgefuse.calibrate.registration import CalibrationError, Estimate, estimate, make_rig, refine_from
-from edgefuse.calibrate.scenes import Scenes, collect, load_pairs, save_pairs
+from edgefuse.calibrate.registration import Estimate, estimate, make_rig, refine_from
+from edgefuse.calibrate.scenes import CalibrationError, Scenes, collect, load_pairs, save_pairs
 
 __all__ = [
     "Board",

@@ -10,8 +10,6 @@ from edgefuse.images import Image
 from edgefuse.lens import straightened
 from edgefuse.rig import Matrix, scaling
 
-__all__ = ["Floats", "Picture", "edge_field", "valid_area"]
-
 Floats = NDArray[np.float32]
 
 

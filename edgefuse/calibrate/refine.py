@@ -11,8 +11,6 @@ import numpy as np
 from edgefuse.calibrate.features import Floats, Picture, edge_field
 from edgefuse.rig import Matrix, scale_of, scaling
 
-__all__ = ["Level", "ModelName", "Surfaces", "bent_by", "disagreement", "improve", "shifted", "surfaces"]
-
 ModelName: TypeAlias = Literal["similarity", "affine", "homography"]
 
 BLOCKS = (6, 8)

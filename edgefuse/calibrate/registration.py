@@ -26,19 +26,6 @@ from edgefuse.images import Image, luma
 from edgefuse.lens import MOST
 from edgefuse.rig import Matrix, Rig, overlap_of, rows, scale_of, scaling
 
-__all__ = [
-    "LEAST_Z",
-    "CalibrationError",
-    "Estimate",
-    "confirms",
-    "estimate",
-    "is_evidence",
-    "make_rig",
-    "refine_from",
-    "shift_of",
-    "weigh",
-]
-
 LEAST_Z = 7.0
 """Below, chance could have made the agreement: docs/calibration.md shows what unrelated pictures reach."""
 LEAST_Z_SMALL = 8.0

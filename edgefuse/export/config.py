@@ -6,8 +6,6 @@ from edgefuse.errors import InputError
 from edgefuse.settings import check, setting
 from edgefuse.spec import GRAPHS, graph_kind
 
-__all__ = ["ExportConfig", "Gates"]
-
 INFINITE = float("inf")
 
 

@@ -17,8 +17,6 @@ from onnx import TensorProto, helper, parser
 from edgefuse.export.graph import drop_unread
 from edgefuse.spec import ModelSpec
 
-__all__ = ["cast_at_ends", "wrap"]
-
 LUMA = {"bgr": (0.114, 0.587, 0.299), "rgb": (0.299, 0.587, 0.114)}
 """BT.601, as `images.luma`."""
 

@@ -7,8 +7,6 @@ from edgefuse.settings import check, setting
 from edgefuse.spec import Aspect
 from edgefuse.weights import DEFAULT_MODEL
 
-__all__ = ["LiveConfig", "OnLoss", "StopRequest", "StreamConfig"]
-
 OnLoss: TypeAlias = Literal["passthrough", "hold", "black", "stop"]
 
 

@@ -25,8 +25,6 @@ from edgefuse.sim.surfaces import (
 )
 from edgefuse.sim.traffic import HEADLIGHTS, TAILLIGHTS, Drive, Step, Traffic, draw_car
 
-__all__ = ["Scene"]
-
 SUPERSAMPLED = 900_000  # pictures of up to so many pixels are painted at twice their size
 Layer: TypeAlias = tuple[Surface, Floats, Floats]
 BEAM = np.array([1.0, 0.97, 0.86], np.float32) * np.float32(WHITE)

@@ -21,8 +21,6 @@ from edgefuse.runtime.sources.text import Spec, yes_or_no
 from edgefuse.runtime.sources.wrappers import RealTime, inside
 from edgefuse.thermal_config import ThermalConfig
 
-__all__ = ["Camera", "Preprocess", "connect", "connect_pair"]
-
 Preprocess: TypeAlias = Callable[[NDArray[Any], float], Image]
 """Makes 8-bit pictures of a camera's frames, in its capture thread: (image, timestamp) → uint8."""
 

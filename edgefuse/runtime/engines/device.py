@@ -13,8 +13,6 @@ import numpy as np
 
 from edgefuse.errors import InputError
 
-__all__ = ["DeviceArray", "as_device_array", "is_device_array"]
-
 DEVICES = {1: "cpu", 2: "cuda", 3: "cpu"}
 """By DLPack's number; the third is memory of the host that is page-locked."""
 INTERFACES = {"__array_interface__": "cpu", "__cuda_array_interface__": "cuda"}

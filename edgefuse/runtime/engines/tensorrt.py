@@ -23,8 +23,6 @@ from edgefuse.runtime.engines.base import Arrays, OpensFile
 from edgefuse.runtime.engines.device import DeviceArray
 from edgefuse.runtime.engines.engine_cache import BuildOptions, Machine, resolve_engine
 
-__all__ = ["Buffer", "TensorRtEngine", "TensorRtLog", "import_tensorrt", "this_machine"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -10,17 +10,6 @@ from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.frames import Frame, Role
 from edgefuse.runtime.sources.base import SilencePolicy, Source
 
-__all__ = [
-    "LiveSynchronizer",
-    "OfflineSynchronizer",
-    "Pair",
-    "PendingFrame",
-    "Synchronizer",
-    "choose_reference",
-    "choose_synchronizer",
-    "other",
-]
-
 OnUnpaired: TypeAlias = Callable[[Role], None]
 """Called for each frame that was taken in and will never be in a pair."""
 
