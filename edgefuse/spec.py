@@ -19,6 +19,7 @@ __all__ = [
     "Tensor",
     "VerificationReport",
     "graph_kind",
+    "read_operators",
     "read_spec",
     "spec_from_dict",
 ]
@@ -33,6 +34,8 @@ GRAPHS = tuple(FORMER_GRAPHS.values())
 FORMER_KEYS = {"multiple": "size_divisor", "receipt": "verification"}
 METADATA_PROPS = 14
 """Field of an ONNX ModelProto that holds the metadata: messages of key (1) and value (2), see onnx.proto."""
+GRAPH, NODE, NODE_TYPE, NODE_DOMAIN = 7, 1, 4, 7
+"""Fields of ModelProto, GraphProto and NodeProto, see onnx.proto."""
 
 
 def graph_kind(name: str) -> str:
@@ -258,6 +261,21 @@ def read_spec(path: Path, data: bytes | None = None) -> ModelSpec:
     except ValueError:
         raise ModelError(f"{path} is not an ONNX file, or is cut off") from None
     return ModelSpec.from_metadata(metadata, path)
+
+
+def read_operators(data: bytes) -> set[str]:
+    """Return the operators of an ONNX file, those of other domains as `DOMAIN.NAME`, without onnx.
+
+    Raises:
+        ValueError: it is not an ONNX file, or is cut off.
+    """
+    found = set()
+    for graph in (content for number, content in _fields(memoryview(data)) if number == GRAPH):
+        for node in (content for number, content in _fields(graph) if number == NODE):
+            parts = dict(_fields(node))
+            names = [str(parts.get(number, b""), "utf-8", "replace") for number in (NODE_DOMAIN, NODE_TYPE)]
+            found.add(".".join(name for name in names if name not in ("", "ai.onnx")))
+    return found
 
 
 def _metadata(data: bytes) -> dict[str, str]:

@@ -17,6 +17,7 @@ import pytest
 from edgefuse.errors import BackendError, ModelError
 from edgefuse.runtime.engines import ENGINES, OpensFile, file_for, open_engine
 from edgefuse.runtime.engines.onnxruntime import CPU, CUDA, CpuEngine, CudaEngine, load_library
+from edgefuse.spec import read_operators
 from edgefuse.weights import model_file, shipped
 
 NANO = model_file("nano")
@@ -235,3 +236,28 @@ def test_without_a_wish_the_gpu_is_tried_first_and_a_fall_back_is_logged(gpu_bui
     assert open_engine(NANO).device == "ONNX Runtime on cpu"
     assert "running on the CPU: cuda cannot run" in caplog.text
     assert "libcudart.so.13 is missing" in caplog.text
+
+
+@pytest.mark.parametrize(("operator", "domain"), [("Conv", "odd"), ("Cony", ""), ("Conv", "com.other")])
+def test_openvino_does_not_end_the_program_over_an_operator(tmp_path, operator, domain):
+    openvino = pytest.importorskip("edgefuse.runtime.engines.openvino")
+    pytest.importorskip("openvino")
+    graph = onnx.load(NANO)
+    node = graph.graph.node[3]
+    node.op_type, node.domain = operator, domain
+    if domain == "com.other":
+        graph.opset_import.add(domain=domain, version=1)
+    onnx.save(graph, tmp_path / "odd.onnx")
+    assert read_operators((tmp_path / "odd.onnx").read_bytes()) - openvino.TRIED == {
+        f"{domain}.{operator}".strip(".")
+    }
+    with pytest.raises(ModelError, match=r"odd\.onnx is not a model that OpenVINO can load: "):
+        openvino.OpenVinoEngine(tmp_path / "odd.onnx")
+
+
+def test_all_shipped_files_are_of_operators_that_openvino_knows():
+    from edgefuse.runtime.engines.openvino import TRIED
+
+    for card in shipped().values():
+        for file in filter(None, (card.onnx, card.int8)):
+            assert read_operators(file.read_bytes()) <= TRIED

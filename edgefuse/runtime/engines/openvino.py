@@ -1,17 +1,36 @@
 """OpenVINO on the CPU."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from edgefuse.errors import ModelError
-from edgefuse.files import model_argument
+from edgefuse.files import model_argument, read_bytes
 from edgefuse.packages import stay_offline
 from edgefuse.runtime.engines.base import Arrays, OpensFile, first_line, loading_reason
-from edgefuse.spec import ModelSpec, read_spec
+from edgefuse.spec import ModelSpec, read_operators, read_spec
 
 __all__ = ["OpenVinoEngine"]
+
+# fmt: off
+TRIED = frozenset((
+    "Abs", "Add", "BatchNormalization", "Cast", "Clip", "Concat", "ConstantOfShape", "Conv", "DepthToSpace",
+    "DequantizeLinear", "Div", "Expand", "EyeLike", "Gather", "Gelu", "Identity", "LeakyRelu", "MatMul",
+    "Max", "Min", "Mul", "Neg", "Pad", "Pow", "QuantizeLinear", "Reciprocal", "ReduceMean", "ReduceSum",
+    "Relu", "Reshape", "Round", "Shape", "Sigmoid", "Slice", "Softmax", "SpaceToDepth", "Split", "Sqrt",
+    "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze",
+))
+# fmt: on
+"""Operators of our own files."""
+READ = """
+from edgefuse.packages import stay_offline
+stay_offline()
+import sys, openvino
+openvino.Core().read_model(sys.argv[1])
+"""
 
 
 class OpenVinoEngine(OpensFile):
@@ -27,7 +46,9 @@ class OpenVinoEngine(OpensFile):
         stay_offline()
         import openvino as ov
 
-        self.spec = read_spec(path)
+        content = read_bytes(path)
+        self.spec = read_spec(path, content)
+        _check_operators(path, content)
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
@@ -58,3 +79,20 @@ class OpenVinoEngine(OpensFile):
     def close(self) -> None:
         """Give the model's memory back."""
         self._request = None
+
+
+def _check_operators(path: Path, content: bytes) -> None:
+    """Raise `ModelError` if OpenVINO crashes on a file, as it does on operators that it does not know.
+
+    A file with others than those of our own files is read by another process first.
+    """
+    others = read_operators(content) - TRIED
+    if not others or not sys.executable:
+        return
+    done = subprocess.run([sys.executable, "-c", READ, str(path)], capture_output=True, check=False)
+    if done.returncode < 0 or done.returncode > 1:
+        named = ", ".join(sorted(others)[:3])
+        raise ModelError(
+            f"{path} is not a model that OpenVINO can load: it crashes on it, maybe for an operator that it "
+            f"does not know, such as {named!r}: use --engine cpu, or export it with edgefuse"
+        )
