@@ -1,7 +1,6 @@
 """Where one camera's pixels lie in the other one's: the rig file, and the warp that follows from it."""
 
 import json
-import math
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -82,8 +81,8 @@ class Rig:
             raise InputError(f"residual_px is {self.residual_px}, a number of pixels from 0 on is needed")
         if self.distance is not None and not 0 < self.distance < 1e9:
             raise InputError(f"distance is {self.distance}, metres over 0 are needed")
-        if not all(math.isfinite(value) for value in self.parallax or ()):
-            raise InputError("parallax must be three finite numbers")
+        if not all(abs(value) < 1e9 for value in self.parallax or ()):
+            raise InputError("parallax has numbers that are not finite, or far too large")
         check_distortion("ir_distortion", self.ir_distortion)
         check_distortion("vis_distortion", self.vis_distortion)
         _check_matrix(np.array(self.matrix), self.ir_size, self.vis_size)

@@ -72,6 +72,7 @@ def test_finds_infrared_that_is_mirrored():
     (ir, vis), truth = shot(2, scale=0.9)
     found = estimate([(np.ascontiguousarray(ir[:, ::-1]), vis)])
     assert found.flip == "mirrored"
+    assert found.moves((640, 480), (640, 480)) == pytest.approx((0.9, 0.0, 0.0, 0.0), abs=0.5)
     mirror = np.array([[-1, 0, ir.shape[1] - 1], [0, 1, 0], [0, 0, 1.0]])
     assert corner_error(found.matrix, truth @ mirror, ir.shape[::-1]) < 1
 
@@ -180,6 +181,17 @@ def test_a_refusal_writes_no_file(tmp_path):
     result = CliRunner().invoke(app, ["calibrate", "--ir", ir, "--vis", vis, "--out", str(out)])
     assert result.exit_code != 0
     assert isinstance(result.exception, CalibrationError)
+    assert not out.exists()
+
+
+def test_swapped_folders_are_said_so(tmp_path):
+    (ir, vis), _ = shot(3, size=(320, 240))
+    colourful = cv2.merge([vis[:, :, 0], 255 - vis[:, :, 1], vis[:, :, 2] // 2])
+    first, second = folders(tmp_path, [(colourful, ir)])
+    out = tmp_path / "rig.json"
+    result = CliRunner().invoke(app, ["calibrate", "--ir", first, "--vis", second, "--out", str(out)])
+    assert isinstance(result.exception, CalibrationError)
+    assert "the cameras look swapped" in str(result.exception)
     assert not out.exists()
 
 

@@ -64,6 +64,9 @@ def test_unknown_keys_of_later_versions_are_ignored(tmp_path):
         ({"version": 2}, "version 2"),
         ({"confidence": 7}, "confidence 7"),
         ({"distance": -1}, "distance is -1"),
+        ({"parallax": [1e300, 0, 0]}, "parallax has numbers"),
+        ({"parallax": [1, 0]}, "length 3"),
+        ({"distance": True}, "got `bool`"),
         ({"ir_distortion": 4}, "ir_distortion is 4"),
     ],
 )
@@ -86,6 +89,25 @@ def test_hostile_files_get_one_sentence(tmp_path, data):
         Rig.load(tmp_path / "rig.json")
     with pytest.raises(InputError, match="cannot read"):
         Rig.load(tmp_path / "missing.json")
+
+
+@pytest.mark.parametrize("data", [b"[" * 60_000, b" " * 70_000, b'{"matrix": NaN}', b"{}"])
+def test_a_stream_says_what_is_wrong_with_its_rig_file(tmp_path, data):
+    (tmp_path / "rig.json").write_bytes(data)
+    source = "sim?frames=1&size=64x48"
+    arguments = ["stream", "--ir", source, "--vis", source, "--rig", str(tmp_path / "rig.json")]
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, InputError)
+    assert "rig.json is not a" in str(result.exception)
+
+
+def test_a_rig_file_of_other_cameras_is_refused(tmp_path):
+    Rig(IDENTITY, (640, 512), (1920, 1080)).save(tmp_path / "rig.json")
+    source = "sim?frames=1&size=64x48"
+    arguments = ["stream", "--ir", source, "--vis", source, "--rig", str(tmp_path / "rig.json")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code != 0
+    assert "another camera, or another crop" in str(result.exception)
 
 
 def test_warps_each_pixel_to_its_place():

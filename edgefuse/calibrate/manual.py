@@ -23,6 +23,7 @@ from edgefuse.runtime.frames import FusedFrame
 LARGEST = 640
 """Longer side of each of the four pictures."""
 TILES = 8
+TINT = (0.7, 0.88, 1.0)  # B, G, R
 INFRARED, VISIBLE = (60, 120, 255), (255, 200, 60)  # B, G, R
 
 
@@ -54,15 +55,19 @@ def _shrunk(image: Image) -> Image:
 
 
 def _checkerboard(aligned: Aligned, vis: Image) -> Image:
-    """Return tiles of both pictures in turn: lines must run on from tile to tile."""
+    """Return tiles of both pictures in turn, infrared tinted orange: lines must run on from tile to tile.
+
+    Contrast is evened out in both, or nothing would be seen at night.
+    """
     height, width = vis.shape[:2]
     side = max(width // TILES, 1)
     rows, columns = np.ogrid[0:height, 0:width]
     infrared = (rows // side + columns // side) % 2 == 1
     if aligned.valid is not None:
         infrared = infrared & (aligned.valid > 0)
-    picture = cv2.cvtColor(luma(vis), cv2.COLOR_GRAY2BGR)
-    picture[infrared] = cv2.cvtColor(_stretched(aligned.image), cv2.COLOR_GRAY2BGR)[infrared]
+    picture = cv2.merge([_evened(luma(vis))] * 3)
+    warm = cv2.merge([cv2.convertScaleAbs(_evened(aligned.image), alpha=tint) for tint in TINT])
+    picture[infrared] = warm[infrared]
     return picture
 
 
@@ -85,9 +90,10 @@ def _strength(grey: Image) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]
     return strength
 
 
-def _stretched(grey: Image) -> Image:
+def _evened(grey: Image) -> Image:
     low, high = np.percentile(grey, (1, 99))
-    return cv2.convertScaleAbs(np.clip(grey, low, high) - low, alpha=255 / max(high - low, 1.0))
+    stretched = cv2.convertScaleAbs(np.clip(grey, low, high) - low, alpha=255 / max(high - low, 1.0))
+    return cv2.createCLAHE(clipLimit=2.0, tileGridSize=(8, 8)).apply(stretched)
 
 
 POINT = re.compile(r"(-?[\d.]+),(-?[\d.]+):(-?[\d.]+),(-?[\d.]+)")

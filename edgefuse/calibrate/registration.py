@@ -89,9 +89,11 @@ class Estimate:
         return 1 - math.exp(-max(self.z - LEAST_Z + 1, 0) / 2.5)
 
     def moves(self, ir_size: tuple[int, int], vis_size: tuple[int, int]) -> tuple[float, float, float, float]:
-        """Return the map in words: scale, turn in degrees, and pixels that its centre lies right and down."""
+        """Return the map in words: scale, turn in degrees (`flip` undone before), and the pixels that
+        its centre lies right and down."""
         x, y, w = self.matrix @ ((ir_size[0] - 1) / 2, (ir_size[1] - 1) / 2, 1)
-        turn = math.degrees(math.atan2(self.matrix[1, 0], self.matrix[0, 0]))
+        upright = self.matrix @ _flip_matrix(ir_size[::-1], FLIPS[self.flip])
+        turn = math.degrees(math.atan2(upright[1, 0], upright[0, 0]))
         right, down = x / w - (vis_size[0] - 1) / 2, y / w - (vis_size[1] - 1) / 2
         return scale_of(self.matrix, ir_size[::-1]), turn, right, down
 

@@ -14,9 +14,9 @@ from edgefuse.align import Align, Aligned
 from edgefuse.calibrate.board import Boards
 from edgefuse.calibrate.features import Floats, Picture, edge_field
 from edgefuse.errors import InputError
-from edgefuse.images import IMAGE_SUFFIXES, Image, fit_size, luma, read_visible, write_image
+from edgefuse.images import IMAGE_SUFFIXES, Image, fit_size, luma, read_image, read_visible, write_image
 from edgefuse.pairs import pair_folders
-from edgefuse.thermal import read_infrared
+from edgefuse.thermal import as_infrared, find_palette, read_infrared
 
 FLAT = 2.0
 """Standard deviation in grey levels below which a picture shows nothing."""
@@ -50,6 +50,11 @@ def refuse_unusable(pairs: Sequence[tuple[Image, Image]]) -> None:
             "both sources give the same pictures: --ir and --vis name one camera; give the infrared one to "
             "--ir and the visible one to --vis"
         )
+    refuse_swapped(pairs)
+
+
+def refuse_swapped(pairs: Sequence[tuple[Image, Image]]) -> None:
+    """Raise `CalibrationError` if infrared pictures are in colour and visible ones are not."""
     if _colour([ir for ir, _ in pairs]) > COLOUR and _colour([vis for _, vis in pairs]) < COLOUR / 3:
         raise CalibrationError(
             "the cameras look swapped: --ir gives pictures in colour and --vis grey ones; exchange the two, "
@@ -226,7 +231,10 @@ def _pairs_of(ir: str, vis: str, duration: float | None) -> Iterator[tuple[Image
     if _is_image_folder(ir) and _is_image_folder(vis):
         pairs = pair_folders(ir, vis).pairs
         for _, ir_file, vis_file in pairs[:: max(len(pairs) // MOST_READ, 1)]:
-            yield read_infrared(ir_file), read_visible(vis_file), False
+            seen, other = read_image(ir_file, "ir"), read_visible(vis_file)
+            if seen.ndim == 3 and find_palette(seen) is None:
+                refuse_swapped([(seen, other)])
+            yield as_infrared(seen, name=ir), other, False
         return
     from edgefuse.runtime.cameras.camera import connect
     from edgefuse.runtime.live.iterate import live
