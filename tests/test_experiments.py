@@ -8,7 +8,6 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
 from edgefuse.errors import InputError
-from edgefuse.experiments import figures
 from edgefuse.experiments.cells import Cell, pair_set, run_name
 from edgefuse.experiments.grids import GRIDS, improvement, published
 from edgefuse.experiments.run import Experiment, reproduce
@@ -18,7 +17,7 @@ from edgefuse.train import record
 from edgefuse.train.config import TrainConfig
 from edgefuse.train.data import training_set
 from edgefuse.train.models import build_model
-from edgefuse.train.record import sample_tiles, write_samples
+from edgefuse.train.record import new_figure, sample_tiles, write_samples
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -240,7 +239,7 @@ def test_samples_of_a_training_say_what_they_are(tmp_path, monkeypatch, pair):
 
 
 def test_titles_are_not_cut_off():
-    figure, _ = figures._figure(2, 1, "total training loss, and SSIM of test pairs, in many more words")
+    figure, _ = new_figure((2, 1), "total training loss, and SSIM of test pairs, in many more words")
     figure.canvas.draw()
     (text,) = figure.texts
     title, whole = text.get_window_extent(), figure.bbox

@@ -11,14 +11,14 @@ from edgefuse.experiments.grids import Row, RowScores
 from edgefuse.files import replace_file
 from edgefuse.images import read_image, write_image
 from edgefuse.metrics import CORE_METRICS
-from edgefuse.train.record import labelled, sample_tiles
+from edgefuse.train.record import labelled, new_figure, sample_tiles
 
 COLORS = {"sptp": "tab:blue", "uptp": "tab:orange", "aptp": "tab:green"}
 
 
 def metric_against_base(rows: Sequence[Row], results: Sequence[RowScores], test: str, out: Path) -> None:
     """Draw every metric against the base size, one line a mode, bars for the spread over the seeds."""
-    figure, grid = _figure(1, len(CORE_METRICS), f"{rows[0].cell.model}, tested on {test}")
+    figure, grid = new_figure((1, len(CORE_METRICS)), f"{rows[0].cell.model}, tested on {test}")
     for axes, name in zip(grid, CORE_METRICS, strict=True):
         for mode in dict.fromkeys(row.cell.paradigm for row in rows):
             chosen = [k for k, row in enumerate(rows) if row.cell.paradigm == mode]
@@ -49,7 +49,7 @@ def convergence(rows: Sequence[Row], runs: Sequence[Sequence[Path]], out: Path) 
         out: the PNG file.
     """
     models = list(dict.fromkeys(row.cell.model for row in rows))
-    figure, grid = _figure(2, len(models), "total training loss, and SSIM of test pairs")
+    figure, grid = new_figure((2, len(models)), "total training loss, and SSIM of test pairs")
     for row, folders in zip(rows, runs, strict=True):
         column = models.index(row.cell.model)
         for line, (log, name) in enumerate((("log.csv", "total"), ("validation.csv", "SSIM"))):
@@ -94,17 +94,6 @@ def _columns(path: Path, name: str) -> tuple[list[float], list[float]]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return [float(row["step"]) for row in rows], [float(row[name]) for row in rows]
-
-
-def _figure(down: int, across: int, title: str) -> tuple[Any, list[Any]]:
-    # Without pyplot, which keeps global state and may look for a display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(3.4 * across, 3 * down), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, wrap=True)
-    return figure, list(figure.subplots(down, across, squeeze=False).flat)
 
 
 def _save(figure: Any, out: Path) -> None:

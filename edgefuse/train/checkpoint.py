@@ -129,30 +129,25 @@ def _checked(values: dict[str, Any], path: Path) -> Checkpoint:
     return checkpoint
 
 
-# (pattern of the released name, our name), tried in order.
-CNN_NAMES = [
-    (r"inchange\.", r"stem."),
-    (r"fus_(\d)\.linear([12])\.0\.", r"skip_\1.linear\2."),
-    (r"fus_(\d)\.eca\.conv\.", r"skip_\1.gate.conv."),
-    (r"dense_(\d)\.dense_block\.(\d)\.change\.", r"dense_\1.\2.layers."),
-    (r"(down|up)_(\d)\.(?:down|up)sampler\.", r"\1_\2."),
-    (r"outchange\.", r"head."),
+# (part of a released name, what it is in ours), all applied in this order.
+NAMES = [
+    (r"^(inchange|proj)\.", "stem."),
+    (r"^(outchange|final)\.", "head."),
+    (r"^fuse?_(\d)\.", r"skip_\1."),
+    (r"\.linear([12])\.0\.", r".linear\1."),
+    (r"\.eca\.conv\.linear\.", ".gate."),
+    (r"\.eca\.conv\.", ".gate.conv."),
+    (r"\.dense_block\.(\d)\.change\.", r".\1.layers."),
+    (r"^(down|up)_(\d)\.(down|up)sampler\.", r"\1_\2."),
+    (r"^trans_(\d)\.transformer_layers\.0\.", r"layer_\1."),
+    (r"\.attn\.norm\.", ".norm_1."),
+    (r"\.attn\.fn\.(group_)?", ".attention."),
+    (r"\.attention\.fus\.", ".attention.merge."),
+    (r"\.ff\.norm\.", ".norm_2."),
+    (r"\.ff\.fn\.net\.0\.", ".mlp.0."),
+    (r"\.ff\.fn\.net\.3\.", ".mlp.2."),
 ]
-TRANSFORMER_NAMES = [
-    (r"proj\.", r"stem."),
-    (r"fuse_(\d)\.linear([12])\.0\.", r"skip_\1.linear\2."),
-    (r"fuse_(\d)\.eca\.conv\.linear\.", r"skip_\1.gate."),
-    (r"trans_(\d)\.transformer_layers\.0\.attn\.norm\.", r"layer_\1.norm_1."),
-    (r"trans_(\d)\.transformer_layers\.0\.attn\.fn\.t$", r"layer_\1.attention.t"),
-    (r"trans_(\d)\.transformer_layers\.0\.attn\.fn\.group_qkv\.", r"layer_\1.attention.qkv."),
-    (r"trans_(\d)\.transformer_layers\.0\.attn\.fn\.group_fus\.", r"layer_\1.attention.merge."),
-    (r"trans_(\d)\.transformer_layers\.0\.ff\.norm\.", r"layer_\1.norm_2."),
-    (r"trans_(\d)\.transformer_layers\.0\.ff\.fn\.net\.0\.", r"layer_\1.mlp.0."),
-    (r"trans_(\d)\.transformer_layers\.0\.ff\.fn\.net\.3\.", r"layer_\1.mlp.2."),
-    (r"(down|up)_(\d)\.(?:down|up)sampler\.", r"\1_\2."),
-    (r"final\.", r"head."),
-]
-RELEASED = {"cnn": CNN_NAMES, "transformer": TRANSFORMER_NAMES, "gan": CNN_NAMES}
+RELEASED = ("cnn", "transformer", "gan")
 CONSTANTS = re.compile(r"\.mask$")
 
 
@@ -180,7 +175,7 @@ def import_released(path: Path, model: str) -> Checkpoint:
     if not isinstance(released, dict) or not all(isinstance(value, Tensor) for value in released.values()):
         raise ModelError(f"{path} is not a plain state_dict, as the released checkpoints are")
 
-    renamed = {_rename(k, model): v for k, v in released.items() if not CONSTANTS.search(k)}
+    renamed = {_rename(k): v for k, v in released.items() if not CONSTANTS.search(k)}
     own = build_model(model).state_dict()
     if renamed.keys() != own.keys():
         odd = min(renamed.keys() ^ own.keys())
@@ -191,9 +186,7 @@ def import_released(path: Path, model: str) -> Checkpoint:
     return Checkpoint(model, {name: renamed[name].reshape(own[name].shape) for name in own}, 0, {})
 
 
-def _rename(name: str, model: str) -> str:
-    for pattern, ours in RELEASED[model]:
-        renamed, count = re.subn("^" + pattern, ours, name)
-        if count:
-            return renamed
+def _rename(name: str) -> str:
+    for pattern, ours in NAMES:
+        name = re.sub(pattern, ours, name)
     return name

@@ -214,17 +214,10 @@ def plot_rows(
         title: above all panels.
         logarithmic: of panels whose values are all positive, the scale is logarithmic.
     """
-    # Without pyplot, which keeps global state and may look for a display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter
 
     across = 2 if len(panels) <= 4 else 3
-    down = -(-len(panels) // across)
-    figure = Figure(figsize=(5 * across, 2.8 * down), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    figure.suptitle(title, wrap=True)
-    grid = list(figure.subplots(down, across, squeeze=False).flat)
+    figure, grid = new_figure((-(-len(panels) // across), across), title, (5.0, 2.8))
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
     steps = [row["step"] for row in rows]
@@ -244,7 +237,22 @@ def plot_rows(
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter("{x:.3g}")
             axes.yaxis.set_minor_formatter(NullFormatter())
-    replace_file(out, canvas.print_png)
+    replace_file(out, lambda partial: figure.savefig(partial, format="png"))
+
+
+def new_figure(
+    panels: tuple[int, int], title: str, inches: tuple[float, float] = (3.4, 3.0)
+) -> tuple[Any, list[Any]]:
+    """Return a figure, and the axes of its panels: (down, across) of them, each of a size in inches."""
+    # Without pyplot, which keeps global state and may look for a display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    size = (inches[0] * panels[1], inches[1] * panels[0])
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, wrap=True)
+    return figure, list(figure.subplots(*panels, squeeze=False).flat)
 
 
 def _smooth(values: Any, share: float = 0.02) -> Any:
