@@ -88,6 +88,22 @@ def test_files_are_written_even_if_nobody_reads_the_table(run, monkeypatch):
     assert all(Path(name).stat().st_size for name in targets[1::2])
 
 
+def test_a_named_folder_stands_beside_the_default_model(run):
+    status, out, err = run("--fused", "theirs=ir", "--metrics", "EN,SD")
+    assert status == 0, err
+    assert [f"\n{name} " in out for name in ("nano", "theirs", "copy-ir")] == [True] * 3
+
+
+def test_a_copy_of_one_source_is_never_the_best(run):
+    """The copy has the highest PSNR and SSIM of one side."""
+    assert run("--model", "average", "--metrics", "core", "--table", "e.md")[0] == 0
+    rows = [line for line in Path("e.md").read_text().splitlines() if line.startswith("| ")]
+    marked = {row.split("|")[1].strip() for row in rows if "**" in row}
+    assert marked
+    assert any("copy-ir" in row for row in rows)
+    assert not [name for name in marked if "copy" in name]
+
+
 def test_bad_pairs_are_listed_and_fail_unless_skipped(run):
     cv2.imwrite("ir/f1.png", np.zeros((40, 50), np.uint8))
     cv2.imwrite("ir/f3.png", np.zeros((40, 50), np.uint8))

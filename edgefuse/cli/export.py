@@ -101,7 +101,7 @@ def export(
             )
         _judge(served, spec)
     if config.triton:
-        stdout().print(f"Triton model: {write_repository(served, Path(config.triton))}")
+        stdout().say(f"Triton model: {write_repository(served, Path(config.triton))}")
 
 
 def _judge(path: Path, spec: "ModelSpec") -> None:

@@ -125,7 +125,7 @@ def _today(args: Sequence[str], old: Mapping[str, str]) -> list[str]:
         else:
             now = ["--set", new + value if new.endswith("=") else new]
         said = f"is now {' '.join(now)}" if now else "no longer has any effect"
-        typer.echo(f"hint: {name} {said}; the next version removes the old option", err=True)
+        stderr().say(f"hint: {name} {said}; the next version removes the old option")
         result += now
     return result
 

@@ -266,7 +266,7 @@ def stream(config: StreamConfig) -> None:
 def _raise_failure(report: "Report") -> None:
     """End with an error if an output or camera failed, or nothing was fused; else list unreadable files."""
     if any(sink.error for sink in report.sinks):  # which was said when it happened
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.ERROR)
     if report.error is not None:
         raise SourceError(report.error)
     silent = [source.name for source in report.sources if source.captured == 0]
