@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -547,3 +548,45 @@ def test_files_that_cannot_be_read_are_left_out_and_listed(
         path.write_bytes(b"")
     result = CliRunner().invoke(app, ["stream", *texts[:-1], str(tmp_path / "none.mp4")])
     assert result.exit_code == 1
+
+
+def test_check_opens_no_camera_and_writes_nothing(
+    tmp_path: Path, folders: tuple[str, str], mean_model: str
+) -> None:
+    (tmp_path / "out.mp4").write_bytes(b"earlier")
+    outputs = [
+        "--out",
+        tmp_path / "out.mp4",
+        "--out",
+        tmp_path / "new" / "frames/",
+        "--still",
+        tmp_path / "a.png",
+    ]
+    result = run("--ir", "cam98", "--vis", "cam99", "--model", mean_model, *outputs, "--check")
+    assert (result.exit_code, "All well: cam98 + cam99" in result.output) == (0, True), result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+    assert (tmp_path / "out.mp4").read_bytes() == b"earlier"
+    ir, vis = folders
+    good = ["--ir", ir, "--vis", vis, "--model", mean_model]
+    for wrong, said in (
+        (["--vis", "nothing.mp4"], "nothing.mp4"),
+        (["--model", "absent.onnx"], "absent.onnx"),
+        (["--engine", "abacus"], "known are"),
+        (["--rig", "absent.json"], "absent.json"),
+        (["--out", "a.mp3"], "known outputs are"),
+        (["--out", "/proc/a.mp4"], "cannot write"),
+        (["--serve", "nowhere"], "HOST:PORT"),
+        (["--set", "refine=live"], "give --rig FILE"),
+        (["--vis", "rtsp://me:${NO_SUCH_SECRET}@10.0.0.5/a"], "NO_SUCH_SECRET"),
+    ):
+        with pytest.raises(EdgefuseError, match=re.escape(said)):
+            run(*good, *wrong, "--check")
+
+
+def test_a_site_file_is_checked(tmp_path: Path, folders: tuple[str, str], mean_model: str) -> None:
+    site = tmp_path / "site.toml"
+    site.write_text(f'ir = "{folders[0]}"\nvis = "{folders[1]}"\nmodel = "{mean_model}"\nthreads = 1\n')
+    assert run("--config", site, "--check").exit_code == 0
+    site.write_text(site.read_text() + "thread = 1\n")
+    with pytest.raises(EdgefuseError, match="did you mean 'threads'"):
+        run("--config", site, "--check")

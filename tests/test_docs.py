@@ -20,6 +20,8 @@ from packaging.utils import canonicalize_name
 
 from edgefuse.cli import app
 from edgefuse.images import write_image
+from edgefuse.runtime.config import StreamConfig
+from edgefuse.settings import from_plain
 from edgefuse.sim import Rig, RigConfig
 
 if sys.version_info >= (3, 11):
@@ -100,6 +102,12 @@ def test_blocks_of_python_can_be_parsed() -> None:
                 compile(block, str(document), "exec")
 
 
+def test_the_site_file_in_the_documents_has_known_keys() -> None:
+    blocks = FENCE.findall((ROOT / "docs/streaming.md").read_text("utf-8"))
+    (site,) = (text for language, text in blocks if language == "toml")
+    assert from_plain(StreamConfig, toml.loads(site), "site.toml").serve == "0.0.0.0:8080"
+
+
 # --- run
 
 
@@ -145,6 +153,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("my.safetensors", "runs/nano-aptp-0/nano.safetensors"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(weights / "nano.safetensors", folder / name)
+    sims = [f'{role} = "sim?size=64x48&frames=9&seed={n}"' for n, role in enumerate(("ir", "vis"))]
+    (folder / "site.toml").write_text("\n".join(sims))
     (folder / "FILE").write_text('{"seed": 1}')
     blocks = FENCE.findall((ROOT / "docs/training.md").read_text("utf-8"))
     (folder / "my.py").write_text(next(text for _, text in blocks if text.startswith("# my.py")))

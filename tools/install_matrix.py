@@ -17,11 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PYTHONS = ("3.10", "3.12", "3.14")
-PLATFORMS = {
-    "x86-64": ("x86_64-manylinux2014", "x86_64-manylinux_2_28"),
-    "aarch64": ("aarch64-manylinux2014", "aarch64-manylinux_2_28"),
-}
-"""Processor → glibc 2.17, and what the wheels need at most: glibc 2.28, of 2018."""
+PLATFORMS = {"x86-64": "x86_64-manylinux_2_28", "aarch64": "aarch64-manylinux_2_28"}
+"""Processor → glibc 2.28, of 2018: what wheels of PyAV and others need; manylinux2014 is older."""
 EXTRAS = ("", "cpu", "gpu", "openvino", "serve", "train", "export", "ray", "tensorrt-cu12", "tensorrt-cu13")
 MARK = "<!-- install matrix -->\n"
 
@@ -58,13 +55,10 @@ def table() -> list[str]:
     lines, reasons = [f"| extra | {' | '.join(heads)} |", "| --- |" + " --- |" * len(heads)], []
     for extra in EXTRAS:
         cells = []
-        for name, (old, new) in PLATFORMS.items():
+        for name, platform in PLATFORMS.items():
             for python in PYTHONS:
-                found, text = resolves(extra, python, old)
-                mark = "" if found else " (2.28)"
-                if not found:
-                    found, text = resolves(extra, python, new)
-                cells.append(f"{text}{mark}" if found else "–")
+                found, text = resolves(extra, python, platform)
+                cells.append(text if found else "–")
                 print(extra or "base", python, name, cells[-1], text, file=sys.stderr)
                 if not found:
                     reasons.append(f"- `{extra}`, Python {python}, {name}: {text}")

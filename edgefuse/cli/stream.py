@@ -20,6 +20,7 @@ from edgefuse.cli.console import (
 )
 from edgefuse.cli.options import CAMERAS, OUTPUTS, bytes_of, required, with_settings
 from edgefuse.errors import InputError, SourceError, counted
+from edgefuse.files import check_writable
 from edgefuse.runtime.config import StopRequest, StreamConfig
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from edgefuse.runtime.cameras.camera import Camera
     from edgefuse.runtime.live import Report, SourceReport
     from edgefuse.runtime.serve import LivePage
-    from edgefuse.runtime.sinks import Sink
+    from edgefuse.runtime.sinks import OutputOptions, Sink
 
 NAMES = {"ir": "infrared", "vis": "visible"}
 WAITING = ("pair", "total", "output")
@@ -194,7 +195,10 @@ MODEL, RUN = "Model", "Run"
         RUN: "duration log",
     },
 )
-def stream(config: StreamConfig) -> None:
+def stream(
+    config: StreamConfig,
+    check: bool = typer.Option(False, "--check", help="Check all settings; open no camera, write nothing."),
+) -> None:
     """Fuse two cameras or recordings live; then print how long each stage took.
 
     With a camera, each visible frame is fused with the infrared frame nearest in
@@ -214,6 +218,9 @@ def stream(config: StreamConfig) -> None:
     ir, vis = required(config, "ir"), required(config, "vis")
     for written in (*config.out, config.still):
         refuse_own_input(written, ir, vis)
+    if check:
+        _check(config)
+        return
     console = stderr() if "-" in config.out else stdout()
     stop = StopRequest()
     with ending_on_signals(), ExitStack() as stack:
@@ -263,6 +270,42 @@ def stream(config: StreamConfig) -> None:
     _raise_failure(report)
 
 
+def _check(config: StreamConfig) -> None:
+    """Say whether a run could begin: all that can be known without a camera and without writing."""
+    from edgefuse.rig import as_align
+    from edgefuse.runtime import live, sinks
+    from edgefuse.runtime.engines.fuser import Fuser
+    from edgefuse.runtime.serve import Address, require_packages
+    from edgefuse.runtime.sinks.window import check_display
+
+    align = as_align(config.rig, config.distance)
+    _drift(config, align)
+    with ExitStack() as stack:
+        ir, vis = live.connect_pair(required(config, "ir"), required(config, "vis"), config.realtime)
+        stack.enter_context(ir)
+        stack.enter_context(vis)
+        fuser = stack.enter_context(Fuser(config.model, config.threads, config.engine, rebuild=False))
+        options = _output_options(config, ir, vis)
+        for written in config.out:
+            sinks.kind_of_output(written, options)
+            _check_folder(written)
+        if config.still is not None:
+            check_writable(Path(config.still))
+        if config.show:
+            check_display()
+        if config.serve is not None:
+            Address.parse(config.serve)
+            require_packages()
+        stdout().say(f"All well: {ir.name} + {vis.name} → {config.model} on {fuser.engine.device}", "green")
+
+
+def _check_folder(written: str) -> None:
+    """Raise `InputError` if the nearest folder above an output that is there cannot be written into."""
+    if written != "-":
+        there = next(path for path in Path(written).absolute().parents if path.exists())
+        check_writable(there / Path(written).name)
+
+
 def _raise_failure(report: "Report") -> None:
     """End with an error if an output or camera failed, or nothing was fused; else list unreadable files."""
     if any(sink.error for sink in report.sinks):  # which was said when it happened
@@ -292,17 +335,9 @@ def _open_outputs(
 ) -> "list[Sink]":
     """Open what is asked for: files, a still, a window."""
     from edgefuse.rig import RigAlign
-    from edgefuse.runtime import live, sinks
+    from edgefuse.runtime import sinks
 
-    if double := next((written for written in config.out if config.out.count(written) > 1), None):
-        raise InputError(f"the output {double} is given twice")
-    options = sinks.OutputOptions(
-        live.file_rate(ir, vis, config.rate),
-        config.side_by_side,
-        config.codec,
-        config.segment,
-        bytes_of(config.max_size),
-    )
+    options = _output_options(config, ir, vis)
     outputs = [sinks.open_output(written, options) for written in config.out]
     if config.still is not None:
         outputs.append(sinks.Still(config.still))
@@ -316,6 +351,20 @@ def _open_outputs(
             raise InputError("--set crop=overlap needs to know where infrared is: give --rig FILE")
         outputs = [sinks.Cropped(output, align.overlap) for output in outputs]
     return outputs
+
+
+def _output_options(config: StreamConfig, ir: "Camera", vis: "Camera") -> "OutputOptions":
+    from edgefuse.runtime import live, sinks
+
+    if double := next((written for written in config.out if config.out.count(written) > 1), None):
+        raise InputError(f"the output {double} is given twice")
+    return sinks.OutputOptions(
+        live.file_rate(ir, vis, config.rate),
+        config.side_by_side,
+        config.codec,
+        config.segment,
+        bytes_of(config.max_size),
+    )
 
 
 def _drift(config: StreamConfig, align: "Align | None") -> "Drift | None":

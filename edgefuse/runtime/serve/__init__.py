@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from edgefuse.errors import InputError
+from edgefuse.packages import INSTALL_HINTS
 from edgefuse.runtime.alignment import Alignment
 from edgefuse.runtime.frames import FusedFrame
 from edgefuse.runtime.live import Report, Session
@@ -15,7 +16,7 @@ from edgefuse.runtime.serve.views import Preview
 from edgefuse.runtime.sinks import OutputOptions, Sink, SinkWriter, open_output
 from edgefuse.runtime.sinks.writer import Deadline
 
-__all__ = ["Access", "Address", "LivePage"]
+__all__ = ["Access", "Address", "LivePage", "require_packages"]
 
 START_SECONDS, STOP_SECONDS = 5.0, 2.0
 FINISH_SECONDS = 5.0  # for a recording to complete
@@ -39,15 +40,9 @@ class LivePage(Sink):
     extra = "serve"
 
     def __init__(self, address: Address, model: str, engine: str, alignment: Alignment | None = None) -> None:
-        try:
-            import prometheus_client  # noqa: F401
-            import starlette  # noqa: F401
-            import uvicorn
-        except ImportError as error:
-            raise InputError(
-                f"--serve needs {error.name}, which is not installed: "
-                "pip install starlette uvicorn prometheus-client"
-            ) from None
+        require_packages()
+        import uvicorn
+
         from edgefuse.runtime.serve.app import make_app
 
         self._socket = _listen(address)
@@ -131,6 +126,17 @@ class LivePage(Sink):
             self._thread.join(STOP_SECONDS)
         self._socket.close()
         self.record(False)
+
+
+def require_packages() -> None:
+    """Raise `InputError` unless the extra `serve` is installed."""
+    try:
+        import prometheus_client  # noqa: F401
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        hint = INSTALL_HINTS["serve"]
+        raise InputError(f"--serve needs {error.name}, which is not installed: {hint}") from None
 
 
 def _listen(address: Address) -> Any:

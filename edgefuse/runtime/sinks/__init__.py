@@ -41,6 +41,15 @@ def open_output(out: str, options: OutputOptions) -> Sink:
     Raises:
         InputError: it cannot be written to, or an option is not for it; the message says why.
     """
+    return kind_of_output(out, options).open(out, options)
+
+
+def kind_of_output(out: str, options: OutputOptions) -> SinkKind:
+    """Return the kind of output that a text asks for, without opening anything.
+
+    Raises:
+        InputError: there is none, or an option is not for it; the message says why.
+    """
     known = "; ".join(kind.texts for kind in SINKS.values())
     if not out:
         raise InputError(f"the output is empty: give one of {known}")
@@ -51,7 +60,7 @@ def open_output(out: str, options: OutputOptions) -> Sink:
             if getattr(options, option) is not None and option not in kind.options:
                 fit = " or ".join(k.texts for k in SINKS.values() if option in k.options)
                 raise InputError(f"{option.replace('_', '-')} is not for {out} ({name}): give {fit}")
-        return kind.open(out, options)
+        return kind
     if "://" in out:
         raise InputError(
             f"cannot write to {safe_name(out)}: network streams are not supported; write raw frames with "
