@@ -236,15 +236,12 @@ def stream(
         alignment = _alignment(config, align)
         outputs = _open_outputs(config, ir_camera, vis_camera, align, alignment, stop)
         page = _open_page(config, fuser.engine.device, alignment)
-        if page is not None:
-            outputs.append(page)
+        outputs += [page] if page is not None else []
         for output in outputs:
             stack.enter_context(output)
         with stopping_on_signals(lambda reason: stop(reason, immediate=True)):
-            console.say(
-                f"{ir_camera.name} + {vis_camera.name} → {config.model} "
-                f"on {fuser.engine.device}{'' if config.duration else '; Ctrl-C ends'}"
-            )
+            names = f"{ir_camera.name} + {vis_camera.name} → {config.model}"
+            console.say(f"{names} on {fuser.engine.device}{'' if config.duration else '; Ctrl-C ends'}")
             with live_status(console) as show:
                 session = live.Session(
                     ir_camera,
