@@ -23,10 +23,11 @@ from edgefuse.export.verify import (
     simulated_pairs,
 )
 from edgefuse.images import write_image
+from edgefuse.metrics import CORE_METRICS
 from edgefuse.runtime.engines import ENGINES, Engine
 from edgefuse.runtime.engines.onnxruntime import CpuEngine
 from edgefuse.runtime.engines.openvino import OpenVinoEngine
-from edgefuse.spec import ModelSpec
+from edgefuse.spec import GateResult, ModelSpec
 from edgefuse.weights import checkpoint_file, model_file, shipped
 
 pytestmark = pytest.mark.usefixtures("traced_once")
@@ -270,6 +271,62 @@ def test_a_gate_that_nothing_was_measured_for_fails():
     failed = [gate for gate in results if not gate.passed]
     assert [gate.name for gate in failed] == ["PSNR at extremes", "EN", "MI", "VIF", "Qabf", "SSIM"]
     assert sentence(failed[0]) == "PSNR at extremes could not be measured, 40 required"
+
+
+@pytest.mark.parametrize(
+    ("gate", "end_to_end", "words"),
+    [
+        (("max difference", 1e-4, 2e-5, "a", True), False, "max difference 2.00e-05, at most 0.0001 allowed"),
+        (
+            ("max difference", 1 / 255, 2 / 255, "a", False),
+            True,
+            "max difference 2 grey levels, at most 1 allowed",
+        ),
+        (("PSNR", 55.0, 53.21, "a", False), False, "lowest PSNR 53.2 dB, at least 55 dB required"),
+        (("PSNR", 55.0, None, "a", True), False, "PSNR infinite, at least 55 required"),
+        (("VIF", -0.01, 0.02, "a", True), False, "mean VIF changed by +0.0200, at least -0.01 required"),
+    ],
+)
+def test_a_gate_is_one_sentence(gate, end_to_end, words):
+    name, limit, value, pair, passed = gate
+    assert sentence(GateResult(name, limit, value, pair, passed), end_to_end) == f"{words}, worst on 'a'"
+
+
+def test_a_share_of_layers_is_a_sentence_without_a_pair():
+    gate = GateResult("layers in int8", 0.5, 0.25, "", False)
+    assert sentence(gate) == "25% of the layers in int8, at least 50% required"
+
+
+def test_extremes_are_white_black_and_white_on_black():
+    white, black = np.full((3, 5), 255, np.uint8), np.zeros((3, 5), np.uint8)
+    expected = {
+        "all white": (white, white),
+        "all black": (black, black),
+        "white infrared on black": (white, black),
+    }
+    found = extreme_pairs((5, 3))
+    assert [pair.name for pair in found] == list(expected)
+    for pair in found:
+        assert pair.extreme
+        ir, vis = expected[pair.name]
+        assert np.array_equal(pair.ir, ir)
+        assert np.array_equal(pair.vis, vis)
+
+
+def test_a_report_says_on_what_and_how_far_apart(pairs):
+    values = [0.5 + step for step in (0.02, 0.04, 0.06)] + [0.5] * (len(pairs) - 3)
+    file = Answers(*values, 0.5, precision="fp16", runs_per_pair=RUNS)
+    report = compare(file, Answers(0.5), pairs, "some pairs", layers={"fp16": 3, "fp32": 1}, int8_share=0.5)
+    assert (report.compared_on, report.pairs, report.run_on) == ("some pairs", len(pairs), "nowhere")
+    assert report.sizes == tuple(dict.fromkeys(f"{p.vis.shape[1]}x{p.vis.shape[0]}" for p in pairs))
+    assert (report.worst, report.max_difference) == (pairs[2].name, 0.06)
+    assert report.psnr == pytest.approx(-20 * np.log10(0.06), abs=0.01)
+    assert report.layers == {"fp16": 3, "fp32": 1}
+    assert report.int8_share == 0.5
+    assert 0.9 < report.ssim < 1
+    assert set(report.metrics) == set(CORE_METRICS)
+    (layers,) = (gate for gate in report.gates if gate.name == "layers in fp16")
+    assert layers.value == 0.75
 
 
 def test_equal_answers_have_an_infinite_psnr(pairs):
