@@ -12,6 +12,7 @@ from edgefuse.files import read_bytes
 
 __all__ = [
     "GRAPHS",
+    "LEVELS",
     "METADATA_KEY",
     "Aspect",
     "GateResult",
@@ -27,6 +28,14 @@ __all__ = [
 METADATA_KEY = "edgefuse"
 FORMAT = 1
 """Of the metadata that this version writes; files from before there was a number have 0."""
+LEVELS = (
+    "infrared median",
+    "infrared spread",
+    "visible median",
+    "visible spread",
+    "infrared spread above the median",
+)
+"""How bright both pictures are, in the order in which a network takes it: see `edgefuse.levels`."""
 PRECISIONS = ("fp32", "fp16", "int8")
 COLOURS = ("bgr", "rgb")
 FORMER_GRAPHS = {"core": "network", "deploy": "end_to_end"}
@@ -150,6 +159,8 @@ class ModelSpec:
     """Order of the colours of an `end_to_end` graph's images."""
     levels: bool = False
     """Whether the graph also takes how bright both pictures are, see `edgefuse.levels`."""
+    level_count: int = 4
+    """How many of `LEVELS` it takes, the first ones: earlier versions had four."""
     engines: tuple[str, ...] = ()
     """For which engines the graph is arranged, such as `cpu`; empty: an earlier version wrote it."""
     format: int = FORMAT
@@ -182,8 +193,8 @@ class ModelSpec:
             meaning = "infrared and visible luma, in [0, 1]"
             tensors = [Tensor("sources", "float32", (n, 2, height, width), meaning)]
         if self.levels:
-            meaning = "median and spread of infrared, then of visible, in [0, 1]"
-            tensors.append(Tensor("levels", "float32", (n, 4), meaning))
+            meaning = f"{', '.join(LEVELS[: self.level_count])}, in [0, 1]"
+            tensors.append(Tensor("levels", "float32", (n, self.level_count), meaning))
         return tuple(tensors)
 
     def outputs(self) -> tuple[Tensor, ...]:

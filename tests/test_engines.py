@@ -101,9 +101,10 @@ def test_an_engine_is_one_class_and_one_entry(monkeypatch, pair):
 def shipped_files(monkeypatch, tmp_path):
     """Two files of one shipped model, the one in 8 bits with a share of them, and for some engines."""
     graph = onnx.load(NANO)
-    base, card = CpuEngine(NANO).spec, shipped()["nano"]
+    base, original = CpuEngine(NANO).spec, shipped()["nano"]
 
-    def put(share, engines=("cpu", "cuda", "openvino")):
+    def put(share, engines=("cpu", "cuda", "openvino"), speed=None):
+        card = replace(original, int8_speed=speed or {})
         assert base.verification is not None
         report = replace(base.verification, int8_share=share)
         for name, precision in (("nano", "fp32"), ("nano-int8", "int8")):
@@ -118,10 +119,10 @@ def shipped_files(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("share", "on_cpu"), [(0.9, "nano-int8.onnx"), (0.3, "nano.onnx"), (None, "nano.onnx")]
+    ("speed", "on_cpu"), [(1.4, "nano-int8.onnx"), (0.9, "nano.onnx"), (None, "nano.onnx")]
 )
-def test_each_engine_takes_the_file_that_it_runs_the_fastest(shipped_files, share, on_cpu):
-    shipped_files(share, ())
+def test_each_engine_takes_the_file_that_it_runs_the_fastest(shipped_files, speed, on_cpu):
+    shipped_files(0.9, (), {"openvino": 1.1} | ({} if speed is None else {"cpu": speed}))
     taken = {engine: file_for("nano", engine).name for engine in ENGINES}
     assert taken == {
         **{"cpu": on_cpu, "openvino": "nano-int8.onnx"},

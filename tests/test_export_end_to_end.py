@@ -150,12 +150,12 @@ def test_levels_stay_an_input(build, model, pair):
             return x[:, 1:] + levels[:, 2, None, None, None] - 0.25
 
     toy = Shifted().eval()
-    spec = ModelSpec("toy", 4, opset=OPSET, graph="end_to_end", levels=True)
+    spec = ModelSpec("toy", 4, opset=OPSET, graph="end_to_end", levels=True, level_count=5)
     graph = trace(toy, spec)
     wrap(graph, spec)
     save_graph(graph, spec, out := build("any").parent / "levels.onnx")
     ir, vis = pair
-    for levels in (None, np.array([0, 0, 0.35, 0], np.float32)):
+    for levels in (None, np.array([0, 0, 0.35, 0, 0], np.float32)):
         expected = Fuser(TorchEngine(toy, "toy"))(ir, vis, levels=levels)
         difference = np.abs(Fuser(out)(ir, vis, levels=levels).astype(int) - expected)
         assert difference.max() <= 1

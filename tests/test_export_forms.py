@@ -47,8 +47,8 @@ def test_every_form_answers_as_its_checkpoint(build, pair, name, graph, size, pr
     if graph == "network":
         model, file = build(name, graph, (64, 48) if fixed else None, precision, pair)
         rng, engine = np.random.default_rng(4), CpuEngine(file)
-        x = rng.random((1, 2, 48, 64) if fixed else (2, 2, 36, 20), np.float32)
-        feed = {"sources": x, "levels": rng.uniform(0.2, 0.6, (len(x), 4)).astype(np.float32)}
+        x = rng.random((1, 2, 48, 64) if fixed else (2, 2, 40, 24), np.float32)
+        feed = {"sources": x, "levels": rng.uniform(0.2, 0.6, (len(x), 5)).astype(np.float32)}
         feed = {tensor.name: feed[tensor.name] for tensor in engine.spec.inputs()}
         with torch.inference_mode():
             expected = model(*map(torch.from_numpy, feed.values())).clamp(0, 1).numpy()

@@ -92,12 +92,12 @@ def test_levels_are_measured_where_a_network_takes_them(pair):
     fake = Takes(1, levels=True)
     fuser = Fuser(fake)
     fuser(ir, vis)
-    np.testing.assert_array_equal(fake.given["levels"], measure_levels(ir, vis)[None])
+    np.testing.assert_array_equal(fake.given["levels"], measure_levels(ir, vis)[None, :4])
     smoothed = np.array([0.1, 0.2, 0.3, 0.4], np.float32)
     fuser(ir, vis, levels=smoothed)
     np.testing.assert_array_equal(fake.given["levels"], smoothed[None])
     fuser.fuse_luma(ir, luma(vis))
-    np.testing.assert_array_equal(fake.given["levels"], measure_levels(ir, vis)[None])
+    np.testing.assert_array_equal(fake.given["levels"], measure_levels(ir, vis)[None, :4])
     Fuser(plain := Takes(1))(ir, vis)
     assert plain.given.keys() == {"sources"}
 
@@ -108,7 +108,7 @@ def test_levels_are_of_what_infrared_covers(pair):
     valid[:, :40] = 255
     fake = Takes(1, levels=True)
     Fuser(fake, align=lambda image, shape: Aligned(image, valid))(ir, vis)
-    np.testing.assert_array_equal(fake.given["levels"], measure_levels(ir, vis, valid)[None])
+    np.testing.assert_array_equal(fake.given["levels"], measure_levels(ir, vis, valid)[None, :4])
 
 
 @pytest.mark.parametrize("name", shipped())

@@ -1,3 +1,5 @@
+import statistics
+
 import numpy as np
 import pytest
 
@@ -6,17 +8,19 @@ from edgefuse.levels import measure_levels
 
 
 def expected(image):
-    values = np.sort(image.ravel()).astype(float)
-    median = values[(len(values) - 1) // 2]
-    return [median / 255, np.abs(values - median).mean() / 255]
+    median = statistics.median_grouped(image.ravel().tolist())
+    away = image - median
+    return [median / 255, np.abs(away).mean() / 255, away.clip(0).mean() / 255]
 
 
 def test_levels_are_median_and_mean_deviation_of_each_picture(pair):
     ir, vis = pair
     levels = measure_levels(ir, vis)
-    assert levels.shape == (4,)
+    assert levels.shape == (5,)
     assert levels.dtype == np.float32
-    np.testing.assert_allclose(levels, [*expected(ir), *expected(luma(vis))], atol=1e-6)
+    np.testing.assert_allclose(
+        levels, [*expected(ir)[:2], *expected(luma(vis))[:2], expected(ir)[2]], atol=1e-6
+    )
 
 
 def test_only_valid_pixels_count_in_both_pictures(pair):
@@ -35,4 +39,4 @@ def test_where_nothing_is_valid_everything_counts(pair):
 @pytest.mark.parametrize("grey", [0, 7, 255])
 def test_a_flat_picture_has_no_spread(grey):
     flat = np.full((16, 16), grey, np.uint8)
-    np.testing.assert_allclose(measure_levels(flat, flat), [grey / 255, 0] * 2, atol=1e-7)
+    np.testing.assert_allclose(measure_levels(flat, flat), [*[grey / 255, 0] * 2, 0], atol=1e-7)

@@ -202,7 +202,7 @@ def network_inputs(engine: Engine, ir: Image, vis: Image) -> dict[str, NDArray[n
         found = {"ir": ir[None, :, :, None], "vis": np.ascontiguousarray(colour)[None]}
     else:
         found = {"sources": network_input(ir, grey, spec.size_divisor)}
-    return found | ({"levels": measure_levels(ir, grey)[None]} if spec.levels else {})
+    return found | ({"levels": measure_levels(ir, grey)[None, : spec.level_count]} if spec.levels else {})
 
 
 def measure_model(

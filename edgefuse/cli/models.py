@@ -28,6 +28,9 @@ def models(
         sizes = ", ".join(f"{name} {size / 1000:.0f} kB" for name, size in known.items())
         table.add_row("size", f"{card.parameters:,} weights; {sizes}")
         by_file = {name: [e for e in taken if taken[e] == name] for name in dict.fromkeys(taken.values())}
+        faster = ", ".join(f"{speed:.2f} on {engine}" for engine, speed in card.int8_speed.items())
+        if faster:
+            table.add_row("int8", f"times as fast as fp32: {faster}")
         table.add_row("takes", "; ".join(f"{name} on {', '.join(on)}" for name, on in by_file.items()))
         table.add_row("training", card.training["summary"])
         table.add_row("licence", card.licence)

@@ -32,7 +32,7 @@ def laplacian(ir: Image, vis: Image) -> Image:
 
 def match_levels(ir: Image, vis: Image) -> Image:
     """Return infrared shifted to the visible image's median and scaled to its spread, clipped to 0..255."""
-    ir_median, ir_spread, vis_median, vis_spread = 255 * measure_levels(ir, vis).astype(np.float64)
+    ir_median, ir_spread, vis_median, vis_spread = 255 * measure_levels(ir, vis)[:4].astype(np.float64)
     factor = vis_spread / ir_spread if ir_spread > 0 else 1.0
     return cv2.LUT(ir, _rounded((np.arange(256) - ir_median) * factor + vis_median))
 

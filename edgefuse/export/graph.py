@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from edgefuse import __version__
 from edgefuse.errors import InputError
 from edgefuse.files import replace_file
-from edgefuse.spec import ModelSpec
+from edgefuse.spec import LEVELS, ModelSpec
 from edgefuse.train.checkpoint import Checkpoint
 from edgefuse.train.models import FusionNetwork
 
@@ -93,6 +93,7 @@ def make_spec(
         graph=graph,
         colours=colours,
         levels=model.uses_levels,
+        level_count=len(LEVELS),
     )
 
 
@@ -116,7 +117,7 @@ def trace(model: FusionNetwork, spec: ModelSpec) -> onnx.ModelProto:
         n = torch.export.Dim("batch", min=1, max=4096)
         shapes = {"sources": {0: n, 2: divisor * h, 3: divisor * w}}
     if spec.levels:
-        inputs["levels"] = torch.rand(batch, 4)
+        inputs["levels"] = torch.rand(batch, spec.level_count)
         if shapes:
             shapes["levels"] = {0: n}
     with _quiet():

@@ -152,18 +152,20 @@ def insert_pairs(graph: onnx.ModelProto, steps: Mapping[str, float], layers: set
             node.input[1] = f"{node.input[1]}_rounded"
         nodes.append(node)
         for value in rounded.intersection(node.output):
-            nodes += _round(graph, nodes.pop(), value, steps[value], value in answers)
+            source = makers.get(node.input[0]) if node.input else None
+            joined = source is not None and source.op_type == "Concat"
+            nodes += _round(graph, nodes.pop(), value, steps[value], value in answers, joined)
     del graph.graph.node[:]
     graph.graph.node.extend(nodes)
     drop_unread(graph.graph)
 
 
 def _round(
-    graph: onnx.ModelProto, node: onnx.NodeProto, value: str, step: float, of_layer: bool
+    graph: onnx.ModelProto, node: onnx.NodeProto, value: str, step: float, of_layer: bool, joined: bool
 ) -> list[onnx.NodeProto]:
     """Return what makes and rounds a value, in place of the node that makes it."""
     bounds = _bounds(graph, node)
-    if bounds and math.isclose(-bounds[0], bounds[1], rel_tol=1e-4):
+    if bounds and math.isclose(-bounds[0], bounds[1], rel_tol=1e-4) and not joined:
         return _pair(value, node.input[0])
     if of_layer and (node.op_type == "Relu" or (bounds and bounds[0] == 0)):
         signed = f"{value}_signed"

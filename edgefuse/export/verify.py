@@ -305,7 +305,7 @@ def network_feed(ir: Image, vis: Image, spec: ModelSpec) -> dict[str, Any]:
     grey = luma(vis)
     feed = {"sources": network_input(ir, grey, spec.size_divisor)}
     if spec.levels:
-        feed["levels"] = measure_levels(ir, grey)[None]
+        feed["levels"] = measure_levels(ir, grey)[None, : spec.level_count]
     return feed
 
 

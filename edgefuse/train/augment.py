@@ -20,6 +20,7 @@ from torch import Tensor
 
 from edgefuse.degrade import agc, blur, exposure, level, sensor_noise, shift, tone
 from edgefuse.images import Image
+from edgefuse.levels import LEVELS, levels_of_counts
 
 Generator = np.random.Generator
 Counts = NDArray[np.float64]
@@ -117,7 +118,7 @@ class Corrupted(NamedTuple):
     """uint8 `[B, 2, P, P]`."""
     wanted: Tensor
     seen_levels: Tensor
-    """float32 `[B, 4]` of the whole pictures, see `edgefuse.levels`."""
+    """float32 `[B, 5]` of the whole pictures, see `edgefuse.levels`."""
     wanted_levels: Tensor
     noisy: Tensor
     """bool `[B]`: has noise in infrared."""
@@ -145,7 +146,7 @@ def corrupt(
     """
     seen, wanted = patches.clone(), patches.clone()
     noisy = torch.zeros(len(patches), dtype=torch.bool)
-    levels = np.empty((2, len(patches), 4), np.float32)
+    levels = np.empty((2, len(patches), len(LEVELS)), np.float32)
     shares, functions = zip(*AUGMENTATIONS, strict=True)
     for k, images in enumerate(zip(seen.numpy(), wanted.numpy(), strict=True)):
         if counts is None:
@@ -164,15 +165,6 @@ def corrupt(
             noisy[k] = function is noise
         levels[:, k] = levels_of_counts(row.counts), levels_of_counts(target.counts)
     return Corrupted(seen, wanted, torch.from_numpy(levels[0]), torch.from_numpy(levels[1]), noisy)
-
-
-def levels_of_counts(counts: Counts) -> NDArray[np.float32]:
-    """Return the levels float32 `[4]` of pictures whose grey levels have the counts `[2, 256]`."""
-    levels: list[float] = []
-    for of_picture in counts:
-        median = int(np.searchsorted(np.cumsum(of_picture), of_picture.sum() / 2))
-        levels += [median, float(of_picture @ np.abs(np.arange(256) - median) / of_picture.sum())]
-    return np.asarray(levels, np.float32) / np.float32(255)
 
 
 def _relevel(seen: Patch, wanted: Patch, rng: Generator) -> None:

@@ -33,18 +33,18 @@ from edgefuse.train.models.nano import (
 SCALES = 4
 COARSEST_CHOICE = 2
 """Finer scales than this are decided for blocks of 2^2 pixels, as the network decides."""
-SHARP = 14.0
+SHARP = 20.0
 """Power that energies are compared with."""
-COARSER = 0.9
+COARSER = 0.95
 """What the energy of the next coarser scale counts."""
-VISIBLE = 1.5
+VISIBLE = 1.55
 """Factor of the visible energy: equal contrast is the visible camera's, which has the finer picture."""
-WARM = 0.25
+WARM = 0.32
 """How much hot places prefer infrared, and cold ones the visible picture; so skies stay what they are."""
+SKY, COLD = 1.4, -0.5
+"""How much more what is colder than COLD spreads prefers it: in a clear sky infrared is noise."""
 NOISE = 2 * GREY**2
 """Energy that is none."""
-GROUND = 0.9
-"""Share of infrared's ground where it is brighter than the visible one by more than RISE."""
 
 
 class PyramidTarget(FusionNetwork):
@@ -56,17 +56,18 @@ class PyramidTarget(FusionNetwork):
     def forward(self, x: Tensor, levels: Tensor | None = None) -> Tensor:
         """Fuse `[N, 2, H, W]` in [0, 1] into `[N, 1, H, W]` in [0, 1]."""
         tone = tone_of(levels_of(x) if levels is None else levels)
-        gain, hot_gain, median, visible, shift, *_ = (value[..., None] for value in tone)
+        below, gain, hot_gain, median, visible, shift, *_ = (value[..., None] for value in tone)
         heat = x[:, :1] - median
         excess = (EXCESS * (hot_gain * heat - HOTTEST)).clamp(0, HIGHEST)
-        ir, vis = (gain * heat).clamp(COLDEST, HOTTEST), x[:, 1:] - visible
+        ir = (below * heat).clamp(COLDEST, 0) + (gain * heat).clamp(0, HOTTEST)
+        vis = x[:, 1:] - visible
         bands = []
         for _ in range(SCALES):
             lower_ir, lower_vis = _halve(ir), _halve(vis)
             around = _double(lower_ir)
             bands.append((ir - around, vis - _double(lower_vis), around))
             ir, vis = lower_ir, lower_vis
-        fused = vis + GROUND * (ir - vis - RISE).clamp_min(0)
+        fused = vis + (ir - vis - RISE).clamp_min(0)
         energies: tuple[Tensor, Tensor] | None = None
         for scale in reversed(range(SCALES)):
             of_ir, of_vis, around = bands[scale]
@@ -86,7 +87,9 @@ def _share(
     if blocks > 1:
         energies = [F.interpolate(F.avg_pool2d(e, blocks), scale_factor=blocks) for e in energies]
     ratio = torch.log((energies[0] + NOISE) / (VISIBLE * energies[1] + NOISE)) / 2
-    share = torch.sigmoid(SHARP * (ratio + WARM * (around / SPREAD).clamp(-1.5, 1.5)))
+    place = around / SPREAD
+    liking = WARM * place.clamp(-1.5, 1.5) - SKY * (COLD - place).clamp(0, 1)
+    share = torch.sigmoid(SHARP * (ratio + liking))
     if blocks > 1:
         share = F.interpolate(F.avg_pool2d(share, blocks), scale_factor=blocks, mode="bilinear")
     return share, (energies[0], energies[1])

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgefuse.errors import InputError
+from edgefuse.levels import LEVELS
 from edgefuse.train.augment import corrupt
 from edgefuse.train.config import TrainConfig
 from edgefuse.train.losses import Batch, active_losses, total_loss
@@ -107,7 +108,7 @@ class Trainer:
         the images `[B]` the network sees with a noisy infrared."""
         if not self.config.corrupt and not self.uses_levels:
             x = (patches.to(self.context.device).float() / 255).contiguous(memory_format=torch.channels_last)
-            none = x.new_zeros(len(x), 4)
+            none = x.new_zeros(len(x), len(LEVELS))
             return x, x, none, none, none[:, 0]
         seed, first = (self.config.seed, step), self.context.rank * self.config.batch
         inputs = corrupt(

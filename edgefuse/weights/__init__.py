@@ -4,7 +4,7 @@
 have a fourth, `-int8.onnx`, for engines that compute in 8 bits, which take it by themselves.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ class Card:
     training: dict[str, Any]
     quality: dict[str, dict[str, float]]
     """Metric values by test set, protocol `field`."""
+    int8_speed: dict[str, float] = field(default_factory=dict)
+    """By engine: how many times as fast as the fp32 file it runs the int8 one, by `bench/int8_speed.py`."""
 
     @property
     def onnx(self) -> Path:

@@ -99,11 +99,6 @@ class OpensFile(Engine):
         hint = INSTALL_HINTS.get(cls.extra, f"pip install {cls.package}")
         return f"{cls.package} is not installed: {hint}"
 
-    @classmethod
-    def prefers(cls, spec: ModelSpec) -> bool:  # noqa: ARG003
-        """Return whether it runs this int8 file of a shipped model faster than the one in fp32."""
-        return False
-
     def failed(self, inputs: Mapping[str, Any], reason: object) -> BackendError:
         """Return the error of a run that failed."""
         shapes = " and ".join(str(list(value.shape)) for value in inputs.values())

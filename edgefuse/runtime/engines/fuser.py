@@ -98,7 +98,7 @@ class Fuser:
             rgb: the visible image is RGB, and so is the answer.
             out: gets the answer: uint8, of the visible image's shape.
             levels: how bright both are, for models that take it (`spec.levels`), as `measure_levels` gives
-                it, such as smoothed over time; None: it is measured on this pair.
+                it; None: they are measured on this pair.
 
         Returns:
             uint8 of exactly the visible image's shape: the fused luma with the visible image's colours; `out`
@@ -213,7 +213,8 @@ class Fuser:
         self, inputs: dict[str, NDArray[Any]], ir: Image, vis: Image, levels: Levels | None
     ) -> NDArray[Any]:
         if self.spec.levels:
-            inputs["levels"] = (measure_levels(ir, vis) if levels is None else levels)[None]
+            levels = measure_levels(ir, vis) if levels is None else levels
+            inputs["levels"] = levels[None, : self.spec.level_count]
         return self.engine.run(inputs)
 
     def _check_size(self, given: tuple[int, int]) -> None:

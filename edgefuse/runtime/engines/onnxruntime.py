@@ -20,7 +20,7 @@ from edgefuse.files import model_argument
 from edgefuse.packages import INSTALL_HINTS, stay_offline
 from edgefuse.runtime.engines.base import Arrays, OpensFile, first_line, loading_reason
 from edgefuse.runtime.engines.device import DeviceArray
-from edgefuse.spec import ModelSpec, read_spec
+from edgefuse.spec import read_spec
 
 __all__ = ["CpuEngine", "CudaEngine"]
 
@@ -31,9 +31,6 @@ CUDA_OPTIONS = {"use_tf32": "0"}
 HEAVY = frozenset({"Conv", "ConvTranspose", "FusedConv", "QLinearConv", "ConvInteger", "MatMul", "Gemm"})
 """Operators that hold nearly all of the arithmetic: none of them may fall to the CPU. Arithmetic on shapes
 may: ONNX Runtime puts it there on purpose."""
-
-LEAST_SHARE = 0.5
-"""Of the multiplications in 8 bits, for an int8 file to be faster."""
 
 TOO_NEW = {
     "opset": r"Opset (\d+) is under development.* is till opset (\d+)",
@@ -89,12 +86,6 @@ class CpuEngine(OpensFile):
         except Exception as error:  # ORT's exceptions share no base class but Exception
             raise self._refused(path, loading_reason(_reason(error, ort.__version__))) from None
         self._check_placement(path)
-
-    @classmethod
-    def prefers(cls, spec: ModelSpec) -> bool:
-        """Return whether an int8 file is faster: if ONNX Runtime really computes most of it in 8 bits."""
-        report = spec.verification
-        return report is not None and (report.int8_share or 0) >= LEAST_SHARE
 
     def run(self, inputs: Arrays) -> NDArray[Any]:
         """Run the model once, see `Engine.run`."""
@@ -159,11 +150,6 @@ class CudaEngine(CpuEngine):
     provider = CUDA
     settings = CUDA_OPTIONS
     name = memory = "cuda"
-
-    @classmethod
-    def prefers(cls, spec: ModelSpec) -> bool:  # noqa: ARG003
-        """Return that fp32 files are faster: CUDA has no kernels for int8 convolutions in ONNX Runtime."""
-        return False
 
     @classmethod
     def missing(cls) -> str | None:

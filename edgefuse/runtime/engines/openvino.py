@@ -11,7 +11,7 @@ from edgefuse.errors import ModelError
 from edgefuse.files import model_argument, read_bytes
 from edgefuse.packages import stay_offline
 from edgefuse.runtime.engines.base import Arrays, OpensFile, first_line, loading_reason
-from edgefuse.spec import ModelSpec, read_operators, read_spec
+from edgefuse.spec import read_operators, read_spec
 
 __all__ = ["OpenVinoEngine"]
 
@@ -63,11 +63,6 @@ class OpenVinoEngine(OpensFile):
             raise ModelError(f"{path} is not a model that OpenVINO can load: {reason}") from None
         precision = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         self.device = "OpenVINO on cpu" + (", in bf16" if precision == "bf16" else "")
-
-    @classmethod
-    def prefers(cls, spec: ModelSpec) -> bool:  # noqa: ARG003
-        """Return that int8 files are faster."""
-        return True
 
     def run(self, inputs: Arrays) -> NDArray[Any]:
         """Run the model once, see `Engine.run`."""

@@ -11,7 +11,7 @@ import cv2
 from edgefuse.align import Align, Resize, show_visible_outside
 from edgefuse.errors import EdgefuseError, SourceError, counted
 from edgefuse.images import Image
-from edgefuse.levels import SmoothLevels, measure_levels
+from edgefuse.levels import measure_levels
 from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.cameras.clock import Clock, ClockReport
 from edgefuse.runtime.cameras.supervisor import State
@@ -102,8 +102,7 @@ class Session:
         """May be replaced at any time, from any thread: the next pair is aligned by the new one."""
         self._fuse = fuse
         self._fallback = Fallback(self.config.on_loss, lambda ir, shape: self.align(ir, shape))
-        takes_levels = getattr(getattr(fuse, "spec", None), "levels", False)
-        self._levels = SmoothLevels() if takes_levels else None
+        self._takes_levels = getattr(getattr(fuse, "spec", None), "levels", False)
         self._contrast = Contrast() if self.config.contrast == "auto" else None
         self._quality = Quality(self.config.quality) if self.config.quality is not None else None
         self._workers = [*([self._quality] if self._quality else []), *background]
@@ -295,12 +294,11 @@ class Session:
         with self.times.measure("align"):
             aligned = self.align(ir.image, vis.image.shape[:2])
         with self.times.measure("fuse"):
-            if self._levels is None:
-                fused = self._fuse(aligned.image, vis.image)
-            else:
-                measured = measure_levels(aligned.image, vis.image, aligned.valid)
-                levels = self._levels.update(measured, timestamp)
+            if self._takes_levels:
+                levels = measure_levels(aligned.image, vis.image, aligned.valid)
                 fused = self._fuse(aligned.image, vis.image, levels=levels)
+            else:
+                fused = self._fuse(aligned.image, vis.image)
             if self._contrast is not None:
                 fused = self._contrast(fused)
             fused = show_visible_outside(fused, vis.image, aligned.valid)

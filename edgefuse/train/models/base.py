@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgefuse.levels import LEVELS
 from edgefuse.runtime.engines.base import Arrays, Engine
 from edgefuse.spec import ModelSpec
 
@@ -25,7 +26,7 @@ class FusionNetwork(nn.Module):
     white_levels: ClassVar[tuple[float, ...]] = (1.0,)
     """What `reparameterize` can make white in the input and the answer."""
     uses_levels: ClassVar[bool] = False
-    """`forward` also takes how bright both pictures are, `[B, 4]`: see `edgefuse.levels`."""
+    """`forward` also takes how bright both pictures are, `[B, 5]`: see `edgefuse.levels`."""
     white_level: float = 1.0
     """What white is; 255 in a copy that takes and gives grey levels."""
 
@@ -60,7 +61,7 @@ class TorchEngine(Engine):
 
     def __init__(self, model: FusionNetwork, name: str) -> None:
         self.model = model
-        self.spec = ModelSpec(name, model.size_divisor, levels=model.uses_levels)
+        self.spec = ModelSpec(name, model.size_divisor, levels=model.uses_levels, level_count=len(LEVELS))
 
     @torch.inference_mode()
     def run(self, inputs: Arrays) -> NDArray[np.float32]:
