@@ -12,6 +12,7 @@ ONNX Runtime computes in bytes (a look-up for each).
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -138,16 +139,24 @@ def insert_pairs(graph: onnx.ModelProto, steps: Mapping[str, float], layers: set
     makers = {name: node for node in graph.graph.node for name in node.output}
     kernels = dict.fromkeys(node.input[1] for node in chosen)
     nodes = [_dequantize(graph, name, *round_weights(constants[name])) for name in kernels]
+    # What a layer makes is read rounded by all; of other values, floats are there anyway.
+    readers = Counter(
+        name
+        for node in graph.graph.node
+        for name in node.input
+        if name in rounded and (node.name in layers or _made_by_layer(makers.get(name)))
+    )
     for value in rounded:
         _add(graph, f"{value}_step", np.float32(steps[value]))
         _add(graph, f"{value}_zero", np.int8(0))
-    nodes += [node for value in sorted(rounded) if value not in makers for node in _pair(value, value)]
+    for value in sorted(rounded - makers.keys()):
+        nodes += [*_pair(value, value), *_more_pairs(graph, value, steps[value], readers[value])]
     for node in graph.graph.node:
         ours = node.name in layers
         for k, name in enumerate(node.input):
-            # What a layer makes is read rounded by all; of other values, floats are there anyway.
             if name in rounded and (ours or _made_by_layer(makers.get(name))):
-                node.input[k] = f"{name}_rounded"
+                node.input[k] = f"{_copy(name, readers[name])}_rounded"
+                readers[name] -= 1
         if ours:
             node.input[1] = f"{node.input[1]}_rounded"
         nodes.append(node)
@@ -155,6 +164,7 @@ def insert_pairs(graph: onnx.ModelProto, steps: Mapping[str, float], layers: set
             source = makers.get(node.input[0]) if node.input else None
             joined = source is not None and source.op_type == "Concat"
             nodes += _round(graph, nodes.pop(), value, steps[value], value in answers, joined)
+            nodes += _more_pairs(graph, value, steps[value], readers[value])
     del graph.graph.node[:]
     graph.graph.node.extend(nodes)
     drop_unread(graph.graph)
@@ -189,6 +199,27 @@ def _pair(value: str, source: str, grid_of: str = "") -> list[onnx.NodeProto]:
         helper.make_node("QuantizeLinear", [source, *grid], [levels], f"{value}/quantize"),
         helper.make_node("DequantizeLinear", [levels, *grid], [f"{value}_rounded"], f"{value}/floats"),
     ]
+
+
+def _more_pairs(graph: onnx.ModelProto, value: str, step: float, readers: int) -> list[onnx.NodeProto]:
+    """Return pairs for the second reader and more.
+
+    Where two read the same signed bytes ONNX Runtime computes in floats, and equal pairs it makes one again:
+    so the steps differ by their last bit.
+    """
+    nodes = []
+    last = np.float32(step)
+    for k in range(2, readers + 1):
+        copy = _copy(value, k)
+        last = np.nextafter(last, np.float32(np.inf))
+        _add(graph, f"{copy}_step", last)
+        _add(graph, f"{copy}_zero", np.int8(0))
+        nodes += _pair(copy, value)
+    return nodes
+
+
+def _copy(value: str, reader: int) -> str:
+    return value if reader == 1 else f"{value}_for_{reader}"
 
 
 def _answer(graph: onnx.ModelProto, layer: onnx.NodeProto) -> str:
