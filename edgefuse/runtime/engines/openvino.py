@@ -20,7 +20,7 @@ TRIED = frozenset((
     "Abs", "Add", "BatchNormalization", "Cast", "Clip", "Concat", "ConstantOfShape", "Conv", "DepthToSpace",
     "DequantizeLinear", "Div", "Expand", "EyeLike", "Gather", "Gelu", "Identity", "LeakyRelu", "MatMul",
     "Max", "Min", "Mul", "Neg", "Pad", "Pow", "QuantizeLinear", "Reciprocal", "ReduceMean", "ReduceSum",
-    "Relu", "Reshape", "Round", "Shape", "Sigmoid", "Slice", "Softmax", "SpaceToDepth", "Split", "Sqrt",
+    "Relu", "Reshape", "Resize", "Round", "Shape", "Sigmoid", "Slice", "Softmax", "SpaceToDepth", "Split", "Sqrt",
     "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze",
 ))
 # fmt: on
