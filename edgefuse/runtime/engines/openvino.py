@@ -20,8 +20,8 @@ TRIED = frozenset((
     "Abs", "Add", "BatchNormalization", "Cast", "Clip", "Concat", "ConstantOfShape", "Conv", "DepthToSpace",
     "DequantizeLinear", "Div", "Expand", "EyeLike", "Gather", "Gelu", "Identity", "LeakyRelu", "MatMul",
     "Max", "Min", "Mul", "Neg", "Pad", "Pow", "QuantizeLinear", "Reciprocal", "ReduceMean", "ReduceSum",
-    "Relu", "Reshape", "Resize", "Round", "Shape", "Sigmoid", "Slice", "Softmax", "SpaceToDepth", "Split", "Sqrt",
-    "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze",
+    "Relu", "Reshape", "Resize", "Round", "Shape", "Sigmoid", "Slice", "Softmax", "SpaceToDepth", "Split",
+    "Sqrt", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze",
 ))
 # fmt: on
 """Operators of our own files."""
