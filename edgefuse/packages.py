@@ -23,7 +23,8 @@ REINSTALL = "install it again: pip install --force-reinstall {}"
 LIBRARIES = {
     "cv2": (
         "OpenCV",
-        "install what it needs (Debian: apt install libgl1 libglib2.0-0), or take the build without windows: "
+        "pip install opencv-python, and what it needs (Debian: apt install libgl1 libglib2.0-0), "
+        "or take the build without windows: "
         "pip uninstall opencv-python && pip install opencv-python-headless",
     ),
     "av": ("PyAV", REINSTALL.format("av")),

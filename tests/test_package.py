@@ -69,12 +69,12 @@ def test_unknown_attribute_names_what_there_is() -> None:
         edgefuse.Fusor  # noqa: B018
 
 
-def test_the_base_installation_has_no_engine() -> None:
-    # The engine wheels overwrite each other's files, so each is an extra of its own.
+def test_the_base_installation_has_no_engine_and_no_opencv() -> None:
+    # Wheels of engines, and of OpenCV, overwrite each other's files, so each is an extra of its own.
     listed = re.search(r"^dependencies = \[\n(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.M | re.S)
     assert listed is not None
     names = set(re.findall(r'"([a-z0-9-]+)>', listed[1]))
-    pictures = {"numpy", "opencv-python", "av", "pillow", "simplejpeg"}
+    pictures = {"numpy", "av", "pillow", "simplejpeg"}
     assert names == pictures | {"typer", "rich", "jinja2", "msgspec", "tomli"}
 
 

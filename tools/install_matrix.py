@@ -46,7 +46,9 @@ def requirements(extra: str) -> list[str]:
     else:
         import tomli as toml
     project = toml.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    return [*project["dependencies"], *(project["optional-dependencies"][extra] if extra else ())]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *(extras[extra] if extra else ())]
+    return [line for each in wanted for line in (extras["opencv"] if each == "edgefuse[opencv]" else [each])]
 
 
 def table() -> list[str]:
