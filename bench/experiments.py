@@ -8,6 +8,7 @@ import json
 import statistics
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,10 @@ EPOCHS, CAP = 100, 3000
 """The runs that hold epochs equal, and the most steps of one of them."""
 LENGTHS = ("100 epochs", "400 steps", "1,500 steps", "6,000 steps")
 BASES = (15, 30, 60, 150)
+SEEDS = 5
 RESAMPLES = 10_000
+LITTLE = 1.0
+"""Percent: a gain that is not worth a statement about its order."""
 
 Run = dict[str, Any]
 
@@ -116,6 +120,67 @@ def _seeds(count: int) -> str:
     return f"{count} seed{'s' * (count > 1)}"
 
 
+def answer() -> str:
+    """Return the answer in three sentences: epochs equal, steps equal, and images in place of patches."""
+    known = pairings()
+    steps = [length for length in reversed(LENGTHS) if length.endswith("steps")]
+    texts = [
+        "**Epochs equal, as in the paper**, on fixed patches: APTP "
+        f"{_sentence(known, 'patches', LENGTHS[0])}.",
+        *(
+            f"**Steps equal** ({length}), on the same patches: APTP {_sentence(known, 'patches', length)}."
+            for length in _first([length for length in steps if _bases(known, "patches", length)])
+        ),
+        *(
+            f"**Fresh crops of whole images** in place of fixed patches, {length}: APTP "
+            f"{_sentence(known, 'images', length)}."
+            for length in [
+                LENGTHS[0],
+                *_first([length for length in steps if _bases(known, "images", length)]),
+            ]
+            if _bases(known, "images", length)
+        ),
+    ]
+    runs = sum(2 * pairing.seeds for pairing in known.values())
+    if runs < (full := 2 * 2 * len(LENGTHS) * len(BASES) * SEEDS):
+        texts.append(
+            f"Of the {full} trainings of the whole grid, {runs} have been run: take it as provisional."
+        )
+    return "\n\n".join(texts) + "\n"
+
+
+def _first(lengths: list[str]) -> list[str]:
+    return lengths[:1]
+
+
+def _bases(known: dict[tuple[str, str, int], Pairing], of: str, length: str) -> list[int]:
+    return [base for base in BASES if (of, length, base) in known]
+
+
+def _sentence(known: dict[tuple[str, str, int], Pairing], of: str, length: str) -> str:
+    """Say what APTP gains, whether that falls as the base grows, and how many steps more it takes."""
+    bases = _bases(known, of, length)
+    means = [statistics.mean(known[of, length, base].gains()) for base in bases]
+    seeds = {known[of, length, base].seeds for base in bases}
+    values = ", ".join(f"{gain:+.1f} %" for gain in means)
+    text = f"against SPTP {values} at base {', '.join(map(str, bases))}"
+    text += f" ({_seeds(min(seeds))}{' at least' * (len(seeds) > 1)})"
+    if len(means) > 1:
+        falls = all(a > b for a, b in pairwise(means))
+        if max(map(abs, means)) < LITTLE:
+            text += f", less than {LITTLE:g} % either way"
+        else:
+            text += (
+                ", the less the larger the base, as in the paper"
+                if falls
+                else ", not less and less as in the paper"
+            )
+    old, new = (known[of, length, bases[0]].sptp[0]["steps"], known[of, length, bases[0]].aptp[0]["steps"])
+    return text + (
+        f"; at base {bases[0]} it takes {new:,} steps where SPTP takes {old:,}" if old != new else ""
+    )
+
+
 def tests() -> str:
     """Return the differences of APTP and SPTP, paired by seed and image, with 95 % intervals."""
     rows = []
@@ -166,7 +231,7 @@ def _spread(values: list[float]) -> str:
     return f"{statistics.mean(values):.3f}{spread}"
 
 
-FIGURES: dict[str, Callable[[], str]] = {"gains": gains, "tests": tests, "cells": cells}
+FIGURES: dict[str, Callable[[], str]] = {"answer": answer, "gains": gains, "tests": tests, "cells": cells}
 
 
 def draw(out: Path) -> None:

@@ -71,3 +71,35 @@ def test_a_page_is_made_of_any_results(results, tmp_path):
     )
     experiments.draw(tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+def test_the_answer_follows_from_the_numbers(results):
+    first, third, last = experiments.answer().split("\n\n")
+    assert (
+        "APTP against SPTP +15.0 % at base 15 (2 seeds); at base 15 it takes 2,813 steps where SPTP takes 188"
+        in first
+    )
+    assert third.startswith(
+        "**Fresh crops of whole images** in place of fixed patches, 1,500 steps: APTP against"
+    )
+    assert "-20.0 % at base 30 (1 seed)" in third
+    assert last.startswith("Of the 320 trainings of the whole grid, 6 have been run")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (
+            [0.6, 0.55],
+            "+20.0 %, +10.0 % at base 15, 30 (1 seed), the less the larger the base, as in the paper",
+        ),
+        ([0.55, 0.6], "+10.0 %, +20.0 % at base 15, 30 (1 seed), not less and less as in the paper"),
+        ([0.502, 0.499], "+0.4 %, -0.2 % at base 15, 30 (1 seed), less than 1 % either way"),
+    ],
+)
+def test_the_order_of_the_gains_is_told(results, values, words):
+    runs = [run("sptp", base, base, 1500, 0, [0.5]) for base in (15, 30)]
+    runs += [run("aptp", base, base**2, 1500, 0, [new]) for base, new in zip((15, 30), values, strict=True)]
+    experiments.OUT.write_text(json.dumps({str(k): each for k, each in enumerate(runs)}))
+    known = experiments.pairings()
+    assert experiments._sentence(known, "patches", "1,500 steps") == f"against SPTP {words}"
