@@ -4,6 +4,7 @@ Libraries are imported inside the checks: one that cannot be loaded is a finding
 """
 
 import ctypes
+import math
 import os
 import platform
 import re
@@ -13,44 +14,29 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING
 
+from edgefuse.doctor_hardware import DEVICES, accelerators, kernel, usb, virtual
 from edgefuse.errors import EdgefuseError
+from edgefuse.findings import Finding, ok
 from edgefuse.packages import INSTALL_HINTS, LIBRARIES, stay_offline
 
-Status: TypeAlias = Literal["ok", "warning", "problem"]
+if TYPE_CHECKING:
+    from edgefuse.runtime.cameras.camera import Camera
 
 LEAST_PYTHON, NEXT_PYTHON = (3, 10), (3, 15)
 LEAST_FREE = 1e9  # bytes on the disk
 OLDEST_CLOCK = 1_735_689_600  # 2025-01-01, before this was written
-SELF_TEST_SECONDS = 3.0
+SELF_TEST_SECONDS = 3.0  # from the first picture on
+MOST_SECONDS = 20.0
 FAMILIES = (
     r"onnxruntime(-gpu|-openvino|-directml|-rocm|-migraphx|-qnn)?",
     r"opencv(-contrib)?-python(-headless)?",
 )
 """Names of packages of which only one may be installed."""
 SLOW = 0.9  # share of the camera's frames, below which the machine counts as too slow
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check found."""
-
-    status: Status
-    """`problem`: something does not work; `warning`: something may be missed."""
-    text: str
-    fix: str = ""
-    """What to do, one sentence; empty if all is well."""
-    check: str = ""
-    """Name in `CHECKS`."""
-
-
-def ok(text: str) -> Finding:
-    """Return that all is well."""
-    return Finding("ok", text)
 
 
 def python() -> Iterator[Finding]:
@@ -138,7 +124,6 @@ def engines() -> Iterator[Finding]:
         yield Finding("problem", "no engine runs the default model", f"{INSTALL_HINTS['cpu']}.")
 
 
-DEVICES = Path("/dev")
 QUERYCAP, ENUM_FMT = 0x80685600, 0xC0405602  # VIDIOC_…, linux/videodev2.h
 CAPTURES, CAPTURE_TYPE = 0x1, 1  # V4L2_CAP_VIDEO_CAPTURE, V4L2_BUF_TYPE_VIDEO_CAPTURE
 MOST_FORMATS = 32
@@ -274,26 +259,66 @@ def _clock_state() -> int:
     return int(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512)))  # of a zeroed struct: reads only
 
 
+SMALL = "sim?size=160x128"
+UNPLUGGED = 0.3, 0.15
+"""When the visible camera of the self-test is unplugged, from its first frame on, and for how long, as
+shares of the test's time."""
+
+
 def self_test() -> Iterator[Finding]:
-    """Fuse two small simulated cameras for a moment."""
+    """Fuse two small simulated cameras for a moment, one of which is unplugged and plugged in again."""
     from edgefuse import live
 
-    source = "sim?size=160x128"
-    with live(source, source, duration=SELF_TEST_SECONDS) as run:
-        for _ in run:
-            pass
+    after, begun = 0, math.inf
+    with live(SMALL, _unreliable_camera(), duration=MOST_SECONDS) as run:
+        for pair in run:
+            begun = min(begun, time.monotonic())
+            after += pair.state == "fused" and run.report().sources[1].losses > 0
+            if time.monotonic() > begun + SELF_TEST_SECONDS:
+                break
         report = run.report()
     visible = report.sources[1]
     total = report.stages["total"].p50 if report.frames else 0.0
     text = (
-        f"{report.frames} frames of two simulated cameras fused, {1000 * total:.0f} ms from camera to picture"
+        f"{report.frames} simulated frames fused, {1000 * total:.0f} ms from camera to picture; "
+        f"unplugged {visible.losses}, reopened {visible.reconnects} times, {after} frames after that"
     )
     if not report.frames:
         yield Finding("problem", "no frame of two simulated cameras was fused", "See the findings above.")
-    elif visible.fused < SLOW * visible.captured:
+    elif not visible.reconnects or not after or visible.fused < SLOW * visible.captured:
         yield Finding("warning", f"{text}; the machine is too slow or busy", "End other programs, try again.")
     else:
         yield ok(text)
+
+
+def _unreliable_camera() -> "Camera":
+    """Return a simulated camera that is unplugged for a moment."""
+    from edgefuse.errors import LostError
+    from edgefuse.runtime.cameras.camera import Camera
+    from edgefuse.runtime.frames import Frame
+    from edgefuse.runtime.sources.text import Spec
+    from edgefuse.runtime.sources.wrappers import SimulatedCamera
+
+    off = [float("inf")]
+
+    def check() -> None:
+        if off[0] <= time.monotonic() < off[0] + UNPLUGGED[1] * SELF_TEST_SECONDS:
+            raise LostError(f"{SMALL} is unplugged, for the self-test")
+
+    class Unreliable(SimulatedCamera):
+        def read(self) -> Frame | None:
+            frame = super().read()
+            off[0] = min(off[0], time.monotonic() + UNPLUGGED[0] * SELF_TEST_SECONDS)
+            check()
+            return frame
+
+    camera = Unreliable(Spec.parse(SMALL), "vis")
+
+    def plug_in() -> Unreliable:
+        check()
+        return camera
+
+    return Camera(SMALL, plug_in)
 
 
 CHECKS: dict[str, Callable[[], Iterable[Finding]]] = {
@@ -301,7 +326,11 @@ CHECKS: dict[str, Callable[[], Iterable[Finding]]] = {
     "wheels": wheels,
     "opencv": opencv,
     "engines": engines,
+    "accelerators": accelerators,
     "cameras": cameras,
+    "usb": usb,
+    "kernel": kernel,
+    "machine": virtual,
     "display": display,
     "codecs": codecs,
     "disk": disk,

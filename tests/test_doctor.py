@@ -10,9 +10,9 @@ import types
 
 import pytest
 
-from edgefuse import doctor
-from edgefuse.doctor import Finding
+from edgefuse import doctor, doctor_hardware
 from edgefuse.errors import BackendError
+from edgefuse.findings import Finding
 from edgefuse.runtime.engines.onnxruntime import CpuEngine
 
 
@@ -149,7 +149,82 @@ def test_folders_that_cannot_be_written(monkeypatch, tmp_path):
 
 
 def test_the_self_test_fuses(monkeypatch):
-    monkeypatch.setattr(doctor, "SELF_TEST_SECONDS", 1.0)
+    monkeypatch.setattr(doctor, "SELF_TEST_SECONDS", 2.0)
     (found,) = doctor.self_test()
     assert found.status in ("ok", "warning"), "a busy machine may be slow"
     assert "fused" in found.text
+    assert "unplugged 1, reopened" in found.text
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    """A machine's files, to be written."""
+    for name in ("DEVICES", "SYS", "ETC", "PROC"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(doctor_hardware, name, tmp_path / name)
+
+    def write(path, text):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("speed", "apart", "status"), [("480", False, "warning"), ("5000", False, "ok"), ("480", True, "ok")]
+)
+def test_cameras_that_share_a_narrow_bus(tree, tmp_path, speed, apart, status):
+    for n in range(2):
+        bus = n if apart else 0
+        tree(f"SYS/devices/usb{bus}/1-{n}/busnum", str(bus))
+        tree(f"SYS/devices/usb{bus}/1-{n}/speed", speed)
+        for node in (2 * n, 2 * n + 1):
+            video = tmp_path / f"SYS/devices/usb{bus}/1-{n}/1-{n}:1.0/video4linux/video{node}"
+            video.mkdir(parents=True)
+            (video / "device").symlink_to(video.parents[1])
+            (tmp_path / "SYS/class/video4linux").mkdir(parents=True, exist_ok=True)
+            (tmp_path / f"SYS/class/video4linux/video{node}").symlink_to(video)
+    found = list(doctor_hardware.usb())
+    assert [each.status for each in found] == [status] * (2 if apart else 1)
+    assert all(f"at {speed} Mbit/s: 1-" in each.text for each in found)
+    assert "(cam0)" in found[0].text
+
+
+def test_settings_of_the_camera_driver(tree):
+    assert [each.status for each in doctor_hardware.kernel()] == ["ok"]
+    tree("SYS/module/uvcvideo/parameters/clock", "CLOCK_REALTIME")
+    tree("SYS/module/uvcvideo/parameters/nodrop", "1")
+    tree("SYS/module/uvcvideo/parameters/quirks", "2")
+    clock, nodrop, rest = doctor_hardware.kernel()
+    assert ("jumps" in clock.text, "incomplete" in nodrop.text) == (True, True)
+    assert "quirks 2 are set" in rest.text
+
+
+def test_a_virtual_machine_is_named(tree):
+    tree("PROC/cpuinfo", "flags\t\t: fpu hypervisor sse\n")
+    tree("SYS/class/dmi/id/sys_vendor", "QEMU")
+    found = next(doctor_hardware.virtual())
+    assert (found.status, found.text) == ("warning", "a virtual machine (QEMU)")
+    tree("PROC/cpuinfo", "flags\t\t: fpu sse\n")
+    assert next(doctor_hardware.virtual()).status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("cuda", "packages", "status", "said"),
+    [
+        (None, [], "ok", "no NVIDIA driver"),
+        ((12, 8), ["tensorrt-cu13"], "problem", "TensorRT is for CUDA 13"),
+        ((13, 0), ["tensorrt-cu13"], "ok", "TensorRT for CUDA 13"),
+        ((13, 0), ["tensorrt-cu12"], "ok", "TensorRT for CUDA 12"),
+        ((12, 6), [], "ok", "pip install tensorrt-cu12"),
+    ],
+)
+def test_tensorrt_is_compared_with_the_driver(tree, monkeypatch, cuda, packages, status, said):
+    monkeypatch.setattr(doctor_hardware, "_driver_cuda", lambda: cuda)
+    installed = [types.SimpleNamespace(metadata={"Name": name}) for name in packages]
+    monkeypatch.setattr(doctor_hardware, "distributions", lambda: installed)
+    (found,) = doctor_hardware.accelerators()
+    assert (found.status, said in found.text) == (status, True)
+    tree("ETC/nv_tegra_release", "# R36 (release), REVISION: 4.0")
+    jetson, *_ = doctor_hardware.accelerators()
+    assert "JetPack 6" in jetson.text
