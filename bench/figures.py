@@ -190,6 +190,57 @@ def _part(set_name: str, kind: str) -> dict[str, Any]:
     return part
 
 
+def _scale() -> str:
+    """Return what archives take, by what was measured: processor time, storage, and rates on one machine."""
+    found = _json("scale.json")
+    rows = []
+    for pairs in (10**6, 10**9):
+        cells = []
+        for what in ("fuse", "evaluate"):
+            hours = pairs * found[f"{what}_cpu_s"] / 3600
+            cells += [Cell(_hours(hours)), Cell(_hours(hours / 1000))]
+        read, written = (pairs * found["bytes"][k] / 1e12 for k in ("ir", "fused"))
+        read += pairs * found["bytes"]["vis"] / 1e12
+        cells += [Cell(f"{read:,.1f} TB"), Cell(f"{written:,.1f} TB")]
+        rows.append(Row(f"10{'⁶' if pairs == 10**6 else '⁹'}", cells))
+    columns = ["fuse, one core", "1000 cores", "evaluate, one core", "1000 cores ", "read", "written"]
+    cpu, score_cpu, cores = found["fuse_cpu_s"], found["evaluate_cpu_s"], found["cores"]
+    each = sum(found["bytes"].values()) / cpu / 1e6
+    lines = [
+        as_markdown(Table("", [Column(c) for c in columns], rows)),
+        f"640x480, `nano`, PNG: {1000 * cpu:.1f} ms of a core a pair to fuse, {1000 * score_cpu:.1f} ms to score",
+        "`nano` and the maximum by twelve metrics. Each core that fuses reads and writes",
+        f"{each:.0f} MB a second: a thousand of them want {each:.0f} GB a second of the storage, which is the",
+        "bottleneck before the cores are.",
+        "",
+    ]
+    load = found["machine"]["load"] or 0
+    if load <= 1:
+        lines += [_rates(found, what, cores / found[f"{what}_cpu_s"]) for what in ("fuse", "evaluate")]
+    else:
+        lines.append(
+            f"Other programs kept the cores busy (load {load:.1f}): processor times are longer than on an idle "
+            "machine,\nand how near rates come to the best is not stated."
+        )
+    lines += ["", f"Measured {found['measured']} on {found['pairs']} pairs, `python -m bench.scale --ray`."]
+    return "\n".join(lines) + "\n"
+
+
+def _rates(found: dict[str, Any], what: str, best: float) -> str:
+    shares = (
+        f"{way} {found[f'{what}_{way}']['steady']:.1f} ({found[f'{what}_{way}']['steady'] / best:.0%})"
+        for way in ("processes", "ray")
+        if f"{what}_{way}" in found
+    )
+    return f"- `{what}`, pairs a second on {found['cores']} cores: at best {best:.1f}; {', '.join(shares)}"
+
+
+def _hours(hours: float) -> str:
+    if hours < 1:
+        return f"{3600 * hours:.0f} s"
+    return f"{hours:.1f} h" if hours < 1000 else f"{hours / 24:,.0f} days"
+
+
 def _captioned(table: Table, caption: str, part: dict[str, Any], names: Iterable[str]) -> str:
     """Return a table and the line below it: of what, and when and at which commits that was measured."""
     runs: dict[tuple[str, str], list[str]] = {}
@@ -215,6 +266,7 @@ def _mean(values: dict[str, Any]) -> Mean:
 
 
 FIGURES: dict[str, Callable[[], str]] = {
+    "scale": _scale,
     **{f"benchmarks/{name}": partial(_benchmark, name) for name in BENCHMARK_TABLES},
     **{f"peers/{name}": partial(_peers, name) for name in PEER_SETS},
     "peers/speed": _peer_speed,
