@@ -208,10 +208,10 @@ def _scale() -> str:
     each = sum(found["bytes"].values()) / cpu / 1e6
     lines = [
         as_markdown(Table("", [Column(c) for c in columns], rows)),
-        f"640x480, `nano`, PNG: {1000 * cpu:.1f} ms of a core a pair to fuse, {1000 * score_cpu:.1f} ms to score",
-        "`nano` and the maximum by twelve metrics. Each core that fuses reads and writes",
-        f"{each:.0f} MB a second: a thousand of them want {each:.0f} GB a second of the storage, which is the",
-        "bottleneck before the cores are.",
+        f"640x480, `nano`, PNG: {1000 * cpu:.1f} ms of a core a pair to fuse, and",
+        f"{1000 * score_cpu:.1f} ms to score `nano` and the maximum by twelve metrics. Each core that",
+        f"fuses reads and writes {each:.0f} MB a second: a thousand of them want {each:.0f} GB a second",
+        "of the storage, which is the bottleneck before the cores are.",
         "",
     ]
     load = found["machine"]["load"] or 0
@@ -219,8 +219,8 @@ def _scale() -> str:
         lines += [_rates(found, what, cores / found[f"{what}_cpu_s"]) for what in ("fuse", "evaluate")]
     else:
         lines.append(
-            f"Other programs kept the cores busy (load {load:.1f}): processor times are longer than on an idle "
-            "machine,\nand how near rates come to the best is not stated."
+            f"Other programs kept the cores busy (load {load:.1f}): processor times are longer than on "
+            "an idle machine,\nand how near rates come to the best is not stated."
         )
     lines += ["", f"Measured {found['measured']} on {found['pairs']} pairs, `python -m bench.scale --ray`."]
     return "\n".join(lines) + "\n"
