@@ -125,7 +125,7 @@ def test_progress_is_told_and_ctrl_c_ends_the_build(install, tmp_path):
         ({"profile": -1}, InputError, "TensorRT refuses the size range 64x64,640x480,1920x1088: "),
         ({"build": None}, BackendError, "found no engine for .* within 1024 MB"),
         ({"deserialize": None}, BackendError, "cannot load the engine that it built"),
-        ({"layers": ["conv"]}, BackendError, "does not tell the layers' precision"),
+        ({"layers": ["conv"]}, BackendError, "does not report the layers' precision"),
     ],
 )
 def test_a_build_that_fails_is_one_sentence_and_leaves_nothing(install, tmp_path, broken, kind, sentence):
@@ -453,6 +453,23 @@ def assert_no_bytes_inside(graph):
     images = [i.name for i in graph.graph.input if i.type.tensor_type.elem_type == onnx.TensorProto.UINT8]
     takers = [n.op_type for n in graph.graph.node for name in images if name in n.input]
     assert set(takers) == {"Cast"}
+
+
+def test_a_larger_frame_gets_an_engine_that_serves_it(install, caplog):
+    trt, _ = install(shape=[True, False, True, True])
+    running = TensorRtEngine(CNN)
+    running.run({"sources": np.zeros((1, 2, 64, 80), np.float32)})
+    sources = np.random.default_rng(3).random((1, 2, 2160, 3840), np.float32)
+    answer = running.run({"sources": sources})
+    np.testing.assert_allclose(answer[:, 0], sources.mean(1), rtol=1e-6)
+    assert trt.seen["profile"] == ("sources", (1, 2, 64, 64), (1, 2, 480, 640), (1, 2, 2160, 3840))
+    assert running.sidecar.options.sizes == SizeRange((64, 64), (640, 480), (3840, 2160))
+    assert caplog.text.count("building a TensorRT engine") == 2
+    running.run({"sources": sources[:, :, :64, :80]})
+    assert caplog.text.count("building a TensorRT engine") == 2
+    install(shape=[False])
+    with pytest.raises(InputError, match="does not fit the engine"):
+        TensorRtEngine(CNN, rebuild=False).run({"sources": sources})
 
 
 # --- arrays of the GPU

@@ -104,6 +104,25 @@ contract: Contract = Contract(real, TENSORRT, kept=("ILogger", "IProgressMonitor
 cuda_contract = Contract(real_cuda, CUDA, kept=("cudaStream_t", "cudaDeviceProp"))
 
 
+def on_device(backend) -> list[tuple[int, ...]]:
+    """Run on memory of the GPU, new and given, and what does not fit."""
+    from edgefuse.errors import InputError
+    from edgefuse.runtime.engines.device import DeviceArray
+
+    shape, floats = (1, 2, 64, 96), np.dtype(np.float32)
+    sources = DeviceArray(allocate(8 * 64 * 96)[1], shape, floats, "cuda")
+    fresh = backend.run_on_device({"sources": sources})
+    again = backend.run_on_device({"sources": np.zeros(shape, np.float32)}, fresh)
+    for wrong in (sources, DeviceArray(0, (1, 1, 64, 96), floats, "cpu")):
+        try:
+            backend.run_on_device({"sources": sources}, wrong)
+        except InputError:
+            continue
+        raise AssertionError("an array that does not fit was taken")
+    free(sources.pointer)
+    return [fresh.shape, again.shape]
+
+
 def whole_path(onnx: Path, folder: Path) -> dict:
     """Build, inspect, load and run; then all that may go wrong on the way."""
     engines = Path(__file__).parents[2] / "edgefuse" / "runtime" / "engines"
@@ -117,6 +136,7 @@ def whole_path(onnx: Path, folder: Path) -> dict:
         backend = ours.TensorRtEngine(folder / "nano.engine", rebuild=False)
         fused = backend.run({"sources": np.zeros((1, 2, 64, 96), np.float32)})
         again = backend.run({"sources": np.zeros((1, 2, 480, 640), np.float32)})
+        on_gpu = on_device(backend)
         complaints = contract.complaints() + cuda_contract.complaints()
         log = ours.TensorRtLog(sys.modules["tensorrt"]).logger
         check_overrides(real.ILogger, type(log))
@@ -129,7 +149,7 @@ def whole_path(onnx: Path, folder: Path) -> dict:
     return {
         "layers": sidecar.layers,
         "device": backend.device,
-        "shapes": [fused.shape, again.shape],
+        "shapes": [fused.shape, again.shape, *on_gpu],
         "phases": phases,
         "errors": errors,
         "left": len(memory),

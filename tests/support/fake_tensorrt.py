@@ -51,7 +51,8 @@ def fake_tensorrt(version: str = "10.3.0", cuda: Any = None, **broken: Any) -> A
 
     def set_shape(name, shape):
         now["shape"] = tuple(shape)
-        return broken.get("shape", True)
+        answer = broken.get("shape", True)
+        return answer.pop(0) if isinstance(answer, list) else answer
 
     def set_address(name, address):
         now[name] = address
@@ -138,7 +139,7 @@ def fake_tensorrt(version: str = "10.3.0", cuda: Any = None, **broken: Any) -> A
             ),
             create_builder_config=Config,
             create_optimization_profile=lambda: SimpleNamespace(
-                set_shape=lambda *given: seen.setdefault("profile", given)
+                set_shape=lambda *given: seen.update(profile=given)
             ),
             build_serialized_network=build,
         ),

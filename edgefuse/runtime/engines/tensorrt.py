@@ -11,6 +11,7 @@ import math
 import threading
 import weakref
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from edgefuse.errors import BackendError, InputError, ModelError
 from edgefuse.runtime.engines.base import Arrays, OpensFile
 from edgefuse.runtime.engines.device import DeviceArray
-from edgefuse.runtime.engines.engine_cache import BuildOptions, Machine, resolve_engine
+from edgefuse.runtime.engines.engine_cache import BuildOptions, Machine, SizeRange, resolve_engine
 
 logger = logging.getLogger(__name__)
 
@@ -204,8 +205,6 @@ class TensorRtEngine(OpensFile):
         rebuild: bool = True,
         options: BuildOptions | None = None,
     ) -> None:
-        from edgefuse.runtime.engines.tensorrt_build import build_engine
-
         machine = this_machine()
         trt, cuda = import_tensorrt(), import_cuda()
         self._cuda, self._lock, self._log = cuda, threading.Lock(), TensorRtLog(trt)
@@ -214,21 +213,11 @@ class TensorRtEngine(OpensFile):
         except TypeError:  # what the binding makes of a null pointer
             raise BackendError(f"TensorRT cannot start: {self._log.last_error}") from None
 
-        def load(refused: Path | None) -> tuple[Path, Any]:
-            file, self.sidecar = resolve_engine(
-                path, machine, build_engine, options, rebuild=rebuild, refused=refused
-            )
-            return file, self._runtime.deserialize_cuda_engine(file.read_bytes())
-
-        file, engine = load(None)
-        if engine is None and rebuild:
-            file, engine = load(file)
-        context = engine.create_execution_context() if engine is not None else None
-        if engine is None or context is None:
-            raise BackendError(f"TensorRT cannot load {file}: {self._log.last_error}")
+        self._machine, self._rebuild = machine, rebuild
+        self._open(path, options)
         self.spec = self.sidecar.spec
         self.device = f"TensorRT {machine.tensorrt} on {machine.gpu}"
-        self._engine, self._context = engine, context
+        engine = self._engine
         names = [engine.get_tensor_name(k) for k in range(engine.num_io_tensors)]
         inputs = {n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT}
         self.inputs = [n for n in names if n in inputs]
@@ -243,6 +232,24 @@ class TensorRtEngine(OpensFile):
                 stack.callback(buffer.free)
             self._free = weakref.finalize(self, stack.pop_all().close)
 
+    def _open(self, path: Path, options: BuildOptions | None) -> None:
+        """Load an engine, which is built if need be."""
+        from edgefuse.runtime.engines.tensorrt_build import build_engine
+
+        def load(refused: Path | None) -> tuple[Path, Any]:
+            file, self.sidecar = resolve_engine(
+                path, self._machine, build_engine, options, rebuild=self._rebuild, refused=refused
+            )
+            return file, self._runtime.deserialize_cuda_engine(file.read_bytes())
+
+        file, engine = load(None)
+        if engine is None and self._rebuild:
+            file, engine = load(file)
+        context = engine.create_execution_context() if engine is not None else None
+        if engine is None or context is None:
+            raise BackendError(f"TensorRT cannot load {file}: {self._log.last_error}")
+        self._engine, self._context, self._onnx = engine, context, file.parent / self.sidecar.onnx
+
     def run(self, inputs: Arrays) -> NDArray[Any]:
         """Run the engine once.
 
@@ -254,7 +261,7 @@ class TensorRtEngine(OpensFile):
 
         Raises:
             ModelError: other inputs than the engine's.
-            InputError: a shape outside the engine's profile.
+            InputError: a shape outside the engine's profile, and no engine may be built that serves it.
             BackendError: TensorRT or CUDA fails, or the engine is closed.
         """
         with self._lock:
@@ -321,9 +328,31 @@ class TensorRtEngine(OpensFile):
             raise BackendError(f"TensorRT failed on a frame: {self._log.last_error}")
 
     def _set_input_shapes(self, shapes: dict[str, tuple[int, ...]]) -> None:
-        for name, shape in shapes.items():
-            if not self._context.set_input_shape(name, shape):
-                raise InputError(f"{name} {list(shape)} does not fit the engine, {self._served(name)}")
+        if (refused := self._refused(shapes)) is None:
+            return
+        wider = self._wider(shapes)
+        if wider is not None and self._rebuild and self._onnx.exists():
+            self._open(self._onnx, replace(self.sidecar.options, sizes=wider))
+            refused = self._refused(shapes)
+        if refused is not None:
+            text = f"{refused} {list(shapes[refused])} does not fit the engine, {self._served(refused)}"
+            raise InputError(text)
+
+    def _refused(self, shapes: dict[str, tuple[int, ...]]) -> str | None:
+        """Return the first input whose shape TensorRT does not take; None: it takes all."""
+        return next((name for name in shapes if not self._context.set_input_shape(name, shapes[name])), None)
+
+    def _wider(self, shapes: dict[str, tuple[int, ...]]) -> SizeRange | None:
+        """Return the sizes that the engine serves and these; None: it is fixed, or serves them."""
+        sizes, tensor = self.sidecar.options.sizes, self.spec.inputs()[0]
+        given = dict(zip(tensor.shape, shapes[tensor.name], strict=True))
+        if not {"N", "H", "W"} <= given.keys():
+            return None
+        width, height = given["W"], given["H"]
+        low = min(width, sizes.min[0]), min(height, sizes.min[1])
+        high = max(width, sizes.max[0]), max(height, sizes.max[1])
+        wider = SizeRange(low, sizes.opt, high, max(given["N"], sizes.batch))
+        return None if wider == sizes else wider
 
     def _set_address(self, name: str, address: int | None) -> None:
         if not self._context.set_tensor_address(name, address):
