@@ -4,8 +4,10 @@ python -m bench.experiments pairing/results.json    # copies it to docs/experime
 make figures                                        # brings the tables into the page
 """
 
+import datetime
 import json
 import statistics
+import subprocess
 import sys
 from collections.abc import Callable
 from itertools import pairwise
@@ -74,7 +76,7 @@ def length_of(run: Run) -> list[str]:
 
 def pairings() -> dict[tuple[str, str, int], Pairing]:
     """Return all pairings that have a seed, by what the base is of, length and base."""
-    runs = list(json.loads(OUT.read_text("utf-8")).values())
+    runs = list(json.loads(OUT.read_text("utf-8"))["runs"].values())
     found = {}
     for of in ("patches", "images"):
         for length in LENGTHS:
@@ -99,7 +101,13 @@ def gains() -> str:
     for of, length in dict.fromkeys((of, length) for of, length, _ in known):
         cells = [known.get((of, length, base)) for base in BASES]
         rows.append(Row(f"{of}, {length}", [_gain(cell) for cell in cells]))
-    return as_markdown(Table("", [Column(f"base {base}") for base in BASES], rows))
+    return _captioned(Table("", [Column(f"base {base}") for base in BASES], rows))
+
+
+def _captioned(table: Table) -> str:
+    facts = json.loads(OUT.read_text("utf-8"))
+    where = f"to {facts['date']} with the code of commit {facts['commit']}"
+    return f"{as_markdown(table)}\nTrained and measured {where}, by the commands of this page.\n"
 
 
 def papers_gains() -> list[float]:
@@ -165,7 +173,7 @@ def _sentence(known: dict[tuple[str, str, int], Pairing], of: str, length: str) 
     values = ", ".join(f"{gain:+.1f} %" for gain in means)
     text = f"against SPTP {values} at base {', '.join(map(str, bases))}"
     text += f" ({_seeds(min(seeds))}{' at least' * (len(seeds) > 1)})"
-    if len(means) > 1:
+    if bases == list(BASES):
         falls = all(a > b for a, b in pairwise(means))
         if max(map(abs, means)) < LITTLE:
             text += f", less than {LITTLE:g} % either way"
@@ -194,7 +202,7 @@ def tests() -> str:
             text = f"{difference.mean():+.3f} ({low:+.3f} … {high:+.3f})"
             cells.append(Cell(text, "best" if certain else ""))
         rows.append(Row(f"{of}, {length}, base {base}", cells))
-    return as_markdown(Table("", [Column("seeds"), *map(Column, CORE_METRICS)], rows))
+    return _captioned(Table("", [Column("seeds"), *map(Column, CORE_METRICS)], rows))
 
 
 def interval(differences: NDArray[np.float64]) -> tuple[float, float]:
@@ -220,7 +228,7 @@ def cells() -> str:
             rows.append(Row(f"{of}, {length}, base {base}, {name}", [*map(Cell, texts)]))
     heads = ["steps", "pairs drawn", "seeds", *CORE_METRICS]
     heads += [f"{value}, {side} patches" for value in ("loss", "VIF") for side in SIDES]
-    return as_markdown(Table("", [*map(Column, heads)], rows))
+    return _captioned(Table("", [*map(Column, heads)], rows))
 
 
 SIDES = ("train", "test")
@@ -263,11 +271,20 @@ def draw(out: Path) -> None:
     figure.savefig(out, dpi=90)
 
 
-def main(results: Path) -> None:
-    """Take over the results."""
-    OUT.write_text(results.read_text("utf-8"), "utf-8")
-    draw(DOCS / "experiments.png")
+def main(results: Path, commit: str = "") -> None:
+    """Take over the results; `commit` is that of the code which trained, the present one by default."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=7"]
+    facts = {
+        "date": datetime.date.fromtimestamp(results.stat().st_mtime).isoformat(),
+        "commit": commit
+        or subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip(),
+        "runs": json.loads(results.read_text("utf-8")),
+    }
+    lines = [f"{json.dumps(name)}: {json.dumps(run)}" for name, run in facts["runs"].items()]
+    head = json.dumps({key: facts[key] for key in ("date", "commit")})[:-1]
+    OUT.write_text(head + ', "runs": {\n' + ",\n".join(lines) + "\n}}\n", "utf-8")
+    draw(OUT.with_suffix(".png"))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])
