@@ -8,6 +8,7 @@ from edgefuse.degrade import level, sensor_noise
 from edgefuse.evaluate.baselines import maximum
 from edgefuse.images import luma
 from edgefuse.metrics import CORE_METRICS, score
+from edgefuse.metrics.detail import detail_kept, layers
 from edgefuse.sim import Rig, RigConfig
 from edgefuse.weights import model_file, shipped
 
@@ -77,3 +78,15 @@ def test_openvino_gives_the_same_picture(frames, name):
         change = np.abs(here(ir, vis).astype(int) - there(ir, vis))
         assert change.max() <= 4  # bf16, where the processor has it
         assert change.mean() < 0.5
+
+
+def test_with_16_bits_and_the_default_agc_visible_detail_stays():
+    """The camera counts the cold sky, too; infrared as a display would show it says where it is brighter."""
+    deep, shallow = (Rig(RigConfig(size=(320, 240), ir_depth=depth)) for depth in (16, 8))
+    fuser, kept = Fuser(engine="cpu"), []
+    for n in (0, 40, 80):
+        vis, shown = luma(deep.frame("vis", n)), shallow.frame("ir", n)
+        assert deep.frame("ir", n).dtype == np.uint16
+        fused = fuser(deep.frame("ir", n), vis)
+        kept.append(detail_kept(layers(fused), layers(vis), layers(shown)).dimmed)
+    assert np.mean(kept) > 0.7
