@@ -88,5 +88,7 @@ def test_with_16_bits_and_the_default_agc_visible_detail_stays():
         vis, shown = luma(deep.frame("vis", n)), shallow.frame("ir", n)
         assert deep.frame("ir", n).dtype == np.uint16
         fused = fuser(deep.frame("ir", n), vis)
-        kept.append(detail_kept(layers(fused), layers(vis), layers(shown)).dimmed)
+        found = detail_kept(layers(fused), layers(vis), layers(shown)).dimmed
+        assert found is not None
+        kept.append(found)
     assert np.mean(kept) > 0.7
