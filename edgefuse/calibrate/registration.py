@@ -339,21 +339,22 @@ def _from_guess(
     tried: tuple[ModelName, ...] = (model or "similarity",)
     if model is None and scenes >= SCENES_FOR_MORE:
         tried = ("similarity", "affine", "homography")
+    coarse = {name: improve(around, name, level.shape) for name in tried}
     best: tuple[Estimate, float] | None = None
-    hinted = 0.0
-    for name in tried:
-        change, value, z = improve(around, name, level.shape)
-        if best is None:
-            hinted = z + HINT_Z
-        elif z < hinted:
-            continue
+    for name, (change, value, z) in coarse.items():
+        smaller, larger = coarse[tried[0]][2], coarse[tried[-1]][2]
+        if best is not None and (z < smaller + HINT_Z or z < larger - HINT_Z):
+            continue  # no better than the simplest, or clearly worse than the one that comes next
         moved, fine_z, residual = _refined(fine, _moved(level, matrix, change), name)
         if best is None or fine_z > best[1] + BETTER_Z:
             share = value / max(around.energy, 1e-9)
             best = Estimate(moved, name, z, share, residual, scenes, len(pairs), rival), fine_z
     assert best is not None
     if lens and model is None and scenes >= SCENES_FOR_MORE:
-        return _with_lens(pairs, *best)
+        name, ir_shape = best[0].model, pairs[0][0].grey.shape
+        _, z = bent_by(around, name, level.shape, level.to_level @ matrix, ir_shape)
+        if z > coarse[name][2] + HINT_Z:
+            return _with_lens(pairs, *best)
     return best[0]
 
 
@@ -364,10 +365,7 @@ def _with_lens(pairs: Pairs, found: Estimate, best_z: float) -> Estimate:
     for side in (*[SIDES[1]] * LENS_ROUNDS, SIDES[2]):  # the largest pictures make it exact
         level = Level.of(straight, side, matrix)
         around = surfaces(level, matrix, 8)
-        _, _, plain_z = improve(around, found.model, level.shape)
-        k, z = bent_by(around, found.model, level.shape, level.to_level @ matrix, ir_shape)
-        if not total and z < plain_z + HINT_Z:
-            return found
+        k, _ = bent_by(around, found.model, level.shape, level.to_level @ matrix, ir_shape)
         if side == SIDES[1] and abs(k) < 0.003:
             continue
         total = min(max(total + k, -MOST), MOST)
