@@ -12,13 +12,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PYTHONS = ("3.10", "3.12", "3.14")
-PLATFORMS = {"x86-64": "x86_64-manylinux_2_28", "aarch64": "aarch64-manylinux_2_28"}
-"""Processor → glibc 2.28, of 2018: what wheels of PyAV and others need; manylinux2014 is older."""
+PLATFORMS = {"x86-64": "x86_64-manylinux_2_28", "aarch64": "aarch64-manylinux_2_31"}
+"""Processor → the glibc that wheels of PyAV and OpenVINO need, of 2018 and 2020; manylinux2014 is older."""
+SOURCES = ("tensorrt-cu12", "tensorrt-cu13")
+"""Packages that are no wheels themselves, but only name some."""
 EXTRAS = ("", "cpu", "gpu", "openvino", "serve", "train", "export", "ray", "tensorrt-cu12", "tensorrt-cu13")
 MARK = "<!-- install matrix -->\n"
 
@@ -32,11 +35,12 @@ def resolves(extra: str, python: str, platform: str) -> tuple[bool, str]:
         command = [
             uv, "pip", "compile", str(wanted), "--only-binary", ":all:", "--quiet", "--no-header",
             "--python-version", python, "--python-platform", platform,
+            *(word for name in SOURCES for word in ("--no-binary", name)),
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return True, str(len(re.findall(r"^[\w.-]+==", done.stdout, re.MULTILINE)))
-    return False, " ".join(done.stderr.split())[:300]
+    return False, " ".join(done.stderr.split())[:160]
 
 
 def requirements(extra: str) -> list[str]:
@@ -51,11 +55,12 @@ def requirements(extra: str) -> list[str]:
     return [line for each in wanted for line in (extras["opencv"] if each == "edgefuse[opencv]" else [each])]
 
 
-def table() -> list[str]:
+def table(extras: Sequence[str]) -> list[str]:
     """Return the lines of the table, and below them the reason of everything that does not resolve."""
     heads = [f"{python} {name}" for name in PLATFORMS for python in PYTHONS]
-    lines, reasons = [f"| extra | {' | '.join(heads)} |", "| --- |" + " --- |" * len(heads)], []
-    for extra in EXTRAS:
+    lines = [f"| extra | {' | '.join(heads)} |", "| --- |" + " --- |" * len(heads)]
+    reasons: dict[tuple[str, str], str] = {}
+    for extra in extras:
         cells = []
         for name, platform in PLATFORMS.items():
             for python in PYTHONS:
@@ -63,17 +68,20 @@ def table() -> list[str]:
                 cells.append(text if found else "–")
                 print(extra or "base", python, name, cells[-1], text, file=sys.stderr)
                 if not found:
-                    reasons.append(f"- `{extra}`, Python {python}, {name}: {text}")
+                    reasons[extra, name] = text
         lines.append(f"| {f'`{extra}`' if extra else 'base'} | {' | '.join(cells)} |")
-    return [*lines, "", *reasons]
+    told = (f"- `{extra}` on {name}: {text}" for (extra, name), text in reasons.items())
+    return [*lines, "", *told]
 
 
 def main() -> None:
     """Print the table, or write it into a document."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--write", type=Path)
-    path = parser.parse_args().write
-    text = "\n".join([f"Asked on {date.today()}.", "", *table()]) + "\n"
+    parser.add_argument("--extras", nargs="*", default=EXTRAS)
+    args = parser.parse_args()
+    path = args.write
+    text = "\n".join([f"Asked on {date.today()}.", "", *table(args.extras)]) + "\n"
     if path is None:
         print(text)
     else:
