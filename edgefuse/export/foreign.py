@@ -1,7 +1,7 @@
 """A network from elsewhere as a model file of ours, which `fuse`, `stream` and every engine take.
 
-What `edgefuse.evaluate.foreign` does around such a network when it is scored, this puts into the graph: the
-channels of each of its inputs, its range of values, and the luma of an answer in colours.
+What `edgefuse.evaluate.candidates` does around such a network when it is scored, this puts into the graph:
+the channels of each of its inputs, its range of values, and the luma of an answer in colours.
 """
 
 from pathlib import Path

@@ -2,6 +2,7 @@
 
 from edgefuse.errors import InputError
 from edgefuse.plugins import Registry
+from edgefuse.runtime.frames import FrameState, FrameStats, FusedFrame
 from edgefuse.runtime.sinks.base import Callback, Cropped, OutputOptions, QuotaReachedError, Sink, SinkKind
 from edgefuse.runtime.sinks.encoder import CODECS, CONTAINERS
 from edgefuse.runtime.sinks.raw import RawOut
@@ -16,6 +17,9 @@ __all__ = [
     "SINKS",
     "Callback",
     "Cropped",
+    "FrameState",
+    "FrameStats",
+    "FusedFrame",
     "ImageSequence",
     "OutputOptions",
     "QuotaReachedError",

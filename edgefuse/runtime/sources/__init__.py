@@ -2,7 +2,7 @@
 
 from edgefuse.errors import SourceError, unknown_name
 from edgefuse.plugins import Registry
-from edgefuse.runtime.frames import Role
+from edgefuse.runtime.frames import Frame, Role
 from edgefuse.runtime.sources.base import Source, SourceKind
 from edgefuse.runtime.sources.folder import ImageFolder
 from edgefuse.runtime.sources.network import NetworkStream
@@ -13,7 +13,9 @@ from edgefuse.runtime.sources.wrappers import Placed, RealTime, SimulatedCamera
 
 __all__ = [
     "SOURCES",
+    "Frame",
     "RealTime",
+    "Role",
     "Source",
     "kind_of",
     "open_kind",
