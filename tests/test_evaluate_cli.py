@@ -127,7 +127,7 @@ def test_bad_pairs_are_listed_and_fail_unless_skipped(run):
         (["--json", "absent/e.json"], "there is no folder absent"),
         (["--csv", "ir"], "it is a folder"),
         (["--limit", "0"], "limit is 0"),
-        (["--metrics", ","], "no metric is named"),
+        (["--metrics", ","], "no metric is given"),
         (["--metrics", "EN,Flicker"], "add --video"),
         (["--json", "e", "--csv", "./e"], "for two kinds of results"),
         (["--jobs", "0"], "jobs is 0"),

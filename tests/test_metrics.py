@@ -156,7 +156,7 @@ def test_grey_is_the_rounded_sum() -> None:
     [
         ({"protocol": "fields"}, "unknown protocol 'fields'.*did you mean 'field'"),
         ({"metrics": ["VIFF"]}, "unknown metric 'VIFF'.*did you mean 'VIF'"),
-        ({"metrics": []}, "no metric is named"),
+        ({"metrics": []}, "no metric is given"),
         ({"fused": np.zeros((48, 64), np.float64)}, "fused image has dtype float64"),
         ({"fused": np.full((48, 64), np.nan, np.float32)}, "not finite"),
         ({"fused": np.zeros((48, 63), np.float32)}, "fused image is 63x48"),
