@@ -115,7 +115,7 @@ def test_a_fixed_size_is_in_the_graph_and_checked(weights, pairs, tmp_path, pair
     ir, vis = (image[:47, :61] for image in pair)
     with pytest.raises(InputError, match=r"fixed to 64x48 and the image is 61x47.*--size 61x47"):
         Fuser(out)(ir, vis)
-    with pytest.raises(InputError, match="multiples of 4, such as 64x48"):
+    with pytest.raises(InputError, match="multiples of 8, such as 64x48"):
         export(weights / "nano.safetensors", out, pairs, "test images", size=(61, 47))
 
 
