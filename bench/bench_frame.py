@@ -15,6 +15,7 @@ from edgefuse.align import Resize
 from edgefuse.benchmark.measure import PARTS, cases
 from edgefuse.errors import LostError
 from edgefuse.images import Image, luma, replace_luma
+from edgefuse.rig import Rig
 from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.compose import side_by_side
 from edgefuse.runtime.engines.fuser import network_input
@@ -49,6 +50,19 @@ def test_pre_processing_resize(measure: Measure, pair: tuple[Image, Image]) -> N
     small, vis = cv2.resize(pair[0], (320, 256)).astype(np.uint8), pair[1]
     align = Resize()
     measure(lambda: align(small, vis.shape[:2]))
+
+
+@pytest.mark.parametrize("bent", [False, True], ids=["straight", "lenses"])
+def test_align_rig(measure: Measure, pair: tuple[Image, Image], bent: bool) -> None:
+    """A 640x480 frame warped by a rig file on one core, without and with the distortion of both lenses."""
+    matrix = ((0.9, -0.05, 40.0), (0.05, 0.9, 10.0), (0.0, 0.0, 1.0))
+    k = (0.1, -0.05) if bent else (0.0, 0.0)
+    ir = cv2.resize(pair[0], (640, 480))
+    align = Rig(matrix, (640, 480), (640, 480), ir_distortion=k[0], vis_distortion=k[1]).align()
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    measure(lambda: align(ir, (480, 640)))
+    cv2.setNumThreads(threads)
 
 
 def test_post_processing(measure: Measure, pair: tuple[Image, Image]) -> None:
