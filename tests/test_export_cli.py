@@ -76,7 +76,7 @@ REFUSED = [
     (("inner/outside.onnx",), "inner/outside.onnx is an exported file"),
     *(((f"{k}.pt",), f"{k}.pt is not a readable checkpoint") for k in ("cut", "empty", "text")),
     *(((f"{k}.safetensors",), f"{k}.safetensors is not a readable") for k in ("cut", "empty", "text")),
-    (("nano", "--size", "641x480"), "multiples of 4, such as 644x480"),
+    (("nano", "--size", "641x480"), "multiples of 8, such as 648x480"),
     (("nano", "--size", "8x8"), "size '8x8' is outside 16x16 to 16384x16384"),
     (("nano", "--size", "640x99999"), "size '640x99999' is outside"),
     (("nano", "--size", "640"), "size '640' is not WIDTHxHEIGHT"),
