@@ -23,6 +23,8 @@ from edgefuse.runtime.engines.fuser import Fuser
 from edgefuse.runtime.frames import FusedFrame, Role
 from edgefuse.runtime.live.iterate import live
 from edgefuse.runtime.sinks import OutputOptions, open_output
+from edgefuse.runtime.sinks.video import VideoOut
+from edgefuse.runtime.sources.opencv import DeviceCamera
 from edgefuse.runtime.sources.video import recorded_parts
 from edgefuse.spec import Aspect
 from edgefuse.thermal import read_infrared
@@ -69,7 +71,9 @@ def plan(ir: Path, vis: Path, out: Path) -> Jobs:
     """
     for path in (ir, vis):
         if not path.exists():
-            raise InputError(f"no such file or folder: {path}")
+            is_live = DeviceCamera.accepts(str(path)) or ":/" in str(path) or str(path) == "sim"
+            hint = "; cameras and streams are for `edgefuse stream`" if is_live else ""
+            raise InputError(f"no such file or folder: {path}{hint}")
     if ir.is_dir() != vis.is_dir():
         raise InputError(f"{ir} and {vis}: give two images or two folders, not one of each")
     if not ir.is_dir():
@@ -80,6 +84,11 @@ def plan(ir: Path, vis: Path, out: Path) -> Jobs:
     else:
         if out.is_file():
             raise InputError(f"--out {out} is a file; two folders are fused into a folder")
+        if (out.suffix.lower() in IMAGE_SUFFIXES and not out.is_dir()) or VideoOut.accepts(str(out)):
+            raise InputError(
+                f"--out {out}: two folders are fused into a folder, such as {out.stem}; `edgefuse stream` "
+                "makes a video of them"
+            )
         found = pair_folders(ir, vis)
         files = [(a, b, (out / stem).with_name(b.name)) for stem, a, b in found.pairs]
         jobs = Jobs(files, found.only_ir, found.only_vis)

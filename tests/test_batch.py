@@ -41,6 +41,10 @@ def test_two_videos_are_fused_into_one_or_into_images(run, videos):
         (("ir.mkv", ".", "out.mkv"), "give two videos or recordings, or images for both"),
         (("ir.mkv", "vis.mkv", "vis.mkv"), "--out would overwrite the input vis.mkv"),
         (("ir.mkv", "none.mkv", "out.mkv"), "give two videos or recordings, or images for both"),
+        (("cam0", "cam1", "out.mkv"), "no such file or folder: cam0; cameras and streams are for"),
+        (("rtsp://a/b", "vis.mkv", "out.mkv"), "give two videos or recordings, or images for both"),
+        (("rtsp://a/b", "sim", "out.mkv"), "no such file or folder: rtsp:/a/b; cameras and streams are for"),
+        (("", "vis.mkv", "out.mkv"), "--ir is empty: is a variable of the shell not set?"),
     ],
 )
 def test_what_cannot_be_fused_is_said(run, videos, args, message):
@@ -49,6 +53,17 @@ def test_what_cannot_be_fused_is_said(run, videos, args, message):
     assert status == 1
     assert message in err
     assert (videos / "vis.mkv").read_bytes() == before
+
+
+@pytest.mark.parametrize("out", ["out.png", "out.mp4"])
+def test_two_folders_are_not_fused_into_a_folder_that_is_named_as_a_file(tmp_path, run, pair, out):
+    for name, image in zip(("ir", "vis"), pair, strict=True):
+        (tmp_path / name).mkdir()
+        write_image(tmp_path / name / "1.png", image)
+    status, _, err = run("fuse", "--ir", "ir", "--vis", "vis", "--out", out)
+    assert status == 1
+    assert f"--out {out}: two folders are fused into a folder, such as out; `edgefuse stream` makes" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ir", "vis"]
 
 
 def test_pairs_of_videos_become_images(videos):

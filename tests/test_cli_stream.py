@@ -254,6 +254,12 @@ def test_one_camera_given_twice_is_refused(tmp_path: Path, folders: tuple[str, s
             run("--ir", "cam0", "--vis", vis)
 
 
+@pytest.mark.parametrize("option", ["--segment", "--max-size"])
+def test_what_is_about_files_needs_one(folders: tuple[str, str], option: str) -> None:
+    with pytest.raises(InputError, match=f"{option} is about the files of --out: give one"):
+        run("--ir", folders[0], "--vis", folders[1], option, "5")
+
+
 def test_several_outputs_are_all_written(tmp_path: Path, folders: tuple[str, str], mean_model: str) -> None:
     arguments = ("--ir", folders[0], "--vis", folders[1], "--model", mean_model)
     outs = [str(tmp_path / name) for name in ("a.mp4", "b.mkv", "c/")]

@@ -83,7 +83,16 @@ class Command(TyperCommand):
     """A command that understands the options of the last version, with a hint."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse, after old options are replaced."""
+        """Parse, after old options are replaced.
+
+        Raises:
+            InputError: an empty word, which as a path would be the present folder.
+        """
+        for before, word in zip(["", *args], args, strict=False):
+            name, equals, value = word.partition("=")
+            if not word or (equals and not value and name.startswith("--")):
+                what = name if equals else before if before.startswith("-") else "an argument"
+                raise InputError(f"{what} is empty: is a variable of the shell not set?")
         return super().parse_args(ctx, _today(args, OLD.get(self.name or "", {})))
 
     def invoke(self, ctx: Any) -> Any:

@@ -353,6 +353,9 @@ def _open_outputs(
 def _output_options(config: StreamConfig, ir: "Camera", vis: "Camera") -> "OutputOptions":
     from edgefuse.runtime import live, sinks
 
+    for name in ("segment", "max_size"):
+        if getattr(config, name) is not None and not config.out:
+            raise InputError(f"--{name.replace('_', '-')} is about the files of --out: give one")
     if double := next((written for written in config.out if config.out.count(written) > 1), None):
         raise InputError(f"the output {double} is given twice")
     return sinks.OutputOptions(

@@ -179,7 +179,8 @@ class VideoFile(Source):
             decoded = self._decode()
             if decoded is None:
                 if not self._next:
-                    raise SourceError(f"{self.name} has no picture that can be decoded")
+                    where = f" after {self._start:g} s" if self._start else ""
+                    raise SourceError(f"{self.name} has no picture that can be decoded{where}")
                 if not self._loop:
                     self._check_length()
                     return None
