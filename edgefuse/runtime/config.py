@@ -60,7 +60,7 @@ class LiveConfig:
     )
     on_loss: OnLoss = setting(
         "passthrough",
-        "While a camera is lost: passthrough (of the other), hold, black or stop.",
+        "While one is lost: passthrough (the other), hold, black or stop.",
         metavar="MODE",
     )
     contrast: Literal["off", "auto"] = setting(
