@@ -48,7 +48,7 @@ PARTS = (
     Part("roadscene/test", "clean", Settings(), MODELS),
     Part("llvip/test", "clean", Settings(), MODELS),
     Part("m3svd/0115_1834", "clean", Settings(video=True), MODELS),
-    Part("roadscene/test", "degraded", ROBUST, MODELS[:1]),
+    Part("roadscene/test", "degraded", ROBUST, MODELS[:1], 20),
     Part("llvip/test", "degraded", ROBUST, MODELS[:1], 6),
 )
 
