@@ -63,6 +63,7 @@ def main(
 ) -> None:
     """Measure what is missing, and write the JSON after each method."""
     facts = json.loads(out.read_text("utf-8")) if out.exists() else {"sets": {}}
+    commit = _commit()  # before the JSON is written, which makes the checkout a changed one
     for part in PARTS:
         place = facts["sets"].setdefault(part.set, {}).setdefault(part.kind, {})
         for name in [*part.models, *BASELINES, *peer]:
@@ -78,7 +79,7 @@ def main(
             _enter(place, candidate.name, _measured(data, part, candidate, jobs))
             place["measured"][candidate.name] = {
                 "date": datetime.date.today().isoformat(),
-                "commit": _commit(),
+                "commit": commit,
                 **source,
             }
             out.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", "utf-8")
