@@ -38,7 +38,7 @@ def test_what_it_takes_and_how_true_it_is(report: BenchReport) -> None:
     assert report.throughput.median > 0
     assert report.cpu.median > 0
     assert report.file_bytes > 10_000
-    assert report.parameters == 37256
+    assert report.parameters == 37520
     if report.precision == "int8":
         assert report.low_precision_share > 0.5
     assert report.parity is not None
