@@ -25,14 +25,14 @@ from edgefuse.settings import from_plain
 from edgefuse.sim import Rig, RigConfig
 
 if sys.version_info >= (3, 11):
-    import tomllib as toml
+    import tomllib
 else:
-    import tomli as toml
+    import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
-PROJECT: dict[str, Any] = toml.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 LINE = re.compile(r"^(edgefuse [a-z-]|make |python3? -m |python |pip install |sudo |python3 -m venv)")
 
 
@@ -105,7 +105,7 @@ def test_blocks_of_python_can_be_parsed() -> None:
 def test_the_site_file_in_the_documents_has_known_keys() -> None:
     blocks = FENCE.findall((ROOT / "docs/streaming.md").read_text("utf-8"))
     (site,) = (text for language, text in blocks if language == "toml")
-    assert from_plain(StreamConfig, toml.loads(site), "site.toml").serve == "0.0.0.0:8080"
+    assert from_plain(StreamConfig, tomllib.loads(site), "site.toml").serve == "0.0.0.0:8080"
 
 
 # --- run

@@ -46,10 +46,10 @@ def resolves(extra: str, python: str, platform: str) -> tuple[bool, str]:
 def requirements(extra: str) -> list[str]:
     """Return what the base and an extra need."""
     if sys.version_info >= (3, 11):
-        import tomllib as toml
+        import tomllib
     else:
-        import tomli as toml
-    project = toml.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+        import tomli as tomllib
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *(extras[extra] if extra else ())]
     return [line for each in wanted for line in (extras["opencv"] if each == "edgefuse[opencv]" else [each])]

@@ -74,7 +74,7 @@ class Access:
 
     def refuses(self, scope: Any) -> int | None:
         """Return the status that a request (an ASGI scope) is refused with; None: it may pass."""
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = {str(name, "latin-1"): str(value, "latin-1") for name, value in scope["headers"]}
         if self.address.local:
             if not Address(urlsplit(f"//{headers.get('host', '')}").hostname or "", 0).local:
                 return 421
