@@ -16,6 +16,11 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 ROOT = Path(__file__).parents[1]
 PYTHONS = ("3.10", "3.12", "3.14")
 PLATFORMS = {"x86-64": "x86_64-manylinux_2_28", "aarch64": "aarch64-manylinux_2_31"}
@@ -45,10 +50,6 @@ def resolves(extra: str, python: str, platform: str) -> tuple[bool, str]:
 
 def requirements(extra: str) -> list[str]:
     """Return what the base and an extra need."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *(extras[extra] if extra else ())]

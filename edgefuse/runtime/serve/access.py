@@ -86,7 +86,7 @@ class Access:
 
     def location_with_cookie(self, scope: Any) -> tuple[str, str] | None:
         """Return the address without the token, and the cookie that holds it from then on."""
-        query = parse_qs(scope["query_string"].decode("latin-1"))
+        query = parse_qs(str(scope["query_string"], "latin-1"))
         if self.address.local or scope["method"] != "GET" or "token" not in query:
             return None
         rest = urlencode({name: values[-1] for name, values in query.items() if name != "token"})
@@ -100,7 +100,7 @@ class Access:
 
     @staticmethod
     def _tokens(scope: Any, headers: dict[str, str]) -> list[str]:
-        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [])
+        given = parse_qs(str(scope["query_string"], "latin-1")).get("token", [])
         kind, _, bearer = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer":
             given.append(bearer.strip())
