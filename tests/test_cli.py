@@ -153,7 +153,7 @@ WRONG = {
         (["train", "--paradigm", "mptp", *BOTH], "'mptp'"),
         (["train", *BOTH], "smaller than a patch of 128"),
         (["export", "--size", "640"], "not WIDTHxHEIGHT"),
-        (["export", "--size", "641x480"], "such as 644x480"),
+        (["export", "--size", "641x480"], "such as 648x480"),
         (["export", "--out", "model.pt"], "must be .onnx"),
         (["export", "--pairs-ir", "ir"], "give both --pairs-ir and --pairs-vis"),
     ],

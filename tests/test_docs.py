@@ -138,7 +138,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with what the documents' commands take for granted."""
     folder = tmp_path_factory.mktemp("docs")
     rig = Rig(RigConfig(size=(128, 96)))
-    folders = ["", "my/", "roadscene/train/", "roadscene/test/", "m3svd/0114_1609/"]
+    folders = ["", "my/", "roadscene/train/", "roadscene/test/", "llvip/train/", "m3svd/0114_1609/"]
     for k in range(3):
         for place in folders:
             for role in ("ir", "vis"):
@@ -203,6 +203,8 @@ def test_every_command_runs(command: Command, workspace: Path) -> None:
     if "--rig" in words and not (workspace / "rig.json").exists():
         cameras = ["--ir", "sim?size=320x240&frames=12", "--vis", "sim?size=320x240&frames=12"]
         run(workspace, "calibrate", *cameras, "--out", "rig.json")
+    if "--resume" in words and words[0] == "fuse":  # only what such a run has begun
+        shutil.rmtree(workspace / "fused", ignore_errors=True)
     if words[0] == "record":  # into a new folder only
         shutil.rmtree(workspace / "rec", ignore_errors=True)
     done = run(workspace, *words)

@@ -195,7 +195,7 @@ UNREADABLE = [
     ("cut.onnx", "cut.onnx is not a readable ONNX file"),
     ("empty.onnx", "empty.onnx does not say what it takes and gives"),
     ("text.onnx", "text.onnx is not a readable ONNX file"),
-    ("whole.pt", "whole.pt is not a readable ONNX file"),
+    ("whole.pt", "whole.pt is a checkpoint: make a model file of it with `edgefuse export whole.pt`"),
     ("inner/outside.onnx", "keeps weights in ../secret.bin, outside its folder"),
     ("inner/absolute.onnx", "outside its folder"),
 ]

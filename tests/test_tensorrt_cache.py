@@ -310,5 +310,5 @@ def test_layers_are_counted_by_what_they_read_and_write():
 
 def test_an_inspector_without_details_proves_nothing():
     for said in ("", "null", '{"Layers": ["conv1", "conv2"]}', '{"Bindings": []}'):
-        with pytest.raises(BackendError, match="does not tell"):
+        with pytest.raises(BackendError, match="does not report"):
             count_precisions(said)
