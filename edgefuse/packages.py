@@ -29,12 +29,22 @@ LIBRARIES = {
     ),
     "av": ("PyAV", REINSTALL.format("av")),
     "numpy": ("NumPy", REINSTALL.format("numpy")),
+    "PIL": ("Pillow", REINSTALL.format("pillow")),
+    "simplejpeg": ("simplejpeg", REINSTALL.format("simplejpeg")),
     "onnxruntime": ("ONNX Runtime", REINSTALL.format("onnxruntime")),
     "openvino": ("OpenVINO", REINSTALL.format("openvino")),
     "tensorrt": ("TensorRT", REINSTALL.format("tensorrt")),
     "torch": ("PyTorch", REINSTALL.format("torch")),
 }
 """Packages with libraries of their own: name, and what helps where one cannot be loaded."""
+
+NOT_INSTALLED = {
+    "cv2": "pip install opencv-python, or opencv-python-headless on a machine without a display",
+    "torch": INSTALL_HINTS["train"],
+    "tensorrt": INSTALL_HINTS["tensorrt"],
+    "PIL": "pip install pillow",
+}
+"""What to type for packages whose name is not that of their module, or that want others beside them."""
 
 
 def is_installed(package: str) -> bool:

@@ -61,6 +61,13 @@ def test_names_are_printed_as_they_are(run, tmp_path, pair):
         (MemoryError(), 1, "not enough memory"),
         (ImportError("libGL.so.1: cannot open", name="cv2"), 1, "OpenCV cannot be loaded (libGL.so.1"),
         (ImportError("libGL.so.1: cannot open", name="cv2"), 1, "pip install opencv-python-headless"),
+        (
+            ModuleNotFoundError("No module named 'cv2'", name="cv2"),
+            1,
+            "not installed: pip install opencv-python",
+        ),
+        (ModuleNotFoundError("No module named 'PIL'", name="PIL"), 1, "not installed: pip install pillow"),
+        (ImportError("libjpeg.so", name="simplejpeg._jpeg"), 1, "pip install --force-reinstall simplejpeg"),
         (ImportError("bad magic", name="onnxruntime.capi"), 1, "pip install --force-reinstall onnxruntime"),
         (
             RuntimeError("CUDA error: no kernel image\nmore"),

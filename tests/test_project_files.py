@@ -13,6 +13,16 @@ DOCKERFILES = sorted((ROOT / "docker").glob("Dockerfile.*"))
 YAML = [*sorted((ROOT / ".github").rglob("*.yml")), ROOT / ".pre-commit-config.yaml"]
 
 
+def test_nothing_lies_in_the_root_that_does_not_belong_there() -> None:
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip("not a clone of the repository")
+    files = {line for line in done.stdout.splitlines() if "/" not in line and not line.startswith(".")}
+    folders = {line.partition("/")[0] for line in done.stdout.splitlines() if "/" in line}
+    assert folders == {".ci", ".github", "bench", "docker", "docs", "edgefuse", "examples", "tests", "tools"}
+    assert {Path(file).suffix for file in files} <= {"", ".md", ".toml", ".txt", ".yml"}
+
+
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
 def test_dockerfiles_pass_the_linter(path: Path) -> None:
     linter = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")

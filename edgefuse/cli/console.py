@@ -21,7 +21,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from edgefuse.errors import EdgefuseError
-from edgefuse.packages import INSTALL_HINTS, LIBRARIES
+from edgefuse.packages import LIBRARIES, NOT_INSTALLED
 
 PROGRESS_SECONDS = 30.0
 """Between two lines of progress where there is no terminal."""
@@ -173,8 +173,10 @@ def explained(error: Exception) -> tuple[ExitCode, str]:
     if package := _package_that_failed(error):
         name, hint = LIBRARIES[package]
         if isinstance(error, ModuleNotFoundError) and error.name == package:
-            command = INSTALL_HINTS["train"] if package == "torch" else f"pip install {package}"
-            return ExitCode.ERROR, f"{name} is not installed: {command}"
+            return (
+                ExitCode.ERROR,
+                f"{name} is not installed: {NOT_INSTALLED.get(package, f'pip install {package}')}",
+            )
         return ExitCode.ERROR, f"{name} cannot be loaded ({_first_line(error)}): {hint}"
     if isinstance(error, OSError):
         text = error.strerror or str(error)
