@@ -302,7 +302,8 @@ def fuse_recordings(
     """
     if out.exists() and any(out.samefile(source) for source in (ir, vis)):
         raise InputError(f"--out would overwrite the input {out}")
-    pairs = recorded_pairs(ir, vis, config.fuser(), options, config.align(), config.bits)
+    fuser = replace(config, rig=None).fuser()  # gets pictures that are aligned already
+    pairs = recorded_pairs(ir, vis, fuser, options, config.align(), config.bits)
     with open_output(str(out), OutputOptions()) as sink:
         for count, pair in enumerate(pairs, start=1):
             sink.write(pair)

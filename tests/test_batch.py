@@ -8,7 +8,8 @@ import pytest
 
 from edgefuse.batch import CHUNK, are_recordings, fuse_files, plan, save_pairs
 from edgefuse.errors import InputError
-from edgefuse.images import read_image, write_image
+from edgefuse.images import luma, read_image, write_image
+from edgefuse.rig import Rig
 from edgefuse.runtime.sinks import OutputOptions, open_output
 from tests.support.shots import frames_of, shot
 
@@ -32,6 +33,31 @@ def test_two_videos_are_fused_into_one_or_into_images(run, videos):
     status, _, err = run("fuse", "--ir", "ir.mkv", "--vis", "vis.mkv", "--out", "frames/")
     assert status == 0, err
     assert len(list((videos / "frames").iterdir())) == 6
+
+
+def write_video(name: str, image: np.ndarray, frames: int = 2) -> None:
+    """One picture again and again, without loss."""
+    with open_output(name, OutputOptions(fps=20)) as sink:
+        for index in range(frames):
+            sink.write(replace(shot(index, at=index / 20), fused=image))
+
+
+def test_a_rig_moves_infrared_once_in_videos_as_in_images(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    ir, vis = np.full((72, 96), 20, np.uint8), rng.integers(60, 100, (72, 96), dtype=np.uint8)
+    ir[20:40, 20:30] = 250
+    Rig(((1.0, 0.0, 16.0), (0.0, 1.0, 8.0), (0.0, 0.0, 1.0)), (96, 72), (96, 72)).save(Path("rig.json"))
+    for name, image in (("ir", ir), ("vis", vis)):
+        write_image(Path(f"{name}.png"), image)
+        write_video(f"{name}.mkv", image)
+    for end, out in (("png", "image.png"), ("mkv", "frames/")):
+        args = ("--ir", f"ir.{end}", "--vis", f"vis.{end}", "--rig", "rig.json", "--out", out)
+        status, _, err = run("fuse", *args)
+        assert status == 0, err
+    expected = luma(read_image(Path("image.png"))).astype(int)
+    for path in Path("frames").iterdir():
+        assert np.abs(luma(read_image(path)) - expected).max() <= 2
 
 
 @pytest.mark.parametrize(
