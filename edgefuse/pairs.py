@@ -120,6 +120,24 @@ def pair_folders(ir: str | Path, vis: str | Path, doubled: dict[str, str] | None
         InputError: as `images_by_stem`, or no pair is found.
     """
     ir_files, vis_files = images_by_stem(ir, doubled, "ir"), images_by_stem(vis, doubled, "vis")
+    return pair_files(ir_files, vis_files, f"{ir}", f"{vis}", doubled)
+
+
+def pair_files(
+    ir_files: Files, vis_files: Files, ir: str, vis: str, doubled: dict[str, str] | None = None
+) -> FolderPairs:
+    """Pair files as `pair_folders` does.
+
+    Args:
+        ir_files: infrared, by stem.
+        vis_files: visible, by stem.
+        ir: where infrared is from, to print.
+        vis: where visible is from, to print.
+        doubled: stems that were left out.
+
+    Raises:
+        InputError: no pair is found.
+    """
     same = ir_files.keys() == vis_files.keys() and all(vis_files[s].samefile(f) for s, f in ir_files.items())
     if same or ir_files.keys().isdisjoint(vis_files):
         ends = _without_endings(ir_files, "ir"), _without_endings(vis_files, "vis")

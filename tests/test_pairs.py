@@ -7,9 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
-from edgefuse.errors import InputError
+from edgefuse.calibrate.scenes import _pairs_of
+from edgefuse.errors import InputError, SourceError
 from edgefuse.images import write_image
 from edgefuse.pairs import images_by_stem, pair_folders
+from edgefuse.runtime.live import connect_pair
 from edgefuse.runtime.sources import open_source
 from edgefuse.thermal import read_infrared
 
@@ -133,3 +135,56 @@ def test_a_folder_in_brackets_is_no_pattern(tmp_path: Path, text: str) -> None:
         frame = source.read()
     assert frame is not None
     assert frame.image[0, 0] == 2
+
+
+def numbered(folder, names):
+    """Write a picture for each name, whose grey level is ten times the number that the name begins with."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        write_image(folder / name, np.full((16, 32), 10 * int(name[0]), np.uint8))
+
+
+def levels(camera):
+    source = camera.open()
+    return [int(frame.image.mean()) for frame in iter(source.read, None)]
+
+
+@pytest.mark.parametrize(
+    ("ir", "vis", "start"),
+    [("*_ir.png", "*_vis.png", 0), ("*_ir.png", "*_vis.png", 1), ("", "", 1), ("[0-9]_ir.*", "", 0)],
+    ids=["patterns", "patterns from a start", "folder from a start", "one pattern"],
+)
+def test_sources_of_images_are_paired_by_name_before_the_start(tmp_path, caplog, ir, vis, start):
+    numbered(tmp_path / "i", [f"{n}_ir.png" for n in range(1, 7) if n != 2])
+    numbered(tmp_path / "v", [f"{n}_vis.png" for n in range(1, 7)])
+    option = f"?start={start * 0.04}" if start else ""
+    cameras = connect_pair(f"{tmp_path}/i/{ir}{option}", f"{tmp_path}/v/{vis}{option}")
+    assert [levels(camera) for camera in cameras] == [[10, 30, 40, 50, 60][start:]] * 2
+    assert [camera.length for camera in cameras] == [5 - start] * 2
+    assert any("ignoring 1 of 6 images, which have no partner" in message for message in caplog.messages)
+
+
+def test_patterns_without_a_common_name_are_paired_in_order_with_a_warning(tmp_path, caplog):
+    numbered(tmp_path, ["1_a.png", "3_a.png", "2_b.png", "4_b.png"])
+    cameras = connect_pair(f"{tmp_path}/*_a.png", f"{tmp_path}/*_b.png")
+    assert [levels(camera) for camera in cameras] == [[10, 30], [20, 40]]
+    assert any("pairing their images in order" in message for message in caplog.messages)
+
+
+def test_halves_of_one_folder_are_paired_and_one_half_twice_is_refused(tmp_path):
+    numbered(tmp_path / "ir", ["1.png", "3.png"])
+    numbered(tmp_path / "vi", ["1.png", "2.png", "3.png"])
+    cameras = connect_pair(str(tmp_path), str(tmp_path))
+    assert [levels(camera) for camera in cameras] == [[10, 30]] * 2
+    with pytest.raises(SourceError, match="both cameras are"):
+        connect_pair(f"{tmp_path}/ir", f"{tmp_path}/ir")
+    parts = connect_pair(f"{tmp_path}/vi?crop=16x16+0+0", f"{tmp_path}/vi?crop=16x16+16+0")
+    assert [levels(camera) for camera in parts] == [[10, 20, 30]] * 2
+
+
+def test_calibration_pairs_patterns_by_name(tmp_path):
+    numbered(tmp_path, [f"{n}_ir.png" for n in (1, 3)] + [f"{n}_vis.png" for n in (1, 2, 3)])
+    found = list(_pairs_of(f"{tmp_path}/*_ir.png", f"{tmp_path}/*_vis.png", None))
+    assert [(int(ir.mean()), int(vis.mean())) for ir, vis, _ in found] == [(10, 10), (30, 30)]
+    with pytest.raises(SourceError, match="both cameras are"):
+        list(_pairs_of(f"{tmp_path}/*_ir.png", f"{tmp_path}/*_ir.png", None))

@@ -236,11 +236,12 @@ def _pairs_of(ir: str, vis: str, duration: float | None) -> Iterator[tuple[Image
                 refuse_swapped([(seen, other)])
             yield as_infrared(seen, name=ir), other, False
         return
-    from edgefuse.runtime.cameras.camera import connect
+    from edgefuse.runtime.cameras.camera import connect_pair
     from edgefuse.runtime.live.iterate import live
 
     unaligned = _Unaligned()
-    with connect(ir, "ir") as infrared, connect(vis, "vis") as visible:
+    infrared, visible = connect_pair(ir, vis)
+    with infrared, visible:
         are_live = infrared.live or visible.live
         limit = duration if are_live else None
         with live(infrared, visible, lambda _, image: image, align=unaligned, duration=limit) as frames:

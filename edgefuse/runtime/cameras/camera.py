@@ -1,7 +1,7 @@
 """Connecting a camera or recording: its text is read once, and everything about it stands in one object."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgefuse.errors import InputError, SourceError
 from edgefuse.images import Image, as_visible
+from edgefuse.pairs import pair_folders
 from edgefuse.runtime.cameras.thermal import ThermalPreprocess
 from edgefuse.runtime.frames import NOMINAL_FPS, Role
 from edgefuse.runtime.sources import kind_of, open_kind
@@ -133,7 +134,7 @@ def connect(text: str, role: Role, realtime: bool = False) -> Camera:
 
 
 def connect_pair(ir: str, vis: str, realtime: bool = False) -> tuple[Camera, Camera]:
-    """Connect both cameras; two folders of images are paired by the stems of their files.
+    """Connect both cameras; two folders or patterns of images are paired by the stems of their files.
 
     Arguments and errors are those of `connect`, and:
 
@@ -155,9 +156,17 @@ def connect_pair(ir: str, vis: str, realtime: bool = False) -> tuple[Camera, Cam
 
 
 def _check_distinct(ir: Spec, vis: Spec) -> None:
-    """Two parts of one file or camera are two sources: then `crop` tells them apart."""
+    """Refuse one source for both.
+
+    Two parts of one file or camera are two sources: then `crop` tells them apart. So are two halves of a
+    folder.
+    """
     of_ir, of_vis = (Path(device_of(spec.target)) for spec in (ir, vis))
     same = of_ir == of_vis or (of_ir.exists() and of_vis.exists() and of_ir.samefile(of_vis))
+    if same and of_ir.is_dir():
+        with suppress(InputError):  # that it holds the same images for both
+            pair_folders(of_ir, of_vis)
+            return
     if same and ir.target != "sim" and ir.options.get("crop") == vis.options.get("crop"):
         raise SourceError(f"both cameras are {ir.name}: give the infrared and the visible one")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgefuse.errors import FrameError, InputError, SourceError, counted
 from edgefuse.images import IMAGE_SUFFIXES, bits_of, read_image
-from edgefuse.pairs import images_by_stem, natural_key, pair_folders
+from edgefuse.pairs import Files, images_by_stem, natural_key, pair_files, printable
 from edgefuse.runtime.frames import NOMINAL_FPS, Frame, Role
 from edgefuse.runtime.sources.base import Source
 from edgefuse.runtime.sources.text import Spec, positive_number, seconds, yes_or_no
@@ -43,19 +43,27 @@ class ImageFolder(Source):
         options = spec.read_options(readers)
         self.name = spec.name
         self.fps = options.get("fps", NOMINAL_FPS)
-        skipped = round(options.get("start", 0.0) * self.fps)
-        files = _files(spec.target, role)
-        self._files = files[skipped:]
-        if not self._files:
-            raise SourceError(
-                f"{self.name} has {counted(len(files), 'image')}, none of them after {options['start']:g} s"
-            )
-        self.length: int | None = None if options.get("loop") else len(self._files)
-        self._target = spec.target
-        self._whole = Path(spec.target).is_dir() and not skipped
+        self._start, self._loop = options.get("start", 0.0), options.get("loop", False)
+        self.by_stem = _files(spec.target, role)
+        """All its images, those before `start` too."""
+        self.length: int | None = None
+        self.use(list(self.by_stem.values()))
         self._next = self._unread = 0
         self._role = role
         self._bits: int | None = options.get("bits")
+
+    def use(self, files: list[Path]) -> None:
+        """Read these files, from `start` on.
+
+        Raises:
+            SourceError: there are none from there on.
+        """
+        self._files = files[round(self._start * self.fps) :]
+        if not self._files:
+            raise SourceError(
+                f"{self.name} has {counted(len(files), 'image')}, none of them after {self._start:g} s"
+            )
+        self.length = None if self._loop else len(self._files)
 
     def read(self) -> Frame | None:
         """Return the next image; None after the last.
@@ -80,43 +88,50 @@ class ImageFolder(Source):
 
 
 def pair_by_stem(ir: ImageFolder, vis: ImageFolder) -> None:
-    """Leave out the images of two folders that have no partner of equal stem, and say how many.
+    """Leave out the images of two sources that have no partner of equal stem, and say how many.
 
-    Where no stem is in both, or one is not a whole folder, images are paired in order.
+    Stems may end in `_ir`, `_vis` and the like. Where no stem is in both, images are paired in order, which
+    is logged. Each one's `start` counts from the first pair.
+
+    Raises:
+        SourceError: no pair is left from `start` on.
     """
-    if not (ir._whole and vis._whole):
+    if ir.by_stem == vis.by_stem:  # of which `crop` takes two parts
         return
     try:
-        pairs = pair_folders(ir._target, vis._target).pairs
+        pairs = pair_files(ir.by_stem, vis.by_stem, ir.name, vis.name).pairs
     except InputError as error:
-        if Path(ir._target).samefile(vis._target):
-            raise SourceError(str(error)) from None
         logger.warning("%s and %s: pairing their images in order (%s)", ir.name, vis.name, error)
         return
     for source, files in ((ir, [pair[1] for pair in pairs]), (vis, [pair[2] for pair in pairs])):
-        if left := len(source._files) - len(files):
+        if left := len(source.by_stem) - len(files):
             logger.warning(
-                "%s: ignoring %d of %d images, which have no partner", source.name, left, len(source._files)
+                "%s: ignoring %d of %d images, which have no partner", source.name, left, len(source.by_stem)
             )
-        source._files = files
-        source.length = None if source.length is None else len(files)
+        source.use(files)
 
 
-def _files(target: str, role: Role) -> list[Path]:
+def _files(target: str, role: Role) -> Files:
+    """Return the images by stem, in natural order."""
     if Path(target).is_dir():
         try:
-            return list(images_by_stem(target, role=role).values())
+            return images_by_stem(target, role=role)
         except InputError as error:
             raise SourceError(str(error)) from None
-    found = [Path(name) for name in glob(_pattern(target), recursive=True)]
+    root = _root(target)
+    pattern = target if root is None else str(Path(escape(str(root)), Path(target).relative_to(root)))
+    found = [Path(name) for name in glob(pattern, recursive=True)]
     images = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     if not images:
         raise SourceError(f"no images match {target} ({len(found)} other files do)")
-    return sorted(images, key=natural_key)
+    by_stem: Files = {}
+    for path in sorted(images, key=natural_key):
+        inside = path if root is None else path.relative_to(root)
+        stem = printable(inside.with_suffix("").as_posix())
+        by_stem[stem if stem not in by_stem else printable(inside.as_posix())] = path
+    return by_stem
 
 
-def _pattern(target: str) -> str:
-    """Return a pattern in which folders that exist, such as `data[1]`, stand for themselves."""
-    path = Path(target)
-    existing = next((parent for parent in path.parents if parent.is_dir()), None)
-    return target if existing is None else str(Path(escape(str(existing)), path.relative_to(existing)))
+def _root(target: str) -> Path | None:
+    """Return the folder that a pattern begins with. Its name, such as `data[1]`, stands for itself."""
+    return next((parent for parent in Path(target).parents if parent.is_dir()), None)
