@@ -215,3 +215,20 @@ def test_training_exporting_and_fusing_from_one_folder_to_the_next(run, folders)
     assert len(list((folders / "o").iterdir())) == 2
     status, _, err = run(*base, "--steps", "3", "--batch", "2", "--set", "pairs=4")
     assert "already holds a run" in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fuse", "--ir", "ir", "--vis", "vis", "--out", "rtsp://me:word@host/live"],
+        ["record", "--ir", "ir", "--vis", "vis", "--out=rtsp://me:word@host/live"],
+        ["train", "--ir", "ir", "--vis", "vis", "--out", "rtsp://me:word@host/live"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_url_to_write_to_does_not_become_folders(run, folders, words):
+    before = sorted(folders.iterdir())
+    status, _, err = run(*words)
+    assert status == 1
+    assert f"--out rtsp://me:***@host/live is a URL, and `edgefuse {words[0]}` writes only files" in err
+    assert sorted(folders.iterdir()) == before

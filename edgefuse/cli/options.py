@@ -79,6 +79,10 @@ OLD: dict[str, dict[str, str]] = {
 replaces a flag, `--name` is another option, and `-` or `-=` (with a value) has no use any more."""
 
 
+WRITTEN = frozenset({"--out", "--json", "--csv", "--html", "--table", "--keep"})
+"""Options that name what to write. Only `stream` asks its outputs whether they take a URL."""
+
+
 class Command(TyperCommand):
     """A command that understands the options of the last version, with a hint."""
 
@@ -86,13 +90,23 @@ class Command(TyperCommand):
         """Parse, after old options are replaced.
 
         Raises:
-            InputError: an empty word, which as a path would be the present folder.
+            InputError: an empty word, which as a path would be the present folder, or a URL to write to,
+                which would become folders.
         """
         for before, word in zip(["", *args], args, strict=False):
             name, equals, value = word.partition("=")
             if not word or (equals and not value and name.startswith("--")):
                 what = name if equals else before if before.startswith("-") else "an argument"
                 raise InputError(f"{what} is empty: is a variable of the shell not set?")
+            given, target = (name, value) if equals else (before, word)
+            if given in WRITTEN and "://" in target and self.name != "stream":
+                from edgefuse.runtime.sources.text import safe_name
+
+                raise InputError(
+                    f"{given} {safe_name(target)} is a URL, and `edgefuse {self.name}` writes only files "
+                    "and folders; for a network stream, pipe `edgefuse stream --out -` into a program that "
+                    "serves it"
+                )
         return super().parse_args(ctx, _today(args, OLD.get(self.name or "", {})))
 
     def invoke(self, ctx: Any) -> Any:
