@@ -74,8 +74,8 @@ class Resize(Align):
             logger.warning(
                 "infrared is resized from %dx%d to the visible camera's %dx%d%s",
                 *(ir.shape[1], ir.shape[0], vis_shape[1], vis_shape[0]),
-                f"; the proportions differ by {stretch:.0%}, so objects will not line up: choose aspect fit "
-                "or crop, or calibrate the rig"
+                f"; the proportions differ by {stretch:.0%}, so objects will not line up: align the cameras "
+                "(edgefuse calibrate), or set aspect to fit or crop where it can be set"
                 if stretch > ASPECT_TOLERANCE and not kept
                 else "",
             )

@@ -55,6 +55,17 @@ def test_frames_of_one_millisecond_stay_apart(tmp_path: Path) -> None:
     assert [f.timestamp for f in frames_of(str(tmp_path / "a.mkv"))] == pytest.approx(times, abs=1e-6)
 
 
+def test_a_first_frame_from_before_the_start_is_no_news(tmp_path: Path, caplog) -> None:
+    given = images("grey", 3)
+    video = LosslessVideo(tmp_path / "a.mkv", given[0], 30.0, TAGS)
+    for n, seconds in enumerate((-0.028, 0.012, 0.052)):
+        video.write(given[n], seconds, n)
+    video.close()
+    assert not caplog.messages
+    times = [f.timestamp for f in frames_of(str(tmp_path / "a.mkv"))]
+    assert np.diff(times) == pytest.approx(0.04, abs=1e-6)
+
+
 def test_without_its_sheet_a_video_still_has_milliseconds(tmp_path: Path) -> None:
     given = images("grey", 3)
     video = LosslessVideo(tmp_path / "a.mkv", given[0], 30.0, TAGS)

@@ -115,6 +115,8 @@ def test_systemd_accepts_the_unit(tmp_path):
     [
         (("--ir", "rtsp://me:hunter2@10.0.0.5/live", "--vis", "cam1"), 1, "contains a password"),
         ((*SIM, "--show"), 1, "no display"),
+        (("--ir", "cam0"), 1, "--vis is missing"),
+        (("--ir", "cam0", "--vis", "cam0"), 1, "both cameras are cam0"),
         ((*SIM, "--outt", "a.mp4"), 2, "--outt"),
         ((*SIM, "--out", "a\nUser=root"), 1, "control character"),
     ],

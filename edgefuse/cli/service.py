@@ -26,13 +26,20 @@ def service(
     ),
 ) -> None:
     """Print the systemd unit of a stream, with a watchdog: edgefuse service -- --ir cam0 --vis cam1."""
+    from edgefuse.runtime.cameras.camera import check_distinct
     from edgefuse.runtime.service import make_unit
+    from edgefuse.runtime.sources import Spec
 
     words = args[1:] if args[0] == "stream" else args
     group: Any = context.find_root().command
     with group.commands["stream"].make_context("edgefuse stream", [*words]) as parsed:
         if parsed.params.get("show"):
             raise InputError("a service has no display: leave --show out, or look at it with --serve 8080")
+        ir, vis, file = (str(parsed.params.get(name) or "") for name in ("ir", "vis", "config"))
+        if not file and not (ir and vis):
+            raise InputError(f"{'--vis' if ir else '--ir'} is missing: a service needs both cameras")
+        if ir and vis and "${" not in ir + vis:  # what stands for a secret is not known yet
+            check_distinct(Spec.parse(ir), Spec.parse(vis))
     typer.echo(
         make_unit(words, folder.absolute(), user or getpass.getuser(), environment.absolute()), nl=False
     )

@@ -141,7 +141,7 @@ def connect_pair(ir: str, vis: str, realtime: bool = False) -> tuple[Camera, Cam
     Raises:
         SourceError: both texts ask for the same camera, folder or file.
     """
-    _check_distinct(Spec.parse(ir), Spec.parse(vis))
+    check_distinct(Spec.parse(ir), Spec.parse(vis))
     with ExitStack() as opened:
         cameras = [opened.enter_context(connect(ir, "ir", realtime))]
         cameras.append(connect(vis, "vis", realtime))
@@ -155,7 +155,7 @@ def connect_pair(ir: str, vis: str, realtime: bool = False) -> tuple[Camera, Cam
     return cameras[0], cameras[1]
 
 
-def _check_distinct(ir: Spec, vis: Spec) -> None:
+def check_distinct(ir: Spec, vis: Spec) -> None:
     """Refuse one source for both.
 
     Two parts of one file or camera are two sources: then `crop` tells them apart. So are two halves of a

@@ -240,7 +240,8 @@ class Encoder:
             if self._colour:
                 frame = self._converter.reformat(frame, format=self._pixels, **self._colour)
         due = round(seconds / self._base) if self._timed else self.frames
-        if self._last - due > 1 and not self._logged_late:
+        # A frame from just before the start of the recording is shown at its start, which is no news.
+        if 0 <= due < self._last - 1 and not self._logged_late:
             self._logged_late = True
             logger.warning(
                 "%s: frames come faster than the rate of the file, so they are shown late; use .mp4 or .mkv",
