@@ -28,7 +28,7 @@ def service(
     """Print the systemd unit of a stream, with a watchdog: edgefuse service -- --ir cam0 --vis cam1."""
     from edgefuse.runtime.cameras.camera import check_distinct
     from edgefuse.runtime.service import make_unit
-    from edgefuse.runtime.sources import Spec
+    from edgefuse.runtime.sources.text import Spec
 
     words = args[1:] if args[0] == "stream" else args
     group: Any = context.find_root().command
