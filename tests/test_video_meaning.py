@@ -436,3 +436,21 @@ def test_counts_of_a_recorded_thermal_stick(tmp_path: Path) -> None:
     other = write(tmp_path / "a.mp4", "libx264", [0.0, 0.1], options=NO_B_FRAMES["libx264"])
     with pytest.raises(SourceError, match="raw=1 needs a video in YUYV"):
         frames_of(f"{other}?raw=1", "ir")
+
+
+@pytest.mark.parametrize("start", [0.1, 1.2, 2.0, 2.3])
+@pytest.mark.parametrize("name", ["a.avi", "a.mp4", "a.mkv"])
+def test_a_start_among_pictures_out_of_order_loses_none_and_keeps_their_times(
+    tmp_path: Path, name: str, start: float
+) -> None:
+    """B-frames that are shown before a key frame cannot be decoded from there on."""
+    path = write(tmp_path / name, "mpeg4", [n / 10 for n in range(40)], options=B_FRAMES["mpeg4"])
+    frames = frames_of(f"{path}?start={start}", "ir")
+    first = round(10 * start)
+    assert [number_of(frame.image) for frame in frames] == list(range(first, 40))
+    assert [frame.timestamp for frame in frames] == pytest.approx(
+        [n / 10 for n in range(40 - first)], abs=2e-3
+    )
+    with open_source(f"{path}?start={start}&loop=1", "ir") as source:
+        again = [source.read() for _ in range(2 * (40 - first))]
+    assert [number_of(frame.image) for frame in again if frame] == 2 * list(range(first, 40))

@@ -48,6 +48,11 @@ class StreamClock:
         """Whether there are any."""
         self._stream = stream
         self._sorts = bool(IN_ORDER_OF_DATA & names)
+        self.reorders = bool(stream.codec_context.codec.reorder)
+        """Whether pictures may refer to later ones (B-frames)."""
+        self.counts_from_start = self._sorts and self.reorders
+        """Whether times are right only if the stream is read from its start: behind a jump, the decoder
+        leaves out pictures that refer to earlier ones, and nothing says which times were theirs."""
         self._due: list[int] = []
 
     @property

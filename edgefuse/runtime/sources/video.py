@@ -21,7 +21,7 @@ from edgefuse.errors import SourceError
 from edgefuse.images import IMAGE_SUFFIXES, bits_of, scale_bits
 from edgefuse.runtime.frames import NOMINAL_FPS, ROLES, Frame, Role
 from edgefuse.runtime.sources.base import Source
-from edgefuse.runtime.sources.decoder import Decoded, Decoder, is_steady, rate_of
+from edgefuse.runtime.sources.decoder import REORDERED, Decoded, Decoder, is_steady, rate_of
 from edgefuse.runtime.sources.text import Spec, positive_number, seconds, yes_or_no
 
 PART = re.compile(r"\d{4,}\.mkv")
@@ -236,8 +236,15 @@ class VideoFile(Source):
     def _rewind(self) -> None:
         """Go to the start; where the file cannot be wound, by reading up to it."""
         self._forget_place()
+        clock = self._decoder.clock
+        if self._start and clock.counts_from_start:
+            self._begin_again()
+            return
+        # Some formats look for the key frame by when its data is due. Pictures that are shown before it and
+        # come after it cannot be decoded then: they need the key frame before.
+        margin = REORDERED / self._own_rate if clock.reorders else 0.0
         try:
-            self._decoder.seek(self._zero + self._start)
+            self._decoder.seek(self._zero + max(0.0, self._start - margin))
         except av.FFmpegError:
             self._begin_again()
         else:
