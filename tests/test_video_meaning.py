@@ -454,3 +454,12 @@ def test_a_start_among_pictures_out_of_order_loses_none_and_keeps_their_times(
     with open_source(f"{path}?start={start}&loop=1", "ir") as source:
         again = [source.read() for _ in range(2 * (40 - first))]
     assert [number_of(frame.image) for frame in again if frame] == 2 * list(range(first, 40))
+
+
+def test_counts_of_pixels_that_are_not_square_stay_as_they_are(tmp_path: Path) -> None:
+    counts = (np.arange(48 * 64, dtype=np.uint16) * 37 + 7000).reshape(48, 64)
+    stored = counts.view(np.uint8).reshape(48, 64, 2)
+    pixels, aspect = ("yuyv422", "yuyv422"), Fraction(4, 3)
+    path = write(tmp_path / "a.mov", "rawvideo", [0.0], images=[stored], pixels=pixels, aspect=aspect)
+    (ir,) = frames_of(f"{path}?raw=1", "ir")
+    assert np.array_equal(ir.image, counts)

@@ -267,7 +267,8 @@ class Decoder:
                 colours = Colorspace.ITU709
             wanted = self._wanted(frame.format)
             image = self._converter.reformat(frame, format=wanted, src_colorspace=colours).to_ndarray()
-        image = _square(image, self.stream.sample_aspect_ratio)
+        if not self._raw:  # whose numbers need not be grey values
+            image = _square(image, self.stream.sample_aspect_ratio)
         turns = round(frame.rotation / 90) % 4
         return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
