@@ -67,7 +67,8 @@ def plan(ir: Path, vis: Path, out: Path) -> Jobs:
     Two folders are paired by stem and fused into a folder, which is made, under the visible image's name.
 
     Raises:
-        InputError: something is missing, a file is given with a folder, or an input would be overwritten.
+        InputError: something is missing or given for both, a file is given with a folder, or an input would
+            be overwritten.
     """
     for path in (ir, vis):
         if not path.exists():
@@ -80,6 +81,8 @@ def plan(ir: Path, vis: Path, out: Path) -> Jobs:
         if out.suffix.lower() not in IMAGE_SUFFIXES:
             known = ", ".join(sorted(IMAGE_SUFFIXES))
             raise InputError(f"--out {out}: an image is written, so the suffix must be one of {known}")
+        if ir.samefile(vis):
+            raise InputError(f"{ir} is given for both cameras")
         jobs = Jobs([(ir, vis, out)], [], [])
     else:
         if out.is_file():

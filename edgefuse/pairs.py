@@ -138,24 +138,39 @@ def pair_files(
     Raises:
         InputError: no pair is found.
     """
-    same = ir_files.keys() == vis_files.keys() and all(vis_files[s].samefile(f) for s, f in ir_files.items())
-    if same or ir_files.keys().isdisjoint(vis_files):
-        ends = _without_endings(ir_files, "ir"), _without_endings(vis_files, "vis")
-        if not ends[0].keys().isdisjoint(ends[1]):
-            ir_files, vis_files = ends
-        elif same:
-            raise InputError(f"{ir} is given for both cameras, and holds the same images for both")
-        else:
-            raise InputError(
-                f"no stem is in both folders: {ir} has {counted(len(ir_files), 'image')} "
-                f"such as {min(ir_files)!r}, {vis} has {len(vis_files)} such as {min(vis_files)!r}; "
-                "pairs must have equal file stems, which may end in _ir and _vis"
-            )
+    ir_files, vis_files = halves(ir_files, vis_files, ir)
+    if ir_files.keys().isdisjoint(vis_files):
+        raise InputError(
+            f"no stem is in both folders: {ir} has {counted(len(ir_files), 'image')} "
+            f"such as {min(ir_files)!r}, {vis} has {len(vis_files)} such as {min(vis_files)!r}; "
+            "pairs must have equal file stems, which may end in _ir and _vis"
+        )
     return FolderPairs(
         pairs=[(stem, ir_files[stem], vis_files[stem]) for stem in ir_files if stem in vis_files],
         only_ir=sorted(ir_files.keys() - vis_files.keys() - (doubled or {}).keys()),
         only_vis=sorted(vis_files.keys() - ir_files.keys() - (doubled or {}).keys()),
     )
+
+
+def halves(ir_files: Files, vis_files: Files, ir: str) -> tuple[Files, Files]:
+    """Return the images by stem, of which equal ones are a pair: without endings, if whole ones make no pair.
+
+    Args:
+        ir_files: infrared, by stem.
+        vis_files: visible, by stem.
+        ir: where infrared is from, to print.
+
+    Raises:
+        InputError: both are the same images.
+    """
+    same = ir_files.keys() == vis_files.keys() and all(vis_files[s].samefile(f) for s, f in ir_files.items())
+    if same or ir_files.keys().isdisjoint(vis_files):
+        ends = _without_endings(ir_files, "ir"), _without_endings(vis_files, "vis")
+        if not ends[0].keys().isdisjoint(ends[1]):
+            return ends
+        if same:
+            raise InputError(f"{ir} is given for both cameras, and holds the same images for both")
+    return ir_files, vis_files
 
 
 def _without_endings(files: Files, role: Role) -> Files:

@@ -64,6 +64,7 @@ def test_a_rig_moves_infrared_once_in_videos_as_in_images(run, tmp_path, monkeyp
     ("args", "message"),
     [
         (("ir.mkv", "ir.mkv", "out.mkv"), "ir.mkv is given for both cameras"),
+        (("same.png", "./same.png", "out.png"), "same.png is given for both cameras"),
         (("ir.mkv", ".", "out.mkv"), "give two videos or recordings, or images for both"),
         (("ir.mkv", "vis.mkv", "vis.mkv"), "--out would overwrite the input vis.mkv"),
         (("ir.mkv", "none.mkv", "out.mkv"), "give two videos or recordings, or images for both"),
@@ -75,6 +76,7 @@ def test_a_rig_moves_infrared_once_in_videos_as_in_images(run, tmp_path, monkeyp
 )
 def test_what_cannot_be_fused_is_said(run, videos, args, message):
     before = (videos / "vis.mkv").read_bytes()
+    write_image(videos / "same.png", np.zeros((32, 32), np.uint8))
     status, _, err = run("fuse", *sum(zip(("--ir", "--vis", "--out"), args, strict=True), ()))
     assert status == 1
     assert message in err

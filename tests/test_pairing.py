@@ -1,11 +1,14 @@
 import sys
 from itertools import product
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefuse.errors import InputError
+from edgefuse.images import write_image
+from edgefuse.train.cache import cache_folders
 from edgefuse.train.data import PairSampler, limit_base
 
 KEYS = st.lists(st.integers(0, 12), min_size=1, max_size=9, unique=True)
@@ -108,3 +111,23 @@ def test_the_base_set_prefers_aligned_images():
     for base in (0, 8):
         with pytest.raises(InputError, match="base is"):
             limit_base(ir, vis, base, seed=1)
+
+
+def test_one_folder_for_both_cameras_is_paired_by_endings(tmp_path):
+    for number in (1, 2):
+        for ending, level in (("ir", 200), ("vis", 20)):
+            write_image(tmp_path / f"{number}_{ending}.png", np.full((16, 16), level, np.uint8))
+    ir, vis = cache_folders([tmp_path], [tmp_path])
+    assert ir.keys == vis.keys == [(0, "1"), (0, "2")]
+    assert (ir[0].mean(), vis[0].mean()) == (200, 20)
+
+
+def test_the_same_images_or_video_for_both_cameras_are_refused(tmp_path):
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        write_image(tmp_path / folder / "1.png", np.zeros((16, 16), np.uint8))
+    x, y, video = tmp_path / "x", tmp_path / "y", tmp_path / "a.mp4"
+    video.touch()
+    for ir, vis in (([x], [x]), ([x, y], [y, x]), ([video], [x / ".." / "a.mp4"])):
+        with pytest.raises(InputError, match="given for both cameras"):
+            cache_folders(ir, vis)

@@ -389,7 +389,7 @@ def test_images_smaller_than_a_patch_are_named():
 
 
 def test_two_folders_of_one_list_do_not_mix_their_stems(folders):
-    one, both = (str(folders / "ir"),), (str(folders / "ir"), str(folders / "ir"))
+    one, both = (str(folders / "vis"),), (str(folders / "ir"), str(folders / "ir"))
     config = TrainConfig(ir=both, vis=(str(folders / "vis"),) * 2, patch=32)
     assert len(training_set(config).pairing.aligned()) == 8
     crossed = TrainConfig(ir=both, vis=one, patch=32, paradigm="uptp")

@@ -5,6 +5,7 @@ import math
 import tempfile
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from copy import copy
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,10 @@ from torch import Tensor
 
 from edgefuse.errors import InputError, counted
 from edgefuse.images import Image, as_visible, luma, read_visible
-from edgefuse.pairs import images_by_stem
+from edgefuse.pairs import Files, halves, images_by_stem
 from edgefuse.rig import Overlap, Rig
 from edgefuse.runtime.cameras.thermal import ThermalPreprocess
-from edgefuse.runtime.frames import Role
+from edgefuse.runtime.frames import ROLES, Role
 from edgefuse.runtime.sources import open_source
 from edgefuse.runtime.sources.video import recorded_parts
 from edgefuse.thermal import read_infrared
@@ -118,7 +119,8 @@ def cache_folders(
 
     Keys are (place of the folder, stem), or (place of the video, second): of a video, the first frame of
     every second is taken, since those between look the same. So the two videos of a recording that stand
-    at the same place are aligned, as folders of equal stems are.
+    at the same place are aligned, as folders of equal stems are; stems may end in `_ir` and `_vis`, as for
+    `edgefuse.pairs.pair_folders`.
 
     Args:
         ir: infrared.
@@ -126,9 +128,12 @@ def cache_folders(
         thermal: how infrared becomes 8 bits.
         bits: of visible 16-bit images; None: as the files say.
         rig: rig file that infrared is aligned by; both are cut to what it covers. None: neither.
+
+    Raises:
+        InputError: a folder or file that cannot be used, or that is given for both cameras.
     """
-    of_ir = _images([Path(path) for path in ir], "ir", thermal, bits)
-    of_vis = _images([Path(path) for path in vis], "vis", thermal, bits)
+    files = _files([Path(path) for path in ir], [Path(path) for path in vis])
+    of_ir, of_vis = (_images(files[role], role, thermal, bits) for role in ROLES)
     if rig is None:
         return ImageCache(of_ir), ImageCache(of_vis)
     known = Rig.load(rig)
@@ -146,16 +151,48 @@ def cache_folders(
     return first, second
 
 
+def _files(ir: Sequence[Path], vis: Sequence[Path]) -> dict[Role, list[Path | Files]]:
+    """Return what is at each place: a video or recording, or the images of a folder.
+
+    Raises:
+        InputError: a folder without images, or a file for both cameras.
+    """
+    found: dict[Role, list[Path | Files]] = {"ir": [], "vis": []}
+    for paths in zip_longest(ir, vis):
+        both: list[Path | Files | None] = [
+            path if path is None or _is_video(path) else images_by_stem(path, role=role)
+            for role, path in zip(ROLES, paths, strict=True)
+        ]
+        if isinstance(both[0], dict) and isinstance(both[1], dict):
+            both[:] = halves(both[0], both[1], str(paths[0]))
+        for role, files in zip(ROLES, both, strict=True):
+            if files is not None:
+                found[role].append(files)
+    infrared = {path.resolve() for path in _flat(found["ir"])}
+    if twice := next((path for path in _flat(found["vis"]) if path.resolve() in infrared), None):
+        raise InputError(f"{twice} is given for both cameras")
+    return found
+
+
+def _flat(places: Sequence[Path | Files]) -> Iterator[Path]:
+    for files in places:
+        yield from [files] if isinstance(files, Path) else files.values()
+
+
+def _is_video(path: Path) -> bool:
+    return path.is_file() or bool(recorded_parts(path))
+
+
 def _images(
-    paths: Sequence[Path], role: Role, thermal: ThermalConfig | None, bits: int | None
+    places: Sequence[Path | Files], role: Role, thermal: ThermalConfig | None, bits: int | None
 ) -> Iterator[tuple[tuple[int, str], Image]]:
-    for place, path in enumerate(paths):
-        if path.is_file() or recorded_parts(path):
+    for place, files in enumerate(places):
+        if isinstance(files, Path):
             yield from (
-                ((place, str(second)), image) for second, image in _video_images(path, role, thermal, bits)
+                ((place, str(second)), image) for second, image in _video_images(files, role, thermal, bits)
             )
             continue
-        for stem, file in images_by_stem(path, role=role).items():
+        for stem, file in files.items():
             image = read_infrared(file, thermal) if role == "ir" else luma(read_visible(file, bits))
             yield (place, stem), image
 
