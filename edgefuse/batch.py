@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 from numpy.typing import NDArray
 
-from edgefuse.align import Align, Resize
+from edgefuse.align import Align, Aligned, Resize
 from edgefuse.errors import InputError
 from edgefuse.files import read_bytes, replace_file
 from edgefuse.images import IMAGE_SUFFIXES, luma, read_image, read_visible, write_image
@@ -323,6 +323,8 @@ def save_pairs(
 ) -> tuple[Path, Path]:
     """Write the pairs of two videos or recordings as numbered grey images, for what works on images.
 
+    Each camera's keep their own size: who reads them aligns them.
+
     Args:
         ir: as for `recorded_pairs`.
         vis: likewise.
@@ -340,7 +342,8 @@ def save_pairs(
     folders = folder / "ir", folder / "vis"
     for each in folders:
         each.mkdir(parents=True)
-    for number, pair in enumerate(recorded_pairs(ir, vis, options=options, bits=bits)):
+    pairs = recorded_pairs(ir, vis, options=options, align=lambda image, _: Aligned(image), bits=bits)
+    for number, pair in enumerate(pairs):
         if number == limit:
             break
         for image, inside in zip((pair.ir, pair.vis), folders, strict=True):

@@ -1,5 +1,6 @@
 """Fusing and scoring videos and recordings as if they were folders of images."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,6 +109,25 @@ def test_videos_are_scored(run, videos):
     status, out, err = run("evaluate", "--ir", "ir.mkv", "--vis", "vis.mkv", *args)
     assert status == 0, err
     assert "ir.mkv + vis.mkv: 6 pairs" in out
+
+
+def test_videos_of_two_sizes_are_scored_aligned_or_not_at_all(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    vis = rng.integers(0, 256, (72, 128), dtype=np.uint8)
+    write_video("vis.mkv", vis)
+    write_video("ir.mkv", np.ascontiguousarray(vis[4:68, 24:104]))
+    Rig(((1.0, 0.0, 24.0), (0.0, 1.0, 4.0), (0.0, 0.0, 1.0)), (80, 64), (128, 72)).save(Path("rig.json"))
+    args = ["evaluate", "--ir", "ir.mkv", "--vis", "vis.mkv", "--no-baselines", "--model", "average"]
+    args += ["--metrics", "PSNR", "--jobs", "1", "--json", "scores.json"]
+    status, _, err = run(*args)
+    assert status == 1
+    assert "scores need one size" in err
+    status, _, err = run(*args, "--rig", "rig.json")
+    assert status == 0, err
+    pairs = json.loads(Path("scores.json").read_text())["pairs"]
+    assert len(pairs) == 2
+    assert all(pair["scores"]["average"]["PSNR"]["total"] > 60 for pair in pairs)
 
 
 def test_a_folder_of_images_is_no_recording(tmp_path):
