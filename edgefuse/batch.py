@@ -70,11 +70,7 @@ def plan(ir: Path, vis: Path, out: Path) -> Jobs:
         InputError: something is missing or given for both, a file is given with a folder, or an input would
             be overwritten.
     """
-    for path in (ir, vis):
-        if not path.exists():
-            is_live = DeviceCamera.accepts(str(path)) or ":/" in str(path) or str(path) == "sim"
-            hint = "; cameras and streams are for `edgefuse stream`" if is_live else ""
-            raise InputError(f"no such file or folder: {path}{hint}")
+    _check_exist(ir, vis)
     if ir.is_dir() != vis.is_dir():
         raise InputError(f"{ir} and {vis}: give two images or two folders, not one of each")
     if not ir.is_dir():
@@ -99,6 +95,14 @@ def plan(ir: Path, vis: Path, out: Path) -> Jobs:
         if fused.resolve() in (a.resolve(), b.resolve()):
             raise InputError(f"--out would overwrite the input {fused}")
     return jobs
+
+
+def _check_exist(*paths: Path) -> None:
+    for path in paths:
+        if not path.exists():
+            is_live = DeviceCamera.accepts(str(path)) or ":/" in str(path) or str(path) == "sim"
+            hint = "; cameras and streams are for `edgefuse stream`" if is_live else ""
+            raise InputError(f"no such file or folder: {path}{hint}")
 
 
 @dataclass(frozen=True)
@@ -246,10 +250,11 @@ def are_recordings(ir: Path, vis: Path) -> bool:
     """Return whether both are videos, or folders that `edgefuse record` wrote.
 
     Raises:
-        InputError: one of them is and the other is not.
+        InputError: one of them is and the other is not, or does not exist.
     """
     found = [_is_recording(ir, "ir"), _is_recording(vis, "vis")]
     if any(found) and not all(found):
+        _check_exist(ir, vis)
         raise InputError(f"{ir} and {vis}: give two videos or recordings, or images for both")
     return all(found)
 
