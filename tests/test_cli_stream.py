@@ -379,6 +379,16 @@ def report_of(ir: dict[str, Any] | None = None, vis: dict[str, Any] | None = Non
             "too slow: 50% of the visible frames were dropped",
         ),
         (
+            {"live": False, "vis": {"unpaired": 125}},
+            "Problems: 25.0 fps, 125 of 250 visible frames not fused; "
+            "infrared has no picture for 50% of the visible frames",
+        ),
+        (
+            {"live": False, "ir": {"captured": 500, "unpaired": 250}},
+            "Problems: 25.0 fps, 250 of 500 infrared frames not fused; "
+            "visible has no picture for 50% of the infrared frames",
+        ),
+        (
             {"starved_s": 4.0},
             "Problems: 25.0 fps, nothing dropped; this machine is too busy: threads waited 4.0 s for a core",
         ),

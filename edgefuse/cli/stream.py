@@ -37,6 +37,8 @@ WAITING = ("pair", "total", "output")
 """Stages that in recordings, which are read ahead, mostly measure how long a frame waits for its turn."""
 MAX_DROPPED = 0.05
 """Share of the visible frames beyond which the machine counts as too slow for the camera."""
+MAX_UNPAIRED = 0.05
+"""Share of a camera's frames without a partner beyond which the two do not fit together."""
 MAX_STARVED = 0.05
 """Share of the time that threads may wait for a core."""
 
@@ -111,6 +113,14 @@ def _problems(report: "Report") -> Iterator[str]:
     visible = report.sources[1]
     if report.live and visible.dropped > MAX_DROPPED * visible.captured:
         yield f"too slow: {visible.dropped / visible.captured:.0%} of the visible frames were dropped"
+    infrared = report.sources[0]
+    for source, partner in ((visible, infrared), (infrared, visible)):
+        if source is infrared and report.live:  # which may be the faster camera
+            continue
+        most = 1 + MAX_UNPAIRED * source.captured  # one of a short clip may stand alone at its end
+        if source.unpaired > most and partner.captured and not partner.losses:
+            share = source.unpaired / source.captured
+            yield f"{NAMES[partner.role]} has no picture for {share:.0%} of the {NAMES[source.role]} frames"
     if report.starved_s > MAX_STARVED * report.seconds:
         yield f"this machine is too busy: threads waited {report.starved_s:.1f} s for a core"
     for sink in report.sinks:
