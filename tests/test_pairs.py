@@ -182,6 +182,12 @@ def test_halves_of_one_folder_are_paired_and_one_half_twice_is_refused(tmp_path)
     assert [levels(camera) for camera in parts] == [[10, 20, 30]] * 2
 
 
+def test_one_folder_is_split_by_the_endings_of_its_names(tmp_path):
+    numbered(tmp_path, ["1_ir.png", "1_vis.png", "2_ir.png", "2_vis.png"])
+    cameras = connect_pair(str(tmp_path), str(tmp_path))
+    assert [levels(camera) for camera in cameras] == [[10, 20]] * 2
+
+
 def test_calibration_pairs_patterns_by_name(tmp_path):
     numbered(tmp_path, [f"{n}_ir.png" for n in (1, 3)] + [f"{n}_vis.png" for n in (1, 2, 3)])
     found = list(_pairs_of(f"{tmp_path}/*_ir.png", f"{tmp_path}/*_vis.png", None))

@@ -96,11 +96,11 @@ def pair_by_stem(ir: ImageFolder, vis: ImageFolder) -> None:
     Raises:
         SourceError: no pair is left from `start` on.
     """
-    if ir.by_stem == vis.by_stem:  # of which `crop` takes two parts
-        return
     try:
         pairs = pair_files(ir.by_stem, vis.by_stem, ir.name, vis.name).pairs
     except InputError as error:
+        if ir.by_stem == vis.by_stem:  # without endings: `crop` takes two parts of each image
+            return
         logger.warning("%s and %s: pairing their images in order (%s)", ir.name, vis.name, error)
         return
     for source, files in ((ir, [pair[1] for pair in pairs]), (vis, [pair[2] for pair in pairs])):
