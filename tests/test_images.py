@@ -1,6 +1,7 @@
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from edgefuse.images import (
     replace_luma,
     write_image,
 )
+from edgefuse.palettes import PALETTES
 from edgefuse.runtime.sources import open_source
-from edgefuse.thermal import PALETTES, as_infrared, read_infrared
+from edgefuse.thermal import ThermalAgc, as_infrared, read_infrared
 
 COLOUR = arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3)))
 
@@ -303,6 +305,63 @@ def test_palettes_are_removed(
     image = read_infrared(path)
     assert np.abs(image.astype(int) - grey).mean() < 4
     assert "its palette" in warned(caplog)
+
+
+def in_hot(places: np.ndarray) -> np.ndarray:
+    """Black, red, yellow, white: matplotlib's `hot` by its corners, as BGR uint8."""
+    x = places / 255
+    red, green = np.interp(x, [0, 0.365], [0.0416, 1]), np.interp(x, [0.365, 0.746], [0, 1])
+    return np.rint(np.stack([np.interp(x, [0.746, 1], [0, 1]), green, red], -1) * 255).astype(np.uint8)
+
+
+def in_jet(places: np.ndarray) -> np.ndarray:
+    """Dark blue, blue, cyan, yellow, red, dark red: three triangles, as BGR uint8."""
+    tops = np.stack([1.5 - np.abs(4 * places / 255 - k) for k in (1, 2, 3)], -1)
+    return np.rint(tops.clip(0, 1) * 255).astype(np.uint8)
+
+
+def in_rainbow(places: np.ndarray) -> np.ndarray:
+    """The hues from blue to red, as BGR uint8."""
+    hue = np.rint(120 * (1 - places / 255)).astype(np.uint8)
+    return cv2.cvtColor(np.stack([hue, hue * 0 + 255, hue * 0 + 255], -1), cv2.COLOR_HSV2BGR)
+
+
+WARMTH = cv2.normalize(
+    cv2.GaussianBlur(np.random.default_rng(5).normal(0, 1, (60, 80)), (0, 0), 8),
+    np.zeros(()),
+    0,
+    255,
+    cv2.NORM_MINMAX,
+)
+
+
+@pytest.mark.parametrize("palette", [in_hot, in_jet, in_rainbow])
+@pytest.mark.parametrize("ends", [(0, 255), (40, 255), (40, 180), (90, 160), (120, 120), (200, 255)])
+def test_no_palette_turns_infrared_over(
+    caplog: pytest.LogCaptureFixture, palette: Callable[[np.ndarray], np.ndarray], ends: tuple[int, int]
+) -> None:
+    places = ends[0] + WARMTH / 255 * (ends[1] - ends[0])
+    name = f"{palette.__name__} {ends}"
+    grey = as_infrared(palette(places), name=name)
+    said = warned(caplog)
+    if f"removing its palette '{palette.__name__[3:]}'" in said:
+        assert np.corrcoef(grey.ravel(), places.ravel())[0, 1] > 0.97
+    else:
+        assert f"{name}: infrared is coloured with an unknown palette, or" in said
+    certain = palette is not in_rainbow and ends in [(0, 255), (40, 255)]
+    assert ("removing" in said) == certain or ends not in [(0, 255), (40, 255), (120, 120)]
+
+
+def test_a_cold_or_plain_first_frame_does_not_decide_the_palette() -> None:
+    for first in (np.full((60, 80), 100.0), np.full((60, 80), 8.0), 60 + WARMTH * 0.1):
+        agc = ThermalAgc()
+        agc(in_hot(first))
+        whole = agc(in_hot(WARMTH))
+        assert np.corrcoef(whole.ravel(), WARMTH.ravel())[0, 1] > 0.97
+        # What is recognised once is removed from frames too that alone would not show it.
+        for place in (8, 100, 170):
+            plain = agc(in_hot(np.full((60, 80), float(place))))
+            assert abs(float(np.median(plain)) - float(np.median(whole[np.abs(WARMTH - place) < 2]))) < 6
 
 
 def test_colours_of_no_palette_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

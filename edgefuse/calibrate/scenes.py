@@ -16,7 +16,8 @@ from edgefuse.calibrate.features import Floats, Picture, edge_field
 from edgefuse.errors import InputError
 from edgefuse.images import IMAGE_SUFFIXES, Image, fit_size, luma, read_image, read_visible, write_image
 from edgefuse.pairs import pair_folders
-from edgefuse.thermal import as_infrared, find_palette, read_infrared
+from edgefuse.palettes import has_palette
+from edgefuse.thermal import as_infrared, read_infrared
 
 FLAT = 2.0
 """Standard deviation in grey levels below which a picture shows nothing."""
@@ -232,7 +233,7 @@ def _pairs_of(ir: str, vis: str, duration: float | None) -> Iterator[tuple[Image
         pairs = pair_folders(ir, vis).pairs
         for _, ir_file, vis_file in pairs[:: max(len(pairs) // MOST_READ, 1)]:
             seen, other = read_image(ir_file, "ir"), read_visible(vis_file)
-            if seen.ndim == 3 and find_palette(seen) is None:
+            if seen.ndim == 3 and not has_palette(seen):
                 refuse_swapped([(seen, other)])
             yield as_infrared(seen, name=ir), other, False
         return

@@ -24,8 +24,9 @@ from edgefuse.images import Image, read_image, read_visible, size_of
 from edgefuse.metrics import grey
 from edgefuse.packages import require, stay_offline
 from edgefuse.pairs import images_by_stem
+from edgefuse.palettes import is_coloured
 from edgefuse.spec import METADATA_KEY
-from edgefuse.thermal import as_infrared, is_coloured
+from edgefuse.thermal import as_infrared
 from edgefuse.thermal_config import ThermalConfig
 from edgefuse.weights import shipped
 

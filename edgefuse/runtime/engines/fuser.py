@@ -11,11 +11,12 @@ from edgefuse.align import Align, Resize, show_visible_outside
 from edgefuse.errors import InputError
 from edgefuse.images import Image, check_image, luma, replace_luma
 from edgefuse.levels import measure_levels
+from edgefuse.palettes import has_palette, is_coloured
 from edgefuse.rig import as_align
 from edgefuse.runtime.engines import Engine, check_threads, open_engine
 from edgefuse.runtime.engines.device import as_device_array, is_device_array
 from edgefuse.spec import ModelSpec
-from edgefuse.thermal import as_infrared, find_palette, is_coloured
+from edgefuse.thermal import as_infrared
 from edgefuse.weights import DEFAULT_MODEL
 
 __all__ = ["Fuser", "network_input"]
@@ -229,7 +230,7 @@ class Fuser:
 
 def _check_order(ir: Image, vis: Image) -> None:
     grey = vis.ndim == 2 or not is_coloured(vis)
-    if grey and is_coloured(ir) and find_palette(ir) is None:
+    if grey and is_coloured(ir) and not has_palette(ir):
         raise InputError(
             "the infrared image is coloured and the visible one is grey: are they swapped? If not, give "
             "infrared as a grey image, white = hot"
