@@ -135,7 +135,13 @@ def _check_size(size: tuple[int, int], name: str) -> None:
 
 
 def _described(image: Any, data: bytes) -> Stored:
-    exif = image.getexif()
+    from PIL.Image import Image
+
+    chunks = _chunks(data) if image.format == "PNG" else {}
+    if "eXIf" in chunks:
+        image.info["exif"] = chunks["eXIf"]
+    # Pillow's method for PNG decodes the whole picture, to see whether EXIF comes behind it.
+    exif = Image.getexif(image) if image.format == "PNG" else image.getexif()
     orientation = int(exif.get(ORIENTATION, 1))
     tags = getattr(image, "tag_v2", {})
     across, down = image.info.get("aspect", (1, 1)) if image.format == "PNG" else (1, 1)
@@ -145,7 +151,7 @@ def _described(image: Any, data: bytes) -> Stored:
         image.format,
         orientation=orientation if 1 <= orientation <= 8 else 1,
         white_is_zero=tags.get(PHOTOMETRIC) == 0,
-        white=_largest(image.format, data),
+        white=_largest(image.format, data, chunks),
         no_data=_number(tags.get(NO_DATA)),
         pages=getattr(image, "n_frames", 1),
         # Densities are pixels per length: more of them across make a pixel narrower.
@@ -155,23 +161,25 @@ def _described(image: Any, data: bytes) -> Stored:
     )
 
 
-def _largest(kind: str, data: bytes) -> int | None:
+def _largest(kind: str, data: bytes, chunks: dict[str, bytes]) -> int | None:
     """Return the largest value by a PNG's sBIT chunk or a PGM's header, which Pillow does not tell."""
     if kind == "PPM":
         header = re.match(rb"P[56](?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+(\d+)\s", data)
         return int(header[1]) if header else None
-    if kind != "PNG":
-        return None
+    bits = max(chunks.get("sBIT", b""), default=16)
+    return 2**bits - 1 if 8 <= bits < 16 else None
+
+
+def _chunks(data: bytes) -> dict[str, bytes]:
+    """Return what a PNG holds in the chunks that are read here."""
+    found = {}
     place = 8
     while place + 8 <= len(data):
-        length, chunk = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
-        if chunk == b"sBIT":
-            bits = max(data[place + 8 : place + 8 + length], default=16)
-            return 2**bits - 1 if 8 <= bits < 16 else None
-        if chunk in (b"IDAT", b"PLTE"):
-            break
+        length, name = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
+        if name in (b"sBIT", b"eXIf"):
+            found[name.decode()] = data[place + 8 : place + 8 + length]
         place += 12 + length
-    return None
+    return found
 
 
 def upright(image: NDArray[Any], stored: Stored) -> NDArray[Any]:
