@@ -102,7 +102,10 @@ def _as_meant(
             image = cv2.bitwise_not(image)
         if role == "ir":
             image = _unwrapped(_unswapped(image, folder), folder)
-    return as_visible(image, bits, stored.white, folder) if role == "vis" else image
+    if role != "vis":
+        return image
+    scaled = stored.kind == "PNG" and stored.white is not None and _is_scaled(image, stored.white)
+    return as_visible(image, 16 if scaled and not bits else bits, stored.white, folder)
 
 
 def _bytes_of(path: Path) -> bytes:
@@ -153,8 +156,28 @@ def _unwrapped(image: NDArray[Any], folder: str) -> NDArray[Any]:
     return signed
 
 
+def _is_scaled(image: NDArray[Any], white: int) -> bool:
+    """Whether fewer bits have been scaled to 16 already, as PNG wants it of a file with sBIT.
+
+    Section 12.5 of the PNG specification (2003) names these ways: the low bits are zeros, or repeat the high
+    ones, or the value is the rounded multiple. The brightness does not tell it: a night may be all dark.
+    """
+    if image.dtype != np.uint16:
+        return False
+    bits = white.bit_length()
+    value = image >> (16 - bits)
+    high = value << (16 - bits)
+    ways = high, high | value >> (2 * bits - 16), np.rint(value * np.float64(65535 / white))
+    return any(np.array_equal(image, way) for way in ways)
+
+
 def _without(image: NDArray[Any], no_data: float) -> NDArray[Any]:
     """Put what is read as no measurement where a file has its number for that."""
+    # As text the tag may be any number, or nan, whatever the pixels can hold.
+    limits = np.finfo(image.dtype) if image.dtype.kind == "f" else np.iinfo(image.dtype)
+    whole = image.dtype.kind == "f" or no_data.is_integer()
+    if not (whole and float(limits.min) <= no_data <= float(limits.max)):
+        return image
     nothing = {"f": np.nan, "u": 0, "i": np.iinfo(np.int16).min}[image.dtype.kind]
     return np.where(image == image.dtype.type(no_data), image.dtype.type(nothing), image)
 

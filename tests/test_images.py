@@ -15,6 +15,7 @@ from PIL import Image as Pillow
 
 from edgefuse.errors import InputError
 from edgefuse.images import (
+    _without,
     as_visible,
     check_image,
     luma,
@@ -26,6 +27,7 @@ from edgefuse.images import (
 )
 from edgefuse.palettes import PALETTES
 from edgefuse.runtime.sources import open_source
+from edgefuse.stored import read_stored
 from edgefuse.thermal import ThermalAgc, as_infrared, read_infrared
 
 COLOUR = arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3)))
@@ -175,6 +177,23 @@ def test_images_are_turned_upright(tmp_path: Path, kind: str, orientation: int) 
         assert cv2.absdiff(image, np.ascontiguousarray(expected)).max() <= (12 if kind == "JPEG" else 1)
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_the_header_of_a_png_is_read_without_its_pixels(monkeypatch: pytest.MonkeyPatch, late: bool) -> None:
+    def load(self: Pillow.Image) -> None:
+        raise AssertionError("decoded twice")
+
+    data = stored_as(MARKED, "PNG")
+    assert read_stored(data, "a.png").orientation == 1
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", load)
+    exif = Pillow.Exif()
+    exif[274] = 6
+    body = b"eXIf" + exif.tobytes()[6:]
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    place = len(data) - 12 if late else 33  # before IEND, or after IHDR
+    assert read_stored(data, "a.png").kind == "PNG"
+    assert read_stored(data[:place] + chunk + data[place:], "a.png").orientation == 6
+
+
 def test_16_bits_are_turned_upright_too(tmp_path: Path) -> None:
     counts = MARKED.astype(np.uint16) * 100
     exif = Pillow.Exif()
@@ -250,6 +269,22 @@ def test_bits_of_a_visible_16_bit_image(tmp_path: Path, caplog: pytest.LogCaptur
     assert frame is not None
     assert cv2.absdiff(as_visible(frame.image), expected).max() <= 1
     np.testing.assert_array_equal(read_image(plain, "ir"), RAMP)
+
+
+@pytest.mark.parametrize("part", [1, 0.05])
+@pytest.mark.parametrize("way", ["unscaled", "zeros", "repeated", "multiple"])
+def test_a_png_with_sbit_keeps_its_brightness(tmp_path: Path, way: str, part: float) -> None:
+    """Bright or dark, scaled to 16 bits or not."""
+    twelve = (RAMP * part).astype(np.uint16)
+    stored = {
+        "unscaled": twelve,
+        "zeros": twelve << 4,
+        "repeated": twelve << 4 | twelve >> 8,
+        "multiple": np.rint(twelve * (65535 / 4095)).astype(np.uint16),
+    }[way]
+    (tmp_path / "a.png").write_bytes(with_sbit(stored_as(stored, "PNG"), 12))
+    expected = np.rint(twelve / 4095 * 255).astype(np.uint8)
+    assert cv2.absdiff(read_visible(tmp_path / "a.png"), expected).max() <= 1
 
 
 def test_single_bright_pixels_say_nothing_of_the_bits(
@@ -507,6 +542,21 @@ def test_the_no_data_value_of_a_geotiff(tmp_path: Path, values: np.ndarray) -> N
     nothing = image[:, :30]
     assert np.isnan(nothing).all() if values.dtype == np.float32 else not nothing.any()
     assert np.array_equal(image[:, 30:], values[:, 30:])
+
+
+@pytest.mark.parametrize(
+    "number", ["nan", "-9999", "-3.4028234663852886e+38", "1e20", "1e40", "1e400", "0.5"]
+)
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32])
+def test_a_no_data_value_that_pixels_cannot_have(tmp_path: Path, dtype: type, number: str) -> None:
+    values = (COUNTS - 29_000 * (dtype != np.uint16)).clip(0, 32_000).astype(dtype)
+    path = tmp_path / "a.tif"
+    cv2.imwrite(str(path), values)
+    image = _without(read_image(path, "ir"), float(number))
+    np.testing.assert_array_equal(image, values)
+    if dtype == np.uint16:
+        Pillow.fromarray(values).save(path, tiffinfo={42113: number})
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif", "ir"), values)
 
 
 def test_temperatures_below_zero_that_wrapped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
