@@ -572,6 +572,19 @@ def test_temperatures_below_zero_that_wrapped(tmp_path: Path, caplog: pytest.Log
     assert warned(caplog) == ""
 
 
+def test_a_folder_that_crosses_zero_counts_from_one_zero(tmp_path: Path) -> None:
+    celsius = COUNTS - COUNTS.mean()
+    steps = (0, 20_000, -20_000, 0)  # partly, wholly above, wholly below
+    celsius *= 4000 / np.abs(celsius).max()
+    for index, step in enumerate(steps):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), (celsius + step / 4).astype(np.int16).view(np.uint16))
+    with open_source(str(tmp_path), "ir") as source:
+        frames = [source.read() for _ in steps]
+    for frame, step in zip(frames, steps, strict=True):
+        assert frame is not None
+        np.testing.assert_array_equal(frame.image, (celsius + step / 4).astype(np.int16))
+
+
 @pytest.mark.parametrize(("white", "dtype"), [(4095, ">u2"), (1000, ">u2"), (15, "u1"), (255, "u1")])
 def test_the_largest_value_of_a_pgm(tmp_path: Path, white: int, dtype: str) -> None:
     values = np.linspace(0, white, 32 * 20).reshape(20, 32).astype(dtype)

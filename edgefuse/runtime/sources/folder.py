@@ -7,6 +7,8 @@ from glob import escape, glob, has_magic
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgefuse.errors import FrameError, InputError, SourceError, counted
 from edgefuse.images import IMAGE_SUFFIXES, bits_of, read_image
 from edgefuse.pairs import Files, images_by_stem, natural_key, pair_files, printable
@@ -51,6 +53,7 @@ class ImageFolder(Source):
         self._next = self._unread = 0
         self._role = role
         self._bits: int | None = options.get("bits")
+        self._signed = False
 
     def use(self, files: list[Path]) -> None:
         """Read these files, from `start` on.
@@ -84,6 +87,12 @@ class ImageFolder(Source):
                 raise SourceError(f"{self.name} has no image that can be read: {error}") from None
             raise FrameError(str(error)) from None
         self._unread = 0
+        # Below zero was recognised in one picture: those wholly above or below count from the same zero.
+        self._signed = self._signed or image.dtype == np.int16
+        if self._signed and image.dtype == np.uint16 and image.ndim == 2:
+            degrees = image.view(np.int16)
+            if (np.abs(degrees.astype(np.int32)) <= 20_000).all():
+                image = degrees
         return Frame(image, index, index / self.fps, captured)
 
 
