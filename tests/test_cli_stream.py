@@ -385,8 +385,7 @@ def report_of(ir: dict[str, Any] | None = None, vis: dict[str, Any] | None = Non
         ),
         (
             {"live": False, "ir": {"captured": 500, "unpaired": 250}},
-            "Problems: 25.0 fps, 250 of 500 infrared frames not fused; "
-            "visible has no picture for 50% of the infrared frames",
+            "All well: 25.0 fps, 250 of 500 infrared frames not fused",
         ),
         (
             {"starved_s": 4.0},
