@@ -86,7 +86,7 @@ MODULES = {
     "synchronisers": Module(
         ("runtime/live/pairing.py", "runtime/cameras/clock.py"), ("test_pairing_in_time.py",)
     ),
-    "agc": Module(("thermal.py", "runtime/cameras/thermal.py"), ("test_thermal.py",)),
+    "agc": Module(("thermal.py", "palettes.py", "runtime/cameras/thermal.py"), ("test_thermal.py",)),
     "supervisor": Module(
         ("runtime/cameras/supervisor.py",),
         ("test_supervise.py", "test_faults.py"),
