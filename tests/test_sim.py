@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from edgefuse.errors import InputError
 from edgefuse.sim import Rig, RigConfig
 from edgefuse.sim.rig import CameraName
+from edgefuse.sim.scene import Scene
 from edgefuse.sim.surfaces import projection
 
 SMALL = (160, 120)
@@ -179,6 +180,35 @@ def test_people_are_the_warm_part_of_the_picture() -> None:
     assert np.median(ir) < 110
 
 
+def test_by_day_the_sun_lights_and_warms_the_same_street() -> None:
+    night, day = rig(size=(320, 240), noise=0), rig(size=(320, 240), noise=0, time="day")
+    ir, vis = day.frame("ir", 390), cv2.cvtColor(day.frame("vis", 390), cv2.COLOR_BGR2GRAY)
+    sky = np.s_[:30, 130:200]
+    assert vis[sky].mean() > 150
+    assert ir[sky].max() < 30, "a clear sky is cold"
+    assert night.frame("vis", 390)[sky].mean() < 60
+    sun = box(day, [(1.2, 0, 18.0), (2.2, 0, 19.0)])
+    shade = box(day, [(-3.0, 0, 18.0), (-2.2, 0, 19.0)])  # of the houses on the left
+    assert ir[sun].mean() > ir[shade].mean() + 20
+    stripes = box(day, [(-2.9, 0, 14.6), (2.5, 0, 17.0)])  # white paint stays cooler than asphalt in the sun
+    assert contrast(vis, stripes) > 60
+    assert 20 < contrast(ir, stripes) < 80
+    hedge = box(day, [(-7.6, 0.3, 20.4), (-7.1, 1.8, 20.4)])
+    assert contrast(ir, hedge) > 60, "somebody stands behind it"
+    people = day.frame("ir", 100) > 185
+    assert 0.002 < people.mean() < 0.08
+
+
+def test_bodies_throw_a_shadow_by_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    day = rig(size=(320, 240), noise=0, time="day")
+    shaded = {n: day.frame("vis", n).astype(int) for n in (100, 200)}
+    monkeypatch.setattr(Scene, "_add_shadow", lambda *_: None)
+    for n, picture in shaded.items():
+        darker = day.frame("vis", n) - picture
+        assert darker.min() >= 0
+        assert (darker > 20).any()
+
+
 def test_something_moves_and_comes_back_when_time_does() -> None:
     both = rig(noise=0)
     for camera in CAMERAS:
@@ -260,6 +290,7 @@ def test_options_of_a_source() -> None:
         ({"noise": "nan"}, "noise nan is not a number"),
         ({"misalignment": "1,2,3"}, "has 3 numbers, nine are needed"),
         ({"misalignment": "0,0,0,0,0,0,0,0,0"}, "cannot be inverted"),
+        ({"time": "nigth"}, "unknown time of the sim 'nigth'.*did you mean 'night'"),
         ({"ir_depth": "12"}, "ir_depth 12 is not 8 or 16"),
         ({"ir_depth": "8.5"}, "ir_depth='8.5' is not a whole number"),
     ],

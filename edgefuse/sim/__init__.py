@@ -1,4 +1,4 @@
-"""A simulated rig: a street at night, seen by an infrared and a visible camera with a known geometry."""
+"""A simulated rig: a street, by night or day, seen by an infrared and a visible camera of known geometry."""
 
 from edgefuse.sim.rig import Rig, RigConfig
 

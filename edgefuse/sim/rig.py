@@ -21,6 +21,7 @@ Matrix3: TypeAlias = tuple[tuple[float, float, float], tuple[float, float, float
 
 IDENTITY: Matrix3 = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 MAX_SIDE = 4096
+TIMES = ("night", "day")
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class RigConfig:
     """Likewise, of the visible lens."""
     noise: float = 1.0
     """Multiplies the sensor noise of both cameras; 0 is a clean image."""
+    time: str = "night"
+    """`night`, or `day`: the same street under the sun."""
     ir_depth: int = 8
     """8: uint8, white = hot. 16: uint16 counts of a hundredth of a kelvin."""
 
@@ -81,6 +84,8 @@ class RigConfig:
                 raise InputError(f"sim {name} {value!r} is not two numbers, right and down in {unit}")
             object.__setattr__(self, name, tuple(_checked_number(name, part, -most, most) for part in value))
         object.__setattr__(self, "misalignment", _checked_matrix(self.misalignment, self.size))
+        if self.time not in TIMES:
+            raise InputError(unknown_name("time of the sim", str(self.time), TIMES))
         if not _is_int(self.ir_depth) or self.ir_depth not in (8, 16):
             raise InputError(f"sim ir_depth {self.ir_depth!r} is not 8 or 16 bits")
 
@@ -200,6 +205,7 @@ _SPECIAL: dict[str, Callable[[str, str], Any]] = {
     "size": _size,
     "ir_size": _size,
     "seed": _whole,
+    "time": lambda _, text: text,
     "ir_depth": _whole,
     "shift": _two,
     "baseline": _two,
@@ -215,10 +221,11 @@ THERMAL_NOISE = 0.22  # °C of grain
 COLUMN_NOISE = 0.13  # °C that the columns of the sensor differ by
 STRIP = 32  # rows
 READ_NOISE, SHOT_NOISE = 0.0035, 0.016  # of white, in the light and in its square root
+DAY_NOISE = 0.3  # of that, as the light is not amplified
 
 
 class Rig:
-    """Two cameras on a mast over a street at night.
+    """Two cameras on a mast over a street, at night or by day.
 
     >>> rig = Rig(RigConfig(seed=3))
     >>> ir, vis = rig.frame("ir", 0), rig.frame("vis", 0)  # [480, 640] and [480, 640, 3] BGR
@@ -238,13 +245,15 @@ class Rig:
         right, down = config.baseline
         self.parallax: NDArray[np.float64] = after @ projection(config.size)[:, :3] @ (right, -down, 0)
         """`[3]`: at Z metres the last column of `homography` is larger by `parallax`/Z."""
-        self._scene = Scene(config.seed, config.size, self._ir_size, config.homography, config.baseline)
+        day = config.time == "day"
+        self._scene = Scene(config.seed, config.size, self._ir_size, config.homography, config.baseline, day)
         rng = np.random.default_rng([config.seed, 31])
         self._grain = NoiseTile(rng, self._ir_size, 1, THERMAL_NOISE * config.noise)
         # The visible picture is the square root of light: read noise is even in the light, shot noise
         # in the picture.
-        self._shot = NoiseTile(rng, config.size, 3, 255 * SHOT_NOISE * config.noise)
-        self._read = NoiseTile(rng, config.size, 3, WHITE * READ_NOISE * config.noise)
+        noise = config.noise * (DAY_NOISE if day else 1)
+        self._shot = NoiseTile(rng, config.size, 3, 255 * SHOT_NOISE * noise)
+        self._read = NoiseTile(rng, config.size, 3, WHITE * READ_NOISE * noise)
         columns = rng.standard_normal((1, self._ir_size[0])) + 0.35 * rng.standard_normal(self._ir_size[::-1])
         self._columns = (columns * (COLUMN_NOISE * config.noise)).astype(np.float32)
 

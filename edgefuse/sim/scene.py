@@ -7,13 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse.images import Image
+from edgefuse.sim.figures import Sprite
+from edgefuse.sim.light import SLANT, Day, Night, shadow_plane
 from edgefuse.sim.street import Street
 from edgefuse.sim.surfaces import (
     CODES,
     COLDEST_CODE,
-    GARDEN,
-    LEFT_WALL,
-    SKYLIGHT,
     WHITE,
     Floats,
     Projection,
@@ -23,7 +22,7 @@ from edgefuse.sim.surfaces import (
     projection,
     warp_patch,
 )
-from edgefuse.sim.traffic import HEADLIGHTS, TAILLIGHTS, Drive, Step, Traffic, draw_car
+from edgefuse.sim.traffic import HEADLIGHTS, TAILLIGHTS, Drive, Step, Traffic, car_shadow, draw_car
 
 SUPERSAMPLED = 900_000  # pictures of up to so many pixels are painted at twice their size
 Layer: TypeAlias = tuple[Surface, Floats, Floats]
@@ -41,6 +40,7 @@ class Scene:
         ir_size: tuple[int, int],
         ir_to_vis: NDArray[np.float64],
         baseline: tuple[float, float] = (0.0, 0.0),
+        day: bool = False,
     ) -> None:
         self._vis_view, self._vis_size, self._ir_size = projection(vis_size), vis_size, ir_size
         # The same lens as the visible camera, a little beside it, its picture moved by the rig's homography.
@@ -49,27 +49,32 @@ class Scene:
         self._ir_view[:, 3] -= self._ir_view[:, :3] @ (right, -down, 0)
         self._focal = focal_length(vis_size)
         street = Street(seed, vis_size)
-        self._traffic = Traffic(seed)
-        self._lamp_at = np.array([light.at for light in street.lights])
-        self._lamp_bgr = np.array([light.bgr for light in street.lights]) * WHITE
+        self._hour = hour = Day(street) if day else Night(street)
+        self._traffic = Traffic(seed, day)
         self._glare, self._pool = _glare_texture(), _pool_texture()
         ground = [s for s in street.surfaces if s.v[2] > 0.5]
         still, hides = street.surfaces, [s for s in street.surfaces if s.hides]
-        self._light = _still(
-            self._vis_view, vis_size, [(s, s.radiance(street.lights), s.alpha) for s in still], 3
-        )
+        self._light = _still(self._vis_view, vis_size, [(s, hour.radiance(s), s.alpha) for s in still], 3)
         self._paint = _still(self._vis_view, vis_size, [(s, s.albedo, s.alpha) for s in ground], 3, 1)
         self._before = _still(self._vis_view, vis_size, [(s, _nearness(s), s.alpha) for s in hides], 1)
-        warmth = [(s, s.celsius, _warm_alpha(s)) for s in still]
+        warmth = [(s, hour.celsius(s), _warm_alpha(s)) for s in still]
         self._warmth = _still(self._ir_view, ir_size, warmth, 1)
         self._warm_before = _still(
             self._ir_view, ir_size, [(s, _nearness(s), _warm_alpha(s)) for s in hides], 1
         )
-        self._light += _bloom(self._light)
+        if isinstance(hour, Night):
+            self._light += _bloom(self._light)
         self._light *= np.float32(WHITE)
+        self._sunlight: Floats | None = None  # what a shadow takes away
+        if isinstance(hour, Day):
+            lit = [(s, hour.sunlight(s), s.alpha) for s in still]
+            self._sunlight = _still(self._vis_view, vis_size, lit, 3, 1) * np.float32(WHITE)
         for drive in sorted(self._traffic.parked, key=lambda d: -d.z):
+            self._add_shadow(self._light, drive)
             self._add_car(self._light, drive, None)
             self._add_car(self._warmth, drive, None)
+            if self._sunlight is not None:
+                self._add_car(self._sunlight, drive, None, dark=True)
 
     def celsius(self, time: float) -> Floats:
         """Return the infrared camera's picture at a time, `[H, W]` in °C."""
@@ -85,13 +90,15 @@ class Scene:
         """Return the visible camera's picture at a time, `[H, W, 3]` BGR, linear up to `WHITE`."""
         picture = self._light.copy()
         bodies = self._bodies(time)
-        for drive in bodies:
-            if isinstance(drive, Drive):
-                self._add_pool(picture, drive)
+        for body in bodies:
+            self._add_shadow(picture, body)
+            if isinstance(body, Drive) and body.lights:
+                self._add_pool(picture, body)
         for body in bodies:
             if isinstance(body, Drive):
                 self._add_car(picture, body, self._before)
-                self._add_glare(picture, body)
+                if body.lights:
+                    self._add_glare(picture, body)
             else:
                 self._add_figure(picture, body)
         return picture
@@ -101,34 +108,43 @@ class Scene:
         bodies: list[Step | Drive] = [*self._traffic.steps(time), *self._traffic.drives(time)]
         return sorted(bodies, key=lambda body: -body.z)
 
-    def _lit(self, x: float, height: float, z: float) -> Floats:
-        garden = x < LEFT_WALL and GARDEN[0] < z < GARDEN[1]
-        square = ((self._lamp_at - (x, height, z)) ** 2).sum(axis=1)
-        light = (0.55 / (square + 0.6)) @ self._lamp_bgr * (0.12 if garden else 1.0) + SKYLIGHT * WHITE
-        return light.astype(np.float32)
-
     def _add_figure(self, picture: Floats, step: Step) -> None:
         warm = picture.ndim == 2
         view, size = (self._ir_view, self._ir_size) if warm else (self._vis_view, self._vis_size)
         sprite = step.figure.sprite(step.stride, self._focal / step.z)
         texture = sprite.warmth if warm else sprite.visible
-        rows, columns = texture.shape[:2]
-        du, dv = sprite.width / columns, sprite.height / rows
-        left, top = step.x + sprite.left, sprite.bottom + sprite.height
-        plane = np.array([[du, 0, left + du / 2], [0, -dv, top - dv / 2], [0, 0, step.z], [0, 0, 1]])
-        patch = warp_patch(texture, view @ plane, size)
+        patch = warp_patch(texture, view @ _plane(sprite, step), size)
         if patch is None:
             return
-        light = None if warm else self._lit(step.x, 1.0, step.z)
-        _over(picture, *patch, light, self._warm_before if warm else self._before, step.z)
+        light = None if warm else self._hour.at(step.x, 1.0, step.z)
+        before = self._warm_before if warm else self._before
+        _over(picture, *patch, light, before, step.z, self._hour.warmer)
 
-    def _add_car(self, picture: Floats, drive: Drive, before: Floats | None) -> None:
+    def _add_shadow(self, picture: Floats, body: Step | Drive) -> None:
+        """Take the sun away where a body stands in its way, on the ground."""
+        if self._sunlight is None:
+            return
+        if isinstance(body, Drive):
+            patch = car_shadow(body, SLANT, self._vis_view, self._vis_size)
+        else:
+            sprite = body.figure.sprite(body.stride, self._focal / body.z)
+            ground = shadow_plane(_plane(sprite, body), body.z)
+            patch = warp_patch(
+                sprite.visible[..., 3].astype(np.float32) / 255, self._vis_view @ ground, self._vis_size
+            )
+        if patch is None:
+            return
+        shade, x, y = patch
+        place = np.s_[y : y + shade.shape[0], x : x + shade.shape[1]]
+        picture[place] -= self._sunlight[place] * shade[..., None]
+
+    def _add_car(self, picture: Floats, drive: Drive, before: Floats | None, dark: bool = False) -> None:
         warm = picture.ndim == 2
         view, size = (self._ir_view, self._ir_size) if warm else (self._vis_view, self._vis_size)
         patch = draw_car(drive.mesh, (drive.x, drive.z), drive.heading, view, size, warm)
         if patch is None:
             return
-        light = None if warm else self._lit(drive.x, 1.2, drive.z)
+        light = None if warm else self._hour.at(drive.x, 1.2, drive.z) * np.float32(not dark)
         _over(picture, *patch, light, before, max(drive.z, 0.5))
 
     def _add_pool(self, picture: Floats, drive: Drive) -> None:
@@ -179,10 +195,25 @@ class Scene:
             cv2.add(place, cv2.merge([halo * c for c in (BEAM if towards else BRAKE)]), dst=place)
 
 
+def _plane(sprite: Sprite, step: Step) -> NDArray[np.float64]:
+    """Return where a figure stands: `[4, 3]`, from its sprite's pixels to world points."""
+    rows, columns = sprite.visible.shape[:2]
+    du, dv = sprite.width / columns, sprite.height / rows
+    left, top = step.x + sprite.left, sprite.bottom + sprite.height
+    return np.array([[du, 0, left + du / 2], [0, -dv, top - dv / 2], [0, 0, step.z], [0, 0, 1]])
+
+
 def _over(
-    picture: Floats, patch: Image, x: int, y: int, light: Floats | None, before: Floats | None, z: float
+    picture: Floats,
+    patch: Image,
+    x: int,
+    y: int,
+    light: Floats | None,
+    before: Floats | None,
+    z: float,
+    warmer: float = 0.0,
 ) -> None:
-    """Blend a sprite into a picture, but not over what stands in front of it."""
+    """Blend a sprite, `warmer` °C warmer, into a picture, but not over what stands in front of it."""
     place = np.s_[y : y + patch.shape[0], x : x + patch.shape[1]]
     if before is not None:
         hidden = before[place] >= np.float32(1 / z)
@@ -191,7 +222,7 @@ def _over(
     # cv2.transform mixes the channels of a pixel several times faster than numpy does.
     sprite, under = patch.astype(np.float32), picture[place]
     if light is None:
-        over = cv2.transform(sprite, _WARMTH)
+        over = cv2.transform(sprite, _WARMTH + np.array([[0, warmer / 255]]))
     else:
         over = cv2.transform(sprite, np.diag([*light / 255, 0])[:3])
     keep = cv2.transform(sprite, _KEEP[: 1 if light is None else 3, -sprite.shape[2] - 1 :])

@@ -4,7 +4,18 @@ import math
 
 import numpy as np
 
-from edgefuse.sim.surfaces import GARDEN, LEFT_WALL, RIGHT_WALL, Colour, Light, Site, Surface, smooth_noise
+from edgefuse.sim.surfaces import (
+    GARDEN,
+    LEFT_WALL,
+    RIGHT_WALL,
+    Colour,
+    House,
+    Light,
+    Site,
+    Surface,
+    Tree,
+    smooth_noise,
+)
 
 WALLS: list[Colour] = [
     (0.22, 0.27, 0.42),
@@ -60,6 +71,7 @@ def _facade(site: Site, x: float, z: float, width: float, shop: bool) -> None:
     height = float(rng.uniform(9.5, 15.5))
     far = z > 30
     s = site.add((x, 0, z), "zy", (width, height), (12, 18) if far else (30, 44))
+    site.houses.append(House(x, z, width, height))
     brick_wall(site, s, WALLS[rng.integers(len(WALLS))], brick=bool(rng.random() < 0.7))
     s.box(0, height - 0.5, width, 0.5, bgr=(0.3, 0.3, 0.3), celsius=7.5)
     columns = int(width / 2.3)
@@ -157,6 +169,7 @@ class Street(Site):
 
     def __init__(self, seed: int, size: tuple[int, int]) -> None:
         super().__init__(seed, size)
+        self.seed = seed
         self._sky()
         self._ground(22.0, 115.0, (26, 11))
         self._ground(2.6, 22.2, (46, 36))
@@ -167,7 +180,7 @@ class Street(Site):
         self.surfaces = near_last + sorted((s for s in self.surfaces if s.hides), key=lambda s: -s.origin[2])
 
     def _sky(self) -> None:
-        sky = self.add((-900, -20, 600), "xy", (1800, 700), (0.12, 0.3))
+        self.sky = sky = self.add((-900, -20, 600), "xy", (1800, 700), (0.12, 0.3))
         rows, columns = sky.alpha.shape
         up = np.linspace(1, 0, rows, dtype=np.float32)[:, None]
         clouds = smooth_noise(self.rng, (rows, columns), (14, 10)) + 0.5 * smooth_noise(
@@ -260,6 +273,7 @@ class Street(Site):
 
     def _tree(self, x: float, z: float, height: float) -> None:
         rng = self.rng
+        self.trees.append(Tree(x, z, height))
         tree = self.add((x - 2, 0, z), "xy", (4, height), (26, 26), solid=False, hides=True, shade=0.8)
         shape = tree.alpha.shape
         tree.polygon(
@@ -297,6 +311,7 @@ class Street(Site):
                 bgr=(0.13, 0.14, 0.13),
                 celsius=8.6,
             )
+            self.posts.append((x, z))
             at = x - left
             post.box(at - 0.07, 0, 0.14, 6.45, alpha=1)
             post.box(min(at, at + side * 1.3), 6.36, 1.3, 0.08, alpha=1)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -308,14 +308,37 @@ def paint(canvas: Floats, view: Projection, surface: Surface, layer: Floats, alp
         under += over
 
 
+class House(NamedTuple):
+    """The front of a house, in metres: where it stands, from z to z + width."""
+
+    x: float
+    z: float
+    width: float
+    height: float
+
+
+class Tree(NamedTuple):
+    """A tree, in metres."""
+
+    x: float
+    z: float
+    height: float
+
+
 class Site:
-    """Surfaces from far to near, lights, and the random numbers that all is drawn from."""
+    """Surfaces from far to near, lights, and the random numbers that all is drawn from.
+
+    What throws a shadow by day is noted in `houses`, `trees` and `posts` (x, z).
+    """
 
     def __init__(self, seed: int, size: tuple[int, int]) -> None:
         self.rng = np.random.default_rng([seed, 11])
         self.detail = float(np.clip(focal_length(size) / 560, 0.25, 1.6))  # texels needed, 1 at 640x480
         self.lights: list[Light] = []
         self.surfaces: list[Surface] = []
+        self.houses: list[House] = []
+        self.trees: list[Tree] = []
+        self.posts: list[tuple[float, float]] = []
 
     def add(
         self,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgefuse.images import Image
 from edgefuse.sim.figures import Figure, Look
-from edgefuse.sim.surfaces import CAMERA, Colour, Projection, to_code
+from edgefuse.sim.surfaces import CAMERA, Colour, Floats, Projection, to_code
 
 HEADLIGHTS = np.array([[2.12, 0.62, 0.68], [2.12, -0.62, 0.68]])
 """Forward, left, up from the middle of the car on the road, in metres."""
@@ -56,6 +56,7 @@ class Car:
     warm: float = 1.0
     lights: bool = True
     tall: float = 1.0
+    day: bool = False
 
     def mesh(self) -> Mesh:
         """Return all polygons, in the car's own metres."""
@@ -64,6 +65,8 @@ class Car:
         return Mesh(points, np.cumsum([0, *(len(face.points) for face in faces)]), faces)
 
     def _heat(self, celsius: float) -> float:
+        if self.day:  # the sun warms it, and the air is warmer
+            return 19.0 + (celsius - 8.0) * 0.6 * self.warm
         return 8.0 + (celsius - 8.0) * self.warm
 
     def _shell(self) -> list[Face]:
@@ -74,7 +77,7 @@ class Car:
         for i, (a, b) in enumerate(pairwise(PROFILE)):
             quad = [[a[0], a[1], a[2]], [a[0], -a[1], a[2]], [b[0], -b[1], b[2]], [b[0], b[1], b[2]]]
             bgr = _dimmed(self.bgr, paint[i]) if paint[i] else GLASS
-            warm = heat[i] if i in (4,) else self._heat(heat[i])
+            warm = heat[i] if i == 4 and not self.day else self._heat(heat[i])  # a roof under a clear night
             faces.append(Face(np.array(quad), bgr, warm))
         return faces
 
@@ -132,6 +135,32 @@ def _dimmed(bgr: Colour, factor: float) -> Colour:
     return bgr[0] * factor, bgr[1] * factor, bgr[2] * factor
 
 
+def car_shadow(
+    drive: "Drive", slant: Sequence[float], view: Projection, size: tuple[int, int]
+) -> tuple[Floats, int, int] | None:
+    """Return a car's shadow on the road, `[h, w]` from 0 to 1, with its left and top; None out of sight.
+
+    Args:
+        drive: the car.
+        slant: `[3]`, how far a metre of height throws its shadow.
+        view: of the camera.
+        size: width and height of its picture.
+    """
+    forward, left, up = drive.mesh.points.T
+    x, z = drive.x - left * drive.heading + slant[0] * up, drive.z + forward * drive.heading + slant[2] * up
+    hull = cv2.convexHull(np.stack([x, z], 1).astype(np.float32))[:, 0].astype(np.float64)
+    ground = _clip(np.insert(hull, 1, 0.0, axis=1))
+    if not len(ground):
+        return None
+    pixels, (x0, y0), (x1, y1) = _project(ground, view, size)
+    if x1 <= x0 or y1 <= y0:
+        return None
+    mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
+    place = (pixels - (x0, y0)).clip(-1e4, 1e5)
+    cv2.fillPoly(mask, [np.rint(place * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
+    return mask.astype(np.float32) / np.float32(255), x0, y0
+
+
 def draw_car(
     car: Mesh,
     at: tuple[float, float],
@@ -156,10 +185,7 @@ def draw_car(
         if not clipped:
             return None
         world, counts = np.concatenate(clipped), np.array([len(part) for part in clipped])
-    pixels = world @ view[:, :3].T + view[:, 3]
-    pixels = pixels[:, :2] / pixels[:, 2:]
-    x0, y0 = np.maximum(np.floor(pixels.min(axis=0)).astype(int) - 1, 0)
-    x1, y1 = np.minimum(np.ceil(pixels.max(axis=0)).astype(int) + 2, size)
+    pixels, (x0, y0), (x1, y1) = _project(world, view, size)
     if x1 <= x0 or y1 <= y0:
         return None
     starts = np.concatenate([[0], np.cumsum(counts)])
@@ -174,8 +200,19 @@ def draw_car(
         face = faces[i]
         ink = (to_code(face.celsius), 255.0) if warm else (*(255 * c for c in face.bgr), 255.0)
         cv2.fillPoly(canvas, [place[starts[i] : starts[i + 1]]], ink, cv2.LINE_AA, 4)
-    patch = cv2.resize(canvas, (int(x1 - x0), int(y1 - y0)), interpolation=cv2.INTER_AREA)
-    return patch, int(x0), int(y0)
+    patch = cv2.resize(canvas, (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
+    return patch, x0, y0
+
+
+def _project(
+    world: NDArray[np.float64], view: Projection, size: tuple[int, int]
+) -> tuple[NDArray[np.float64], list[int], list[int]]:
+    """Return the pixels `[n, 2]` of world points, and the corners of what they cover of the picture."""
+    pixels = world @ view[:, :3].T + view[:, 3]
+    pixels = pixels[:, :2] / pixels[:, 2:]
+    first = np.maximum(np.floor(pixels.min(axis=0)).astype(int) - 1, 0)
+    end = np.minimum(np.ceil(pixels.max(axis=0)).astype(int) + 2, size)
+    return pixels, first.tolist(), end.tolist()
 
 
 def _clip(points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -247,13 +284,16 @@ class Walk:
 class Traffic:
     """All that moves, as a function of time: `steps(t)` and `drives(t)`; `parked` stands still."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, day: bool = False) -> None:
         rng = np.random.default_rng([seed, 21])
+        self._day = day
         self._offset = float(rng.uniform(-1.2, 1.2))
         self._walks = _walks(rng)
         self._figures: dict[tuple[int, int], Figure] = {}
         order = rng.permutation(len(PAINTS))
-        cars = [Car(PAINTS[i], tall=float(rng.choice([1.0, 1.0, 1.18]))) for i in order]
+        cars = [
+            Car(PAINTS[i], lights=not day, tall=float(rng.choice([1.0, 1.0, 1.18])), day=day) for i in order
+        ]
         self._drives: list[tuple[Mesh, float, float, list[tuple[float, float]]]] = [
             # Towards the camera; stops before the crossing while people are on it.
             (
@@ -265,7 +305,8 @@ class Traffic:
             (cars[1].mesh(), 1.7, 1.0, [(10.6, -4), (13, 14), (21.5, 112)]),
             (cars[2].mesh(), -1.7, -1.0, [(9.5, 112), (18.0, 22), (20.2, -4)]),
         ]
-        just, long = Car(cars[3].bgr, 0.75, lights=False), Car(cars[4].bgr, 0.0, lights=False, tall=1.15)
+        just = replace(cars[3], warm=0.75, lights=False, tall=1.0)
+        long = replace(cars[4], warm=0.0, lights=False, tall=1.15)
         self.parked = [
             Drive(just.mesh(), 4.25, 21.5, 1.0, False),
             Drive(long.mesh(), 4.25, 28.0, 1.0, False),
@@ -284,7 +325,7 @@ class Traffic:
                 # The mean over a second rounds off the changes of speed between the keys.
                 z = float(np.mean(np.interp(now + np.linspace(-0.6, 0.6, 7), times, places)))
                 if z > -1.5:
-                    found.append(Drive(mesh, x, z, heading, True))
+                    found.append(Drive(mesh, x, z, heading, not self._day))
         return found
 
     def steps(self, time: float) -> list[Step]:
