@@ -17,7 +17,7 @@ SUN = np.array([1.06, 1.22, 1.30], np.float32)  # B, G, R on what faces it
 SKY = np.array([0.50, 0.44, 0.40], np.float32)  # in the shade
 HAZE = np.array([0.80, 0.74, 0.66], np.float32)
 CLEAR = 330.0  # m at which haze takes 63 % of the contrast
-RISE, GAIN = 4.5, 6.5  # °C that the air is warmer than at night, and black in the sun than the air
+RISE, GAIN = 3.5, 11.0  # °C that the air is warmer than at night, and black in the sun than the air
 COLD, WARM = 12.0, 26.0  # °C: what is colder at night follows the air, what is warmer has its own heat
 
 
