@@ -67,6 +67,9 @@ PATCHES = (
     "processes_share_the_patches_of_a_step", "pairs_of_unequal_sizes_are_not_taken_for_aligned",
     "images_smaller_than_a_patch_are_named", "held_out_pairs_are_validated_on_and_never_trained_on",
     "aligned_pairs_need_equal_stems", "partners_of_another_size_are_said_to_be_cropped_apart",
+    "validation_may_have_folders_of_its_own", "samples_are_aligned_pairs_or_any_cut_to_one_size",
+    "images_go_to_a_gpu_if_they_fill_half_of_it_at_most", "bits_are_those_of_the_configuration",
+    "a_patch_lies_where_the_chances_say",
 )  # fmt: skip
 CHECKPOINTS = ("damaged_checkpoints_are_named", "nothing_in_a_checkpoint_is_executed")
 MODULES = {

@@ -3,6 +3,7 @@
 import re
 import stat
 from dataclasses import fields
+from zipfile import ZipFile
 
 import pytest
 import torch
@@ -50,6 +51,31 @@ def test_weights_alone_keep_every_part_but_the_training(checkpoint, tmp_path):
     assert (read.model, read.step, read.config, read.training) == ("nano", 12, {"seed": 3}, None)
     assert same_weights(read.weights, checkpoint.weights)
     assert stat.S_IMODE(path.stat().st_mode) & 0o444 == 0o444, "others may read it"
+
+
+def test_what_a_killed_process_left_half_written_goes_with_the_next_save(checkpoint, tmp_path):
+    for name, save in (("a.pt", save_checkpoint), ("b.safetensors", save_weights)):
+        (tmp_path / f".{name}.1-2.part").write_bytes(b"half")
+        save(tmp_path / name, checkpoint)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pt", "b.safetensors"]
+
+
+def test_a_checkpoint_of_a_gpu_is_read_without_one(checkpoint, tmp_path):
+    """torch notes where tensors were, and puts them back there unless it is told another place."""
+    save_checkpoint(tmp_path / "cpu.pt", checkpoint)
+    where = {"data.pkl": (pickle_text("cpu"), pickle_text("cuda:7"))}
+    with ZipFile(tmp_path / "cpu.pt") as cpu, ZipFile(tmp_path / "gpu.pt", "w") as gpu:
+        for name in cpu.namelist():
+            before, after = where.get(name.rpartition("/")[2], (b"", b""))
+            content = cpu.read(name)
+            assert not before or content.count(before) == 1, "written once, then referred to"
+            gpu.writestr(name, content.replace(before, after) if before else content)
+    read = load_checkpoint(tmp_path / "gpu.pt")
+    assert same_weights(read.weights, checkpoint.weights)
+
+
+def pickle_text(text):
+    return b"X" + len(text).to_bytes(4, "little") + text.encode()
 
 
 def test_a_network_comes_back_as_it_was_and_in_evaluation_mode(checkpoint):

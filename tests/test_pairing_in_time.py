@@ -5,6 +5,7 @@ from collections import Counter
 from copy import copy
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,15 @@ from hypothesis import strategies as st
 
 from edgefuse.runtime.cameras.clock import Clock
 from edgefuse.runtime.frames import Frame, Role
-from edgefuse.runtime.live.pairing import LiveSynchronizer, OfflineSynchronizer, Pair
+from edgefuse.runtime.live.pairing import (
+    LiveSynchronizer,
+    OfflineSynchronizer,
+    Pair,
+    Synchronizer,
+    choose_reference,
+    choose_synchronizer,
+)
+from edgefuse.runtime.sources.base import SilencePolicy
 from edgefuse.sim import Rig, RigConfig
 
 IMAGE = np.zeros((1, 1), np.uint8)
@@ -322,3 +331,141 @@ def test_nobody_waits_for_a_partner_that_is_not_due() -> None:
             waits.append(n % 10)
             assert pairer.pop(now + 0.021) is not None
     assert set(waits) == {6}, "11 ms before the next one is due"
+
+
+def test_infrared_is_held_while_its_camera_is_silent() -> None:
+    """Whichever camera leads: for `max_age` from its last frame on, then the visible picture is alone."""
+    play = Play(max_age=1.0)
+    play.at(0.0, "ir")
+    assert play.at(0.0, "vis") == [(0, 0)]
+    assert play.at(0.9, "vis") == [(0, 1)]
+    assert play.at(1.1, "vis") == [(None, 2)]
+    play = Play(reference="ir", max_age=1.0)
+    play.at(0.0, "vis")
+    assert play.at(0.0, "ir") == [(0, 0)]
+    assert play.at(0.9, "vis") == [(0, 1)]
+    assert play.at(1.1, "vis") == [(None, 2)]
+
+
+def test_a_held_frame_says_so_and_the_visible_one_is_never_held() -> None:
+    pairer = LiveSynchronizer(max_age=1.0)
+    pairer.push("ir", frame(0), 0.0, 0.0)
+    pairer.push("vis", frame(0), 0.0, 0.0)
+    first = pairer.pop(0.0)
+    assert first is not None
+    assert (first.held, first.skew, first.fresh) == (False, 0.0, ("vis", "ir"))
+    pairer.push("vis", frame(1), 0.75, 0.75)
+    held = pairer.pop(0.75)
+    assert held is not None
+    assert (held.held, held.skew, held.fresh, held.time) == (True, 0.75, ("vis",), 0.75)
+    play = Play(reference="ir", max_age=1.0)
+    play.at(0.0, "vis")
+    play.at(0.0, "ir")
+    assert play.at(0.9, "ir") == [(1, None)], "a visible picture of that age shows another scene"
+
+
+def test_a_picture_that_is_repeated_counts_as_old_as_it_is() -> None:
+    """A camera behind its shutter sends its last picture again and again."""
+    unpaired: list[Role] = []
+    pairer = LiveSynchronizer(max_age=1.0, on_unpaired=unpaired.append)
+    for n, repeated in enumerate((0.0, 0.75, 1.25)):
+        now = n * 0.04
+        pairer.push("ir", replace(frame(n), repeated_s=repeated), now, now)
+        pairer.push("vis", frame(n), now, now)
+        pair = pairer.pop(now + 0.021)
+        assert pair is not None
+        assert ids(pair)[0] == min(n, 1), "the third is as good as none"
+    assert unpaired == ["ir"]
+
+
+def test_both_cameras_are_silent_only_if_each_is() -> None:
+    pairer = LiveSynchronizer(silences={"ir": 1.0, "vis": 0.5}, grace=3.0)
+    assert not pairer.silent(100.0), "nothing has begun"
+    pairer.push("vis", frame(0), 0.0, 10.0)
+    assert not pairer.silent(10.6), "infrared may still come up"
+    assert not pairer.silent(13.0)
+    assert pairer.silent(13.1)
+    pairer.push("ir", frame(0), 4.0, 14.0)
+    assert not pairer.silent(15.0)
+    assert pairer.silent(15.1)
+
+
+# --- which way two cameras are paired
+
+
+def camera(fps: float, **facts: Any) -> Any:
+    standard = {"live": False, "steady": True, "synchronised": False, "length": None}
+    return SimpleNamespace(fps=fps, **standard | facts)
+
+
+@pytest.mark.parametrize(
+    ("ir", "vis", "asked", "leads"),
+    [
+        (camera(20), camera(25), None, "ir"),
+        (camera(25), camera(25), None, "vis"),
+        (camera(30), camera(25), None, "vis"),
+        (camera(20), camera(25), "vis", "vis"),
+        (camera(30), camera(25), "ir", "ir"),
+        (camera(20, live=True), camera(25, live=True), None, "vis"),
+        (camera(20, steady=False), camera(25), None, "vis"),
+        (camera(20), camera(25, steady=False), None, "vis"),
+        (camera(20, live=True, steady=False), camera(25), None, "vis"),
+    ],
+)
+def test_the_slower_of_two_steady_recordings_leads(ir: Any, vis: Any, asked: Any, leads: Role) -> None:
+    assert choose_reference({"ir": ir, "vis": vis}, asked) == leads
+
+
+def apart(pairer: Synchronizer, seconds: float) -> bool:
+    """Whether an infrared frame and a visible one that are so far apart make a pair."""
+    pairer.push("vis", frame(0), 10.0, 0.0)
+    pairer.push("ir", frame(0), 10.0 + seconds, 0.0)
+    return pairer.pop(0.0) is not None
+
+
+@pytest.mark.parametrize(
+    ("ir", "vis", "limit"),
+    [
+        (camera(10), camera(10), 0.05),  # of one rate: half a period
+        (camera(10), camera(10, synchronised=True), 0.05),
+        (camera(10, synchronised=True), camera(10, synchronised=True), 0.1),
+        (camera(10, length=100), camera(10, length=100), 0.05),
+        (camera(10.01, length=40), camera(10, length=400), 1 / 20.02),  # part by 0.04 periods
+        (camera(12.5, length=50), camera(10, length=40), 1 / 12.5),
+        (camera(12.5), camera(10), 1 / 12.5),  # of unknown length: they may part by any number
+        (camera(10, steady=False), camera(10), 0.25),
+        (camera(4), camera(4, steady=False), 0.625),
+    ],
+)
+def test_a_partner_further_off_than_the_missing_one_is_none(ir: Any, vis: Any, limit: float) -> None:
+    for seconds, near in ((limit - 1e-6, True), (limit + 1e-6, False)):
+        pairer = choose_synchronizer({"ir": ir, "vis": vis}, "vis", None, lambda _: None)
+        assert apart(pairer, seconds) is near
+    pairer = choose_synchronizer({"ir": ir, "vis": vis}, "vis", 0.001, lambda _: None)
+    assert not apart(pairer, 0.002), "what the user says counts"
+
+
+def test_live_cameras_are_paired_as_they_come() -> None:
+    """Each with the time of its own to come up: that of the slower one counts."""
+
+    def live(grace: float) -> Any:
+        return camera(25, live=True, policy=lambda role: SilencePolicy(grace=grace))
+
+    for ir, vis in ((5.0, 2.0), (2.0, 5.0)):
+        cameras = {"ir": live(ir), "vis": live(vis)}
+        pairer = choose_synchronizer(cameras, None, None, lambda _: None, max_age=0.2)
+        assert isinstance(pairer, LiveSynchronizer)
+        pairer.push("vis", frame(0), 0.0, 0.0)
+        assert pairer.pop(4.9) is None
+        assert pairer.pop(5.1) is not None
+
+
+def test_a_clock_that_was_set_is_on_the_earliest_of_the_new_frames() -> None:
+    """Five frames of the new time begin the line, and the least delayed one of them says where it is."""
+    clock, delays = Clock(), (0.03, 0.01, 0.02, 0.04, 0.02)
+    for n in range(250):
+        clock.observe(n / 25, n / 25)
+    for n, delay in enumerate(delays, 250):
+        found = clock.observe(100 + n / 25, n / 25 + delay)
+    assert clock.jumps == 1
+    assert found == pytest.approx(254 / 25 + 0.01)

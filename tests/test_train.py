@@ -347,6 +347,68 @@ def test_aligned_pairs_are_cropped_at_one_place_and_others_apart():
     np.testing.assert_array_equal(data.patches([(0, 0), (1, 1)] * 8, step=3), together)
 
 
+def test_a_patch_lies_where_the_chances_say():
+    """Of each pair: row and column of infrared, then of a visible image that is not its own."""
+    y, x = np.mgrid[0:100, 0:200]
+    rows, columns = (ImageCache([(k, image.astype(np.uint8)) for k in "ab"]) for image in (y, x))
+    for ir, vis in ((rows, columns), (columns, rows)):
+        data = TrainingSet(ir, vis, PairSampler("aptp", ir.keys, vis.keys), 4, 4, 32, seed=7, mirror=False)
+        pairs = [(0, 0), (0, 1), (1, 0), (1, 1)] * 4
+        chances = np.random.default_rng((7, 3)).random((16, 5))
+        of_ir = chances[:, :2]
+        of_vis = np.where([[i == j] for i, j in pairs], of_ir, chances[:, 2:4])
+        for axis, place, count in ((0, of_ir, 0), (1, of_vis, 1)):
+            along = 0 if (ir is rows) == (axis == 0) else 1
+            corners = data.patches(pairs, step=3).numpy()[:, count, 0, 0]
+            assert corners.tolist() == [int(share) for share in place[:, along] * (69, 169)[along]]
+    data = TrainingSet(columns, columns, PairSampler("sptp", "ab", "ab"), 4, 4, 32, seed=7)
+    mirrored = data.patches(pairs, step=3).numpy()[:, :, 0]
+    assert (mirrored[:, :, 0] > mirrored[:, :, -1]).all(1).tolist() == (chances[:, 4] < 0.5).tolist()
+
+
+def test_samples_are_aligned_pairs_or_any_cut_to_one_size():
+    def of(*images):
+        return ImageCache([(key, np.full(shape, grey, np.uint8)) for key, shape, grey in images])
+
+    ir = of(("a", (40, 50), 1), ("b", (40, 50), 2), ("c", (40, 50), 3), ("d", (40, 50), 4))
+    vis = of(("a", (40, 50), 11), ("b", (36, 60), 12), ("c", (40, 50), 13), ("d", (40, 50), 14))
+    data = TrainingSet(ir, vis, PairSampler("aptp", ir.keys, vis.keys), 4, 4, 32, seed=0)
+    assert [(int(i[0, 0]), int(v[0, 0])) for i, v in data.samples(2)] == [(1, 11), (3, 13)]
+    assert [(int(i[0, 0]), int(v[0, 0])) for i, v in data.samples(9)] == [(1, 11), (3, 13), (4, 14)]
+    vis = of(("x", (36, 60), 21), ("y", (60, 36), 22))
+    data = TrainingSet(ir, vis, PairSampler("aptp", ir.keys, vis.keys), 4, 4, 32, seed=0)
+    loose = data.samples(8)
+    assert len({(int(i[0, 0]), int(v[0, 0])) for i, v in loose}) == 8, "every pair once"
+    assert {i.shape for i, v in loose} == {(36, 50), (40, 36)}
+    assert all(i.shape == v.shape for i, v in loose)
+
+
+@pytest.mark.parametrize(("spare", "moved"), [(0, True), (-1, False)])
+def test_images_go_to_a_gpu_if_they_fill_half_of_it_at_most(spare, moved, monkeypatch):
+    """On torch's device without memory, as no GPU is needed to decide that."""
+    ir, vis = banks([(32, 32)] * 5)
+    data = TrainingSet(ir, vis, PairSampler("aptp", ir.keys, vis.keys), pairs=7, batch=3, patch=32, seed=0)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * 2 * 5 * 32 * 32 + spare, 10**9))
+    data.move_to(torch.device("meta"))
+    assert {cache.tensor(0).device.type for cache in (data.ir, data.vis)} == {"meta" if moved else "cpu"}
+
+
+def test_bits_are_those_of_the_configuration(tmp_path):
+    """A visible image of 12 bits in 16 is white where its 12 are, for training and for validation."""
+    for side in ("ir", "vis"):
+        (tmp_path / side).mkdir()
+        for k in range(2):
+            image = np.full((32, 32), 4095, np.uint16)
+            image[:16] = 1000 * k
+            write_image(
+                tmp_path / side / f"{k}.png", image if side == "vis" else (image >> 4).astype(np.uint8)
+            )
+    own = {"val_ir": (str(tmp_path / "ir"),), "val_vis": (str(tmp_path / "vis"),)}
+    data = training_set(configured(tmp_path, bits=12, **own))
+    assert data.vis[0].max() == data.vis[1].max() == data.validation[0][1].max() == 255
+    assert data.vis[1][0, 0] == round(1000 / 4095 * 255)
+
+
 def pairs_of(batches):
     return [[(b[0, 0, 0] // 10, (b[1, 0, 0] - 100) // 10) for b in patches.numpy()] for patches in batches]
 

@@ -371,7 +371,8 @@ class TrainingSet:
 
     def _spread(self, count: int) -> list[tuple[int, int]]:
         aligned = self.pairing.aligned()
-        return [aligned[k * len(aligned) // count] for k in range(min(count, len(aligned)))]
+        count = min(count, len(aligned))
+        return [aligned[k * len(aligned) // count] for k in range(count)]
 
     def _is_aligned(self, i: int, j: int) -> bool:
         return self.pairing.is_aligned(i, j) and self.ir.shape(i) == self.vis.shape(j)
