@@ -60,6 +60,7 @@ GATES = (
     "equal_answers_have_an_infinite_psnr", "pairs_to_compare_on", "a_gate_is_one_sentence",
     "a_share_of_layers_is_a_sentence_without_a_pair", "extremes_are_white_black_and_white_on_black",
     "a_report_says_on_what_and_how_far_apart", "another_engine_may_not_be_wrong_on_one_pair",
+    "pairs_are_brought_to_the_size_that_a_file_takes",
 )  # fmt: skip
 PATCHES = (
     "aligned_pairs_are_cropped_at_one_place_and_others_apart",
@@ -103,7 +104,13 @@ MODULES = {
         ),
         ("test_sinks.py", "test_sink_series.py", "test_sink_writer.py"),
     ),
-    "gates": Module(("export/verify.py",), tuple(f"test_export.py::test_{name}" for name in GATES)),
+    "gates": Module(
+        ("export/verify.py",),
+        (
+            *(f"test_export.py::test_{name}" for name in GATES),
+            "test_export_int8.py::test_the_share_in_8_bits_counts_multiplications",
+        ),
+    ),
     "checkpoints": Module(
         ("train/checkpoint.py",),
         (

@@ -326,7 +326,25 @@ def test_a_report_says_on_what_and_how_far_apart(pairs):
     assert 0.9 < report.ssim < 1
     assert set(report.metrics) == set(CORE_METRICS)
     (layers,) = (gate for gate in report.gates if gate.name == "layers in fp16")
-    assert layers.value == 0.75
+    assert (layers.value, layers.pair) == (0.75, "")
+    assert all(value == round(value, 5) for value in report.metrics.values())
+    assert any(value != round(value, 1) for value in report.metrics.values())
+
+
+def test_pairs_are_brought_to_the_size_that_a_file_takes(pairs):
+    """Both pictures, and the extremes too; the checkpoint sees the same."""
+    seen = []
+
+    class Watching(Answers):
+        def run(self, inputs):
+            seen.append(inputs["sources"].shape[2:])
+            return super().run(inputs)
+
+    file, checkpoint = (Watching(0.5, precision="fp16") for _ in range(2))
+    file.spec = ModelSpec("nano", 4, size=(40, 32), precision="fp16")
+    report = compare(file, checkpoint, pairs, "x", layers={"fp16": 1})
+    assert report.sizes == ("40x32",)
+    assert set(seen) == {(32, 40)}
 
 
 def test_equal_answers_have_an_infinite_psnr(pairs):

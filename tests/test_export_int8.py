@@ -17,7 +17,7 @@ from edgefuse.export import pipeline
 from edgefuse.export.config import Gates
 from edgefuse.export.graph import OPSET, engines_for, layer_precisions, save_graph, trace
 from edgefuse.export.pipeline import Calibration, export
-from edgefuse.export.quantize import LARGEST_WEIGHT, quantize, round_weights
+from edgefuse.export.quantize import LARGEST_WEIGHT, insert_pairs, quantize, round_weights
 from edgefuse.export.verify import Pair, int8_share, simulated_pairs
 from edgefuse.runtime.engines.onnxruntime import CpuEngine
 from edgefuse.runtime.engines.openvino import OpenVinoEngine
@@ -102,6 +102,42 @@ def test_a_network_clipped_to_one_is_a_file_for_all_engines(traced, tmp_path):
     assert int8_share(out, feeds()[0]) == 1.0
     assert layer_precisions(graph) == {"int8": 4}
     assert engines_for(graph) == ("cpu", "cuda", "openvino", "tensorrt")
+
+
+def test_the_share_in_8_bits_counts_multiplications(tmp_path):
+    """Of two convolutions the one of 2,304 multiplications a pixel is in bytes, that of 512 in floats."""
+    rng = np.random.default_rng(0)
+    kernels = {"a": (16, 16, 3, 3), "b": (32, 16, 1, 1)}
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Conv", ["sources", "a"], ["half"], "large_kernel_first", pads=[1] * 4),
+            onnx.helper.make_node("Conv", ["half", "b"], ["fused"], "small"),
+        ],
+        "two",
+        [onnx.helper.make_tensor_value_info("sources", onnx.TensorProto.FLOAT, [1, 16, 12, 20])],
+        [onnx.helper.make_tensor_value_info("fused", onnx.TensorProto.FLOAT, [1, 32, 12, 20])],
+        [
+            onnx.numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name)
+            for name, shape in kernels.items()
+        ],
+    )
+    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    feed = {"sources": rng.standard_normal((1, 16, 12, 20)).astype(np.float32)}
+    onnx.save(made, tmp_path / "two.onnx")
+    assert int8_share(tmp_path / "two.onnx", feed) == 0.0
+    insert_pairs(made, {"sources": 1 / 32, "half": 0.5}, {"large_kernel_first"})
+    onnx.save(made, tmp_path / "two.onnx")
+    assert int8_share(tmp_path / "two.onnx", feed) == round(2304 / (2304 + 512), 4)
+    relu = onnx.helper.make_node("Relu", ["sources"], ["fused"])
+    empty = onnx.helper.make_graph(
+        [relu],
+        "none",
+        graph.input,
+        [onnx.helper.make_tensor_value_info("fused", onnx.TensorProto.FLOAT, [1, 16, 12, 20])],
+    )
+    made = onnx.helper.make_model(empty, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(made, tmp_path / "none.onnx")
+    assert int8_share(tmp_path / "none.onnx", feed) == 0.0, "no convolutions at all"
 
 
 def test_relu_is_computed_in_bytes_between_two_pairs(traced, tmp_path):
