@@ -452,7 +452,7 @@ def test_live_cameras_are_paired_as_they_come() -> None:
         return camera(25, live=True, policy=lambda role: SilencePolicy(grace=grace))
 
     for ir, vis in ((5.0, 2.0), (2.0, 5.0)):
-        cameras = {"ir": live(ir), "vis": live(vis)}
+        cameras: dict[Role, Any] = {"ir": live(ir), "vis": live(vis)}
         pairer = choose_synchronizer(cameras, None, None, lambda _: None, max_age=0.2)
         assert isinstance(pairer, LiveSynchronizer)
         pairer.push("vis", frame(0), 0.0, 0.0)
