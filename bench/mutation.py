@@ -16,6 +16,7 @@ import importlib
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -90,11 +91,9 @@ MODULES = {
     "synchronisers": Module(
         ("runtime/live/pairing.py", "runtime/cameras/clock.py"), ("test_pairing_in_time.py",)
     ),
-    "agc": Module(("thermal.py", "palettes.py", "runtime/cameras/thermal.py"), ("test_thermal.py",)),
-    "supervisor": Module(
-        ("runtime/cameras/supervisor.py",),
-        ("test_supervise.py", "test_faults.py"),
-    ),
+    "agc": Module(("thermal.py", "runtime/cameras/thermal.py"), ("test_thermal.py", "test_images.py")),
+    "palettes": Module(("palettes.py",), ("test_images.py",)),
+    "supervisor": Module(("runtime/cameras/supervisor.py",), ("test_supervise.py",)),
     "sinks": Module(
         (
             "runtime/sinks/video.py",
@@ -222,7 +221,7 @@ def _without_messages(function: ast.AST) -> str:
 
 
 def _change(before: ast.AST, after: ast.AST) -> str:
-    old, new = (ast.unparse(node).splitlines()[1:] for node in (before, after))
+    old, new = (re.sub(r"^def \w+", "def …", ast.unparse(node)).splitlines() for node in (before, after))
     diff = list(difflib.unified_diff(old, new, n=0, lineterm=""))[2:]
     return "\n".join(line for line in diff if not line.startswith("@@"))
 

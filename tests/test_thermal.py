@@ -267,6 +267,44 @@ def test_temperatures_look_like_the_counts_of_the_same_scene(image: np.ndarray) 
     assert cv2.absdiff(expected, got).max() <= 6
 
 
+@pytest.mark.parametrize(
+    ("values", "counts"),
+    [
+        ([0.0, 0.5, 1.0], [1, 32_501, 65_001]),  # shares
+        ([0.0, 20.0, 380.0], [27_315, 29_315, 65_315]),  # °C, in hundredths of a kelvin
+        ([-273.15, 0.0, 20.0], [0, 27_315, 29_315]),
+        ([149.9, 20.0, 381.0], [8461, 5863, 13_083]),  # °C that do not fit: twentieths
+        ([20.0, 3000.0, 25.0], [5863, 65_463, 5963]),
+        ([150.0, 300.0, 379.0], [15_000, 30_000, 37_900]),  # K
+        ([150.0, 300.0, 3000.0], [3000, 6000, 60_000]),
+        ([20.0, 3001.0, 25.0], [20, 3001, 25]),  # any other values
+        ([-300.0, 0.0, 700.0], [1, 19_501, 65_001]),
+        ([0.0, 32_768.0, 65_536.0], [1, 32_501, 65_001]),
+        ([-2000.0, -3000.0, -1500.0], [43_334, 1, 65_001]),  # most are below -1000: they are measured
+        ([-9999.0, 500.0, 600.0], [0, 10_000, 12_000]),
+        ([1e6, np.nan, 600.0], [0, 0, 12_000]),
+    ],
+)
+def test_any_values_are_counts_of_equal_steps(values: list[float], counts: list[int]) -> None:
+    image = np.array([values] * 4)
+    for dtype in (np.float32, np.float64):
+        found = counts_of(image.astype(dtype))
+        assert found.dtype == np.uint16
+        assert np.abs(found[3].astype(int) - counts).max() <= 1
+    assert counts_of(np.array([[-32_768, 0, 32_767]], np.int16)).tolist() == [[0, 32_768, 65_535]]
+
+
+def test_telemetry_is_told_by_how_rows_differ_not_columns() -> None:
+    """Railings: each column far from the next, every row like the one above but the two of telemetry."""
+    image = np.random.default_rng(0).normal(LEVEL, 5, (120, 160))
+    image[:, ::2] += 1000
+    image = image.round().astype(np.uint16)
+    config = ThermalConfig(agc="linear")
+    clean = as_infrared(image, config)
+    image[-2:] = LEVEL + 3000
+    assert cv2.absdiff(clean, as_infrared(image, config))[:-2].max() <= 1
+
+
 def test_what_is_no_number_is_no_measurement() -> None:
     image = CELSIUS.astype(np.float32)
     image[:, :40] = np.nan
