@@ -10,6 +10,7 @@ are compared with the CPU's under the gates of `edgefuse export`. Exit status: 0
 
 import argparse
 import contextlib
+import ctypes
 import importlib.metadata
 import json
 import os
@@ -21,8 +22,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -31,6 +33,8 @@ from edgefuse.packages import is_installed
 
 SECONDS = 300.0
 """For all checks together."""
+ONE = 150.0
+"""For one of them, which hangs if it takes longer."""
 MARK = "gpu_check result: "
 """Before a check's answer on its output, which libraries write to as well."""
 PACKAGES = (
@@ -39,6 +43,9 @@ PACKAGES = (
 )  # fmt: skip
 HEIGHT, WIDTH = 480, 640
 DEVICE = "cuda"
+HALF = "-fp16"
+"""End of the name of a model's file in half precision, which is not shipped."""
+MODELS = ("nano", "nano-int8", f"nano{HALF}", "cnn", "transformer")
 BATCH, PATCH, STEPS = 8, 64, 20
 LOSS_TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 1e-2}
 """How far the first step's loss may be from the CPU's in float32, as a share of it."""
@@ -96,10 +103,14 @@ def isolate(name: str, command: Sequence[str], seconds: float) -> Result:
 
     if seconds <= 0:
         return Result(name, "skipped", f"the {SECONDS:.0f} s for all checks were used up")
+    limit = min(seconds, ONE)
     try:
-        ended = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=seconds)
+        ended = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=limit)
     except subprocess.TimeoutExpired:
-        return failed(f"it took longer than {seconds:.3g} s")
+        if limit == ONE:
+            return failed(f"it took longer than {ONE:g} s")
+        used = f"the {SECONDS:.0f} s for all checks were used up while it ran: run it alone"
+        return Result(name, "skipped", used, seconds=round(time.perf_counter() - start, 1))
     except OSError as error:
         return failed(f"its process could not be started: {error}")
     for line in reversed(ended.stdout.splitlines()):
@@ -157,58 +168,146 @@ def clock(run: Callable[[], object], seconds: float = 2.0) -> float:
     return round(float(np.median(times)) * 1000, 3)
 
 
-def engine_agrees(engine: str, models: Sequence[str]) -> Found:
-    """Fuse with an engine and with the CPU, the same files."""
-    from edgefuse.errors import ModelError
-    from edgefuse.runtime.engines import ENGINES, file_for
-    from edgefuse.runtime.engines.fuser import Fuser
+class Gpu:
+    """A stream, memory and CUDA events, by the driver alone, which every machine with a GPU has.
+
+    Args:
+        driver: the library, as ctypes loads it.
+    """
+
+    def __init__(self, driver: Any) -> None:
+        self._driver = driver
+        device = ctypes.c_int()
+        self._call("cuInit", 0)
+        self._call("cuDeviceGet", ctypes.byref(device), 0)
+        context = self._made("cuDevicePrimaryCtxRetain", device)  # that of CUDA's runtime
+        self._call("cuCtxSetCurrent", ctypes.c_void_p(context))
+        self.stream = self._made("cuStreamCreate", 1)  # one that does not wait for the default one
+        self._events = [ctypes.c_void_p(self._made("cuEventCreate", 0)) for _ in range(2)]
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        if error := getattr(self._driver, name)(*arguments):
+            raise Failure(f"{name} of the driver answers with error {error}")
+
+    def _made(self, name: str, *arguments: Any) -> int:
+        handle = ctypes.c_void_p()
+        self._call(name, ctypes.byref(handle), *arguments)
+        return handle.value or 0
+
+    def put(self, array: Any) -> Any:
+        """Return a copy of a NumPy array on the GPU, which is never freed."""
+        from edgefuse.runtime.engines.device import DeviceArray
+
+        size = ctypes.c_size_t(array.nbytes)
+        address = self._made("cuMemAlloc_v2", size)
+        self._call("cuMemcpyHtoD_v2", ctypes.c_uint64(address), ctypes.c_void_p(array.ctypes.data), size)
+        return DeviceArray(address, array.shape, array.dtype, "cuda")
+
+    def get(self, array: Any) -> Any:
+        """Return a copy of an array on the GPU as NumPy's."""
+        copy = np.empty(array.shape, array.dtype)
+        to, source = ctypes.c_void_p(copy.ctypes.data), ctypes.c_uint64(array.pointer)
+        self._call("cuMemcpyDtoH_v2", to, source, ctypes.c_size_t(copy.nbytes))
+        return copy
+
+    def time(self, run: Callable[[], object], stream: int, calls: int = 50) -> float:
+        """Return the median time that the work of a call takes on the stream where it is done, ms."""
+        start, end = self._events
+        times = []
+        for call in range(5 + calls):
+            self._call("cuEventRecord", start, ctypes.c_void_p(stream))
+            run()
+            self._call("cuEventRecord", end, ctypes.c_void_p(stream))
+            self._call("cuEventSynchronize", end)
+            took = ctypes.c_float()
+            self._call("cuEventElapsedTime", ctypes.byref(took), start, end)
+            times += [took.value] if call >= 5 else []
+        return round(float(np.median(times)), 3)
+
+
+def find_gpu() -> Gpu:
+    """Return this machine's GPU."""
+    try:
+        driver, count = ctypes.CDLL("libcuda.so.1"), ctypes.c_int()
+        found = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    except (OSError, AttributeError):
+        found = False
+    if not found or not count.value:
+        raise Skip("no NVIDIA GPU or driver is found here")
+    return Gpu(driver)
+
+
+def open_on(engine: str, file: Path, gpu: Gpu) -> tuple[Any, int]:
+    """Open a file; return the engine, and the stream that it computes on."""
+    from edgefuse.runtime.engines.engine_cache import BuildOptions, SizeRange
+    from edgefuse.runtime.engines.onnxruntime import CudaEngine
+    from edgefuse.runtime.engines.tensorrt import TensorRtEngine
+
+    if engine == "tensorrt":
+        # Of the one size, which is built the quickest.
+        built = TensorRtEngine(file, options=BuildOptions(SizeRange.parse(f"{WIDTH}x{HEIGHT}")))
+        return built, int(built._stream)
+
+    class OnStream(CudaEngine):
+        settings: ClassVar[dict[str, str]] = {
+            **CudaEngine.settings,
+            "user_compute_stream": str(gpu.stream),
+        }
+
+    return OnStream(file), gpu.stream
+
+
+def file_of(model: str, engine: str, folder: Path) -> Path:
+    """Return a shipped model's file, or the one in half precision, which is made if it can be."""
+    from edgefuse.runtime.engines import file_for
+    from edgefuse.weights import checkpoint_file, model_file
+
+    if not model.endswith(HALF):
+        return file_for(model_file(model), engine)
+    for package in ("torch", "safetensors", "onnx", "onnxscript"):
+        if not is_installed(package):
+            raise Skip(f"{package} is not installed, which the export in half precision needs")
+    from edgefuse.export.pipeline import export
+    from edgefuse.export.verify import simulated_pairs
+
+    described, pairs = simulated_pairs((320, 240), 1)
+    out = folder / f"{model}.onnx"
+    spec = export(checkpoint_file(model.removesuffix(HALF)), out, pairs, described, fp16=True)
+    if not out.exists():
+        raise Failure(f"the export in half precision fails its gates: {spec.verification}")
+    return file_for(out, engine)
+
+
+def engine_agrees(engine: str, model: str) -> Found:
+    """Run a file with an engine and with the CPU: on arrays of the host, and on arrays of the GPU."""
+    from edgefuse.levels import measure_levels
+    from edgefuse.runtime.engines import ENGINES
+    from edgefuse.runtime.engines.fuser import Fuser, network_input
 
     for needed in (engine, "cpu"):
         if missing := ENGINES[needed].missing():
             raise Skip(missing)
-    if not has_gpu():
-        raise Skip("no NVIDIA GPU or driver is found here")
-    ir, vis = pair()
-    numbers, left_out = dict[str, float](), list[str]()
-    for model in models:
-        try:
-            file = file_for(model, engine)
-        except ModelError:
-            left_out.append(model)
-            continue
-        with Fuser(file, engine="cpu") as cpu, Fuser(file, engine=engine) as gpu:
-            found = agree(gpu.fuse_unrounded(ir, vis), cpu.fuse_unrounded(ir, vis), gpu.spec.precision)
-            found["ms"] = clock(lambda fuser=gpu: fuser.fuse_luma(ir, vis))  # type: ignore[misc]
-        numbers |= {f"{file.stem}_{key}": value for key, value in found.items()}
-    if not numbers:
-        raise Skip(f"no shipped file is arranged for {engine}")
-    without = f"; not arranged for it: {', '.join(left_out)}" if left_out else ""
-    return f"{engine} against cpu, {WIDTH}x{HEIGHT}, time by the host's clock{without}", numbers
-
-
-def has_gpu() -> bool:
-    """Return whether the CUDA driver's library is there and finds a device."""
-    import ctypes
-
-    try:
-        driver, count = ctypes.CDLL("libcuda.so.1"), ctypes.c_int()
-        return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
-    except (OSError, AttributeError):
-        return False
-
-
-def check_onnxruntime() -> Found:
-    """ONNX Runtime's CUDA provider."""
-    return engine_agrees("cuda", ("nano", "cnn", "transformer", "gan"))
-
-
-def check_tensorrt() -> Found:
-    """TensorRT: engines are built, into a folder that goes away, and run."""
-    if not (is_installed("cuda") and is_installed("cuda.bindings")):
+    if engine == "tensorrt" and not (is_installed("cuda") and is_installed("cuda.bindings")):
         raise Skip("cuda-python is not installed, or is older than cuda.bindings: see docs/tensorrt.md")
+    gpu = find_gpu()
+    ir, vis = pair()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["EDGEFUSE_CACHE"] = folder
-        return engine_agrees("tensorrt", ("nano", "cnn"))
+        file = file_of(model, engine, Path(folder))
+        opened, stream = open_on(engine, file, gpu)
+        with Fuser(file, engine="cpu") as cpu, Fuser(opened) as fuser:
+            spec = fuser.spec
+            wanted = cpu.fuse_unrounded(ir, vis)
+            numbers = agree(fuser.fuse_unrounded(ir, vis), wanted, spec.precision)
+            numbers["ms_with_copies"] = clock(lambda: fuser.fuse_luma(ir, vis))
+            inputs = {"sources": gpu.put(network_input(ir, vis, spec.size_divisor))}
+            if spec.levels:
+                inputs["levels"] = gpu.put(measure_levels(ir, vis)[None, : spec.level_count])
+            answer = opened.run_on_device(inputs)
+            fused = gpu.get(answer)[0, 0, :HEIGHT, :WIDTH] * np.float32(255)
+            numbers["psnr_db_on_gpu"] = agree(fused, wanted, spec.precision)["psnr_db"]
+            numbers["ms_on_gpu"] = gpu.time(lambda: opened.run_on_device(inputs, answer), stream)
+    return f"against cpu, {WIDTH}x{HEIGHT}; on_gpu: of arrays there, by CUDA events", numbers
 
 
 # torch. The network and the patches are the same on both.
@@ -313,7 +412,7 @@ def training(precision: str, compiled: bool = False) -> Found:
     if compiled and not is_installed("triton"):
         raise Skip("torch.compile needs triton, which is not installed")
     context = DistributedContext(device=torch.device(DEVICE, 0))
-    how = "compiled, " if compiled else ""
+    how = "compiled, " if compiled else "" if precision == "fp32" else "AMP in "
     return f"cnn, {how}{precision}, {STEPS} steps", learns(torch, context, precision, compiled)
 
 
@@ -339,14 +438,12 @@ def check_ddp() -> Found:
 
 
 CHECKS: dict[str, Callable[[], Found]] = {
-    "onnxruntime-cuda": check_onnxruntime,
+    **{f"cuda-{model}": partial(engine_agrees, "cuda", model) for model in MODELS},
     "torch-cuda": check_torch,
-    "train-fp32": lambda: training("fp32"),
-    "train-bf16": lambda: training("bf16"),
-    "train-fp16": lambda: training("fp16"),
+    **{f"train-{precision}": partial(training, precision) for precision in LOSS_TOLERANCE},
     "train-ddp": check_ddp,
-    "train-compile": lambda: training("fp32", compiled=True),
-    "tensorrt": check_tensorrt,
+    "train-compile": partial(training, "fp32", compiled=True),
+    **{f"tensorrt-{model}": partial(engine_agrees, "tensorrt", model) for model in MODELS},
 }
 """The slowest last, so that a slow machine loses these."""
 

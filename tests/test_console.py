@@ -12,6 +12,7 @@ import time
 from datetime import datetime, timedelta
 
 import pytest
+from rich.table import Table
 
 from edgefuse.cli import console
 from edgefuse.cli.console import ExitCode, Output, explained, phases, progress
@@ -50,6 +51,30 @@ def test_names_are_printed_as_they_are(run, tmp_path, pair):
     write_image(tmp_path / "ir [night]" / f"{os.fsdecode(b'caf%c' % 0xE9)}.png", ir)
     done = edgefuse("fuse", "--ir", "ir [night]", "--vis", "vis", "--out", "o", cwd=tmp_path)
     assert b"No visible image for: caf" in done.stderr
+
+
+NASTY = "a\x1b[2Jb\x9b31m\u202ec\nnext\tline"
+"""Clears a terminal, colours it and turns the order round: a file's name, or text out of a file."""
+
+
+def test_a_terminal_is_shown_text_and_never_told_what_to_do(capsys, monkeypatch):
+    def run():
+        logging.getLogger("edgefuse.test").warning("log %s", NASTY)
+        rows = Table(NASTY, title=NASTY)
+        rows.add_row(NASTY)
+        console.stderr().print(rows)
+        raise InputError(NASTY)
+
+    for terminal in (False, True):
+        monkeypatch.setenv("FORCE_COLOR", "1") if terminal else monkeypatch.delenv("FORCE_COLOR", False)
+        with pytest.raises(SystemExit):
+            console.guarded(run, debug=False)
+        said = capsys.readouterr().err
+        assert said.count("a\N{REPLACEMENT CHARACTER}") >= 4
+        for told in ("\x1b[2J", "\x9b", "\u202e"):
+            assert told not in said
+        assert "next" in said
+        assert "\x1b" not in said or terminal, "its own colours"
 
 
 @pytest.mark.parametrize(

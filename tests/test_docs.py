@@ -21,6 +21,7 @@ from packaging.utils import canonicalize_name
 from edgefuse.cli import app
 from edgefuse.images import write_image
 from edgefuse.runtime.config import StreamConfig
+from edgefuse.runtime.engines import ENGINES
 from edgefuse.settings import from_plain
 from edgefuse.sim import Rig, RigConfig
 
@@ -93,6 +94,17 @@ def test_every_other_command_names_what_there_is(command: Command) -> None:
     elif words[0] == "pip":
         for extras in re.findall(r"'\.\[([\w,-]+)\]'", command.text):
             assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"])
+
+
+def test_every_engine_is_in_both_tables_of_what_was_proven() -> None:
+    tables = [
+        re.findall(
+            r"^\| engine \| network graphs.*?\n\n.*?\n\n", (ROOT / name).read_text("utf-8"), re.M | re.S
+        )
+        for name in ("README.md", "docs/tensorrt.md")
+    ]
+    assert tables[0] == tables[1]
+    assert all(f"| `{engine}`" in tables[0][0] for engine in ENGINES)
 
 
 def test_blocks_of_python_can_be_parsed() -> None:

@@ -17,7 +17,7 @@ import pytest
 from edgefuse.errors import BackendError, ModelError
 from edgefuse.runtime.engines import ENGINES, OpensFile, file_for, open_engine
 from edgefuse.runtime.engines.onnxruntime import CPU, CUDA, CpuEngine, CudaEngine, load_library
-from edgefuse.spec import read_operators
+from edgefuse.spec import read_operators, read_spec
 from edgefuse.weights import model_file, shipped
 
 NANO = model_file("nano")
@@ -138,6 +138,20 @@ def test_a_file_that_is_not_arranged_for_tensorrt_is_refused_with_the_command(sh
     words = r"arranged for cpu, cuda, openvino, not for tensorrt: .*export nano --int8 .*--for-tensorrt"
     with pytest.raises(BackendError, match=words):
         file_for("nano-int8", "tensorrt")
+    file = model_file("nano")
+    graph, spec = onnx.load(file), read_spec(file)
+    images = replace(spec, graph="end_to_end", size=(64, 48), colours="rgb", precision="fp16")
+    for changed, words in (
+        (images, r"export nano --fp16 --size 64x48 --graph end_to_end --rgb --for-tensorrt$"),
+        (
+            replace(spec, training={}),
+            r"not for tensorrt: its network has operators that this engine .*those$",
+        ),
+    ):
+        onnx.helper.set_model_props(graph, changed.to_metadata())
+        onnx.save(graph, file)
+        with pytest.raises(BackendError, match=words):
+            file_for(file, "tensorrt")
     shipped_files(0.9, ("cpu", "tensorrt"))
     assert file_for("nano-int8", "tensorrt").name == "nano-int8.onnx"
     with pytest.raises(BackendError, match="arranged for cpu, tensorrt, not for cuda"):

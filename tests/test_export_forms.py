@@ -3,12 +3,17 @@
 import itertools
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 from edgefuse import Fuser
+from edgefuse.export.graph import engines_for
+from edgefuse.runtime.engines import ENGINES
 from edgefuse.runtime.engines.onnxruntime import CpuEngine
+from edgefuse.spec import read_spec
 from edgefuse.train.models.base import TorchEngine
+from edgefuse.weights import FOLDER
 from tests.support.forms import export_form
 
 TRACED = [
@@ -62,3 +67,39 @@ def test_every_form_answers_as_its_checkpoint(build, pair, name, graph, size, pr
         image = Fuser(file)(ir, vis)
         assert image.shape == vis.shape
         assert np.abs(image.astype(int) - expected).max() <= 255 * limit + 1
+    assert ("tensorrt" in engines_for(onnx.load(file))) == (graph == "network")
+
+
+TAKEN_BY_THE_PARSER = """<ir_version: 10, opset_import: ["" : 20]>
+    f (float[1, 2, H, W] x) => (float[1, 1, H, W] y)
+    <float[1, 2, 1, 1] w = {1, 1}, int8[1, 2, 1, 1] q = {1, 1}, float s = {0.1}> { %s y = Conv(x, k) }
+"""
+
+
+@pytest.mark.parametrize(
+    ("nodes", "taken"),
+    [
+        ("k = Constant<value = float[1, 2, 1, 1] {1, 1}>()", True),
+        ("k = DequantizeLinear(q, s)", True),
+        ("k = Neg(w)", False),
+    ],
+)
+def test_tensorrt_is_given_kernels_that_are_constants(nodes, taken):
+    graph = onnx.parser.parse_model(TAKEN_BY_THE_PARSER % nodes)
+    assert ("tensorrt" in engines_for(graph)) == taken
+
+
+def test_tensorrt_is_given_no_matrix_of_a_computed_size():
+    """Its parser wants to know the size of a matrix of ones and zeros, as of an identity."""
+    for source, taken in (("c", True), ("x", False)):
+        nodes = f"c = Constant<value = float[2, 2] {{0, 0, 0, 0}}>() e = EyeLike({source}) y = Add(x, e)"
+        graph = onnx.parser.parse_model(
+            f'<ir_version: 10, opset_import: ["" : 20]> f (float[H, W] x) => (float[H, W] y) {{ {nodes} }}'
+        )
+        assert ("tensorrt" in engines_for(graph)) == taken
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.onnx")))
+def test_every_shipped_file_is_for_every_engine(name):
+    file = FOLDER / f"{name}.onnx"
+    assert read_spec(file).engines == engines_for(onnx.load(file)) == tuple(sorted(ENGINES))

@@ -1,5 +1,7 @@
 """The check of a machine's GPU: how its checks end and what they compare, with the CPU in the GPU's place."""
 
+import contextlib
+import ctypes
 import json
 import subprocess
 import sys
@@ -14,6 +16,8 @@ import torch
 from bench import gpu_check
 from bench.gpu_check import Failure, Found, Result, Skip, agree, isolate, judge, judge_losses, main, report
 from edgefuse.errors import BackendError
+from edgefuse.runtime.engines.device import DeviceArray
+from edgefuse.runtime.engines.onnxruntime import CpuEngine
 
 
 def raises(error: BaseException) -> Callable[[], Found]:
@@ -56,9 +60,68 @@ def test_a_process_that_crashes_is_a_failure(code: str, detail: str) -> None:
     assert detail in result.detail
 
 
-def test_a_process_that_hangs_is_a_failure() -> None:
-    result = isolate("a", [sys.executable, "-c", "import time; time.sleep(60)"], 0.5)
+def test_a_process_that_hangs_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    hangs = [sys.executable, "-c", "import time; time.sleep(60)"]
+    cut = isolate("a", hangs, 0.5)
+    assert (cut.outcome, cut.detail[:32]) == ("skipped", "the 300 s for all checks were us")
+    monkeypatch.setattr(gpu_check, "ONE", 0.5)
+    result = isolate("a", hangs, 200)
     assert (result.outcome, result.detail) == ("failed", "it took longer than 0.5 s")
+
+
+class Driver:
+    """A driver whose memory is the host's, and whose every second event comes 2.5 ms after the first."""
+
+    def __init__(self, fails: str = "") -> None:
+        self.fails, self.made = fails, 0
+        self.recorded, self.memory = list[tuple[int, int]](), dict[int, Any]()
+
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        return lambda *_: 700 if name == self.fails else 0
+
+    def _give(self, out: Any, *_: Any) -> int:
+        self.made += 1
+        out._obj.value = self.made
+        return 700 if self.fails == "made" else 0
+
+    cuDevicePrimaryCtxRetain = cuStreamCreate = cuEventCreate = _give  # noqa: N815
+
+    def cuMemAlloc_v2(self, out: Any, size: Any) -> int:  # noqa: N802
+        block = ctypes.create_string_buffer(size.value)
+        out._obj.value = ctypes.addressof(block)
+        self.memory[ctypes.addressof(block)] = block
+        return 0
+
+    def cuMemcpyHtoD_v2(self, to: Any, source: Any, size: Any) -> int:  # noqa: N802
+        ctypes.memmove(self.memory[to.value], source, size.value)
+        return 0
+
+    def cuMemcpyDtoH_v2(self, to: Any, source: Any, size: Any) -> int:  # noqa: N802
+        ctypes.memmove(to, self.memory[source.value], size.value)
+        return 0
+
+    def cuEventRecord(self, event: Any, stream: Any) -> int:  # noqa: N802
+        self.recorded.append((event.value, stream.value))
+        return 0
+
+    def cuEventElapsedTime(self, out: Any, start: Any, end: Any) -> int:  # noqa: N802
+        assert self.recorded[-2:] == [(start.value, 42), (end.value, 42)]
+        out._obj.value = 2.5
+        return 0
+
+
+def test_work_is_timed_on_its_stream_by_the_driver() -> None:
+    gpu, calls = gpu_check.Gpu(Driver()), list[int]()
+    assert gpu.stream == 2
+    assert gpu.time(lambda: calls.append(1), 42, calls=7) == 2.5
+    assert len(calls) == 12
+    array = np.arange(12, dtype=np.float32).reshape(3, 4)
+    there = gpu.put(array)
+    assert (there.device, there.shape) == ("cuda", (3, 4))
+    np.testing.assert_array_equal(gpu.get(there), array)
+    for fails, words in (("cuInit", "cuInit of the driver answers with error 700"), ("made", "Retain")):
+        with pytest.raises(Failure, match=words):
+            gpu_check.Gpu(Driver(fails))
 
 
 def test_without_time_left_a_check_is_skipped() -> None:
@@ -87,25 +150,24 @@ def test_a_failure_is_reported(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert "could not be written" in capsys.readouterr().err
 
 
-def test_without_a_gpu_a_check_is_skipped_with_a_reason(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    if gpu_check.has_gpu():
+def test_without_a_gpu_a_check_is_skipped_with_a_reason() -> None:
+    with contextlib.suppress(Skip):
+        gpu_check.find_gpu()
         pytest.skip("this machine has a GPU")
     for name, check in gpu_check.CHECKS.items():
         result = judge(name, check)
         assert (result.outcome, bool(result.detail)) == ("skipped", True), result
-    command = [sys.executable, "-m", "bench.gpu_check", "onnxruntime-cuda"]
+    command = [sys.executable, "-m", "bench.gpu_check", "cuda-nano"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stderr
-    assert "| onnxruntime-cuda | skipped |" in ended.stdout
+    assert "| cuda-nano | skipped |" in ended.stdout
 
 
 def test_an_unknown_check_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["nothing"])
     assert end.value.code == 2
-    assert "no check is called nothing: there are onnxruntime-cuda" in capsys.readouterr().err
+    assert "no check is called nothing: there are cuda-nano, cuda-nano-int8" in capsys.readouterr().err
 
 
 def test_answers_are_held_to_the_gates() -> None:
@@ -131,11 +193,30 @@ def test_losses_must_begin_as_on_the_cpu_and_fall() -> None:
             judge_losses(mine, 1.2, "fp32")
 
 
+class Host:
+    """The host's memory in the GPU's place."""
+
+    stream = 42
+
+    def put(self, array: Any) -> DeviceArray:
+        return DeviceArray(array.ctypes.data, array.shape, array.dtype, "cpu", 0, array)
+
+    def get(self, array: DeviceArray) -> Any:
+        values = (ctypes.c_float * int(np.prod(array.shape))).from_address(array.pointer)
+        return np.ctypeslib.as_array(values).reshape(array.shape).copy()
+
+    def time(self, run: Callable[[], object], stream: int) -> float:
+        assert stream == self.stream
+        assert run() is not None
+        return 9.0
+
+
 @pytest.fixture
 def cpu_as_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets the checks run on the CPU, so that their own code is tried."""
     monkeypatch.setattr(gpu_check, "DEVICE", "cpu")
-    monkeypatch.setattr(gpu_check, "has_gpu", lambda: True)
+    monkeypatch.setattr(gpu_check, "find_gpu", Host)
+    monkeypatch.setattr(gpu_check, "open_on", lambda engine, file, gpu: (CpuEngine(file), gpu.stream))
     monkeypatch.setattr(gpu_check, "torch_on_gpu", lambda: torch)
     monkeypatch.setattr(gpu_check, "by_events", lambda torch, run: float(run() is None))
     monkeypatch.setattr(gpu_check, "clock", lambda run: float(run() is None))
@@ -156,10 +237,29 @@ def test_the_cpu_in_the_gpus_place_passes(name: str, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cpu_as_gpu")
-def test_engines_are_compared_file_by_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    found: Any = judge("a", lambda: gpu_check.engine_agrees("cpu", ("nano", "gan")))
+@pytest.mark.parametrize("model", ["nano", "nano-int8", "nano-fp16"])
+def test_an_engine_is_compared_on_both_kinds_of_arrays(model: str) -> None:
+    found = judge("a", lambda: gpu_check.engine_agrees("cpu", model))
     assert found.outcome == "passed", found
-    assert {key: value for key, value in found.numbers.items() if key.endswith("difference")} == {
-        "nano-int8_largest_difference": 0,
-        "gan_largest_difference": 0,
+    assert found.numbers == {
+        **{"largest_difference": 0.0, "psnr_db": 200.0, "psnr_db_on_gpu": 200.0},
+        **{"ms_with_copies": 0.0, "ms_on_gpu": 9.0},
     }
+
+
+@pytest.mark.usefixtures("cpu_as_gpu")
+@pytest.mark.parametrize("wrong", ["run", "run_on_device"])
+def test_a_wrong_answer_of_an_engine_is_noticed(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wrong(CpuEngine):
+        def run(self, inputs: Any) -> Any:
+            return super().run(inputs) + 0.1 * (wrong == "run")
+
+        def run_on_device(self, inputs: Any, out: Any = None) -> Any:
+            if wrong == "run_on_device":
+                inputs = {**inputs, "levels": 1 - inputs["levels"].owner}
+            return super().run_on_device(inputs, out)
+
+    monkeypatch.setattr(gpu_check, "open_on", lambda engine, file, gpu: (Wrong(file), gpu.stream))
+    found = judge("a", lambda: gpu_check.engine_agrees("cpu", "nano"))
+    assert found.outcome == "failed", found
+    assert "differs from the CPU's" in found.detail

@@ -155,5 +155,5 @@ def test_arrays_of_a_gpu_are_bound_where_they_are(gpu_build, tmp_path):
     onnx.save(model, tmp_path / "copy.onnx")
     assert gpu_build("on_device.py", tmp_path / "copy.onnx") == {
         **{"device": "ONNX Runtime on cuda", "shape": [20, 24, 3]},
-        **{"right": True, "out": True},
+        **{"right": True, "out": True, "timed": [7, True]},
     }

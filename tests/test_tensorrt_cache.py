@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefuse.errors import BackendError, InputError, ModelError
+from edgefuse.errors import InputError, ModelError
 from edgefuse.files import replace_file
 from edgefuse.runtime.engines.engine_cache import (
     BuildOptions,
@@ -36,7 +36,7 @@ from edgefuse.runtime.engines.tensorrt_build import count_precisions
 from edgefuse.spec import ModelSpec, read_spec
 from edgefuse.weights import model_file
 
-ORIN = Machine("10.3.0", "12.6", "12.6", "Orin (nvgpu)", "8.7")
+ORIN = Machine("10.3.0", "12.6", "12.6", "Orin (nvgpu)", "8.7", "14")
 
 
 def build(onnx_file: Path, out: Path, options: BuildOptions, machine: Machine = ORIN) -> Sidecar:
@@ -97,14 +97,14 @@ def test_an_engine_outlives_another_driver_and_other_bindings(engine, tmp_path, 
     assert resolve_engine(engine, here, Builder(), cache=tmp_path / "cache")[0] == engine
 
 
-@pytest.mark.parametrize("field", ["tensorrt", "gpu", "sm"])
+@pytest.mark.parametrize("field", ["tensorrt", "gpu", "sm", "multiprocessors"])
 def test_any_other_machine_gets_its_own_engine_once(engine, tmp_path, field, caplog):
     here = dataclasses.replace(ORIN, **{field: "9.9"})
     builder = Builder(here)
     file, sidecar = resolve_engine(engine, here, builder, cache=tmp_path / "cache")
     assert builder.built == [(tmp_path / "model.onnx", file, BuildOptions(level=4))]
     assert sidecar.machine == here
-    assert "here 9.9" in caplog.text
+    assert "here 9" in caplog.text
     assert resolve_engine(engine, here, builder, cache=tmp_path / "cache") == (file, sidecar)
     assert len(builder.built) == 1
     assert read_sidecar(engine).machine == ORIN, "the engine that was given is left alone"
@@ -308,7 +308,6 @@ def test_layers_are_counted_by_what_they_read_and_write():
     assert counts == {"int8": 1, "fp16": 2, "bf16": 1, "fp32": 1, "other": 1}
 
 
-def test_an_inspector_without_details_proves_nothing():
+def test_an_inspector_without_details_counts_nothing():
     for said in ("", "null", '{"Layers": ["conv1", "conv2"]}', '{"Bindings": []}'):
-        with pytest.raises(BackendError, match="does not report"):
-            count_precisions(said)
+        assert count_precisions(said) == {}

@@ -16,9 +16,10 @@ from enum import IntEnum
 from types import FrameType
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 
 from edgefuse.errors import EdgefuseError
 from edgefuse.packages import LIBRARIES, NOT_INSTALLED
@@ -27,6 +28,11 @@ PROGRESS_SECONDS = 30.0
 """Between two lines of progress where there is no terminal."""
 
 PLAIN = {"→": "->", "…": "...", "×": "x", "±": "+-", "–": "-", "−": "-", "·": "*", "°": " deg", "²": "^2"}
+
+
+OBEYED = (*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+"""Characters that a terminal obeys and does not show, or that turn the order of the others round."""
+SHOWN = {code: "\N{REPLACEMENT CHARACTER}" for code in OBEYED if chr(code) not in "\n\t"}
 
 
 class ExitCode(IntEnum):
@@ -41,7 +47,15 @@ class ExitCode(IntEnum):
 
 
 class Output(Console):
-    """One of the two streams. Tables are printed, sentences are said."""
+    """One of the two streams. Tables are printed, sentences are said.
+
+    Text may be of files and libraries, and hold whatever their makers wrote: terminals get to see it only.
+    """
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Render as rich does, without characters that a terminal would obey."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=segment.text.translate(SHOWN))
 
     def say(self, text: str, style: str | None = None) -> None:
         """Write one line as it is: nothing in it is markup, and nothing is cut or wrapped."""
@@ -140,8 +154,15 @@ def _log_handler(errors: Output) -> logging.Handler:
     if errors.is_terminal:
         return RichHandler(console=errors, show_time=False, show_path=False, markup=False)
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
+    handler.setFormatter(_Lines("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
     return handler
+
+
+class _Lines(logging.Formatter):
+    """One line each, without what a terminal that shows them later would obey."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(record).translate(SHOWN)
 
 
 class _JsonLines(logging.Formatter):

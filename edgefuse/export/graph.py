@@ -207,13 +207,22 @@ def layer_precisions(graph: onnx.ModelProto) -> dict[str, int]:
 def engines_for(graph: onnx.ModelProto) -> tuple[str, ...]:
     """Return the engines that a graph is arranged for.
 
-    TensorRT knows unsigned bytes at a graph's ends alone, where it wants a cast, and no others inside. CUDA
-    in ONNX Runtime cannot pad them: what lies before would be on the GPU and what follows on the CPU.
+    TensorRT knows unsigned bytes at a graph's ends alone, where it wants a cast, and no others inside; its
+    parser takes kernels that are constants, or come straight out of int8 ones, and no matrix of ones and
+    zeros whose size is computed (builtin_op_importers.cpp of onnx-tensorrt: `Conv`, `EyeLike`). CUDA in
+    ONNX Runtime cannot pad unsigned bytes: what lies before would be on the GPU and what follows on the CPU.
     """
     unsigned = {name for name, kind in _types(graph).items() if kind == TensorProto.UINT8}
     touching = {n.op_type for n in graph.graph.node if unsigned.intersection((*n.input, *n.output))}
     at_ends = unsigned <= {v.name for v in (*graph.graph.input, *graph.graph.output)}
-    suits = {"cuda": "Pad" not in touching, "tensorrt": at_ends and touching <= {"Cast"}}
+    constants = {t.name for t in graph.graph.initializer}
+    constants |= {o for n in graph.graph.node if n.op_type == "Constant" for o in n.output}
+    for node in graph.graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in constants:
+            constants.update(node.output)
+    computed = {"Conv": 1, "ConvTranspose": 1, "EyeLike": 0}
+    parsed = all(n.input[computed[n.op_type]] in constants for n in graph.graph.node if n.op_type in computed)
+    suits = {"cuda": "Pad" not in touching, "tensorrt": at_ends and touching <= {"Cast"} and parsed}
     return tuple(name for name in ("cpu", "cuda", "openvino", "tensorrt") if suits.get(name, True))
 
 

@@ -267,7 +267,6 @@ def export_engine(
         InputError: a file that cannot be read or written, another suffix, or sizes that do not fit.
         ModelError: an ONNX file that is not ours, or that TensorRT cannot parse.
         BackendError: no TensorRT, no GPU, no engine within the workspace, or one that fails.
-        GateError: half or int8 was asked for and did not take.
     """
     if out.suffix != ".engine":
         raise InputError(f"cannot write {out}: the suffix must be .engine")
@@ -318,8 +317,10 @@ def verify_engine(
     running = TensorRtEngine(engine, rebuild=False)
     try:
         of_graph, sidecar = running.spec.verification, running.sidecar
-        facts = {} if of_graph is None else {"kept": of_graph.kept, "calibration": of_graph.calibration}
-        report = compare(running, reference, pairs, compared_on, gates, layers=sidecar.layers, **facts)
+        # An engine's types are those of its graph; what TensorRT's inspector shows of them is in the sidecar.
+        names = () if of_graph is None else ("kept", "calibration", "layers")
+        facts = {name: getattr(of_graph, name) for name in names}
+        report = compare(running, reference, pairs, compared_on, gates, **facts)
     finally:
         running.close()
     spec = replace(sidecar.spec, verification=report)

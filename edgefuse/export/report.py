@@ -75,10 +75,7 @@ def table(path: Path, spec: ModelSpec, layers: dict[str, int] | None = None) -> 
     rows = Table(title=escape(str(path)), show_header=False, title_justify="left")
     engine = _engine_rows(read_sidecar(path)) if path.suffix == ".engine" else []
     for name, text in (*_spec_rows(path, spec), *engine, *_report_rows(spec, layers)):
-        # A file of others may hold anything, such as sequences that a terminal obeys.
-        rows.add_row(
-            name, escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text))
-        )
+        rows.add_row(name, escape(text))
     return rows
 
 

@@ -26,6 +26,8 @@ LAYER = {
 }
 SHAPES = {"sources": (1, 2, -1, -1), "fused": (1, 1, -1, -1)}
 given: dict[str, tuple] = {}
+served = [(1, 2, 64, 64), (1, 2, 480, 640), (1, 2, 1088, 1920)]
+"""The profile of the input, of the engine that was built last."""
 
 
 def build(network, config):
@@ -39,7 +41,12 @@ def build(network, config):
 
 def set_input_shape(name, shape):
     given[name] = tuple(shape)
-    return shape[-1] <= 1920
+    return shape[-1] <= served[-1][-1]
+
+
+def set_shape(name, *shapes):
+    if name == "sources":
+        served[:] = shapes
 
 
 TENSORRT: dict[str, Any] = {
@@ -59,11 +66,14 @@ TENSORRT: dict[str, Any] = {
     ),
     "ICudaEngine.get_tensor_dtype": lambda name: real.float32,
     "ICudaEngine.get_tensor_shape": lambda name: SHAPES[name],
-    "ICudaEngine.get_tensor_profile_shape": lambda name, index: [(1, 2, 64, 64)] * 2 + [(1, 2, 1088, 1920)],
+    "IOptimizationProfile.set_shape": set_shape,
+    "ICudaEngine.get_tensor_profile_shape": lambda name, index: served,
     "IExecutionContext.set_input_shape": set_input_shape,
     "IExecutionContext.get_tensor_shape": lambda name: (1, SHAPES[name][1], *given["sources"][2:]),
 }
 
+GPU = {"name": b"Orin\0\0", "major": 8, "minor": 7, "multiProcessorCount": 14}
+assert all(hasattr(real_cuda.cudaDeviceProp, name) for name in GPU)
 memory: dict[int, ctypes.Array] = {}
 OK = real_cuda.cudaError_t.cudaSuccess
 
@@ -86,7 +96,7 @@ def copy(dst, src, count, kind, stream):
 
 CUDA = {
     "cudaGetDevice": (OK, 0),
-    "cudaGetDeviceProperties": (OK, types.SimpleNamespace(name=b"Orin\0\0", major=8, minor=7)),
+    "cudaGetDeviceProperties": (OK, types.SimpleNamespace(**GPU)),
     "cudaRuntimeGetVersion": (OK, 12090),
     "cudaDriverGetVersion": (OK, 13000),
     "cudaStreamCreateWithFlags": (OK, real_cuda.cudaStream_t(7)),
@@ -137,6 +147,10 @@ def whole_path(onnx: Path, folder: Path) -> dict:
         fused = backend.run({"sources": np.zeros((1, 2, 64, 96), np.float32)})
         again = backend.run({"sources": np.zeros((1, 2, 480, 640), np.float32)})
         on_gpu = on_device(backend)
+        wide = ours.TensorRtEngine(onnx)
+        larger = wide.run({"sources": np.zeros((1, 2, 2160, 3840), np.float32)})
+        wide.close()
+        served[:] = [(1, 2, 64, 64), (1, 2, 480, 640), (1, 2, 1088, 1920)]
         complaints = contract.complaints() + cuda_contract.complaints()
         log = ours.TensorRtLog(sys.modules["tensorrt"]).logger
         check_overrides(real.ILogger, type(log))
@@ -149,7 +163,8 @@ def whole_path(onnx: Path, folder: Path) -> dict:
     return {
         "layers": sidecar.layers,
         "device": backend.device,
-        "shapes": [fused.shape, again.shape, *on_gpu],
+        "shapes": [fused.shape, again.shape, *on_gpu, larger.shape],
+        "large": sorted({"torch", "onnx", "onnxruntime"} & sys.modules.keys()),
         "phases": phases,
         "errors": errors,
         "left": len(memory),

@@ -210,7 +210,7 @@ class FakeCuda:
         return 0, 0
 
     def cudaGetDeviceProperties(self, device):
-        return 0, SimpleNamespace(name=b"Orin\0\0", major=8, minor=7)
+        return 0, SimpleNamespace(name=b"Orin\0\0", major=8, minor=7, multiProcessorCount=14)
 
     def cudaRuntimeGetVersion(self):
         return 0, 12060

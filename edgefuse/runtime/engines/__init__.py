@@ -9,7 +9,7 @@ from edgefuse.runtime.engines.base import Engine, OpensFile, check_threads
 from edgefuse.runtime.engines.onnxruntime import CpuEngine, CudaEngine
 from edgefuse.runtime.engines.openvino import OpenVinoEngine
 from edgefuse.runtime.engines.tensorrt import TensorRtEngine
-from edgefuse.spec import read_spec
+from edgefuse.spec import ModelSpec, read_spec
 from edgefuse.weights import model_file, shipped
 
 __all__ = ["ENGINES", "Engine", "OpensFile", "check_threads", "file_for", "open_engine"]
@@ -46,12 +46,25 @@ def file_for(model: str | Path, engine: str) -> Path:
     if path.suffix == ".onnx" and ENGINES[engine].needs_arranging:
         spec = read_spec(path)
         if spec.engines and engine not in spec.engines:
-            wishes = {"fp16": " --fp16", "int8": " --int8 --calib-ir … --calib-vis …"}.get(spec.precision, "")
             raise BackendError(
-                f"{path} is arranged for {', '.join(spec.engines)}, not for {engine}: make one for it with "
-                f"edgefuse export {spec.model}{wishes} --graph {spec.graph} --for-tensorrt"
+                f"{path} is arranged for {', '.join(spec.engines)}, not for {engine}: {_arranging(spec)}"
             )
     return path
+
+
+def _arranging(spec: ModelSpec) -> str:
+    """Say how to make a file that all engines take out of the network of another."""
+    if not spec.training:  # a network of another project, which was wrapped
+        return "its network has operators that this engine does not take: use one of those"
+    parts = [
+        f"make one for it with edgefuse export {spec.model}",
+        {"fp16": "--fp16", "int8": "--int8 --calib-ir … --calib-vis …"}.get(spec.precision, ""),
+        "--size {}x{}".format(*spec.size) if spec.size else "",
+        f"--graph {spec.graph}",
+        "--rgb" if spec.end_to_end and spec.colours == "rgb" else "",
+        "--for-tensorrt",
+    ]
+    return " ".join(filter(None, parts))
 
 
 def open_engine(

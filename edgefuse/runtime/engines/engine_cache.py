@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -116,11 +116,18 @@ class Machine:
     gpu: str
     sm: str
     """Compute capability, such as 8.7."""
+    multiprocessors: str = "unknown"
+    """How many the GPU has: the modules of a Jetson family share name and compute capability."""
 
     @property
     def bound_to(self) -> dict[str, str]:
         """What an engine is bound to. It outlives other versions of the CUDA bindings and the driver."""
-        return {"TensorRT": self.tensorrt, "GPU": self.gpu, "compute capability": self.sm}
+        return {
+            "TensorRT": self.tensorrt,
+            "GPU": self.gpu,
+            "compute capability": self.sm,
+            "multiprocessors": self.multiprocessors,
+        }
 
     @property
     def slug(self) -> str:
@@ -226,7 +233,7 @@ def resolve_engine(
     *,
     rebuild: bool = True,
     cache: Path | None = None,
-    refused: Path | None = None,
+    refused: Collection[Path] = (),
 ) -> tuple[Path, Sidecar]:
     """Return an engine file that may run here, and its sidecar; build it into the cache if there is none.
 
@@ -237,7 +244,7 @@ def resolve_engine(
         options: for an ONNX file; None: the defaults. An engine is built again with its own.
         rebuild: False: raise rather than build.
         cache: folder for built engines; None: `cache_folder()`.
-        refused: an engine file that should run here, but TensorRT refuses.
+        refused: engine files that should run here, but TensorRT refuses.
 
     Raises:
         ModelError: a damaged sidecar, or a mismatch that cannot be solved: `rebuild` forbids it, or the ONNX
@@ -253,10 +260,10 @@ def resolve_engine(
         found = mismatches(path, sidecar, machine)
         if onnx.exists() and file_hash(onnx) != sidecar.onnx_sha256:
             found.append(f"an older {onnx.name}")
-        if not found and path != refused:
+        if not found and path not in refused:
             return path, sidecar
         reason = f"it was built with {'; '.join(found)}"
-    if refused is not None:
+    if refused:
         reason = "TensorRT refuses the engine"
     # Without its graph, an engine that was built from it earlier still serves.
     graph = sidecar.onnx_sha256 if sidecar is not None and not onnx.exists() else file_hash(onnx)
@@ -301,9 +308,9 @@ def _locked(engine: Path) -> Iterator[None]:
         yield
 
 
-def _valid(engine: Path, machine: Machine, refused: Path | None) -> Sidecar | None:
+def _valid(engine: Path, machine: Machine, refused: Collection[Path]) -> Sidecar | None:
     """The sidecar of an engine in the cache, or None if there is nothing usable there."""
-    if not engine.exists() or engine == refused:
+    if not engine.exists() or engine in refused:
         return None
     try:
         sidecar = read_sidecar(engine)

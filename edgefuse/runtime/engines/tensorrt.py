@@ -92,6 +92,7 @@ def this_machine() -> Machine:
         driver=_version(check(cuda, cuda.cudaDriverGetVersion())),
         gpu=name.decode().rstrip("\0") if isinstance(name, bytes) else str(name),
         sm=f"{properties.major}.{properties.minor}",
+        multiprocessors=str(properties.multiProcessorCount),
     )
 
 
@@ -189,7 +190,6 @@ class TensorRtEngine(OpensFile):
     Raises:
         BackendError: TensorRT, cuda-python or a GPU is missing, the build fails, or memory is short.
         ModelError: not a model of ours, or one that may not be rebuilt.
-        GateError: a rebuilt engine does not compute in its graph's precision.
         InputError: a file or cache that cannot be read or written.
     """
 
@@ -236,15 +236,15 @@ class TensorRtEngine(OpensFile):
         """Load an engine, which is built if need be."""
         from edgefuse.runtime.engines.tensorrt_build import build_engine
 
-        def load(refused: Path | None) -> tuple[Path, Any]:
+        refused: list[Path] = []
+        while True:
             file, self.sidecar = resolve_engine(
                 path, self._machine, build_engine, options, rebuild=self._rebuild, refused=refused
             )
-            return file, self._runtime.deserialize_cuda_engine(file.read_bytes())
-
-        file, engine = load(None)
-        if engine is None and self._rebuild:
-            file, engine = load(file)
+            engine = self._runtime.deserialize_cuda_engine(file.read_bytes())
+            if engine is not None or file in refused or not self._rebuild:
+                break
+            refused.append(file)  # the one that was given, then one in the cache, which is built again
         context = engine.create_execution_context() if engine is not None else None
         if engine is None or context is None:
             raise BackendError(f"TensorRT cannot load {file}: {self._log.last_error}")

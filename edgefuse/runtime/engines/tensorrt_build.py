@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgefuse.errors import BackendError, GateError, InputError, ModelError
+from edgefuse.errors import BackendError, InputError, ModelError
 from edgefuse.files import read_bytes, replace_file
 from edgefuse.runtime.engines.engine_cache import (
     BuildOptions,
@@ -42,9 +42,11 @@ DTYPE = re.compile("format|type", re.IGNORECASE)
 def build_engine(
     onnx: Path, out: Path, options: BuildOptions | None = None, progress: Progress | None = None
 ) -> Sidecar:
-    """Build an ONNX file of ours into an engine for this machine, see that its precision took, and write it.
+    """Build an ONNX file of ours into an engine for this machine, and write it.
 
-    Its sidecar has the ONNX file's verification report, marked as such: `of` is that file's name.
+    What TensorRT's inspector says of the layers' precision is a warning at most: the network is strongly
+    typed, and the inspector shows what is fused of several layers by its ends. The sidecar has the ONNX
+    file's verification report, marked as such: `of` is that file's name.
 
     Args:
         onnx: file written by `edgefuse export`, its weights inside.
@@ -56,7 +58,6 @@ def build_engine(
         InputError: a file that cannot be read or written, or sizes that do not fit the graph.
         ModelError: an ONNX file that is not ours, or that TensorRT cannot parse.
         BackendError: no TensorRT, no GPU, or no engine within the workspace.
-        GateError: half or int8 was asked for and did not take; nothing is written.
     """
     options = options or BuildOptions()
     graph = read_bytes(onnx)
@@ -65,7 +66,8 @@ def build_engine(
     timings = writable_folder(cache_folder() / "tensorrt" / machine.slug) / "timing.cache"
     engine, profiles = _build(graph, onnx, spec, options, timings, progress)
     layers = count_precisions(_inspect(engine))
-    check_layers(out, layers, spec.precision)
+    if doubt := precision_doubt(layers, spec.precision):
+        logger.warning("%s: %s", out, doubt)
     replace_file(out, lambda partial: partial.write_bytes(engine))
     sidecar = Sidecar(
         machine=machine,
@@ -96,7 +98,10 @@ def _build(
     parser = trt.OnnxParser(network, log.logger)
     if not parser.parse(graph):
         reason = parser.get_error(0).desc() if parser.num_errors else log.last_error
-        raise ModelError(f"TensorRT {trt.__version__} cannot parse {onnx}: {' '.join(reason.split())[:300]}")
+        raise ModelError(
+            f"TensorRT {trt.__version__} cannot parse {onnx}: {' '.join(reason.split())[:300]} (a file of an "
+            "earlier version of edgefuse must be exported again, with --for-tensorrt)"
+        )
 
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
@@ -200,14 +205,11 @@ def _inspect(engine: bytes) -> str:
 
 
 def count_precisions(information: str) -> dict[str, int]:
-    """Count layers by precision in the inspector's JSON.
+    """Count layers by precision in the inspector's JSON; nothing is counted where it has no such details.
 
     A layer counts as int8 if it reads or writes int8, else as fp16 if half, and so on; layers that only
     move data do not count. Names of formats differ between versions (`Half`, `Row major linear FP16
     format`), so words are searched for.
-
-    Raises:
-        BackendError: the inspector's answer has no layers in detail, so nothing can be proven.
     """
     kinds = {"int8": r"(?<!u)int8", "fp16": r"half|fp16", "bf16": r"bf16|bfloat", "fp32": r"float|fp32"}
     counts = dict.fromkeys((*kinds, "other"), 0)
@@ -219,7 +221,7 @@ def count_precisions(information: str) -> dict[str, int]:
             text = " ".join(str(t[key]) for t in tensors for key in t if DTYPE.search(key)).lower()
             counts[next((kind for kind, words in kinds.items() if re.search(words, text)), "other")] += 1
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise BackendError("TensorRT's inspector does not report the layers' precision") from None
+        return {}
     return counts
 
 
@@ -239,19 +241,21 @@ def layer_share(layers: Mapping[str, int], precision: str) -> float:
     return known.get(precision, 0) / max(1, sum(known.values()))
 
 
-def check_layers(engine: object, layers: Mapping[str, int], precision: str) -> None:
-    """Raise `GateError` if an engine does not compute in the precision that its graph asks for.
+def precision_doubt(layers: Mapping[str, int], precision: str) -> str | None:
+    """Say why an engine may not compute in the precision that its graph asks for; None: no reason is seen.
 
     Args:
-        engine: its file, for the sentence.
         layers: number of layers by precision.
         precision: that of the graph's spec; an fp32 graph may have any layers.
     """
     share = layer_share(layers, precision)
-    limit = MIN_SHARE.get(precision, 0.0)
-    if share < limit:
-        counts = ", ".join(f"{count} {name}" for name, count in layers.items() if count) or "none"
-        raise GateError(
-            f"{engine} does not compute in {precision}: {share:.0%} of its layers do, at least "
-            f"{limit:.0%} must (layers: {counts}); see whether the GPU supports {precision}"
-        )
+    if share >= (limit := MIN_SHARE.get(precision, 0.0)):
+        return None
+    if not any(layers.values()):
+        return f"TensorRT's inspector does not say whether it computes in {precision}: compare its speed"
+    counts = ", ".join(f"{count} {name}" for name, count in layers.items() if count)
+    return (
+        f"TensorRT's inspector shows {share:.0%} of its layers in {precision}, usual are at least "
+        f"{limit:.0%} (layers: {counts}): layers fused into one may hide it; if it is not faster than fp32, "
+        f"see whether the GPU supports {precision}"
+    )

@@ -187,6 +187,8 @@ class FoldedLayer(nn.Module):
         # More channels than hidden values: then it is cheaper to take A into the MLP than to apply it twice.
         hidden, channels = weights(self.linear1)[0].shape[:2]
         self.wide = channels > hidden
+        self.unit: Tensor
+        self.register_buffer("unit", torch.eye(channels), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `[B, C, H, W]` to the same shape."""
@@ -221,7 +223,7 @@ class FoldedLayer(nn.Module):
         """
         scale, shift = _normalise(self.norm_1, means, covariance.diagonal(dim1=1, dim2=2).unsqueeze(2))
         mixing, constant = self.attention.mixing(scale * covariance * scale.mT, shift)
-        matrix = mixing * scale.mT + torch.eye(mixing.shape[2], device=covariance.device)
+        matrix = mixing * scale.mT + self.unit.float()
         constant = means + mixing @ shift + constant
         spread = ((matrix @ covariance) * matrix).sum(2, keepdim=True)
         return matrix, constant, *_normalise(self.norm_2, constant, spread)
