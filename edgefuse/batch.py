@@ -18,7 +18,7 @@ from edgefuse.files import read_bytes, replace_file
 from edgefuse.images import IMAGE_SUFFIXES, luma, read_image, read_visible, write_image
 from edgefuse.pairs import pair_folders
 from edgefuse.rig import as_align
-from edgefuse.runtime.engines import file_for
+from edgefuse.runtime.engines import model_digest
 from edgefuse.runtime.engines.fuser import Fuser
 from edgefuse.runtime.frames import FusedFrame, Role
 from edgefuse.runtime.live.iterate import live
@@ -171,10 +171,8 @@ def check_resumed(out: Path, config: FuseConfig) -> None:
     Raises:
         InputError: it was made in another way, or nobody knows how.
     """
-    built = config.model.endswith(".engine")
-    model = Path(config.model) if built else file_for(config.model, config.engine or "cpu")
     now = {
-        "model": hashlib.sha256(model.read_bytes()).hexdigest() if model.is_file() else config.model,
+        "model": model_digest(config.model, config.engine),
         "rig": hashlib.sha256(config.rig.read_bytes()).hexdigest() if config.rig else None,
         "settings": {k: repr(getattr(config, k)) for k in ("engine", "aspect", "thermal", "bits")},
     }

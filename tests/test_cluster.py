@@ -1,5 +1,6 @@
 """Archives: fusing on from where a run ended, and the work spread over a Ray cluster."""
 
+import shutil
 import time
 from pathlib import Path
 
@@ -118,16 +119,70 @@ def test_a_cluster_fuses_as_this_machine_does(archive, tmp_path, run):
     assert f"Wrote 1 fused image, kept {COUNT - 2} from before" in err
 
 
+def scored(archive: Path, run, *more: str) -> tuple[str, str]:
+    """Return the table of the scores, and what was said."""
+    table = archive / "scores.csv"
+    sources = ["--ir", str(archive / "ir"), "--vis", str(archive / "vis")]
+    common = ["--metrics", "EN,SSIM", "--no-baselines", "--csv", str(table)]
+    status, _, err = run("evaluate", *sources, *common, *more)
+    assert status in (0, 3), err
+    return table.read_text(), err
+
+
+def test_scoring_goes_on_from_where_it_was_broken_off(archive, tmp_path, run):
+    journal = tmp_path / "scores.jsonl"
+    resume = ["--jobs", "1", "--resume", str(journal)]
+    whole, _ = scored(archive, run, "--jobs", "1")
+    _, err = scored(archive, run, *resume, "--limit", "9")
+    assert "from before" not in err
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 1 + 9 - (BAD in [i * COUNT // 9 for i in range(9)])
+    journal.write_bytes(b"".join(lines[:-2]) + b"not a score\n" + lines[-1][:-30])  # killed while writing
+    resumed, err = scored(archive, run, *resume)
+    assert f"{len(lines) - 3} pairs of {COUNT - 1} kept from before: {journal}" in err
+    assert f"{BAD}.png" in err, "what is bad is listed again"
+    assert resumed == whole
+    again, err = scored(archive, run, *resume)
+    assert (again, f"{COUNT - 1} pairs of {COUNT - 1} kept" in err) == (whole, True)
+
+
+def test_what_has_changed_is_scored_again(archive, tmp_path, run):
+    folder = tmp_path / "copy"
+    shutil.copytree(archive, folder)
+    resume = ["--jobs", "1", "--fused", f"other={folder / 'vis'}", "--resume", str(tmp_path / "scores.jsonl")]
+    scored(folder, run, *resume)
+    write_image(folder / "ir" / "3.png", np.zeros((32, 40), np.uint8))
+    write_image(folder / "vis" / "4.png", np.zeros((32, 40, 3), np.uint8))
+    table, err = scored(folder, run, *resume)
+    assert f"{COUNT - 3} pairs of" in err
+    assert table == scored(folder, run, *resume[:4])[0]
+
+
+def test_scores_of_another_evaluation_are_not_taken(archive, tmp_path, run):
+    journal = tmp_path / "scores.jsonl"
+    sources = ["evaluate", "--ir", str(archive / "ir"), "--vis", str(archive / "vis"), "--limit", "2"]
+    common = ["--no-baselines", "--jobs", "1", "--resume", str(journal)]
+    assert run(*sources, *common, "--metrics", "EN")[0] == 0
+    before = journal.read_bytes()
+    for more in (["--metrics", "SSIM"], ["--metrics", "EN", "--model", "nano-fp32"]):
+        status, _, err = run(*sources, *common, *more)
+        assert (status, "is not of an evaluation of the same models" in err) == (1, True), err
+    assert journal.read_bytes() == before
+    journal.write_bytes(b"a file of somebody")
+    status, _, err = run(*sources, *common, "--metrics", "EN")
+    assert (status, journal.read_bytes()) == (1, b"a file of somebody"), err
+    status, _, err = run(*sources, "--resume", str(tmp_path / "no" / "file"))
+    assert (status, "cannot write" in err) == (1, True), err
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_a_cluster_scores_as_this_machine_does(archive, tmp_path, run):
-    tables: list[str] = []
-    common = ["--metrics", "EN,SSIM", "--no-baselines", "--skip-bad"]
-    for more in (["--jobs", "1"], ["--engine-cluster", "ray", "--jobs", "2"]):
-        table = tmp_path / f"{len(tables)}.csv"
-        sources = ["--ir", str(archive / "ir"), "--vis", str(archive / "vis"), "--limit", "9"]
-        status, _, err = run("evaluate", *sources, *common, "--csv", str(table), *more)
-        assert status == 0, err
-        tables.append(table.read_text())
-    assert tables[0] == tables[1]
-    assert tables[0].count("\n") > 8
+    far = ["--engine-cluster", "ray", "--jobs", "2", "--resume", str(tmp_path / "scores.jsonl")]
+    local, _ = scored(archive, run, "--jobs", "1")
+    scored(archive, run, *far, "--limit", "9")
+    table, err = scored(archive, run, *far)
+    assert table == local
+    assert table.count("\n") == COUNT  # a line of names, and one for each but the bad one
+    assert f"kept from before: {tmp_path}" in err
+    assert f"{BAD}.png" in err

@@ -32,7 +32,7 @@ from edgefuse.evaluate import (
 )
 from edgefuse.evaluate.candidates import unique
 from edgefuse.evaluate.report import _Fusions
-from edgefuse.evaluate.run import PairTask, frames_before, in_order
+from edgefuse.evaluate.sequence import PairTask, frames_before, in_order
 from edgefuse.evaluate.summary import FEWEST, _correlated, _interval, _joins, level_changes
 from edgefuse.images import write_image
 from edgefuse.metrics import measure_named, score

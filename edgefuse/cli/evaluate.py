@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from edgefuse.cli.console import ExitCode, Output, progress, stderr, stdout
-from edgefuse.errors import EdgefuseError, InputError
+from edgefuse.errors import EdgefuseError, InputError, counted
 from edgefuse.files import check_writable
 
 if TYPE_CHECKING:
@@ -55,6 +55,9 @@ def evaluate(
     address: str | None = typer.Option(
         None, metavar="HOST:PORT", help="Address of the cluster.", show_default="one on this machine"
     ),
+    resume: Path | None = typer.Option(
+        None, metavar="FILE", help="Keep each pair's scores in FILE, and take what it has from there."
+    ),
     robust: bool = typer.Option(False, "--robust", help="Also fuse noisy, shifted, darker … sources."),
     compare: tuple[str, str] | None = typer.Option(
         None, metavar="A B", help="B minus A, with confidence; models, folders or baselines."
@@ -78,6 +81,7 @@ def evaluate(
     Pairs have equal file stems and must be of one size, unless --rig aligns them. A pair that one candidate
     lacks counts for none; it is listed, and the exit code is then 3.
     """
+    from edgefuse.batch import are_recordings
     from edgefuse.evaluate import Settings, write_csv, write_html, write_json, write_table
     from edgefuse.evaluate import compare as run_comparison
     from edgefuse.evaluate import evaluate as run
@@ -99,7 +103,9 @@ def evaluate(
     alignment = Rig.load(rig) if rig else None
     settings = Settings(protocol, _names(metrics), video, robust, thermal, used_bits, alignment)
     distribute = distribution(cluster, address)
-    _check_targets(table, json, csv, html)
+    if resume and are_recordings(ir, vis):
+        raise InputError(f"{ir} is a recording: --resume is for folders of images")
+    _check_targets(table, json, csv, html, resume)
     candidates, compared = _candidates(model, fused, trivial and not no_baselines, compare, engine)
     out, err = stdout(), stderr()
     with _as_folders(ir, vis, limit, texts, settings.bits) as (folders, settings_of):
@@ -111,8 +117,9 @@ def evaluate(
             limit=limit,
             jobs=usable_cores() if jobs is None and distribute is None else jobs,
             distribute=distribute,
+            resume=resume,
         )
-        result = _scored(err, work)
+        result = _scored(err, work, resume)
         result.ir, result.vis = ir, vis
         comparison = run_comparison(result, *compared) if compared else None
         if json:
@@ -129,6 +136,8 @@ def evaluate(
             out.say(degradations())
         if comparison:
             show(out, [compare_table(comparison)])
+    if result.kept:
+        err.say(f"{counted(result.kept, 'pair')} of {len(result.pairs)} kept from before: {resume}")
     if result.problems:
         err.say(as_lines(problem_table(result)))
         if not skip_bad:
@@ -154,13 +163,16 @@ def _as_folders(
         )
 
 
-def _scored(console: Output, run: "Callable[..., Evaluation]") -> "Evaluation":
+def _scored(console: Output, run: "Callable[..., Evaluation]", resume: Path | None) -> "Evaluation":
     """Evaluate under a progress bar."""
     with progress(console, "Scoring") as show:
         try:
             return run(progress=show)
         except KeyboardInterrupt:
-            raise EdgefuseError("stopped before all pairs were scored, nothing is written") from None
+            left = f"; {resume} has what was scored" if resume else ""
+            raise EdgefuseError(
+                f"stopped before all pairs were scored, no results are written{left}"
+            ) from None
 
 
 def _names(text: str | None) -> tuple[str, ...]:

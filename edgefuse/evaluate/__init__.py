@@ -7,8 +7,9 @@
 
 from edgefuse.evaluate.baselines import BASELINES
 from edgefuse.evaluate.candidates import Candidate, baseline, folder, model, named
+from edgefuse.evaluate.journal import PairScores
 from edgefuse.evaluate.report import write_html
-from edgefuse.evaluate.run import Evaluation, PairScores, Problem, Settings, evaluate
+from edgefuse.evaluate.run import Evaluation, Problem, Settings, evaluate
 from edgefuse.evaluate.summary import (
     Comparison,
     Difference,

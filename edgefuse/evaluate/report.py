@@ -13,7 +13,8 @@ import numpy as np
 
 from edgefuse.degrade import DEGRADATIONS
 from edgefuse.evaluate.candidates import Candidate, baseline, model
-from edgefuse.evaluate.run import Evaluation, PairScores, Reader
+from edgefuse.evaluate.journal import PairScores
+from edgefuse.evaluate.run import Evaluation, Reader
 from edgefuse.evaluate.summary import Comparison, summarise
 from edgefuse.evaluate.tables import (
     compare_table,

@@ -1,18 +1,18 @@
 """Scoring candidates over a set of pairs, in worker processes. Only names and scores travel between them."""
 
-import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import cv2
-import numpy as np
 
 from edgefuse.degrade import DEGRADATIONS
 from edgefuse.errors import EdgefuseError, InputError, counted
 from edgefuse.evaluate.candidates import Candidate, FuseFunction, read_grey, read_grey_infrared, unique
+from edgefuse.evaluate.journal import Journal, PairScores, Row
+from edgefuse.evaluate.sequence import PairTask, frames_before, in_order
 from edgefuse.images import Image, size_of
 from edgefuse.metrics import CHANGE, FLICKER, PROTOCOLS, TABLE_METRICS, FusionScorer, Parts, SourceChange
 from edgefuse.metrics.scorer import Fused, named_metrics, named_protocol
@@ -24,17 +24,6 @@ from edgefuse.workers import Distribute, in_processes
 
 VIDEO_CHUNK = 8
 """Frames that a worker takes at a time; it fuses the one before them once more, for flicker."""
-
-Row: TypeAlias = dict[str, Parts]
-"""Score by column. A column is absent where it is undefined: no target, no frame before, a cut."""
-
-
-class PairTask(NamedTuple):
-    """A pair by its file names."""
-
-    stem: str
-    ir: Path
-    vis: Path
 
 
 @dataclass(frozen=True)
@@ -79,21 +68,6 @@ class Settings:
         return (*self.metrics, *((FLICKER.name,) if self.video else ()))
 
 
-@dataclass(frozen=True)
-class PairScores:
-    """The scores of one pair. A column is absent where it is undefined: no target, no frame before, a cut."""
-
-    stem: str
-    ir: Path
-    vis: Path
-    scores: dict[str, Row]
-    """By candidate, then column."""
-    degraded: dict[str, dict[str, Row]] = field(default_factory=dict)
-    """By degradation, then candidate, then column: what was fused from degraded sources."""
-    before: str | None = None
-    """Stem of the frame before, in a video."""
-
-
 class Problem(NamedTuple):
     """A pair that could not be scored, and why."""
 
@@ -113,6 +87,8 @@ class Evaluation:
     """Sorted by stem, numbers by their value; of a video clip by clip, in the order of time."""
     problems: list[Problem] = field(default_factory=list)
     """Sorted by stem."""
+    kept: int = 0
+    """How many of the pairs an earlier run had scored."""
     passed_over: int = 0
     """Stems that lack a counterpart in some folder, and which a limit therefore leaves out unlisted."""
 
@@ -241,6 +217,7 @@ def evaluate(
     jobs: int | None = 1,
     progress: Callable[[int, int], object] = lambda _done, _total: None,
     distribute: Distribute | None = None,
+    resume: Path | None = None,
 ) -> Evaluation:
     """Score candidates over the pairs of two folders, paired by stem.
 
@@ -255,6 +232,8 @@ def evaluate(
             None, with `distribute` only: as many as there are cores.
         progress: called with (pairs done, pairs in all).
         distribute: what runs them elsewhere, such as `edgefuse.workers.in_ray()`; None: processes here.
+        resume: file that keeps the scores of each pair as they are done. What an earlier run has left there
+            is taken over, unless a file of the pair has changed since.
 
     Returns:
         The scores, with what could not be scored among its `problems`.
@@ -262,6 +241,7 @@ def evaluate(
     Raises:
         InputError: a folder cannot be used, nothing to score, or no pair at all could be scored; a video of
             which no two frames have consecutive numbers, or two the same.
+        InputError: the file to resume from is of another evaluation, or cannot be written.
         EdgefuseError: a candidate cannot be opened.
     """
     settings = settings or Settings()
@@ -271,13 +251,19 @@ def evaluate(
     scorer = PairScorer(candidates, settings)
     result = Evaluation(Path(ir), Path(vis), settings, candidates)
     tasks = _choose_tasks(result, limit)
-    done = 0
-    progress(done, len(tasks))
-    for scored in _score_all(tasks, scorer, candidates, jobs, distribute):
-        result.pairs += [pair for pair in scored if isinstance(pair, PairScores)]
-        result.problems += [problem for problem in scored if isinstance(problem, Problem)]
-        done += len(scored)
+    with Journal(resume, candidates, repr(settings)) as journal:
+        kept = {task.stem: pair for task, before in tasks if (pair := journal.kept(task, before))}
+        result.pairs += kept.values()
+        result.kept = done = len(kept)
         progress(done, len(tasks))
+        todo = [each for each in tasks if each[0].stem not in kept]
+        for scored in _score_all(todo, scorer, candidates, jobs, distribute) if todo else ():
+            pairs = [pair for pair in scored if isinstance(pair, PairScores)]
+            journal.add(pairs)
+            result.pairs += pairs
+            result.problems += [problem for problem in scored if isinstance(problem, Problem)]
+            done += len(scored)
+            progress(done, len(tasks))
     place = {task.stem: place for place, (task, _) in enumerate(tasks)}
     result.pairs.sort(key=lambda pair: place[pair.stem])
     result.problems.sort()
@@ -372,73 +358,3 @@ def _score(scorer: PairScorer, task: PairTask, before: PairTask | None) -> PairS
         return Problem(task.stem, "there is not enough memory to score images of this size")
     except cv2.error as error:
         return Problem(task.stem, f"OpenCV fails on it: {error.err or error}")
-
-
-# --- which frames of a video are consecutive: those whose names differ by one step in the last number
-
-_Clip: TypeAlias = tuple[str, str]
-"""What stands before the last number of a name and after it."""
-
-
-def in_order(tasks: Sequence[PairTask]) -> list[PairTask]:
-    """Return the frames clip by clip, each sorted by number; clips stay in the order of their first frames.
-
-    Raises:
-        InputError: two names of a clip have one number, such as 1 and 01.
-    """
-    clips: dict[_Clip, int] = {}
-    seen: dict[tuple[_Clip, int], str] = {}
-    places = []
-    for place, task in enumerate(tasks):
-        clip, number = _numbered(task.stem) or ((task.stem, ""), 0)
-        if (clip, number) in seen:
-            raise InputError(
-                f"{seen[clip, number]!r} and {task.stem!r} have the same number, so it is unknown "
-                "which frame of the video is which: rename or remove one"
-            )
-        seen[clip, number] = task.stem
-        places.append((clips.setdefault(clip, place), number, task))
-    return [task for _, _, task in sorted(places, key=lambda entry: entry[:2])]
-
-
-def frames_before(tasks: Sequence[PairTask], stems: Iterable[str]) -> list[PairTask | None]:
-    """Return the pair of the frame before each, None after a gap or at the beginning of another clip.
-
-    Frames follow each other if the last numbers in their names do and the rest of the names is equal. A clip
-    whose numbers go up by more than 1, as when every fifth frame was kept, has the smallest gap as its step
-    if most of its gaps, and at least two, are equal to it.
-
-    Args:
-        tasks: the pairs.
-        stems: all names there are, also of what has no partner.
-
-    Raises:
-        InputError: no pair follows another.
-    """
-    numbers: dict[_Clip, set[int]] = {}
-    for stem in stems:
-        if name := _numbered(stem):
-            numbers.setdefault(name[0], set()).add(name[1])
-    steps = {clip: _step(sorted(found)) for clip, found in numbers.items()}
-    by_name = {_numbered(task.stem): task for task in tasks}
-    before = []
-    for task in tasks:
-        name = _numbered(task.stem)
-        before.append(by_name.get((name[0], name[1] - steps[name[0]])) if name else None)
-    if not any(before):
-        raise InputError(
-            f"none of {counted(len(tasks), 'pair')} follows another by the last number in its name, such as "
-            "0001 and 0002: without consecutive frames there is no flicker to measure"
-        )
-    return before
-
-
-def _step(numbers: list[int]) -> int:
-    gaps = np.diff(numbers).tolist()
-    step = min(gaps, default=1)
-    return step if gaps.count(step) > max(1, len(gaps) / 2) else 1
-
-
-def _numbered(stem: str) -> tuple[_Clip, int] | None:
-    match = re.fullmatch(r"(.*?)(\d+)(\D*)", stem)
-    return ((match[1], match[3]), int(match[2])) if match else None

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from edgefuse.degrade import DEGRADATIONS, LEVEL_CHANGES
 from edgefuse.errors import InputError, unknown_name
-from edgefuse.evaluate.run import Evaluation, PairScores, Row
+from edgefuse.evaluate.journal import PairScores, Row
+from edgefuse.evaluate.run import Evaluation
 from edgefuse.metrics import CHANGE, Parts, measure_named
 
 RESAMPLES = 10_000

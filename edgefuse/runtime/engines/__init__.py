@@ -1,9 +1,11 @@
 """Inference engines by name, behind one small class. None of them needs torch."""
 
+import hashlib
 import logging
 from pathlib import Path
 
 from edgefuse.errors import BackendError, unknown_name
+from edgefuse.files import read_bytes
 from edgefuse.packages import INSTALL_HINTS
 from edgefuse.runtime.engines.base import Engine, OpensFile, check_threads
 from edgefuse.runtime.engines.onnxruntime import CpuEngine, CudaEngine
@@ -12,7 +14,7 @@ from edgefuse.runtime.engines.tensorrt import TensorRtEngine
 from edgefuse.spec import ModelSpec, read_spec
 from edgefuse.weights import model_file, shipped
 
-__all__ = ["ENGINES", "Engine", "OpensFile", "check_threads", "file_for", "open_engine"]
+__all__ = ["ENGINES", "Engine", "OpensFile", "check_threads", "file_for", "model_digest", "open_engine"]
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +25,20 @@ ENGINES: dict[str, type[OpensFile]] = {
     "tensorrt": TensorRtEngine,
 }
 """In order of preference."""
+
+
+def model_digest(model: str, engine: str | None) -> str:
+    """Return the SHA-256 of what a model's file holds.
+
+    Args:
+        model: as for `file_for`.
+        engine: name in `ENGINES`; None: as for `cpu`.
+
+    Raises:
+        EdgefuseError: as `file_for`, or the file cannot be read.
+    """
+    path = Path(model) if Path(model).is_file() else file_for(model, engine or "cpu")
+    return hashlib.sha256(read_bytes(path)).hexdigest()
 
 
 def file_for(model: str | Path, engine: str) -> Path:
