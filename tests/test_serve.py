@@ -1,5 +1,6 @@
 """The live page: what it shows, who gets in, and that nobody slows the stream down."""
 
+import hmac
 import json
 import shutil
 import socket
@@ -32,8 +33,8 @@ pytest.importorskip("uvicorn", reason="the extra serve is not installed")
 parser = pytest.importorskip("prometheus_client.parser", reason="the extra serve is not installed")
 
 from edgefuse.runtime.alignment import Alignment  # noqa: E402
-from edgefuse.runtime.serve import Address, LivePage, app  # noqa: E402
-from edgefuse.runtime.serve.views import VIEWS, Preview  # noqa: E402
+from edgefuse.runtime.serve import Address, LivePage, app, protocol  # noqa: E402
+from edgefuse.runtime.serve.views import PALETTES, VIEWS, Preview, View  # noqa: E402
 
 
 class Served:
@@ -142,14 +143,40 @@ def decoded(jpeg: bytes) -> Image:
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_view_shows_every_frame(view: str) -> None:
     preview = Preview()
-    assert preview.jpeg(view, 640) is None
+    looked_at = View(view, 640)
+    assert preview.jpeg(looked_at) is None
     for frame in frames():
         preview.update(frame)
-        made = preview.jpeg(view, 640)
+        made = preview.jpeg(looked_at)
         assert made is not None
         index, jpeg = made
         assert index == frame.index
         assert decoded(jpeg).shape == (48, 64 * (3 if view == "panels" else 1), 3)
+
+
+def test_infrared_is_seen_in_a_palette() -> None:
+    preview = Preview()
+    preview.update(shot(1))
+    pictures = {}
+    for palette in PALETTES:
+        made = preview.jpeg(View("infrared", 640, palette))
+        assert made is not None
+        pictures[palette] = decoded(made[1]).astype(int)
+    assert np.abs(pictures["white"] - (255 - pictures["black"])).mean() < 3
+    assert len({picture.tobytes() for picture in pictures.values()}) == len(PALETTES)
+
+
+def test_a_picture_is_encoded_no_more_often_than_somebody_can_see() -> None:
+    preview, view = Preview(), View("fused", 640)
+    preview.update(shot(1))
+    assert preview.is_due(view)
+    preview.jpeg(view)
+    assert preview.is_due(view), "of the same frame it is there already"
+    preview.update(shot(2))
+    assert not preview.is_due(view)
+    assert preview.is_due(View("visible", 640))
+    time.sleep(0.04)
+    assert preview.is_due(view)
 
 
 def test_a_picture_is_encoded_once_for_all_viewers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +193,7 @@ def test_a_picture_is_encoded_once_for_all_viewers(monkeypatch: pytest.MonkeyPat
     for n in range(3):
         preview.update(shot(n))
         assert len(encoded) == n, "nothing is encoded before somebody looks"
-        threads = [threading.Thread(target=preview.jpeg, args=("fused", 640)) for _ in range(20)]
+        threads = [threading.Thread(target=preview.jpeg, args=(View("fused", 640),)) for _ in range(20)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -179,7 +206,7 @@ def test_pictures_follow_each_other(served: Served) -> None:
     assert decoded(data).shape == (16, 72, 3)
     second, _ = served.ask(f"/snapshot.jpg?after={first.headers['X-Frame']}")
     assert int(second.headers["X-Frame"]) > int(first.headers["X-Frame"])
-    for query in ("view=../../etc/passwd", "view=other", "width=-1", "width=x", "width=1e9"):
+    for query in ("view=../../etc/passwd", "view=other", "width=-1", "width=x", "palette=x"):
         assert served.ask(f"/snapshot.jpg?{query}")[0].status == 400
 
 
@@ -213,6 +240,10 @@ def test_state_health_and_metrics(served: Served) -> None:
     assert counts["fuse"] > 0
     outcomes = {s.labels["outcome"] for s in families["edgefuse_frames"].samples}
     assert outcomes == {"fused", "unpaired", "dropped", "failed"}
+    edges = [s.value for s in stages if s.name.endswith("_bucket") and s.labels["stage"] == "fuse"]
+    assert edges == sorted(edges), "cumulative"
+    assert {"edgefuse_skew_seconds", "edgefuse_camera_reconnects"} <= families.keys()
+    assert families["edgefuse_memory_bytes"].samples[0].value > 1e7
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -363,6 +394,66 @@ def test_another_address_demands_the_token() -> None:
         assert served.ask("/metrics", Authorization=f"Bearer {token}")[0].status == 200
         answer, _ = served.ask(f"//evil.example/?token={token}")
         assert not answer.headers.get("Location", "/").startswith("//"), "no redirection to elsewhere"
+
+
+def test_tokens_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[bytes, bytes]] = []
+    real = hmac.compare_digest
+
+    def compare(given: bytes, token: bytes) -> bool:
+        compared.append((given, token))
+        return real(given, token)
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    with Served("0.0.0.0") as served:
+        token = served.page.access.token
+        given = [f"/?token={token[:-1]}", "/?token=%ff%fe", "/"]
+        assert [served.ask(path)[0].status for path in given] == [401] * 3
+        assert served.ask("/", Authorization="Bearer x")[0].status == 401
+        assert served.ask("/", Cookie="edgefuse=x; \x7f=3")[0].status == 401
+    assert all(against == token.encode() for _, against in compared)
+    assert len(compared) == 4
+
+
+def test_changes_need_the_token_and_the_page_itself() -> None:
+    on = '{"on": true}'
+    with Served("0.0.0.0") as served:
+        token, port = served.page.access.token, served.page.access.address.port
+        cookie, host = f"edgefuse={token}", f"10.0.0.7:{port}"
+        refused = [
+            served.ask("/api/recording", "POST", on),
+            served.ask("/api/recording", "POST", on, Cookie="edgefuse=wrong"),
+        ]
+        assert [answer.status for answer, _ in refused] == [401, 401]
+        other = {"Cookie": cookie, "Host": host, "Origin": "http://evil.example"}
+        assert served.ask("/api/recording", "POST", on, **other)[0].status == 403
+        assert served.ask("/api/alignment", "POST", "{}", **other)[0].status == 403
+        assert served.page.recording is None
+        own = {"Cookie": cookie, "Host": host, "Origin": f"http://{host}"}
+        assert served.ask("/api/recording", "POST", '{"on": false}', **own)[0].status == 200
+
+
+def test_slow_clients_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "REQUEST_SECONDS", 0.4)
+    monkeypatch.setattr(app, "SLOW_SECONDS", 0.4)
+    body = b"POST /api/recording HTTP/1.1\r\nHost: localhost\r\nContent-Length: 12\r\n\r\n{"
+    whole, part = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", b"GET / HTTP/1.1\r\nHost: loc"
+    with Served() as served:
+        for first, begun in ((b"", b""), (b"", part), (b"", body), (whole, part)):
+            with socket.create_connection(("127.0.0.1", served.page.access.address.port), 10) as client:
+                if first:
+                    client.sendall(first)
+                    assert client.recv(65536).startswith(b"HTTP/1.1 200")
+                client.sendall(begun)
+                answer, began = b"", time.monotonic()
+                try:
+                    while received := client.recv(65536):
+                        answer += received
+                except ConnectionResetError:
+                    pass
+                assert time.monotonic() - began < 4, begun
+            assert (b" 408 " in answer) == (begun is body)
+        assert served.ask("/healthz")[0].status == 200
 
 
 def test_guessing_is_slowed_down() -> None:

@@ -44,6 +44,7 @@ class LivePage(Sink):
         import uvicorn
 
         from edgefuse.runtime.serve.app import make_app
+        from edgefuse.runtime.serve.protocol import ImpatientProtocol
 
         self._socket = _listen(address)
         self.access = Access(Address(address.host, self._socket.getsockname()[1]))
@@ -55,6 +56,8 @@ class LivePage(Sink):
         self._lock = threading.Lock()  # of the recorder
         config = uvicorn.Config(
             make_app(self, self.access),
+            http=ImpatientProtocol,
+            ws="none",
             log_config=None,
             access_log=False,
             server_header=False,

@@ -20,7 +20,7 @@ from edgefuse.runtime.alignment import Alignment
 from edgefuse.runtime.live import Report
 from edgefuse.runtime.serve.access import HEADERS, Access
 from edgefuse.runtime.serve.metrics import health_of, metrics_of
-from edgefuse.runtime.serve.views import VIEWS, Preview
+from edgefuse.runtime.serve.views import PALETTES, VIEWS, Preview, View
 
 STATIC = Path(__file__).parent / "static"
 FILES = {
@@ -28,7 +28,6 @@ FILES = {
     "/page.css": ("page.css", "text/css"),
     "/page.js": ("page.js", "text/javascript"),
 }
-MAX_FPS = 25.0
 MAX_VIEWERS = 40
 DEFAULT_WIDTH = 960
 POLL_SECONDS = 0.02
@@ -136,26 +135,27 @@ class _Pages:
 
     async def snapshot(self, request: Request) -> Response:
         """One picture; with `after=N`, as soon as there is another one than number N."""
-        view, width = _view_of(request)
+        view = _view_of(request)
         after = request.query_params.get("after", "")
+        preview = self._control.preview
         deadline = time.monotonic() + WAIT_SECONDS
         while True:
-            frame = self._control.preview.frame
-            if frame is not None and str(frame.index) != after:
+            frame = preview.frame
+            if frame is not None and (not after or (str(frame.index) != after and preview.is_due(view))):
                 break
             if time.monotonic() > deadline or not after:
                 return Response(status_code=204 if after else 503)
             await asyncio.sleep(POLL_SECONDS)
-        made = await run_in_threadpool(self._control.preview.jpeg, view, width)
+        made = await run_in_threadpool(preview.jpeg, view)
         assert made is not None
         return Response(made[1], media_type="image/jpeg", headers={"X-Frame": str(made[0])})
 
     async def stream(self, request: Request) -> Any:
         """Pictures without end (multipart/x-mixed-replace), as fast as this viewer takes them."""
-        view, width = _view_of(request)
+        view = _view_of(request)
         if self._viewers >= MAX_VIEWERS:
             return Response(f"there are {MAX_VIEWERS} viewers already", 503, media_type="text/plain")
-        return _Stream(self, view, width)
+        return _Stream(self, view)
 
     async def state(self, _: Request) -> Response:
         report = await run_in_threadpool(self._control.report)
@@ -175,6 +175,7 @@ class _Pages:
             "recording": self._control.recording,
             "viewers": self._viewers,
             "views": list(VIEWS),
+            "palettes": list(PALETTES),
             "alignment": self._control.alignment and self._control.alignment.state(),
             "report": report,
         }
@@ -232,11 +233,12 @@ class _Move(msgspec.Struct, forbid_unknown_fields=True):
 
 async def _obey(request: Request, kind: Any, do: Callable[[Any], dict[str, Any]]) -> Response:
     """Do what a small JSON body says, and answer with what it came to."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            return Response("too large", 413, media_type="text/plain")
+    try:
+        body = await asyncio.wait_for(_small_body(request), SLOW_SECONDS)
+    except asyncio.TimeoutError:
+        return Response("too slow", 408, media_type="text/plain", headers={"Connection": "close"})
+    if body is None:
+        return Response("too large", 413, media_type="text/plain")
     try:
         command = msgspec.json.decode(body, type=kind)
         result = await run_in_threadpool(do, command)
@@ -247,11 +249,21 @@ async def _obey(request: Request, kind: Any, do: Callable[[Any], dict[str, Any]]
     return Response(msgspec.json.encode(result), media_type="application/json")
 
 
+async def _small_body(request: Request) -> bytes | None:
+    """Return the body of a request; None: it is too large."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            return None
+    return body
+
+
 class _Stream:
     """A multipart answer that ends when the viewer goes."""
 
-    def __init__(self, pages: _Pages, view: str, width: int) -> None:
-        self._pages, self._view, self._width = pages, view, width
+    def __init__(self, pages: _Pages, view: View) -> None:
+        self._pages, self._view = pages, view
 
     async def __call__(self, _: Any, receive: Any, send: Any) -> None:
         self._pages._viewers += 1
@@ -263,27 +275,28 @@ class _Stream:
             while not gone.done() or gone.result()["type"] != "http.disconnect":
                 if gone.done():
                     gone = asyncio.ensure_future(receive())
-                began = time.monotonic()
-                frame = self._pages._control.preview.frame
-                if frame is not None and frame.index != last:
-                    made = await run_in_threadpool(self._pages._control.preview.jpeg, self._view, self._width)
+                preview = self._pages._control.preview
+                frame = preview.frame
+                if frame is not None and frame.index != last and preview.is_due(self._view):
+                    made = await run_in_threadpool(preview.jpeg, self._view)
                     assert made is not None
                     last, jpeg = made
                     head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
                     body = head.encode() + jpeg + b"\r\n"
                     await send({"type": "http.response.body", "body": body, "more_body": True})
-                    await asyncio.sleep(max(0.0, 1 / MAX_FPS - (time.monotonic() - began)))
-                else:
-                    await asyncio.sleep(POLL_SECONDS)
+                await asyncio.sleep(POLL_SECONDS)
         finally:
             gone.cancel()
             self._pages._viewers -= 1
 
 
-def _view_of(request: Request) -> tuple[str, int]:
+def _view_of(request: Request) -> View:
     from starlette.exceptions import HTTPException
 
-    view, width = request.query_params.get("view", "fused"), request.query_params.get("width", "")
-    if view not in VIEWS or not ((width.isascii() and width.isdecimal() and len(width) < 6) or not width):
-        raise HTTPException(400, f"known views are {', '.join(VIEWS)}; width is in pixels")
-    return view, int(width or DEFAULT_WIDTH)
+    asked = request.query_params
+    view, palette, width = asked.get("view", "fused"), asked.get("palette", "inferno"), asked.get("width", "")
+    is_width = width.isascii() and width.isdecimal() and len(width) < 6
+    if view not in VIEWS or palette not in PALETTES or (width and not is_width):
+        known = f"known views are {', '.join(VIEWS)}, palettes {', '.join(PALETTES)}; width is in pixels"
+        raise HTTPException(400, known)
+    return View(view, int(width or DEFAULT_WIDTH), palette)

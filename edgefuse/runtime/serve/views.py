@@ -4,6 +4,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from edgefuse.runtime.frames import FusedFrame
 QUALITY = 80  # of the JPEG
 MAX_WIDTH, MIN_WIDTH = 1920, 64
 CACHED = 8  # pictures: views times widths that are looked at
+MAX_FPS = 25.0  # of the pictures that are encoded of a view
 RATE_FRAMES = 50  # that the frame rate is taken from
 EDGE = 60.0
 """Strength of a thermal edge (Sobel) that is drawn in full colour, in grey levels."""
@@ -24,41 +26,50 @@ def _colour(image: Image) -> Image:
     return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image
 
 
-def _fused(frame: FusedFrame) -> Image:
+def _fused(frame: FusedFrame, _: str) -> Image:
     return frame.fused
 
 
-def _infrared(frame: FusedFrame) -> Image:
-    return cv2.applyColorMap(_ir(frame), cv2.COLORMAP_INFERNO)
+def _infrared(frame: FusedFrame, palette: str) -> Image:
+    return PALETTES[palette](_ir(frame))
 
 
-def _visible(frame: FusedFrame) -> Image:
+def _visible(frame: FusedFrame, _: str) -> Image:
     return np.zeros_like(frame.fused) if frame.vis is None else frame.vis
 
 
-def _edges(frame: FusedFrame) -> Image:
+def _edges(frame: FusedFrame, palette: str) -> Image:
     """Edges of the infrared picture, in colour, over the visible one."""
     ir = cv2.GaussianBlur(_ir(frame), (0, 0), 1.5)
     across, down = (cv2.Sobel(ir, cv2.CV_32F, dx, 1 - dx, ksize=3) for dx in (1, 0))
     weight = np.clip(cv2.magnitude(across, down) / EDGE, 0, 1)
-    vis = np.ascontiguousarray(_colour(_visible(frame)))
+    vis = np.ascontiguousarray(_colour(_visible(frame, palette)))
     return cv2.blendLinear(np.full_like(vis, (40, 140, 255)), vis, weight, 1 - weight)
 
 
-def _blend(frame: FusedFrame) -> Image:
-    return cv2.addWeighted(_infrared(frame), 0.5, _colour(_visible(frame)), 0.5, 0)
+def _blend(frame: FusedFrame, palette: str) -> Image:
+    return cv2.addWeighted(_infrared(frame, palette), 0.5, _colour(_visible(frame, palette)), 0.5, 0)
 
 
-def _panels(frame: FusedFrame) -> Image:
+def _panels(frame: FusedFrame, palette: str) -> Image:
     """Fused | visible | infrared beside each other, without labels: what the page's wipe is cut from."""
-    return np.hstack([_colour(frame.fused), _colour(_visible(frame)), _infrared(frame)])
+    return np.hstack([_colour(frame.fused), _colour(_visible(frame, palette)), _infrared(frame, palette)])
 
 
 def _ir(frame: FusedFrame) -> Image:
     return np.zeros(frame.fused.shape[:2], np.uint8) if frame.ir is None else frame.ir
 
 
-VIEWS: dict[str, Callable[[FusedFrame], Image]] = {
+PALETTES: dict[str, Callable[[Image], Image]] = {
+    "inferno": lambda ir: cv2.applyColorMap(ir, cv2.COLORMAP_INFERNO),
+    "turbo": lambda ir: cv2.applyColorMap(ir, cv2.COLORMAP_TURBO),
+    "hot": lambda ir: cv2.applyColorMap(ir, cv2.COLORMAP_HOT),
+    "white": _colour,
+    "black": lambda ir: _colour(255 - ir),
+}
+"""Name of a palette → what colours infrared, uint8 `[H, W]`; `white` and `black`: how grey is what is hot."""
+
+VIEWS: dict[str, Callable[[FusedFrame, str], Image]] = {
     "fused": _fused,
     "infrared": _infrared,
     "visible": _visible,
@@ -66,7 +77,24 @@ VIEWS: dict[str, Callable[[FusedFrame], Image]] = {
     "blend": _blend,
     "panels": _panels,
 }
-"""Name of a view → what makes it of a frame."""
+"""Name of a view → what makes it of a frame, in a palette."""
+
+
+class View(NamedTuple):
+    """What a viewer looks at."""
+
+    name: str
+    """In `VIEWS`."""
+    width: int
+    """Pixels of one picture at most; `panels` is three times as wide."""
+    palette: str = "inferno"
+    """In `PALETTES`."""
+
+
+class _Made(NamedTuple):
+    frame: FusedFrame
+    jpeg: bytes
+    at: float
 
 
 class Preview:
@@ -77,8 +105,8 @@ class Preview:
         self.at = 0.0
         """`time.monotonic()` of its arrival."""
         self._arrivals: deque[float] = deque(maxlen=RATE_FRAMES)
-        self._jpegs: dict[tuple[str, int], tuple[FusedFrame, bytes]] = {}
-        self._locks: dict[tuple[str, int], threading.Lock] = {}
+        self._made: dict[View, _Made] = {}
+        self._locks: dict[View, threading.Lock] = {}
         self._lock = threading.Lock()
 
     def update(self, frame: FusedFrame) -> None:
@@ -93,33 +121,39 @@ class Preview:
         now = time.monotonic()
         return (len(arrivals) - 1) / (now - arrivals[0]) if len(arrivals) > 1 else 0.0
 
-    def jpeg(self, view: str, width: int) -> tuple[int, bytes] | None:
-        """Return the number of the latest frame and its JPEG; None: there is no frame yet.
+    def is_due(self, view: View) -> bool:
+        """Whether the last picture of a view is old enough for another one, at `MAX_FPS` a second."""
+        made = self._made.get(_within_limits(view))
+        return made is None or made.frame is self.frame or time.monotonic() - made.at > 0.9 / MAX_FPS
 
-        Args:
-            view: a name in `VIEWS`.
-            width: pixels of one picture at most; `panels` is three times as wide.
+    def jpeg(self, view: View) -> tuple[int, bytes] | None:
+        """Return the number of the latest frame and its JPEG; None: there is no frame yet.
 
         Raises:
             InputError: an unknown view.
         """
-        if view not in VIEWS:
-            raise InputError(unknown_name("view", view, VIEWS))
-        key = view, min(max(width, MIN_WIDTH), MAX_WIDTH)
+        if view.name not in VIEWS:
+            raise InputError(unknown_name("view", view.name, VIEWS))
+        view = _within_limits(view)
         with self._lock:
-            if key not in self._locks and len(self._locks) >= CACHED:
+            if view not in self._locks and len(self._locks) >= CACHED:
                 self._locks.clear()
-                self._jpegs.clear()
-            lock = self._locks.setdefault(key, threading.Lock())
+                self._made.clear()
+            lock = self._locks.setdefault(view, threading.Lock())
         with lock:  # whoever asks for the same picture meanwhile gets it without a second encoding
             frame = self.frame
             if frame is None:
                 return None
-            made = self._jpegs.get(key)
-            if made is None or made[0] is not frame:
-                made = frame, _encode(VIEWS[view](frame), key[1] * (3 if view == "panels" else 1))
-                self._jpegs[key] = made
-            return frame.index, made[1]
+            made = self._made.get(view)
+            if made is None or made.frame is not frame:
+                image, wide = VIEWS[view.name](frame, view.palette), 3 if view.name == "panels" else 1
+                made = _Made(frame, _encode(image, view.width * wide), time.monotonic())
+                self._made[view] = made
+            return frame.index, made.jpeg
+
+
+def _within_limits(view: View) -> View:
+    return view._replace(width=min(max(view.width, MIN_WIDTH), MAX_WIDTH))
 
 
 def _encode(image: Image, width: int) -> bytes:
