@@ -7,6 +7,9 @@ const VIEWS = [
 const SHOWN_STAGES = { align: "#5aa9e6", fuse: "#ff9d4d", total: "#3fbf7f", output: "#b58bef" };
 const HISTORY = 60; // seconds
 const CUT = new Set(["wipe", "check"]); // views that are put together here, from the panels
+const COLOURED = new Set(["infrared", "blend", "panels", "wipe", "check"]); // in which infrared has a palette
+const PALETTES = { inferno: "Inferno", turbo: "Turbo", hot: "Hot", white: "White hot", black: "Black hot" };
+const NARROW = 600; // CSS pixels, below which pictures are not beside each other
 const SQUARES = 8, SWAP = 900; // of the checkerboard: in a row; milliseconds until they change places
 const get = (id) => document.getElementById(id);
 const canvas = get("picture"), pen = canvas.getContext("2d");
@@ -23,19 +26,34 @@ function element(tag, text, ...classes) {
 /* --- the picture: one request after the other, so that a slow connection gets fewer pictures, never old ones */
 
 function draw(image) {
-  const width = CUT.has(view) ? image.width / 3 : image.width;
-  if (canvas.width !== Math.round(width) || canvas.height !== image.height) {
+  const panels = view === "panels", stacked = panels && canvas.clientWidth < NARROW;
+  const width = CUT.has(view) || stacked ? image.width / 3 : image.width;
+  const height = image.height * (stacked ? 3 : 1);
+  if (canvas.width !== Math.round(width) || canvas.height !== height) {
     canvas.width = Math.round(width);
-    canvas.height = image.height;
+    canvas.height = height;
   }
-  if (view === "check") {
-    drawSquares(image, width);
-    return;
-  }
-  if (view !== "wipe") {
-    pen.drawImage(image, 0, 0);
-    return;
-  }
+  if (panels) drawPanels(image, stacked);
+  else if (view === "check") drawSquares(image, width);
+  else if (view === "wipe") drawWipe(image, width);
+  else pen.drawImage(image, 0, 0);
+}
+
+/* The three pictures beside each other, or below each other on a phone, with their names. */
+function drawPanels(image, stacked) {
+  const [w, h] = [image.width / 3, image.height], size = Math.max(12, Math.round(w / 28));
+  pen.font = `600 ${size}px system-ui, sans-serif`;
+  ["fused", "visible", "infrared"].forEach((name, i) => {
+    const [x, y] = stacked ? [0, i * h] : [i * w, 0];
+    pen.drawImage(image, i * w, 0, w, h, x, y, w, h);
+    pen.fillStyle = "#000a";
+    pen.fillRect(x, y, pen.measureText(name).width + size, size * 1.6);
+    pen.fillStyle = "#fff";
+    pen.fillText(name, x + size / 2, y + size * 1.15);
+  });
+}
+
+function drawWipe(image, width) {
   const edge = Math.round(width * get("edge").value / 100), side = width * Number(get("other").value);
   pen.drawImage(image, 0, 0, width, image.height, 0, 0, width, image.height);
   if (edge < width) {
@@ -59,15 +77,17 @@ function drawSquares(image, width) {
 
 async function play() {
   for (;;) {
-    const asked = CUT.has(view) ? "panels" : view;
     const width = Math.min(1920, Math.round(canvas.clientWidth * Math.min(devicePixelRatio, 2)) || 640);
-    const each = view === "panels" ? Math.round(width / 3) : width;
+    const each = view === "panels" && canvas.clientWidth >= NARROW ? Math.round(width / 3) : width;
     try {
-      const answer = await fetch(`snapshot.jpg?view=${asked}&width=${each}&after=${shown}`);
+      const asked = view;
+      const answer = await fetch(`${pictureOf(asked, each)}&after=${shown}`);
       if (answer.status === 200) {
         const image = await createImageBitmap(await answer.blob());
-        shown = answer.headers.get("X-Frame");
-        draw(image);
+        if (asked === view) { // else another one was chosen meanwhile
+          shown = answer.headers.get("X-Frame");
+          draw(image);
+        }
         image.close();
         frames += 1;
         canvas.dataset.frames = frames;
@@ -82,19 +102,24 @@ async function play() {
 
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
+const pictureOf = (name, width) =>
+  `snapshot.jpg?view=${CUT.has(name) ? "panels" : name}&palette=${get("palette").value}&width=${width}`;
+
 function choose(name) {
   view = name;
   shown = "";
   get("wipe").hidden = name !== "wipe";
+  get("colours").hidden = !COLOURED.has(name);
   for (const button of get("views").children) {
     button.setAttribute("aria-pressed", String(button.dataset.view === name));
   }
-  get("save").href = `snapshot.jpg?view=${CUT.has(name) ? "panels" : name}&width=1920`;
+  get("save").href = pictureOf(name, 1920);
 }
 
 /* --- the facts */
 
-const ms = (seconds) => (seconds === undefined ? "–" : `${(1000 * seconds).toFixed(seconds < 0.01 ? 1 : 0)} ms`);
+const ms = (seconds) => (seconds === undefined ? "–" : seconds >= 1 ? `${seconds.toFixed(1)} s` :
+  `${(1000 * seconds).toFixed(seconds < 0.01 ? 1 : 0)} ms`);
 const colour = (state) => ({ live: "good", calibrating: "warn", ended: "" }[state] ?? "bad");
 const NAMES = { ir: "Infrared", vis: "Visible" };
 
@@ -121,6 +146,7 @@ function showFacts(state) {
   }));
   get("cameras").replaceChildren(...report.sources.map((s) => {
     const card = element("div", "", "card");
+    card.title = s.name;
     card.append(
       element("b", `${NAMES[s.role]}: ${s.name}`), element("span", s.state, colour(s.state)),
       element("small", `${s.captured} captured, ${s.dropped} dropped, ${s.unpaired} unpaired, ${s.failed} failed; ` +
@@ -129,17 +155,19 @@ function showFacts(state) {
     return card;
   }));
   const quality = report.quality ? Object.entries(report.quality.means) : [];
+  get("quality").hidden = !quality.length;
+  get("scores").textContent = quality.map(([name, value]) => `${name} ${value.toFixed(2)}`).join(" · ");
   get("outputs").replaceChildren(
+    ...(state.recording ? [element("li", `recording ${state.recording}`, "bad")] : []),
     ...report.sinks.map((s) => element("li", `${s.name}: ${s.error ?? `${s.written} written, ${s.dropped} dropped`}`,
       s.error ? "bad" : "")),
-    ...(quality.length ? [element("li", "quality: " + quality.map(([n, v]) => `${n} ${v.toFixed(3)}`).join(", "))] : []),
   );
   const watched = report.alignment;
   get("drift").hidden = !watched?.known;
   if (watched?.known) {
     const { off_px: off, direction, agreement_change: change } = watched;
-    get("drift").textContent = `off by ${off.toFixed(1)} px ${direction}, ` +
-      `agreement ${change < 0 ? "down" : "up"} ${Math.abs(100 * change).toFixed(0)} %`;
+    get("drift").textContent = `measured now: infrared is off by ${off.toFixed(1)} px${direction ? ` (${direction})` : ""}, ` +
+      `its edges agree ${Math.abs(100 * change).toFixed(0)} % ${change < 0 ? "less" : "better"} than at the start`;
   }
   showAlignment(state.alignment);
   get("record").setAttribute("aria-pressed", String(Boolean(state.recording)));
@@ -160,7 +188,7 @@ function showAlignment(now) {
   if (now.has_distance && !dragging) get("metres").value = 100 / 3 * Math.log10(now.distance ?? 1000);
   get("moved").textContent = `moved by ${now.x.toFixed(0)}, ${now.y.toFixed(0)} pixels` +
     (now.distance ? `, ${now.distance.toFixed(now.distance < 10 ? 1 : 0)} m` : "") +
-    `; residual ${now.residual_px.toFixed(1)} pixels` + (now.saved ? "" : "; not saved");
+    `; calibrated to ${now.residual_px.toFixed(1)} pixels` + (now.saved ? "" : "; not saved");
 }
 
 async function move(x, y, distance, save = false) {
@@ -182,6 +210,12 @@ get("metres").addEventListener("input", () => {
 get("metres").addEventListener("change", () => { dragging = false; });
 get("keep").addEventListener("click", () => alignment && move(alignment.x, alignment.y, chosen(), true));
 
+/* 1, 2 or 5 times a power of ten. */
+function roundStep(least) {
+  const power = 10 ** Math.floor(Math.log10(least));
+  return power * [1, 2, 5, 10].find((factor) => factor * power >= least * 0.999);
+}
+
 function showChart(state) {
   const now = performance.now() / 1000, stages = state.report.stages, means = {};
   for (const name of Object.keys(SHOWN_STAGES)) {
@@ -195,21 +229,26 @@ function showChart(state) {
   chart.height = 150 * ratio;
   p.scale(ratio, ratio);
   const [w, h] = [chart.clientWidth, 150];
-  const top = Math.max(0.01, ...history.flatMap((x) => Object.values(x.means))) * 1.15;
+  const most = Math.max(0.01, ...history.flatMap((x) => Object.values(x.means)));
+  const step = roundStep(most / 3), top = most * 1.15, foot = 18;
+  const yOf = (value) => h - foot - (h - foot - 8) * value / top;
   p.font = "11px system-ui";
   p.fillStyle = "#98a2b3";
   p.strokeStyle = "#2b313a";
-  for (const part of [0.33, 0.66, 1]) {
-    const y = h - 8 - (h - 16) * part / 1.15;
+  for (let value = 0; value < top; value += step) {
+    const y = yOf(value);
     p.beginPath(); p.moveTo(0, y); p.lineTo(w, y); p.stroke();
-    p.fillText(ms(top * part / 1.15), 4, y - 3);
+    if (value) p.fillText(value >= 1 ? `${+value.toPrecision(3)} s` : `${+(1000 * value).toPrecision(3)} ms`, 6, y - 3);
   }
+  p.fillText("1 minute ago", 6, h - 5);
+  p.textAlign = "right";
+  p.fillText("now", w - 6, h - 5);
   for (const [name, tint] of Object.entries(SHOWN_STAGES)) {
     p.beginPath();
     p.strokeStyle = tint;
     p.lineWidth = 1.6;
     for (const x of history) {
-      if (x.means[name] !== undefined) p.lineTo(w - (now - x.at) / HISTORY * w, h - 8 - (h - 16) * x.means[name] / top);
+      if (x.means[name] !== undefined) p.lineTo(w - (now - x.at) / HISTORY * w, yOf(x.means[name]));
     }
     p.stroke();
   }
@@ -235,6 +274,8 @@ async function watch() {
       if (dead > 1) {
         get("status").textContent = "no connection";
         get("status").className = "pill bad";
+        get("notice").hidden = false;
+        get("notice").textContent = "no connection: this picture is old";
       }
     }
     await pause(500);
@@ -248,6 +289,8 @@ for (const [name, title] of VIEWS) {
   button.addEventListener("click", () => choose(name));
   get("views").append(button);
 }
+for (const [name, title] of Object.entries(PALETTES)) get("palette").append(new Option(title, name));
+get("palette").addEventListener("change", () => choose(view));
 get("record").addEventListener("click", async () => {
   const on = get("record").getAttribute("aria-pressed") !== "true";
   const answer = await fetch("api/recording", { method: "POST", body: JSON.stringify({ on }) });
