@@ -2,6 +2,7 @@
 
 import hmac
 import json
+import logging
 import shutil
 import socket
 import threading
@@ -473,6 +474,21 @@ def test_passwords_are_shown_nowhere(caplog: pytest.LogCaptureFixture) -> None:
 
 
 # --- viewers
+
+
+def test_viewers_are_let_go_when_the_run_ends(caplog: pytest.LogCaptureFixture) -> None:
+    with Served() as served, ExitStack() as stack:
+        port = served.page.access.address.port
+        viewers = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 10)) for _ in range(3)]
+        for n, viewer in enumerate(viewers):
+            viewer.sendall(f"GET /stream.mjpg?width={200 + n} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            assert viewer.recv(65536).startswith(b"HTTP/1.1 200")
+        served.stop("enough", immediate=True)
+        for viewer in viewers:
+            while viewer.recv(65536):
+                pass
+    assert not served.page._thread or not served.page._thread.is_alive()
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 def test_twenty_viewers_and_one_that_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,6 @@ def evaluate(
     Pairs have equal file stems and must be of one size, unless --rig aligns them. A pair that one candidate
     lacks counts for none; it is listed, and the exit code is then 3.
     """
-    from edgefuse.batch import are_recordings
     from edgefuse.evaluate import Settings, write_csv, write_html, write_json, write_table
     from edgefuse.evaluate import compare as run_comparison
     from edgefuse.evaluate import evaluate as run
@@ -103,12 +102,10 @@ def evaluate(
     alignment = Rig.load(rig) if rig else None
     settings = Settings(protocol, _names(metrics), video, robust, thermal, used_bits, alignment)
     distribute = distribution(cluster, address)
-    if resume and are_recordings(ir, vis):
-        raise InputError(f"{ir} is a recording: --resume is for folders of images")
     _check_targets(table, json, csv, html, resume)
     candidates, compared = _candidates(model, fused, trivial and not no_baselines, compare, engine)
     out, err = stdout(), stderr()
-    with _as_folders(ir, vis, limit, texts, settings.bits) as (folders, settings_of):
+    with _as_folders(ir, vis, limit, texts, settings.bits, bool(resume)) as (folders, settings_of):
         work = partial(
             run,
             *folders,
@@ -146,7 +143,7 @@ def evaluate(
 
 @contextmanager
 def _as_folders(
-    ir: Path, vis: Path, limit: int | None, options: dict[str, str], bits: int | None
+    ir: Path, vis: Path, limit: int | None, options: dict[str, str], bits: int | None, resumed: bool
 ) -> "Iterator[tuple[tuple[Path, Path], Callable[[Settings], Settings]]]":
     """Yield two folders of images, of recordings those of their pairs, and what becomes of the settings."""
     from edgefuse.batch import are_recordings, save_pairs
@@ -155,6 +152,8 @@ def _as_folders(
     if not are_recordings(ir, vis):
         yield (ir, vis), lambda settings: settings
         return
+    if resumed:
+        raise InputError(f"{ir} is a recording: --resume is for folders of images")
     with TemporaryDirectory(prefix="edgefuse-") as folder:
         # Infrared has been shown with the options already.
         yield (

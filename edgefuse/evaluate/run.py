@@ -252,18 +252,22 @@ def evaluate(
     result = Evaluation(Path(ir), Path(vis), settings, candidates)
     tasks = _choose_tasks(result, limit)
     with Journal(resume, candidates, repr(settings)) as journal:
-        kept = {task.stem: pair for task, before in tasks if (pair := journal.kept(task, before))}
-        result.pairs += kept.values()
-        result.kept = done = len(kept)
+        todo = _take_over(result, journal, tasks)
+        done = len(tasks) - len(todo)
         progress(done, len(tasks))
-        todo = [each for each in tasks if each[0].stem not in kept]
-        for scored in _score_all(todo, scorer, candidates, jobs, distribute) if todo else ():
+        for scored in _score_all(todo, scorer, candidates, jobs, distribute):
             pairs = [pair for pair in scored if isinstance(pair, PairScores)]
             journal.add(pairs)
             result.pairs += pairs
             result.problems += [problem for problem in scored if isinstance(problem, Problem)]
             done += len(scored)
             progress(done, len(tasks))
+    _sort(result, tasks)
+    return result
+
+
+def _sort(result: Evaluation, tasks: list[_Task]) -> None:
+    """Put what came in any order into that of the tasks; `InputError` if nothing could be scored."""
     place = {task.stem: place for place, (task, _) in enumerate(tasks)}
     result.pairs.sort(key=lambda pair: place[pair.stem])
     result.problems.sort()
@@ -272,7 +276,14 @@ def evaluate(
         raise InputError(
             f"none of {counted(len(tasks), 'pair')} could be scored; {reason.stem}: {reason.reason}"
         )
-    return result
+
+
+def _take_over(result: Evaluation, journal: Journal, tasks: list[_Task]) -> list[_Task]:
+    """Take the pairs that an earlier run has scored from there, and return the others."""
+    kept = {task.stem: pair for task, before in tasks if (pair := journal.kept(task, before))}
+    result.pairs += kept.values()
+    result.kept = len(kept)
+    return [each for each in tasks if each[0].stem not in kept]
 
 
 def _score_all(
@@ -282,6 +293,8 @@ def _score_all(
     jobs: int | None,
     distribute: Distribute | None,
 ) -> Iterator[_Scored]:
+    if not tasks:
+        return iter(())
     size = VIDEO_CHUNK if scorer.settings.video else 1
     chunks = [tasks[start : start + size] for start in range(0, len(tasks), size)]
     jobs = jobs and min(jobs, len(chunks))

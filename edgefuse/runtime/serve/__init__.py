@@ -124,6 +124,7 @@ class LivePage(Sink):
 
     def close(self) -> None:
         """Stop serving, and complete a recording."""
+        self.preview.close()
         self._server.should_exit = True
         if self._thread is not None:
             self._thread.join(STOP_SECONDS)

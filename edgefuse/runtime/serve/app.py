@@ -143,11 +143,12 @@ class _Pages:
             frame = preview.frame
             if frame is not None and (not after or (str(frame.index) != after and preview.is_due(view))):
                 break
-            if time.monotonic() > deadline or not after:
+            if time.monotonic() > deadline or not after or preview.closed:
                 return Response(status_code=204 if after else 503)
             await asyncio.sleep(POLL_SECONDS)
         made = await run_in_threadpool(preview.jpeg, view)
-        assert made is not None
+        if made is None:
+            return Response(status_code=503)
         return Response(made[1], media_type="image/jpeg", headers={"X-Frame": str(made[0])})
 
     async def stream(self, request: Request) -> Any:
@@ -272,19 +273,21 @@ class _Stream:
             kind = b"multipart/x-mixed-replace; boundary=frame"
             await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
             last = -1
-            while not gone.done() or gone.result()["type"] != "http.disconnect":
+            preview = self._pages._control.preview
+            while not preview.closed and (not gone.done() or gone.result()["type"] != "http.disconnect"):
                 if gone.done():
                     gone = asyncio.ensure_future(receive())
-                preview = self._pages._control.preview
                 frame = preview.frame
                 if frame is not None and frame.index != last and preview.is_due(self._view):
                     made = await run_in_threadpool(preview.jpeg, self._view)
-                    assert made is not None
+                    if made is None:
+                        break
                     last, jpeg = made
                     head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
                     body = head.encode() + jpeg + b"\r\n"
                     await send({"type": "http.response.body", "body": body, "more_body": True})
                 await asyncio.sleep(POLL_SECONDS)
+            await send({"type": "http.response.body", "body": b""})
         finally:
             gone.cancel()
             self._pages._viewers -= 1

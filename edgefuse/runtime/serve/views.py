@@ -18,6 +18,7 @@ MAX_WIDTH, MIN_WIDTH = 1920, 64
 CACHED = 8  # pictures: views times widths that are looked at
 MAX_FPS = 25.0  # of the pictures that are encoded of a view
 RATE_FRAMES = 50  # that the frame rate is taken from
+CLOSE_SECONDS = 1.0  # that a picture may take, at the end
 EDGE = 60.0
 """Strength of a thermal edge (Sobel) that is drawn in full colour, in grey levels."""
 
@@ -104,6 +105,8 @@ class Preview:
         self.frame: FusedFrame | None = None
         self.at = 0.0
         """`time.monotonic()` of its arrival."""
+        self.closed = False
+        """Whether nobody gets a picture any more."""
         self._arrivals: deque[float] = deque(maxlen=RATE_FRAMES)
         self._made: dict[View, _Made] = {}
         self._locks: dict[View, threading.Lock] = {}
@@ -127,7 +130,7 @@ class Preview:
         return made is None or made.frame is self.frame or time.monotonic() - made.at > 0.9 / MAX_FPS
 
     def jpeg(self, view: View) -> tuple[int, bytes] | None:
-        """Return the number of the latest frame and its JPEG; None: there is no frame yet.
+        """Return the number of the latest frame and its JPEG; None: there is no frame yet, or it is closed.
 
         Raises:
             InputError: an unknown view.
@@ -142,7 +145,7 @@ class Preview:
             lock = self._locks.setdefault(view, threading.Lock())
         with lock:  # whoever asks for the same picture meanwhile gets it without a second encoding
             frame = self.frame
-            if frame is None:
+            if frame is None or self.closed:
                 return None
             made = self._made.get(view)
             if made is None or made.frame is not frame:
@@ -150,6 +153,18 @@ class Preview:
                 made = _Made(frame, _encode(image, view.width * wide), time.monotonic())
                 self._made[view] = made
             return frame.index, made.jpeg
+
+    def close(self) -> None:
+        """Make no more pictures, and wait for those that are being made.
+
+        A thread that is inside OpenCV when the interpreter ends would abort the program.
+        """
+        self.closed = True
+        with self._lock:
+            locks = list(self._locks.values())
+        for lock in locks:
+            if lock.acquire(timeout=CLOSE_SECONDS):
+                lock.release()
 
 
 def _within_limits(view: View) -> View:
