@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgefuse.doctor_hardware import DEVICES, accelerators, kernel, usb, virtual
-from edgefuse.errors import EdgefuseError
+from edgefuse.errors import EdgefuseError, first_line
 from edgefuse.findings import Finding, ok
 from edgefuse.packages import INSTALL_HINTS, LIBRARIES, stay_offline
 
@@ -347,7 +347,7 @@ def examine() -> Iterator[Finding]:
             for found in check():
                 yield Finding(found.status, found.text, found.fix, name)
         except Exception as error:  # whatever a broken machine raises
-            text = f"could not be checked: {type(error).__name__}: {error}".splitlines()[0]
+            text = f"could not be checked: {type(error).__name__}: {first_line(error)}"
             yield Finding(
                 "problem", text, "Fix the findings above first; if it stays, report it with this line.", name
             )

@@ -8,6 +8,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 from edgefuse.findings import Finding, ok
+from edgefuse.machine import text_of
 
 DEVICES, SYS, ETC, PROC = Path("/dev"), Path("/sys"), Path("/etc"), Path("/proc")
 JETPACKS = {"32": "4", "34": "5", "35": "5", "36": "6", "38": "7", "39": "7"}
@@ -18,7 +19,7 @@ USB2 = 480
 
 def accelerators() -> Iterator[Finding]:
     """The GPU's driver, and whether the TensorRT that is installed is for its CUDA."""
-    release = re.search(r"R(\d+)", _text(ETC / "nv_tegra_release"))
+    release = re.search(r"R(\d+)", text_of(ETC / "nv_tegra_release"))
     if release:
         jetpack = JETPACKS.get(release[1], "of an unknown version")
         yield ok(f"Jetson, Jetson Linux {release[1]}, JetPack {jetpack}")
@@ -61,7 +62,7 @@ def usb() -> Iterator[Finding]:
         for above in (device, *device.parents):
             if (above / "busnum").exists():
                 # One camera has several nodes: for pictures, and for what is known about them.
-                places = buses.setdefault((_text(above / "busnum"), _text(above / "speed")), [])
+                places = buses.setdefault((text_of(above / "busnum"), text_of(above / "speed")), [])
                 if above.name not in [place.partition(" ")[0] for place in places]:
                     places.append(f"{above.name} (cam{node.name.removeprefix('video')})")
                 break
@@ -83,17 +84,17 @@ def kernel() -> Iterator[Finding]:
     if not parameters.exists():
         yield ok("the driver of USB cameras (uvcvideo) is not loaded")
         return
-    clock, quirks = _text(parameters / "clock"), _text(parameters / "quirks")
+    clock, quirks = text_of(parameters / "clock"), text_of(parameters / "quirks")
     if clock and "MONOTONIC" not in clock:
         fix = "echo CLOCK_MONOTONIC | sudo tee /sys/module/uvcvideo/parameters/clock."
         yield Finding("warning", f"uvcvideo stamps frames by {clock}, which jumps when the clock is set", fix)
-    if _text(parameters / "nodrop") in ("1", "Y"):
+    if text_of(parameters / "nodrop") in ("1", "Y"):
         fix = "echo 0 | sudo tee /sys/module/uvcvideo/parameters/nodrop."
         yield Finding("warning", "uvcvideo hands over incomplete frames (nodrop)", fix)
     asleep = [
         path.parent.parent.name
         for path in SYS.glob("bus/usb/drivers/uvcvideo/*/../power/control")
-        if _text(path) == "auto"
+        if text_of(path) == "auto"
     ]
     set_quirks = "" if quirks in ("", "4294967295", "-1", "0") else f", quirks {quirks} are set"
     yield ok(f"uvcvideo{set_quirks}{', cameras may be suspended when idle' if asleep else ''}")
@@ -101,8 +102,8 @@ def kernel() -> Iterator[Finding]:
 
 def virtual() -> Iterator[Finding]:
     """Whether this is a virtual machine or a container, which see only what is handed in."""
-    flags = re.search(r"^flags\s*:(.*)$", _text(PROC / "cpuinfo"), re.MULTILINE)
-    keys = (_text(SYS / f"class/dmi/id/{key}") for key in ("sys_vendor", "product_name"))
+    flags = re.search(r"^flags\s*:(.*)$", text_of(PROC / "cpuinfo"), re.MULTILINE)
+    keys = (text_of(SYS / f"class/dmi/id/{key}") for key in ("sys_vendor", "product_name"))
     product = " ".join(filter(None, keys))
     if flags and "hypervisor" in flags[1].split():
         fix = "Hand cameras and the GPU in; expect times to vary more, and check the clock."
@@ -113,11 +114,3 @@ def virtual() -> Iterator[Finding]:
         fix = "docker run --device /dev/video0 … for each camera, --gpus all for the GPU."
         found = sorted(DEVICES.glob("video*"))
         yield Finding("warning", "a container without a camera", fix) if not found else ok("a container")
-
-
-def _text(path: Path) -> str:
-    """Return a small file's text; nothing where it cannot be read."""
-    try:
-        return path.read_text("utf-8", "replace").strip()
-    except OSError:
-        return ""

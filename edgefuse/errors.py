@@ -40,6 +40,12 @@ class LostError(SourceError):
     """A camera or stream that is not there now, or no longer: opening it again later may help."""
 
 
+def first_line(error: object, last: bool = False) -> str:
+    """Return the first or last line of a library's error, at most 200 characters."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return " ".join(lines[-1 if last else 0].split())[:200]
+
+
 def counted(count: int, what: str) -> str:
     """Return a number with its noun.
 

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-__all__ = ["Finding", "Status", "ok"]
-
 Status: TypeAlias = Literal["ok", "warning", "problem"]
 
 

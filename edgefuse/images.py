@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgefuse.errors import InputError
 from edgefuse.files import replace_file
-from edgefuse.stored import Stored, check_jpeg, read_stored, upright
+from edgefuse.stored import MAX_SIDE, Stored, check_jpeg, read_stored, upright
 
 logger = logging.getLogger(__name__)
 
@@ -321,14 +321,14 @@ def parse_size(text: str) -> tuple[int, int]:
     """Read `640x480` as (width, height) in pixels.
 
     Raises:
-        InputError: not of that form, or a side outside 16..16384.
+        InputError: not of that form, or a side outside `MIN_SIDE` to `MAX_SIDE`.
     """
     match = re.fullmatch(r"(\d{1,6})[x×](\d{1,6})", text.strip().lower())
     if not match:
         raise InputError(f"size {text!r} is not WIDTHxHEIGHT, such as 640x480")
     width, height = int(match[1]), int(match[2])
-    if not (MIN_SIDE <= width <= 16384 and MIN_SIDE <= height <= 16384):
-        raise InputError(f"size {text!r} is outside {MIN_SIDE}x{MIN_SIDE} to 16384x16384")
+    if not (MIN_SIDE <= width <= MAX_SIDE and MIN_SIDE <= height <= MAX_SIDE):
+        raise InputError(f"size {text!r} is outside {MIN_SIDE}x{MIN_SIDE} to {MAX_SIDE}x{MAX_SIDE}")
     return width, height
 
 

@@ -13,9 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse.images import Image, luma
-from edgefuse.spec import LEVELS
-
-__all__ = ["LEVELS", "levels_of_counts", "measure_levels"]
 
 GREYS = np.arange(256, dtype=np.float64)
 LARGE = 256

@@ -110,14 +110,14 @@ def peak_bytes() -> int | None:
 
 
 def _cpu_model() -> str:
-    for line in _text(Path("/proc/cpuinfo")).splitlines():
+    for line in text_of(Path("/proc/cpuinfo")).splitlines():
         if line.startswith(("model name", "Model")):
             return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
 
 
 def _cpuinfo_clocks() -> list[float]:
-    lines = _text(Path("/proc/cpuinfo")).splitlines()
+    lines = text_of(Path("/proc/cpuinfo")).splitlines()
     return [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
 
 
@@ -138,16 +138,16 @@ def _versions() -> dict[str, str]:
 
 
 def _each_core(name: str) -> list[str]:
-    found = (_text(path) for path in sorted(SYS.glob(f"devices/system/cpu/cpu[0-9]*/{name}")))
+    found = (text_of(path) for path in sorted(SYS.glob(f"devices/system/cpu/cpu[0-9]*/{name}")))
     return [text for text in found if text]
 
 
 def _temperatures() -> dict[str, float]:
     found = {}
     for zone in sorted(SYS.glob("class/thermal/thermal_zone*")):
-        text = _text(zone / "temp")
+        text = text_of(zone / "temp")
         if text.lstrip("-").isdecimal():
-            found[_text(zone / "type") or zone.name] = int(text) / 1000
+            found[text_of(zone / "type") or zone.name] = int(text) / 1000
     return found
 
 
@@ -165,16 +165,16 @@ def _nvidia_gpus() -> list[dict[str, str]]:
 
 
 def _jetson() -> list[dict[str, str]]:
-    release = _text(Path("/etc/nv_tegra_release"))
+    release = text_of(Path("/etc/nv_tegra_release"))
     if not release:
         return []
-    model = _text(Path("/proc/device-tree/model")).rstrip("\0")
-    clock = next((_text(path) for path in SYS.glob("class/devfreq/*gpu*/cur_freq")), "")
+    model = text_of(Path("/proc/device-tree/model")).rstrip("\0")
+    clock = next((text_of(path) for path in SYS.glob("class/devfreq/*gpu*/cur_freq")), "")
     known = {"name": model, "release": release.splitlines()[0].lstrip("# "), "clock Hz": clock}
     return [{name: value for name, value in known.items() if value}]
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
     """Return a small file's text without the end of its line; nothing where it cannot be read."""
     try:
         return path.read_text("utf-8", "replace").strip()

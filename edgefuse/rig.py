@@ -16,6 +16,7 @@ from edgefuse.errors import InputError
 from edgefuse.files import replace_file
 from edgefuse.images import MIN_SIDE, Image
 from edgefuse.lens import check_distortion, distort, undistort
+from edgefuse.stored import MAX_SIDE
 
 Matrix = NDArray[np.float64]
 """3×3, maps (x, y, 1) of one picture to another one; pixel centres are at integers."""
@@ -71,10 +72,9 @@ class Rig:
         if self.version != VERSION:
             raise InputError(f"it has version {self.version}, this edgefuse reads version {VERSION}")
         for what, size in (("ir_size", self.ir_size), ("vis_size", self.vis_size)):
-            if not all(MIN_SIDE <= side <= 16384 for side in size):
-                raise InputError(
-                    f"{what} is {size[0]}x{size[1]}, {MIN_SIDE}x{MIN_SIDE} to 16384x16384 is possible"
-                )
+            if not all(MIN_SIDE <= side <= MAX_SIDE for side in size):
+                allowed = f"{MIN_SIDE}x{MIN_SIDE} to {MAX_SIDE}x{MAX_SIDE}"
+                raise InputError(f"{what} is {size[0]}x{size[1]}, {allowed} is possible")
         if not 0 <= self.confidence <= 1 or not 0 <= self.overlap <= 1:
             raise InputError(f"confidence {self.confidence} and overlap {self.overlap} must be in 0..1")
         if not 0 <= self.residual_px < 1e5:

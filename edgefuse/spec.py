@@ -10,21 +10,6 @@ import msgspec
 from edgefuse.errors import InputError, ModelError, unknown_name
 from edgefuse.files import read_bytes
 
-__all__ = [
-    "GRAPHS",
-    "LEVELS",
-    "METADATA_KEY",
-    "Aspect",
-    "GateResult",
-    "ModelSpec",
-    "Tensor",
-    "VerificationReport",
-    "graph_kind",
-    "read_operators",
-    "read_spec",
-    "spec_from_dict",
-]
-
 METADATA_KEY = "edgefuse"
 FORMAT = 1
 """Of the metadata that this version writes; files from before there was a number have 0."""

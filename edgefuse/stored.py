@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from edgefuse.errors import InputError
 
-MAX_PIXELS = 16384 * 16384
+MAX_SIDE = 16384
+"""Pixels of the longest side that a size may have."""
+MAX_PIXELS = MAX_SIDE * MAX_SIDE
 """Largest image that is decoded; the environment variable `EDGEFUSE_MAX_PIXELS` says otherwise. A few hundred
 kilobytes of PNG can hold more pixels than there is memory."""
 

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import cv2
 
-from edgefuse.errors import BackendError, EdgefuseError, InputError, unknown_name
+from edgefuse.errors import BackendError, EdgefuseError, InputError, first_line, unknown_name
 from edgefuse.packages import require
 
 S = TypeVar("S")
@@ -152,9 +152,8 @@ def _connected(address: str | None, jobs: int | None) -> Iterator[None]:
         try:
             ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **local)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
             raise BackendError(
-                f"no Ray cluster at {address}: {reason}; start one with `ray start --head`, "
+                f"no Ray cluster at {address}: {first_line(error)}; start one with `ray start --head`, "
                 "and give the address that it prints"
             ) from None
     ray.data.DataContext.get_current().enable_progress_bars = False

@@ -98,12 +98,10 @@ REFUSED = [
     (("nano", "--set", "max_difference=-1"), "max_difference is -1.0, it must be at least 0"),
     (("nano", "--set", "min_psnr=nan"), "min_psnr is nan"),
     (("nano", "--set", "max_worse=inf"), "max_worse is inf"),
-    (
-        ("nano", "--set", "tensorrt_sizes=64x64"),
-        "tensorrt_sizes is an option of TensorRT engines",
+    *(
+        (("nano", "--set", text), f"{text.partition('=')[0]} is an option of TensorRT engines")
+        for text in ("tensorrt_sizes=64x64", "tensorrt_batch=2", "workspace=64")
     ),
-    (("nano", "--set", "tensorrt_batch=2"), "tensorrt_batch is an option of TensorRT engines"),
-    (("nano", "--set", "workspace=64"), "workspace is an option of TensorRT engines"),
     (("nano", "--out", "folder.onnx"), "cannot write folder.onnx: it is a folder"),
     (("nano", "--out", "absent/x.onnx"), "there is no folder absent"),
     (("nano", "--out", "whole.pt/x.onnx"), "there is no folder whole.pt"),

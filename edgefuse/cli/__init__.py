@@ -11,8 +11,6 @@ import typer
 from edgefuse.cli.console import guarded
 from edgefuse.cli.options import Command
 
-__all__ = ["app", "main"]
-
 # Name of the command → the module in this package, which holds a function of the module's name.
 COMMANDS = {
     "stream": "stream",

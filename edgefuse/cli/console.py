@@ -21,7 +21,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
 
-from edgefuse.errors import EdgefuseError
+from edgefuse.errors import EdgefuseError, first_line
 from edgefuse.packages import LIBRARIES, NOT_INSTALLED
 
 PROGRESS_SECONDS = 30.0
@@ -198,13 +198,13 @@ def explained(error: Exception) -> tuple[ExitCode, str]:
                 ExitCode.ERROR,
                 f"{name} is not installed: {NOT_INSTALLED.get(package, f'pip install {package}')}",
             )
-        return ExitCode.ERROR, f"{name} cannot be loaded ({_first_line(error)}): {hint}"
+        return ExitCode.ERROR, f"{name} cannot be loaded ({first_line(error)}): {hint}"
     if isinstance(error, OSError):
         text = error.strerror or str(error)
         return ExitCode.ERROR, f"{error.filename}: {text}" if error.filename else text
     if isinstance(error, MemoryError):
         return ExitCode.ERROR, "there is not enough memory: use smaller images or batches, or fewer processes"
-    text = _first_line(error)
+    text = first_line(error)
     if type(error).__module__.partition(".")[0] in LIBRARIES or "CUDA" in text:
         if "out of memory" in text.lower():
             return ExitCode.ERROR, f"the GPU has not enough memory ({text}): use smaller batches or images"
@@ -224,10 +224,6 @@ def _package_that_failed(error: Exception) -> str | None:
         names.append(error.name or "")
     packages = [name.partition(".")[0] for name in names]
     return next((package for package in reversed(packages) if package in LIBRARIES), None)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
 NUMBERS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))

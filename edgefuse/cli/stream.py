@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from edgefuse.runtime.serve import LivePage
     from edgefuse.runtime.sinks import OutputOptions, Sink
 
-NAMES = {"ir": "infrared", "vis": "visible"}
 WAITING = ("pair", "total", "output")
 """Stages that in recordings, which are read ahead, mostly measure how long a frame waits for its turn."""
 MAX_DROPPED = 0.05
@@ -56,7 +55,7 @@ def live_status(console: Output) -> "Iterator[Callable[[Report], None] | None]":
             nonlocal last_frames, last_seconds
             rate = (report.frames - last_frames) / max(report.seconds - last_seconds, 1e-9)
             last_frames, last_seconds = report.frames, report.seconds
-            cameras = (f"{NAMES[s.role]} {s.state}, {s.dropped + s.unpaired} dropped" for s in report.sources)
+            cameras = (f"{s.camera} {s.state}, {s.dropped + s.unpaired} dropped" for s in report.sources)
             line.update(f"{counted(report.frames, 'frame')}, {rate:.1f} per second; {'; '.join(cameras)}")
 
         yield show
@@ -105,11 +104,11 @@ def verdict(report: "Report") -> tuple[list[str], str]:
 def _problems(report: "Report") -> Iterator[str]:
     for source in report.sources:
         if not source.captured:
-            yield f"{NAMES[source.role]} gave no picture"
+            yield f"{source.camera} gave no picture"
         elif source.losses:
-            yield f"{NAMES[source.role]} was lost {_times(source.losses)}, for {source.downtime_s:.1f} s"
+            yield f"{source.camera} was lost {_times(source.losses)}, for {source.downtime_s:.1f} s"
         if source.failed:
-            yield f"{counted(source.failed, 'frame')} of {NAMES[source.role]} could not be used"
+            yield f"{counted(source.failed, 'frame')} of {source.camera} could not be used"
     visible = report.sources[1]
     if report.live and visible.dropped > MAX_DROPPED * visible.captured:
         yield f"too slow: {visible.dropped / visible.captured:.0%} of the visible frames were dropped"
@@ -135,7 +134,7 @@ def _print_frames(report: "Report", console: Output) -> None:
         table.add_column(column, justify="right")
     for source in report.sources:
         counts = (source.captured, source.fused, source.unpaired, source.dropped, source.failed)
-        table.add_row(NAMES[source.role], escape(source.name), *map(str, counts))
+        table.add_row(source.camera, escape(source.name), *map(str, counts))
     for sink in report.sinks:
         kind = "output, failed" if sink.error else "output"
         table.add_row(kind, escape(sink.name), str(sink.written), "", "", str(sink.dropped), "")
@@ -178,7 +177,7 @@ def _facts(report: "Report") -> Iterator[str]:
 def _camera_facts(source: "SourceReport") -> Iterator[str]:
     if source.losses or source.reconnects or source.stuck_threads or source.state == "waiting":
         yield (
-            f"{NAMES[source.role]}: lost {_times(source.losses)}, for {source.downtime_s:.1f} s; reopened "
+            f"{source.camera}: lost {_times(source.losses)}, for {source.downtime_s:.1f} s; reopened "
             f"{_times(source.reconnects)}; {source.stuck_threads} stuck threads replaced; "
             f"{source.state} at the end"
         )

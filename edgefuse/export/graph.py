@@ -20,18 +20,6 @@ from edgefuse.spec import LEVELS, ModelSpec
 from edgefuse.train.checkpoint import Checkpoint
 from edgefuse.train.models import FusionNetwork
 
-__all__ = [
-    "OPSET",
-    "drop_unread",
-    "engines_for",
-    "is_small",
-    "layer_precisions",
-    "make_spec",
-    "over_maps",
-    "save_graph",
-    "trace",
-]
-
 OPSET = 20
 """The first with an operator for GELU, which older ones spell out in five passes over the data."""
 

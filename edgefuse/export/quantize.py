@@ -24,8 +24,6 @@ from edgefuse.export.graph import drop_unread, is_small, over_maps
 from edgefuse.metrics.statistics import decibels
 from edgefuse.packages import stay_offline
 
-__all__ = ["find_steps", "insert_pairs", "quantizable", "quantize", "round_weights"]
-
 Feed = Mapping[str, NDArray[np.float32]]
 """Inputs of a network graph by name."""
 

@@ -8,7 +8,7 @@ import onnx
 from rich.markup import escape
 from rich.table import Table
 
-from edgefuse.errors import ModelError
+from edgefuse.errors import ModelError, first_line
 from edgefuse.export.graph import layer_precisions
 from edgefuse.export.verify import failed_path, sentence
 from edgefuse.metrics import CORE_METRICS
@@ -31,14 +31,13 @@ def inspect_file(path: Path) -> tuple[ModelSpec, dict[str, int]]:
     try:
         graph = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's errors share no base class but Exception
-        raise ModelError(f"{path} is not a readable ONNX file: {str(error).splitlines()[0]}") from None
+        raise ModelError(f"{path} is not a readable ONNX file: {first_line(error)}") from None
     _check_external(graph, path)
     spec = ModelSpec.from_metadata({entry.key: entry.value for entry in graph.metadata_props}, path)
     try:
         return spec, layer_precisions(graph)
     except onnx.shape_inference.InferenceError as error:
-        reason = str(error).strip().splitlines()[0][:160]
-        raise ModelError(f"{path} is not a valid ONNX graph: {reason}") from None
+        raise ModelError(f"{path} is not a valid ONNX graph: {first_line(error)}") from None
 
 
 def _check_external(graph: onnx.ModelProto, path: Path) -> None:

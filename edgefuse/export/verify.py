@@ -30,21 +30,6 @@ from edgefuse.runtime.engines.tensorrt_build import MIN_SHARE, layer_share
 from edgefuse.spec import GateResult, ModelSpec, VerificationReport
 from edgefuse.thermal import read_infrared
 
-__all__ = [
-    "Measured",
-    "Pair",
-    "compare",
-    "compare_engine",
-    "evaluate_gates",
-    "extreme_pairs",
-    "failed_path",
-    "folder_pairs",
-    "int8_share",
-    "network_feed",
-    "sentence",
-    "simulated_pairs",
-]
-
 logger = logging.getLogger(__name__)
 
 HUGE = 8_000_000

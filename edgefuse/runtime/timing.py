@@ -48,17 +48,19 @@ PERCENTS = np.array((50.0, 95.0, 99.0))
 
 @dataclass(frozen=True)
 class Durations:
-    """Statistics of one stage or delay, in seconds."""
+    """Statistics of one stage or delay, in seconds.
+
+    Percentiles are of the last `WINDOW` values, linearly interpolated. `buckets` counts how many of all
+    values lie between two neighbours of `EDGES`, the upper one included.
+    """
 
     count: int = 0
     sum: float = 0.0
     p50: float = 0.0
-    """Percentiles are of the last `WINDOW` values, linearly interpolated."""
     p95: float = 0.0
     p99: float = 0.0
     max: float = 0.0
     buckets: tuple[int, ...] = (0,) * (len(EDGES) + 1)
-    """How many values, of all there were, lie between two neighbours of `EDGES`, the upper one included."""
 
     @property
     def mean(self) -> float:

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from edgefuse.degrade import agc, blur, exposure, level, sensor_noise, shift, tone
 from edgefuse.images import Image
-from edgefuse.levels import LEVELS, levels_of_counts
+from edgefuse.levels import levels_of_counts
+from edgefuse.spec import LEVELS
 
 Generator = np.random.Generator
 Counts = NDArray[np.float64]

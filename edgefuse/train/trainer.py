@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgefuse.errors import InputError
-from edgefuse.levels import LEVELS
+from edgefuse.spec import LEVELS
 from edgefuse.train.augment import corrupt
 from edgefuse.train.config import TrainConfig
 from edgefuse.train.losses import Batch, active_losses, total_loss

@@ -12,8 +12,6 @@ from edgefuse.packages import INSTALL_HINTS, is_installed
 from edgefuse.runtime.engines.device import DeviceArray
 from edgefuse.spec import ModelSpec
 
-__all__ = ["Arrays", "Engine", "OpensFile", "check_threads", "first_line", "loading_reason"]
-
 MAX_THREADS = 256
 """More would only burden the machine."""
 
@@ -109,12 +107,6 @@ def check_threads(threads: int | None) -> None:
     """Raise `InputError` unless `threads` is None or a number that engines can be trusted with."""
     if threads is not None and not 1 <= threads <= MAX_THREADS:
         raise InputError(f"threads is {threads}, it must be from 1 to {MAX_THREADS}")
-
-
-def first_line(error: object, last: bool = False) -> str:
-    """Return the first or last line of a library's error, at most 200 characters."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return " ".join(lines[-1 if last else 0].split())[:200]
 
 
 def loading_reason(reason: str) -> str:

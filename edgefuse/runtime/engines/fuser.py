@@ -19,8 +19,6 @@ from edgefuse.spec import ModelSpec
 from edgefuse.thermal import as_infrared
 from edgefuse.weights import DEFAULT_MODEL
 
-__all__ = ["Fuser", "network_input"]
-
 Levels = NDArray[np.float32]
 
 

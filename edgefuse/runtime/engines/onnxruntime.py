@@ -15,14 +15,12 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse.errors import BackendError, InputError, ModelError
+from edgefuse.errors import BackendError, InputError, ModelError, first_line
 from edgefuse.files import model_argument
 from edgefuse.packages import INSTALL_HINTS, stay_offline
-from edgefuse.runtime.engines.base import Arrays, OpensFile, first_line, loading_reason
+from edgefuse.runtime.engines.base import Arrays, OpensFile, loading_reason
 from edgefuse.runtime.engines.device import DeviceArray
 from edgefuse.spec import read_spec
-
-__all__ = ["CpuEngine", "CudaEngine"]
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 CUDA_OPTIONS = {"use_tf32": "0"}

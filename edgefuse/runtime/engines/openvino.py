@@ -7,13 +7,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from edgefuse.errors import ModelError
+from edgefuse.errors import ModelError, first_line
 from edgefuse.files import model_argument, read_bytes
 from edgefuse.packages import stay_offline
-from edgefuse.runtime.engines.base import Arrays, OpensFile, first_line, loading_reason
+from edgefuse.runtime.engines.base import Arrays, OpensFile, loading_reason
 from edgefuse.spec import read_operators, read_spec
-
-__all__ = ["OpenVinoEngine"]
 
 # fmt: off
 TRIED = frozenset((

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse.errors import BackendError, InputError, ModelError
+from edgefuse.errors import BackendError, InputError, ModelError, first_line
 from edgefuse.runtime.engines.base import Arrays, OpensFile
 from edgefuse.runtime.engines.device import DeviceArray
 from edgefuse.runtime.engines.engine_cache import BuildOptions, Machine, SizeRange, resolve_engine
@@ -36,9 +36,8 @@ def import_tensorrt() -> ModuleType:
     try:
         import tensorrt
     except ImportError as error:
-        reason = str(error).strip().splitlines()[0]
         raise BackendError(
-            f"TensorRT cannot be loaded ({reason}): pip install tensorrt (on a Jetson: "
+            f"TensorRT cannot be loaded ({first_line(error)}): pip install tensorrt (on a Jetson: "
             "apt install python3-libnvinfer, and a virtual environment with --system-site-packages)"
         ) from None
     module: ModuleType = tensorrt

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from edgefuse.runtime.cameras.camera import Camera
-from edgefuse.runtime.frames import Frame, Role
+from edgefuse.runtime.frames import NOMINAL_FPS, ROLES, Frame, Role
 from edgefuse.runtime.sources.base import SilencePolicy, Source
 
 OnUnpaired: TypeAlias = Callable[[Role], None]
@@ -16,7 +16,6 @@ OnUnpaired: TypeAlias = Callable[[Role], None]
 MAX_SLIP = 0.5  # periods by which two recordings of one rate may part until the end
 PARTNERS = 4  # frames to choose from
 LATE_SECONDS, LATE_PERIODS = 0.25, 2.5  # a frame that is older than both shows another scene
-QUIET = 0.5  # seconds without a leading frame, after which those of the other camera are shown
 MAX_WAIT = 0.02  # seconds that a frame waits for a partner that is nearer in time
 VAIN_WAITS, RETRY = 5, 32  # after so many waits in vain, only every 32nd frame tries again
 
@@ -187,8 +186,8 @@ class LiveSynchronizer:
     ) -> None:
         self._max_age, self._max_repeat = max_age or 0.0, math.inf if max_age is None else max_age
         self._grace, self._on_unpaired = grace, on_unpaired
-        self.silences: dict[Role, float] = silences or {"ir": 0.5, "vis": 0.5}
-        self.periods: dict[Role, float] = periods or {"ir": 0.04, "vis": 0.04}
+        self.silences: dict[Role, float] = silences or dict.fromkeys(ROLES, SilencePolicy.stutter)
+        self.periods: dict[Role, float] = periods or dict.fromkeys(ROLES, 1 / NOMINAL_FPS)
         self._reference, self._partner, self._limit = reference, other(reference), limit
         self._lead: PendingFrame | None = None
         self._lead_came = 0.0
@@ -285,7 +284,7 @@ class LiveSynchronizer:
         partner = self._partners[-1] if self._partners else None
         if partner is None or partner.used:
             return None
-        quiet = max(QUIET, self._late(self._reference))
+        quiet = max(SilencePolicy.stutter, self._late(self._reference))
         if not self._silent(self._reference, now) and (
             self._reference not in self._seen or now - self._seen[self._reference] <= quiet
         ):

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from edgefuse.runtime.cameras.clock import ClockReport
 from edgefuse.runtime.cameras.supervisor import State
-from edgefuse.runtime.frames import ROLES, FrameState, Role
+from edgefuse.runtime.frames import NAMES, ROLES, FrameState, Role
 from edgefuse.runtime.live.background import DriftReport, QualityReport
 from edgefuse.runtime.timing import Durations
 
@@ -98,6 +98,11 @@ class SourceReport(FrameCounts):
     """Seconds without it, from the noticed loss on."""
     unreadable: tuple[str, ...] = ()
     """Why frames of a recording could not be read, one sentence a file; they count as failed."""
+
+    @property
+    def camera(self) -> str:
+        """Which one it is, in words."""
+        return NAMES[self.role]
 
 
 @dataclass(frozen=True)

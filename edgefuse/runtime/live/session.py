@@ -28,8 +28,6 @@ from edgefuse.runtime.sinks.writer import Deadline, SinkWriter
 from edgefuse.runtime.sources.base import Source
 from edgefuse.runtime.timing import STAGES, Durations, StageTimes, WakeDelay
 
-__all__ = ["Session"]
-
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1  # how long a request to stop can go unnoticed

@@ -37,15 +37,13 @@ def health_of(report: Report, engine: str, age: float | None) -> Health:
         engine: what the network runs on.
         age: seconds since the last picture; None: there was none yet.
     """
-    problems = [
-        f"{NAMES[s.role]} is {s.state}" for s in report.sources if report.live and s.state not in WELL
-    ]
+    problems = [f"{s.camera} is {s.state}" for s in report.sources if report.live and s.state not in WELL]
     if age is None or age > MAX_AGE:
         problems.append("no picture yet" if age is None else f"the last picture is {age:.1f} s old")
     problems += [sink.error for sink in report.sinks if sink.error]
     if report.ended:
         problems.append(f"ended: {report.ended}")
-    cameras = {NAMES[source.role]: str(source.state) for source in report.sources}
+    cameras = {source.camera: str(source.state) for source in report.sources}
     return Health(not problems, tuple(problems), cameras, engine, None if age is None else round(age, 3))
 
 
@@ -75,7 +73,7 @@ def _families(report: Report, age: float | None) -> Iterator[Any]:
     )
     states = GaugeMetricFamily("edgefuse_camera_up", "Whether the camera gives pictures", labels=["camera"])
     for source in report.sources:
-        name = NAMES[source.role]
+        name = source.camera
         for outcome in ("fused", "unpaired", "dropped", "failed"):
             frames.add_metric([name, outcome], getattr(source, outcome))
         states.add_metric([name], source.state in WELL)
@@ -129,7 +127,7 @@ def _camera_counters(report: Report) -> Iterator[Any]:
         name = f"edgefuse_camera_{key.removesuffix('_s')}" + ("_seconds" if key.endswith("_s") else "")
         family = CounterMetricFamily(name, what, labels=["camera"])
         for source in report.sources:
-            family.add_metric([NAMES[source.role]], getattr(source, key))
+            family.add_metric([source.camera], getattr(source, key))
         yield family
 
 

@@ -8,22 +8,25 @@ from edgefuse.runtime.frames import Frame, Role
 
 @dataclass(frozen=True)
 class SilencePolicy:
-    """What it means when a camera gives no new picture. All times in seconds."""
+    """What it means when a camera gives no new picture. All times in seconds.
+
+    Attributes:
+        stutter: without a frame, or for three frame periods if that is longer: more than a stutter.
+        shutter: the longest shutter calibration: until then, a missing or repeated picture is no fault.
+        read: without a frame: the source gives up, and the camera is reopened.
+        stuck_read: beyond `read`: the thread that reads is stuck in a library, and is replaced.
+        stuck_open: the same in opening. Libraries have shorter timeouts.
+        frozen: with a picture that stands still beyond `shutter`: the camera is reopened.
+        grace: from the start, in which a camera may come up before the other one is shown alone.
+    """
 
     stutter: float = 0.5
-    """Without a frame, or for three frame periods if that is longer: more than a stutter."""
     shutter: float = 0.0
-    """Longest shutter calibration: for so long, a picture that is missing or repeated is no fault."""
     read: float = 2.0
-    """Without a frame: the source gives up, and the camera is reopened."""
     stuck_read: float = 3.0
-    """Beyond `read`: the thread that reads is stuck in a library, and is replaced."""
     stuck_open: float = 12.0
-    """In opening: likewise. Libraries have shorter timeouts of their own."""
     frozen: float = 3.0
-    """With a picture that stands still beyond `shutter`: the camera is reopened."""
     grace: float = 2.0
-    """From the start on, in which a camera may come up before the other one is shown alone."""
 
     def quiet(self, fps: float) -> float:
         """Return after how many seconds without a frame a camera of this rate does more than stutter."""

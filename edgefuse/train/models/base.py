@@ -8,9 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgefuse.levels import LEVELS
 from edgefuse.runtime.engines.base import Arrays, Engine
-from edgefuse.spec import ModelSpec
+from edgefuse.spec import LEVELS, ModelSpec
 
 
 class FusionNetwork(nn.Module):

@@ -25,8 +25,6 @@ from torch.nn import functional as F
 from edgefuse.levels import levels_of_counts
 from edgefuse.train.models.base import FusionNetwork
 
-__all__ = ["Nano", "Tone", "levels_of", "tone_of"]
-
 PHASES = 16
 """Of one picture: 4×4 pixels become one of a quarter of the width and height."""
 DILATIONS = (1, 1, 2)
