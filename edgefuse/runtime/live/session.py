@@ -56,7 +56,7 @@ class Session:
         vis: visible camera, likewise.
         fuse: (infrared uint8 `[H, W]`, visible uint8 `[H, W]` or BGR `[H, W, 3]`) → uint8 as visible,
             a new array each time; a `Fuser` does this. If its `spec.levels` is true, it gets `levels=` too:
-            how bright both pictures are, smoothed over time.
+            how bright both pictures are where infrared covers the visible one.
         config: how it goes.
         sinks: outputs, which are closed here.
         stop: call it with a reason to end the run.
