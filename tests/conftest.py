@@ -1,5 +1,6 @@
 import hashlib
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from edgefuse.cli import main
+from edgefuse.files import replace_file
 
 # The same examples on every run, and no clock: the machine may be busy.
 settings.register_profile("project", derandomize=True, deadline=None, database=None)
@@ -142,21 +144,28 @@ def weights(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def traced_once():
+def between_workers(tmp_path_factory) -> Path:
+    """A folder that all workers of this run of the tests share."""
+    root = tmp_path_factory.getbasetemp()
+    return root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+
+@pytest.fixture(scope="session")
+def traced_once(between_workers):
     """Trace the same network in the same form once for all tests: it takes nearly all of an export's time."""
     import onnx
 
     from edgefuse.export import graph, pipeline
 
-    traces: dict[tuple[object, ...], bytes] = {}
-
     def trace(model, spec):
         size = spec.size and tuple(side + -side % spec.size_divisor for side in spec.size)
-        state = hashlib.sha256(b"".join(t.numpy().tobytes() for t in model.state_dict().values())).digest()
-        key = spec.model, size, spec.precision == "fp16", state
-        if key not in traces:
-            traces[key] = graph.trace(model, spec).SerializeToString()
-        return onnx.ModelProto.FromString(traces[key])
+        state = b"".join(tensor.numpy().tobytes() for tensor in model.state_dict().values())
+        form = f"{spec.model} {size} {spec.precision == 'fp16'}".encode()
+        file = between_workers / f"{hashlib.sha256(form + state).hexdigest()}.onnx"
+        if not file.exists():
+            traced = graph.trace(model, spec).SerializeToString()
+            replace_file(file, lambda partial: partial.write_bytes(traced))
+        return onnx.load(file)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "trace", trace)

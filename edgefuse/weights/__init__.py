@@ -12,6 +12,8 @@ import msgspec
 
 from edgefuse.errors import ModelError, unknown_name
 
+__all__ = ["DEFAULT_MODEL", "Card", "checkpoint_file", "model_file", "shipped"]
+
 DEFAULT_MODEL = "nano"
 FOLDER = Path(__file__).parent
 FP32, INT8 = "-fp32", "-int8"
