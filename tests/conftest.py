@@ -1,5 +1,4 @@
 import hashlib
-import logging
 import os
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from hypothesis import settings
 
 from edgefuse.cli import main
 from edgefuse.files import replace_file
+from tests.support.command_line import same_logger
 
 # The same examples on every run, and no clock: the machine may be busy.
 settings.register_profile("project", derandomize=True, deadline=None, database=None)
@@ -65,13 +65,10 @@ def pytest_runtest_makereport():
 
 
 @pytest.fixture(autouse=True)
-def same_logger():
-    """Undo what the command line does to the logger, which other tests listen to."""
-    logger = logging.getLogger("edgefuse")
-    level, handlers = logger.level, logger.handlers[:]
-    yield
-    logger.setLevel(level)
-    logger.handlers = handlers
+def logger_as_before():
+    """Undo what the command line does to the logger."""
+    with same_logger():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -18,12 +18,13 @@ import typer
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from edgefuse.cli import app, main
+from edgefuse.cli import app
 from edgefuse.images import write_image
 from edgefuse.runtime.config import StreamConfig
 from edgefuse.runtime.engines import ENGINES
 from edgefuse.settings import from_plain
 from edgefuse.sim import Rig, RigConfig
+from tests.support.command_line import run
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -168,7 +169,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(weights / "nano.safetensors", folder / name)
     sims = [f'{role} = "sim?size=64x48&frames=9&seed={n}"' for n, role in enumerate(("ir", "vis"))]
     (folder / "site.toml").write_text("\n".join(sims))
-    (folder / "FILE").write_text('{"seed": 1}')
+    (folder / "FILE").write_text('{"seed": 1, "ir": ["ir"], "vis": ["vis"]}')
     blocks = FENCE.findall((ROOT / "docs/training.md").read_text("utf-8"))
     (folder / "my.py").write_text(next(text for _, text in blocks if text.startswith("# my.py")))
     for role in ("ir", "vis"):
@@ -176,16 +177,6 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         sources = [f"--{role}", "sim?size=64x48&frames=9", f"--{one}", "sim?size=64x48&frames=9&seed=2"]
         assert run(folder, "stream", *sources, "--out", f"{role}.mp4") == 0
     return folder
-
-
-def run(folder: Path, *words: str) -> int:
-    """Run the command line in a folder, in this process, which has loaded torch; return its exit status."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", ["edgefuse", *words])
-        with pytest.raises(SystemExit) as ended:
-            main()
-    return int(ended.value.code or 0)
 
 
 def made_tiny(words: list[str]) -> list[str]:
