@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from importlib.metadata import distributions
 from pathlib import Path
 
+from edgefuse.files import text_of
 from edgefuse.findings import Finding, ok
-from edgefuse.machine import text_of
 
 DEVICES, SYS, ETC, PROC = Path("/dev"), Path("/sys"), Path("/etc"), Path("/proc")
 JETPACKS = {"32": "4", "34": "5", "35": "5", "36": "6", "38": "7", "39": "7"}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
+from edgefuse.files import text_of
 from edgefuse.workers import usable_cores
 
 PACKAGES = (
@@ -172,11 +173,3 @@ def _jetson() -> list[dict[str, str]]:
     clock = next((text_of(path) for path in SYS.glob("class/devfreq/*gpu*/cur_freq")), "")
     known = {"name": model, "release": release.splitlines()[0].lstrip("# "), "clock Hz": clock}
     return [{name: value for name, value in known.items() if value}]
-
-
-def text_of(path: Path) -> str:
-    """Return a small file's text without the end of its line; nothing where it cannot be read."""
-    try:
-        return path.read_text("utf-8", "replace").strip()
-    except OSError:
-        return ""
