@@ -123,18 +123,31 @@ def _benchmark(name: str) -> str:
     return benchmark_table(name, _json("benchmarks.json"))
 
 
+REAL = ("single", "own", "consecutive", "scenes", "all", "unrelated")
+
+
 def _registration(groups: Iterable[str]) -> str:
     """Return how well known maps were found, one line for each kind of pictures."""
     found = _json("registration.json")
-    names = ("trials", "accepted", "median px", "p95 px", "over 12 px", "s", "least z", "residual px")
-    columns = [Column(c) for c in (*names, "not similarities", "k")]
+    names = (
+        "trials",
+        "accepted",
+        "median px",
+        "68 % px",
+        "p95 px",
+        "over 12 px",
+        "s",
+        "least z",
+        "residual px",
+    )
+    columns = [Column(c) for c in (*names, "residual px", "not similarities", "k")]
     lines = [
         Row(
             line["name"],
             [
                 Cell(str(line["trials"])),
                 Cell(f"{line['accepted'] / line['trials']:.0%}"),
-                *(_number(line, key, 2) for key in ("median", "p95")),
+                *(_number(line, key, 2) for key in ("median", "p68", "p95")),
                 Cell(str(line["wrong"]) if "median" in line else ""),
                 *(_number(line, key, 1) for key in ("seconds", "least_z", "residual")),
                 Cell(str(line.get("more", ""))),
@@ -175,6 +188,15 @@ def _registered_quality() -> str:
     lines = [Row(line["name"], [_number(line, column, 3) for column in columns]) for line in rows]
     heads = [Column(f"{column.split()[0]}, {names[column.split()[1]]}") for column in columns]
     return _registered(Table("", heads, lines), found)
+
+
+def _told_residuals() -> str:
+    """Return what the residual says of maps that were moved by known pixels."""
+    found = _json("registration.json")
+    rows = [line for line in found["rows"] if line["group"] == "residual"]
+    keys = [key for key in rows[0] if key.startswith("residual ")] if rows else []
+    lines = [Row(line["name"], [_number(line, key, 1) for key in keys]) for line in rows]
+    return _registered(Table("", [Column(f"{key.split()[1]} px") for key in keys], lines), found)
 
 
 def _number(line: dict[str, Any], key: str, digits: int) -> Cell:
@@ -272,9 +294,10 @@ FIGURES: dict[str, Callable[[], str]] = {
     "peers/speed": _peer_speed,
     **{f"mutation/{name}": figure for name, figure in MUTATION.items()},
     **{f"experiments/{name}": figure for name, figure in EXPERIMENTS.items()},
-    "registration/real": partial(_registration, ("single", "consecutive", "scenes", "unrelated")),
+    "registration/real": partial(_registration, REAL),
     "registration/sim": partial(_registration, ("sim",)),
     "registration/methods": _other_methods,
+    "registration/residual": _told_residuals,
     "registration/quality": _registered_quality,
 }
 for _set in ("roadscene/test", "llvip/test", "m3svd/0115_1834"):

@@ -29,6 +29,8 @@ import numpy as np
 
 from edgefuse.align import covered
 from edgefuse.calibrate import CalibrationError, estimate, features, make_rig, refine, search
+from edgefuse.calibrate.registration import residual_at
+from edgefuse.errors import counted
 from edgefuse.images import luma, read_visible
 from edgefuse.metrics import score
 from edgefuse.pairs import pair_folders
@@ -46,6 +48,8 @@ CENTRE = np.array([[1, 0, -(SIZE[0] - 1) / 2], [0, 1, -(SIZE[1] - 1) / 2], [0, 0
 LOST = 12.0
 """Pixels of error from which on a map is called wrong, and not inexact."""
 QUALITY = ("VIF", "Qabf", "SSIM")
+OFF = (0, 1, 2, 3, 4, 6)
+"""Visible pixels by which a map is moved to see whether its residual says so."""
 
 
 @dataclass(frozen=True)
@@ -107,13 +111,11 @@ def some(folder: Pairs, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarra
     return folder[rng.integers(len(folder))]
 
 
-def mixed(sets: dict, count: int, rng: np.random.Generator) -> Pairs:
+def mixed(sets: dict, count: int, rng: np.random.Generator, first: int) -> Pairs:
     """Return pairs of as many scenes, from each set in turn."""
-    names = list(sets)
-    folders = [
-        sets[names[i % len(names)]][i // len(names) % len(sets[names[i % len(names)]])] for i in range(count)
-    ]
-    return [some(folder, rng) for folder in folders]
+    folders = list(sets.values())
+    chosen = [folders[(first + i) % len(sets)] for i in range(count)]
+    return [some(each[(first + i) // len(sets) % len(each)], rng) for i, each in enumerate(chosen)]
 
 
 def corner_error(matrix: np.ndarray, truth: np.ndarray, size: tuple[int, int] = SIZE) -> float:
@@ -156,6 +158,16 @@ def against_own(folders: list[Pairs], pick: Callable, rng: np.random.Generator, 
 
 
 OWN: list[np.ndarray] = []
+
+
+def against_unmoved(pick: Callable, rng: np.random.Generator, index: int) -> Result:
+    """As `known`, but against the map that the same pair gives unmoved: by how much moving alone matters."""
+    pairs, truth = pick(rng, index), random_map(rng)
+    try:
+        own = estimate(pairs).matrix
+    except CalibrationError as refusal:
+        return {"seconds": 0.0, "refused": str(refusal)[:60]}
+    return outcome([(moved(ir, truth, rng), vis) for ir, vis in pairs], own @ truth)
 
 
 def floor(pick: Callable, model: Any, rng: np.random.Generator, index: int) -> Result:
@@ -210,6 +222,20 @@ def fused_quality(make: Callable, rng: np.random.Generator, index: int) -> Resul
         for name, image in aligned.items():
             scores = score(fuse(image, vis)[area], true.image[area], vis[area], "field", QUALITY)
             result |= {f"{metric} {name}": float(value) for metric, value in scores.items()}
+    return result
+
+
+def told_residual(make: Callable, rng: np.random.Generator, index: int) -> Result:
+    """Return the residual of the map found, and of the same one moved by known pixels."""
+    pairs, truth = make(rng, index)
+    result = outcome(pairs, np.array(truth.matrix))
+    if "refused" in result:
+        return result
+    matrix, turn = estimate(pairs).matrix, rng.uniform(0, 2 * math.pi)
+    for pixels in OFF:
+        off = np.eye(3)
+        off[:2, 2] = pixels * math.cos(turn), pixels * math.sin(turn)
+        result[f"residual {pixels}"] = residual_at(pairs, off @ matrix)
     return result
 
 
@@ -323,14 +349,16 @@ def plan(sets: dict[str, list[Pairs]], trials: int) -> Iterator[Row]:
     def nine(folders: list[Pairs], rng: np.random.Generator, _: int) -> Pairs:
         return [some(folders[i % len(folders)], rng) for i in range(9)]
 
-    def of_all(count: int, rng: np.random.Generator, _: int) -> Pairs:
-        return mixed(sets, count, rng)
+    def of_all(count: int, rng: np.random.Generator, index: int) -> Pairs:
+        return mixed(sets, count, rng, index)
 
     few = max(trials // 6, 1)
     for name, folders in sets.items():
         pick: Callable = partial(one, folders)
         yield Row("single", f"{name}, 1 pair, floor", trials // 3, partial(floor, pick, None))
         yield Row("single", f"{name}, 1 pair", trials, partial(known, pick, 0.0))
+        row = f"{name}, 1 pair, against the map of the unmoved pair"
+        yield Row("own", row, trials // 3, partial(against_unmoved, pick))
         if all(len(folder) == 20 for folder in folders):
             row = f"{name}, 20 consecutive frames"
             yield Row("consecutive", row, trials // 2, partial(known, partial(run_of, folders), 0.0))
@@ -343,9 +371,14 @@ def plan(sets: dict[str, list[Pairs]], trials: int) -> Iterator[Row]:
             row += ", perspective, against the set's own homography"
             yield Row("scenes", row, trials // 3, partial(against_own, folders, pick))
     for perspective, tilt in ((0.0, ""), (1e-4, ", perspective")):
-        for count in (3, 5, 9):
-            row, pick = f"{count} scenes of all sets{tilt}", partial(of_all, count)
-            yield Row("scenes", row, trials // 3, partial(known, pick, perspective))
+        for count in (3, 5, 9) if perspective else (1, 3, 5, 9):
+            row, pick = f"{counted(count, 'scene')} of all sets{tilt}", partial(of_all, count)
+            number = trials // 3 if perspective else trials * 3 // 5
+            yield Row("all", row, number, partial(known, pick, perspective))
+    for name, folders in sets.items():
+        make = partial(real_truth, partial(one, folders))
+        yield Row("residual", f"{name}, 1 pair", few, partial(told_residual, make))
+    yield Row("residual", "sim, 1 pair", few, partial(told_residual, simulated_truth))
     everything = [pair for folders in sets.values() for folder in folders for pair in folder[:20]]
     yield Row("unrelated", "unrelated pairs", 200, partial(unrelated, everything))
     for name, options, views in SIMULATED:
@@ -389,7 +422,8 @@ def summary(row: Row, results: list[Result]) -> Result:
     line |= {"wrong": len(errors) - len(near), "seconds": float(np.median([r["seconds"] for r in results]))}
     line["cpu_seconds"] = float(sum(result["seconds"] for result in results))
     if errors:
-        line |= {"median": float(np.median(errors)), "p95": float(np.percentile(errors, 95))}
+        line |= {f"p{part}": float(np.percentile(errors, part)) for part in (68, 95)}
+        line["median"] = float(np.median(errors))
     if near:
         line["median_near"] = float(np.median(near))
     if accepted and "z" in accepted[0]:
@@ -397,7 +431,8 @@ def summary(row: Row, results: list[Result]) -> Result:
         line["residual"] = float(np.median([result["residual"] for result in accepted]))
         line["more"] = sum(result["model"] != "similarity" for result in accepted)
         line["k"] = float(np.median([result["k"] for result in accepted]))
-    for key in (f"{metric} {name}" for metric in QUALITY for name in ("true", "found", "none")):
+    means = [f"{metric} {name}" for metric in QUALITY for name in ("true", "found", "none")]
+    for key in (*means, *(f"residual {pixels}" for pixels in OFF)):
         if accepted and key in accepted[0]:
             line[key] = float(np.mean([result[key] for result in accepted]))
     return line
@@ -447,7 +482,9 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path)
     parser.add_argument("--trials", type=int, default=60, help="Of single pairs; other rows follow from it.")
-    parser.add_argument("--rows", default="single,consecutive,scenes,sim,quality,baselines,unrelated")
+    parser.add_argument(
+        "--rows", default="single,own,consecutive,scenes,all,residual,sim,quality,baselines,unrelated"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="Processes, of one thread each.")
     parser.add_argument("--log", type=Path, help="Notes of each trial, to go on from.")
     parser.add_argument("--json", type=Path, help="Where to write the lines of the tables.")

@@ -103,6 +103,22 @@ def _keep_proportions(ir: Image, vis_shape: tuple[int, int], crop: bool) -> Alig
     return Aligned(image, np.minimum(valid, fading))
 
 
+def align_within(align: Align, ir: Image, valid: Image | None, vis_shape: tuple[int, int]) -> Aligned:
+    """Align a picture that is none in some places.
+
+    Args:
+        align: the alignment.
+        ir: uint8 `[H', W']`.
+        valid: 255 where `ir` is a picture, 0 where it is none, `[H', W']`; None: everywhere.
+        vis_shape: height and width of the visible image.
+    """
+    inside = None if valid is None else align(valid, vis_shape).image
+    aligned = align(ir, vis_shape)
+    if inside is None:
+        return aligned
+    return Aligned(aligned.image, inside if aligned.valid is None else np.minimum(inside, aligned.valid))
+
+
 def show_visible_outside(fused: Image, vis: Image, valid: Image | None) -> Image:
     """Return the fused image where infrared covers it, and the visible one elsewhere, mixed by `valid`.
 

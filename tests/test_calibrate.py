@@ -1,17 +1,22 @@
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from edgefuse.calibrate import CalibrationError, Scenes, estimate, make_rig
+from edgefuse.calibrate import CalibrationError, Scenes, collect, estimate, expected_error, make_rig
 from edgefuse.calibrate.features import Picture, edge_field, valid_area
 from edgefuse.calibrate.manual import before_and_after
+from edgefuse.calibrate.scenes import EXPECTED_PX
 from edgefuse.cli import app
-from edgefuse.errors import InputError
+from edgefuse.cli.calibrate import progress_of
+from edgefuse.errors import InputError, counted
 from edgefuse.images import write_image
 from edgefuse.sim import Rig, RigConfig
+
+ROOT = Path(__file__).parent.parent
 
 
 def shot(seed=0, **config):
@@ -175,24 +180,105 @@ def test_command_writes_a_rig_file_and_a_picture(tmp_path):
     assert (tmp_path / "rig.png").stat().st_size > 10_000
 
 
-def test_a_refusal_writes_no_file(tmp_path):
-    ir, vis = folders(tmp_path, [(textured(1), textured(2))])
+def colours(grey):
+    return cv2.merge([grey, 255 - grey, grey // 2])
+
+
+BAD = {
+    "identical streams": (textured(1), textured(1), "both sources give the same pictures"),
+    "covered lens": (np.zeros((120, 160), np.uint8), colours(textured(2)), "infrared pictures are uniform"),
+    "uniform wall": (textured(1), np.full((120, 160, 3), 90, np.uint8), "visible pictures are uniform"),
+    "swapped cameras": (colours(textured(1)), textured(1), "the cameras look swapped"),
+    "pure motion blur": (
+        textured(1),
+        colours(cv2.blur(textured(1), (61, 1))),
+        "the visible pictures are blurred; focus, and hold the rig still",
+    ),
+    "unrelated scenes": (textured(1), colours(textured(2)), "agree no better than by chance"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_gets_one_sentence_and_no_rig_file(tmp_path, what):
+    first, second, why = BAD[what]
+    ir, vis = folders(tmp_path, [(first, second)])
     out = tmp_path / "rig.json"
     result = CliRunner().invoke(app, ["calibrate", "--ir", ir, "--vis", vis, "--out", str(out)])
     assert result.exit_code != 0
     assert isinstance(result.exception, CalibrationError)
+    assert why in str(result.exception)
+    assert "\n" not in str(result.exception)
     assert not out.exists()
 
 
-def test_swapped_folders_are_said_so(tmp_path):
-    (ir, vis), _ = shot(3, size=(320, 240))
-    colourful = cv2.merge([vis[:, :, 0], 255 - vis[:, :, 1], vis[:, :, 2] // 2])
-    first, second = folders(tmp_path, [(colourful, ir)])
+def test_mirrored_infrared_is_said_so(tmp_path):
+    (infrared, visible), _ = shot(2, size=(320, 240))
+    ir, vis = folders(tmp_path, [(np.ascontiguousarray(infrared[:, ::-1]), visible)])
     out = tmp_path / "rig.json"
-    result = CliRunner().invoke(app, ["calibrate", "--ir", first, "--vis", second, "--out", str(out)])
-    assert isinstance(result.exception, CalibrationError)
-    assert "the cameras look swapped" in str(result.exception)
-    assert not out.exists()
+    command = ["calibrate", "--ir", ir, "--vis", vis, "--out", str(out), "--no-pictures"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert "infrared is mirrored" in result.output
+    assert json.loads(out.read_text())["matrix"][0][0] < 0
+
+
+def test_grey_cameras_that_may_be_exchanged_are_hinted_at(tmp_path):
+    (infrared, visible), _ = shot(3, size=(320, 240))
+    for picture, hinted in ((visible, False), (cv2.cvtColor(visible, cv2.COLOR_BGR2GRAY), True)):
+        ir, vis = folders(tmp_path, [(infrared, picture)])
+        command = ["calibrate", "--ir", ir, "--vis", vis, "--out", str(tmp_path / "rig.json")]
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, result.output
+        assert ("whether --ir and --vis are exchanged" in result.output) == hinted
+
+
+def test_the_expected_error_is_what_was_measured(tmp_path):
+    rows = json.loads((ROOT / "docs" / "registration.json").read_text("utf-8"))["rows"]
+    measured = {row["name"]: row for row in rows}
+    for count, pixels in EXPECTED_PX.items():
+        row = measured.get(f"{counted(count, 'scene')} of all sets", {"p68": pixels})
+        assert pixels == pytest.approx(row.get("p68", pixels), abs=0.05), count
+    assert expected_error(9, (640, 480), (640, 480)) == EXPECTED_PX[9]
+    assert expected_error(30, (640, 512), (1280, 1024)) == 2 * EXPECTED_PX[9]
+    assert expected_error(1, (160, 120), (640, 480)) == 4 * EXPECTED_PX[1]
+    pair = textured(1, (480, 640)), textured(2, (480, 640))
+    assert progress_of([], 0, 9) == "0 of 9 scenes"
+    assert progress_of([pair], 3, 9) == f"3 of 9 scenes, ± {EXPECTED_PX[3]:.1f} px"
+    ir, vis = folders(tmp_path, [shot(3, size=(320, 240))[0]])
+    command = ["calibrate", "--ir", ir, "--vis", vis, "--out", str(tmp_path / "rig.json"), "--no-pictures"]
+    result = CliRunner().invoke(app, command)
+    assert f"1 of 9 scenes, ± {EXPECTED_PX[1]:.1f} px" in result.output
+    assert f"expected error ± {EXPECTED_PX[1]:.1f} px" in result.output
+
+
+def test_a_moving_rig_shows_no_scenes(monkeypatch):
+    def film(order):
+        for seed in order:
+            yield textured(seed, (240, 320)), textured(seed, (240, 320)), "live"
+
+    held, turning = [1, 1, 1, 2, 2, 2], [1, 1, 1, 7, 8, 9, 2, 2, 2]
+    for order in (held, turning):
+        monkeypatch.setattr("edgefuse.calibrate.scenes._pairs_of", lambda *_, o=order: film(o))
+        scenes = Scenes()
+        collect("a", "b", scenes)
+        assert scenes.count == 2
+    monkeypatch.setattr("edgefuse.calibrate.scenes._pairs_of", lambda *_: film([3, 4, 5]))
+    scenes, told = Scenes(), []
+    collect("a", "b", scenes, progress=lambda count, _: told.append(count))
+    assert scenes.count == 3, "nothing else was seen"
+    assert told == [3]
+
+
+def test_a_margin_that_a_shift_left_is_no_edge(tmp_path):
+    (infrared, visible), truth = shot(3, size=(320, 240))
+    ir, vis = folders(tmp_path, [(infrared, visible)])
+    out = tmp_path / "rig.json"
+    command = ["calibrate", "--ir", f"{ir}?shift=40,20", "--vis", vis, "--out", str(out), "--no-pictures"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    found = np.array(json.loads(out.read_text())["matrix"])
+    moved = truth @ np.array([[1, 0, -40], [0, 1, -20], [0, 0, 1.0]])
+    assert corner_error(found, moved, (320, 240)) < 1
 
 
 def test_recordings_are_collected_and_can_be_kept(tmp_path):

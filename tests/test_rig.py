@@ -1,4 +1,6 @@
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,11 +10,14 @@ from typer.testing import CliRunner
 from edgefuse import live
 from edgefuse.align import covered
 from edgefuse.cli import app
+from edgefuse.cli.stream import _doubt_rig
 from edgefuse.errors import InputError
 from edgefuse.evaluate import Settings, baseline, evaluate, folder
 from edgefuse.evaluate.tables import summary_table
 from edgefuse.images import read_visible, write_image
 from edgefuse.rig import Overlap, Rig, overlap_of, scaling
+from edgefuse.runtime.cameras.camera import Camera
+from edgefuse.runtime.config import StreamConfig
 
 IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
@@ -182,6 +187,64 @@ def test_a_stream_is_aligned_and_cropped_by_the_rig_file(tmp_path):
     assert isinstance(result.exception, InputError)
 
 
+def test_a_source_that_is_shifted_is_fused_only_where_it_has_a_picture(tmp_path):
+    for role in ("ir", "vis"):
+        (tmp_path / role).mkdir()
+        write_image(tmp_path / role / "0.png", np.dstack([gradient()] * (1 if role == "ir" else 3)).squeeze())
+    ir, vis = f"{tmp_path / 'ir'}?shift=20,0", str(tmp_path / "vis")
+    with live(ir, vis, lambda ir, vis: np.full_like(vis, 7)) as frames:
+        frame = next(frames)
+    assert frame.ir is not None
+    assert frame.vis is not None
+    np.testing.assert_array_equal(frame.ir[:, 20:], gradient()[:, :44])
+    np.testing.assert_array_equal(frame.fused[:, :20], frame.vis[:, :20])
+    assert (frame.fused[:, 24:] == 7).all()
+    shifted(0, 10).save(tmp_path / "rig.json")
+    with live(ir, vis, lambda ir, vis: np.full_like(vis, 7), align=tmp_path / "rig.json") as frames:
+        frame = next(frames)
+    assert frame.vis is not None
+    assert (frame.fused[14:, 24:] == 7).all()
+    np.testing.assert_array_equal(frame.fused[:10], frame.vis[:10])
+    np.testing.assert_array_equal(frame.fused[:, :20], frame.vis[:, :20])
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        (("sim", "sim"), None),
+        (("", ""), None),
+        (("cam0", "cam1"), "made with cam0 and cam1, not sim and sim"),
+    ],
+)
+def test_a_rig_file_of_cameras_with_other_names_is_doubted(tmp_path, caplog, known, said):
+    rig = replace(shifted(1, 2), ir_camera=known[0], vis_camera=known[1])
+    rig.save(tmp_path / "rig.json")
+    options = "?size=64x48"
+    arguments = ["stream", "--ir", f"sim{options}", "--vis", f"sim{options}", "--duration", "0.3"]
+    CliRunner().invoke(app, [*arguments, "--rig", str(tmp_path / "rig.json")])
+    assert ("the rig file was made with" in caplog.text) == (said is not None)
+    assert said is None or said in caplog.text
+
+
+def test_exchanged_names_are_said_so(caplog):
+    cameras = [Camera(name, lambda: None) for name in ("cam1?fps=9", "cam0")]  # type: ignore[arg-type, return-value]
+    rig = replace(shifted(1, 2), ir_camera="cam0", vis_camera="cam1")
+    _doubt_rig(StreamConfig(ir="cam1", vis="cam0"), rig.align(), *cameras)
+    assert "made with cam0 as infrared and cam1 as visible" in caplog.text
+
+
+def test_distance_refine_and_crop_are_options(tmp_path):
+    parallax = replace(shifted(4, 0), parallax=(40.0, 0.0, 0.0))
+    parallax.save(tmp_path / "rig.json")
+    source = "sim?frames=2&size=64x48"
+    arguments = ["stream", "--ir", source, "--vis", source, "--out", str(tmp_path / "frames/")]
+    options = ["--distance", "5", "--crop", "overlap", "--refine", "live"]
+    result = CliRunner().invoke(app, [*arguments, "--rig", str(tmp_path / "rig.json"), *options])
+    assert result.exit_code == 0, result.output
+    written = read_visible(next((tmp_path / "frames").iterdir()))
+    assert written.shape[1] == pytest.approx(64 - 4 - 8 - 3, abs=1), "shift, parallax, soft edge"
+
+
 def test_fuser_and_live_take_the_name_of_a_rig_file(tmp_path):
     rig = Rig(((1.0, 0.0, 160.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)), (320, 240), (320, 240))
     rig.save(tmp_path / "rig.json")
@@ -193,13 +256,21 @@ def test_fuser_and_live_take_the_name_of_a_rig_file(tmp_path):
     assert (frame.fused[:, 180:] == 7).all()
 
 
-def test_record_keeps_the_rig_file(tmp_path):
+def test_record_keeps_the_rig_file(tmp_path, caplog):
     shifted(1, 2).save(tmp_path / "rig.json")
     source, out = "sim?frames=2&size=64x48", str(tmp_path / "recorded")
     arguments = ["--ir", source, "--vis", source, "--out", out, "--rig", str(tmp_path / "rig.json")]
     result = CliRunner().invoke(app, ["record", *arguments])
     assert result.exit_code == 0, result.output
     assert Rig.load(tmp_path / "recorded" / "rig.json") == shifted(1, 2)
+    replay = ["--ir", f"{out}/ir", "--vis", f"{out}/vis", "--out", str(tmp_path / "fused.mkv")]
+    result = CliRunner().invoke(app, ["stream", *replay])
+    assert result.exit_code == 0, result.output
+    assert f"give --rig {Path(out) / 'rig.json'}" in caplog.text
+    caplog.clear()
+    result = CliRunner().invoke(app, ["stream", *replay, "--rig", f"{out}/rig.json"])
+    assert result.exit_code == 0, result.output
+    assert "rig file" not in caplog.text
 
 
 def save_pair(folder, ir, vis):

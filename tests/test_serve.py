@@ -48,9 +48,10 @@ class Served:
         vis: Any = None,
         rig: Path | None = None,
         background: Any = (),
+        improve: Any = None,
     ) -> None:
         align = Rig.load(rig).align() if rig else None
-        alignment = Alignment(rig, align) if rig and align else None
+        alignment = Alignment(rig, align, improve) if rig and align else None
         self.page = LivePage(Address(host, 0), "model", "engine", alignment)
         self.stop = StopRequest()
         self.session = Session(
@@ -341,6 +342,24 @@ def test_infrared_is_moved_and_the_rig_file_written(tmp_path: Path) -> None:
             assert served.ask("/api/alignment", "POST", wrong)[0].status == 409
         assert served.ask("/api/alignment", "POST", '{"x": "a", "y": 0}')[0].status == 400
         assert list(tmp_path.iterdir()) == [path]
+
+
+def test_infrared_is_refined_on_request(tmp_path: Path) -> None:
+    def improve(rig: Rig, frame: FusedFrame, move: bool) -> Rig:
+        assert frame.ir is not None
+        return replace(rig.moved(np.array([[1, 0, 2.0 * move], [0, 1, 0], [0, 0, 1]])), residual_px=0.25)
+
+    path = rig_file(tmp_path / "rig.json")
+    with Served(rig=path, improve=improve) as served:
+        answer, data = served.ask("/api/alignment", "POST", '{"x": 1, "y": 0, "refine": true}')
+        assert answer.status == 200, data
+        assert json.loads(data)["alignment"]["residual_px"] == 0.25
+        served.ask("/api/alignment", "POST", '{"x": 1, "y": 0, "save": true}')
+        assert Rig.load(path).matrix[0][2] == 3
+    with Served(rig=path) as served:
+        answer, data = served.ask("/api/alignment", "POST", '{"x": 0, "y": 0, "refine": true}')
+        assert answer.status == 409
+        assert b"nothing to refine" in data or b"no picture" in data
 
 
 def test_without_a_rig_file_there_is_nothing_to_move(served: Served) -> None:

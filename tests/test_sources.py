@@ -20,7 +20,7 @@ from edgefuse.errors import FrameError, LostError, SourceError
 from edgefuse.images import as_visible
 from edgefuse.runtime.cameras.camera import connect
 from edgefuse.runtime.cameras.thermal import ThermalPreprocess
-from edgefuse.runtime.frames import Frame
+from edgefuse.runtime.frames import Frame, Role
 from edgefuse.runtime.live import run
 from edgefuse.runtime.sinks.lossless import LosslessVideo
 from edgefuse.runtime.sources import RealTime, open_source, opencv, safe_name
@@ -171,6 +171,72 @@ def test_pictures_are_turned_as_the_camera_is_mounted(
     assert frame is not None
     assert frame.image.dtype == image.dtype
     assert np.array_equal(frame.image, placed(image))
+
+
+@pytest.mark.parametrize("kind", [(np.uint16, ()), (np.uint8, (3,))], ids=["infrared", "colour"])
+def test_pictures_are_scaled_and_shifted(tmp_path: Path, kind: Any) -> None:
+    x, y = np.meshgrid(np.arange(48), np.arange(40))
+    image = (3 * x + y).astype(kind[0])
+    image = image if not kind[1] else np.dstack([image] * 3)
+    cv2.imwrite(str(tmp_path / "0.png"), image)
+    role: Role = "ir" if kind[0] is np.uint16 else "vis"
+    with open_source(f"{tmp_path}?scale=2", role) as source:
+        frame = source.read()
+    assert frame is not None
+    assert frame.image.dtype == image.dtype
+    assert frame.image.shape == image.shape
+    assert frame.valid is None
+    middle = frame.image[10:30, 12:36].astype(float)
+    np.testing.assert_allclose(middle, image[10:30, 12:36] / 2 + (3 * 47 + 39) / 4, atol=1.01)
+    with open_source(f"{tmp_path}?shift=12,-4", "ir") as source:
+        frame = source.read()
+    assert frame is not None
+    np.testing.assert_array_equal(frame.image[:36, 12:], image[4:, :36])
+    assert frame.valid is not None
+    assert (frame.valid[:, :12] == 0).all()
+    assert (frame.valid[36:] == 0).all()
+    assert (frame.valid[:30, 16:] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ("scale=0", "outside 0 to 10"),
+        ("scale=0.01", "outside 0.1 to 10"),
+        ("scale=big", "is not a number"),
+        ("shift=5", "not RIGHT,DOWN in pixels"),
+        ("shift=1e9,0", "more than 10000 pixels"),
+        ("shift=nan,0", "more than 10000 pixels"),
+        ("shift=60,0", "leave nothing of the picture of 48x40"),
+    ],
+)
+def test_a_scale_or_shift_that_cannot_be_is_refused(tmp_path: Path, options: str, why: str) -> None:
+    cv2.imwrite(str(tmp_path / "0.png"), np.zeros((40, 48), np.uint8))
+    with pytest.raises(SourceError, match=why), open_source(f"{tmp_path}?{options}", "ir") as source:
+        source.read()
+
+
+def test_a_visible_picture_cannot_have_a_margin(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "0.png"), np.zeros((40, 48, 3), np.uint8))
+    for options in ("scale=0.9", "shift=3,0"):
+        with (
+            pytest.raises(SourceError, match="shift infrared the other way"),
+            open_source(f"{tmp_path}?{options}", "vis") as source,
+        ):
+            source.read()
+    with open_source(f"{tmp_path}?scale=1.5&shift=3,0", "vis") as source:
+        assert source.read() is not None
+
+
+def test_scale_and_shift_of_sim_are_those_of_its_rig() -> None:
+    with open_source("sim?frames=1&size=64x48&scale=0.9&shift=4,0&flip=h", "ir") as source:
+        frame = source.read()
+    assert frame is not None
+    assert frame.valid is None
+    with open_source("sim?frames=1&size=64x48&scale=0.9&shift=4,0", "ir") as source:
+        plain = source.read()
+    assert plain is not None
+    np.testing.assert_array_equal(frame.image, plain.image[:, ::-1])
 
 
 @pytest.mark.parametrize("option", ["rotate=45", "flip=x"])

@@ -2,7 +2,15 @@
 
 from edgefuse.calibrate.board import Board, Boards
 from edgefuse.calibrate.registration import Estimate, estimate, make_rig, refine_from
-from edgefuse.calibrate.scenes import CalibrationError, Scenes, collect, load_pairs, save_pairs
+from edgefuse.calibrate.scenes import (
+    CalibrationError,
+    Scenes,
+    both_grey,
+    collect,
+    expected_error,
+    load_pairs,
+    save_pairs,
+)
 
 __all__ = [
     "Board",
@@ -10,8 +18,10 @@ __all__ = [
     "CalibrationError",
     "Estimate",
     "Scenes",
+    "both_grey",
     "collect",
     "estimate",
+    "expected_error",
     "load_pairs",
     "make_rig",
     "refine_from",

@@ -80,10 +80,7 @@ class Drift(BackgroundWorker[FusedFrame]):
     def _measure(self, frame: FusedFrame) -> None:
         if frame.ir is None or frame.vis is None or frame.state != "fused":
             return
-        ir, vis = Picture.of(frame.ir), Picture.of(luma(frame.vis))
-        if frame.valid is not None:
-            valid = Picture.of(frame.valid).grey
-            ir = Picture(ir.grey, np.where(valid == 255, ir.valid, 0).astype(np.uint8))
+        ir, vis = watched(frame)
         change, z, share = weigh([(ir, vis)], np.eye(3))
         to_working = Picture.working(frame.vis.shape)
         with self._lock:
@@ -116,7 +113,7 @@ class Drift(BackgroundWorker[FusedFrame]):
             self._follow(middle, off)
         elif off > TOLERATED * width and not self._warned:
             self._warned = True
-            logger.warning("%s: calibrate again, or use --set refine=live", self.snapshot().sentence())
+            logger.warning("%s: calibrate again, or use --refine live", self.snapshot().sentence())
 
     def _begin_again(self) -> None:
         self._rig = self._align.rig
@@ -193,6 +190,16 @@ class FollowDistance(Drift):
             return
         self._align.update(lambda newest: newest.at(1 / inverse) if newest is rig else newest)
         self._note_moved(np.array([*(inverse - now) * shift, 0.0, 0.0]))
+
+
+def watched(frame: FusedFrame) -> tuple[Picture, Picture]:
+    """Return both pictures of a frame as they are compared: the aligned infrared only where it is one."""
+    assert frame.ir is not None and frame.vis is not None  # noqa: PT018
+    ir, vis = Picture.of(frame.ir), Picture.of(luma(frame.vis))
+    if frame.valid is not None:
+        valid = Picture.of(frame.valid).grey
+        ir = Picture(ir.grey, np.where(valid == 255, ir.valid, 0).astype(np.uint8))
+    return ir, vis
 
 
 def _parameters(matrix: Matrix, shape: tuple[int, int]) -> Matrix:

@@ -175,19 +175,39 @@ def refine_from(
         CalibrationError: the edges do not agree near that map; the message says why.
     """
     refuse_unusable(pairs)
-    used = _pictures(pairs, distortion)
     to_ir, to_vis = (Picture.working(image.shape) for image in pairs[0])
-    start = to_vis @ matrix @ np.linalg.inv(to_ir)
-    found = _from_guess(used, start, scenes, model)
-    if not is_evidence(found.z, found.share, used[0][1]):
-        raise CalibrationError(
-            why_not(used, found.z, found.share, scenes or 1, _least_z(used[0][1]))
-            + "; the map that was set by "
-            "hand may be too far off to be refined"
-        )
+    found = nearby(_pictures(pairs, distortion), to_vis @ matrix @ np.linalg.inv(to_ir), model, scenes)
     whole = np.linalg.inv(to_vis) @ found.matrix @ to_ir
     found = replace(found, ir_distortion=distortion[0], vis_distortion=distortion[1])
     return replace(found, matrix=whole / whole[2, 2], residual_px=found.residual_px / to_vis[0, 0])
+
+
+def nearby(pairs: Pairs, matrix: Matrix, model: ModelName = "similarity", scenes: int = 1) -> Estimate:
+    """Return the map near a given one that suits the pictures best, all in their own pixels.
+
+    Raises:
+        CalibrationError: the edges do not agree near that map; the message says why.
+    """
+    found = _from_guess(pairs, matrix, scenes, model)
+    if not is_evidence(found.z, found.share, pairs[0][1]):
+        why = why_not(pairs, found.z, found.share, scenes or 1, _least_z(pairs[0][1]))
+        raise CalibrationError(f"{why}; the map that was set by hand may be too far off to be refined")
+    return found
+
+
+def residual_of(pairs: Pairs, matrix: Matrix) -> float:
+    """Return how far apart the same thing in both pictures is by a map, see `Estimate.residual_px`."""
+    level = Level.of(pairs, SIDES[2], matrix)
+    return disagreement(surfaces(level, matrix, 8)) / math.sqrt(abs(np.linalg.det(level.to_level)))
+
+
+def residual_at(
+    pairs: Sequence[tuple[Image, Image]], matrix: Matrix, distortion: tuple[float, float] = (0.0, 0.0)
+) -> float:
+    """Return the residual of a map in visible pixels, for whole pictures; arguments as for `refine_from`."""
+    to_ir, to_vis = (Picture.working(image.shape) for image in pairs[0])
+    working = to_vis @ matrix @ np.linalg.inv(to_ir)
+    return residual_of(_pictures(pairs, distortion), working) / float(to_vis[0, 0])
 
 
 def _pictures(

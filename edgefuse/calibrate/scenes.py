@@ -6,6 +6,7 @@ Also what no map can be estimated from, and the sentences that say so.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import cv2
 import numpy as np
@@ -27,6 +28,32 @@ SAME = 0.98
 """Correlation of grey values from which on both pictures come from one camera."""
 SHARP = 0.12
 """Part of the gradient that a slight blur removes from a sharp picture, at least."""
+
+
+EXPECTED_PX = {1: 2.9, 3: 1.1, 5: 0.9, 9: 0.8}
+"""Pixels at a width of 640 within which two of three calibrations of real pairs were right, by the number of
+scenes: the rows `of all sets` of docs/calibration.md."""
+
+
+def expected_error(scenes: int, ir_size: tuple[int, int], vis_size: tuple[int, int]) -> float:
+    """Return how far off, in visible pixels, the corners of infrared are in two of three calibrations.
+
+    It is what real pairs with known maps came to, not what these pictures say of themselves: halves of the
+    same pictures agree several times better than they are right.
+
+    Args:
+        scenes: number of different ones, from 1 on.
+        ir_size: width and height of the infrared pictures: what is coarser than 640 pixels is placed as
+            much coarser.
+        vis_size: likewise, of the visible ones.
+    """
+    at_640 = float(np.interp(scenes, list(EXPECTED_PX), list(EXPECTED_PX.values())))
+    return at_640 * vis_size[0] / min(ir_size[0], vis_size[0], 640)
+
+
+def both_grey(pairs: "Sequence[Pair]") -> bool:
+    """Tell whether the visible pictures have no colour either: nothing then says which camera is which."""
+    return _colour([vis for _, vis in pairs]) < COLOUR / 3
 
 
 class CalibrationError(InputError):
@@ -123,10 +150,13 @@ REPEATED = 0.85
 """And from which on next to nothing in it has moved."""
 THUMB = 80
 """Longer side of the pictures that are compared: small, so that a shaking rig sees no new scenes."""
+STEADY = 0.7
+"""Correlation of edges with the frame before from which on the rig counts as held still."""
 MOST_READ = 200
 """Pairs of folders to look at, evenly out of all."""
 
 Pair = tuple[Image, Image]
+PairKind: TypeAlias = Literal["live", "recording", "images"]
 
 
 class Scenes:
@@ -202,7 +232,9 @@ def collect(
 ) -> None:
     """Offer pairs of two sources to `scenes`: all of a recording, of cameras until there are enough.
 
-    Two folders of images are paired by file stem; recordings and cameras as `edgefuse stream` does.
+    Two folders of images are paired by file stem; recordings and cameras as `edgefuse stream` does. Of these,
+    frames that a moving rig sees do not count: they are blurred, and the cameras took them at different
+    moments. Only where there are no others they are used.
 
     Args:
         ir: text of the infrared source.
@@ -215,41 +247,63 @@ def collect(
     Raises:
         EdgefuseError: a source that cannot be used.
     """
+    moving = Scenes()
+    last: Floats | None = None
     try:
-        for infrared, visible, live in _pairs_of(ir, vis, duration):
+        for infrared, visible, kind in _pairs_of(ir, vis, duration):
+            if kind != "images" and isinstance(scenes, Scenes):
+                last, before = _thumb(visible), last
+                if before is None or float((last * before).sum()) < STEADY:
+                    moving.offer(infrared, visible)
+                    continue
             scenes.offer(infrared, visible)
             if progress is not None:
                 progress(scenes.count, len(scenes.pairs))
-            if live and scenes.count >= wanted:
+            if kind == "live" and scenes.count >= wanted:
                 return
     except KeyboardInterrupt:
-        if not scenes.pairs:
+        if not scenes.pairs and not moving.pairs:
             raise
+    if not scenes.pairs:
+        for infrared, visible in moving.pairs:
+            scenes.offer(infrared, visible)
+        if moving.pairs and progress is not None:
+            progress(scenes.count, len(scenes.pairs))
 
 
-def _pairs_of(ir: str, vis: str, duration: float | None) -> Iterator[tuple[Image, Image, bool]]:
-    """Yield infrared and visible as they are, unaligned, and whether they are live."""
+def _pairs_of(ir: str, vis: str, duration: float | None) -> "Iterator[tuple[Image, Image, PairKind]]":
+    """Yield infrared and visible as they are, unaligned, and where they come from."""
     if _is_image_folder(ir) and _is_image_folder(vis):
         pairs = pair_folders(ir, vis).pairs
         for _, ir_file, vis_file in pairs[:: max(len(pairs) // MOST_READ, 1)]:
             seen, other = read_image(ir_file, "ir"), read_visible(vis_file)
             if seen.ndim == 3 and not has_palette(seen):
                 refuse_swapped([(seen, other)])
-            yield as_infrared(seen, name=ir), other, False
+            yield as_infrared(seen, name=ir), other, "images"
         return
     from edgefuse.runtime.cameras.camera import connect_pair
     from edgefuse.runtime.live.iterate import live
+    from edgefuse.runtime.sources.text import Spec
 
     unaligned = _Unaligned()
     infrared, visible = connect_pair(ir, vis)
     with infrared, visible:
-        are_live = infrared.live or visible.live
-        limit = duration if are_live else None
+        kind: PairKind = "live" if infrared.live or visible.live else "recording"
+        if all(_is_image_folder(Spec.parse(text).target) for text in (ir, vis)):
+            kind = "images"
+        limit = duration if kind == "live" else None
         with live(infrared, visible, lambda _, image: image, align=unaligned, duration=limit) as frames:
             for frame in frames:
-                if frame.vis is not None and unaligned.ir is not None:
-                    yield unaligned.ir, frame.vis, are_live
+                if frame.vis is not None and (unplaced := unaligned.ir) is not None:
+                    yield _without_margin(unplaced, frame.valid), frame.vis, kind
                 unaligned.ir = None
+
+
+def _without_margin(ir: Image, valid: Image | None) -> Image:
+    """Return infrared with the margin black that a shift left: black, it is known to be one."""
+    if valid is None:
+        return ir
+    return np.where(fit_size(valid, (ir.shape[1], ir.shape[0])) == 255, ir, 0).astype(np.uint8)
 
 
 class _Unaligned(Align):

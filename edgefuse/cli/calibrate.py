@@ -1,21 +1,24 @@
 """`edgefuse calibrate`: find out where the infrared camera's pixels lie in the visible one's."""
 
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from edgefuse.cli.console import stdout
+from edgefuse.cli.console import stderr, stdout
 from edgefuse.cli.options import OUTPUTS, InfraredSource, VisibleSource
 from edgefuse.errors import InputError, SourceError, counted
 
 if TYPE_CHECKING:
     from edgefuse.calibrate import Boards, Estimate, Scenes
     from edgefuse.calibrate.refine import ModelName
+    from edgefuse.calibrate.scenes import Pair
     from edgefuse.rig import Matrix, Rig
 
 
@@ -66,6 +69,13 @@ def calibrate(
             "chessboard, or circles.",
         ),
     ] = None,
+    nudge: Annotated[
+        bool,
+        typer.Option(
+            "--nudge",
+            help="Then adjust the map in a window: keys move, zoom and turn infrared, R refines, K keeps.",
+        ),
+    ] = False,
     refine: Annotated[
         bool,
         typer.Option("--refine", help="After --points or --board: refine the map by what both cameras see."),
@@ -134,6 +144,7 @@ def calibrate(
     )
     from edgefuse.files import check_writable
     from edgefuse.images import write_image
+    from edgefuse.runtime.sinks.window import check_display
     from edgefuse.runtime.sources import safe_name
 
     if (baseline is None) != (focal is None) or (distance is not None and baseline is None):
@@ -149,23 +160,18 @@ def calibrate(
     bent = None if distortion is None else parse_distortion(distortion)
     collected = Scenes() if board is None else Boards(Board.parse(board))
     check_writable(out)
+    if nudge:
+        check_display()
     console = stdout()
     for pair in load_pairs(keep):
         collected.offer(*pair)
-    what = "scenes" if board is None else "views of the board"
-    waiting = console.status("waiting for pictures") if console.is_terminal else nullcontext()
-    with waiting as line:
-
-        def progress(count: int, pairs: int) -> None:
-            if line is not None:
-                line.update(f"{count} of {scenes} {what}, {counted(pairs, 'pair')}; now show another one")
-
-        collect(ir, vis, collected, scenes, duration, progress)
+    with _progress(console, collected, scenes) as show:
+        collect(ir, vis, collected, scenes, duration, show)
     if keep is not None:
         save_pairs(keep, collected.pairs)
     if board is None and not collected.pairs:
         raise SourceError(f"{safe_name(ir)} and {safe_name(vis)} gave no pair of pictures")
-    found = _map(collected, typed, model, refine, bent)
+    found = _map(collected, typed, model, refine, bent, laid_over=nudge)
     by_hand = "points" if typed is not None else "board" if board is not None else None
     if distances is not None:
         metres = parse_distances(distances, len(collected.pairs))
@@ -174,11 +180,13 @@ def calibrate(
     rig = make_rig(found, collected.pairs[0], safe_name(ir), safe_name(vis))
     rig = replace(rig, parallax=parallax, distance=distance, model=by_hand or rig.model)
     rig = replace(rig, confidence=1.0) if by_hand and not refine else rig
+    if nudge:
+        rig = _nudged(rig, collected, out)
     rig.save(out)
     if pictures:
         picture = out.with_suffix(".png")
         write_image(picture, before_and_after(rig, *collected.pairs[0]))
-    _print(console, rig, found, out)
+    _print(console, rig, found, out, collected)
     if parallax is not None:
         console.print(f"Off at other distances: {parallax_table(rig)}", highlight=False, soft_wrap=True)
 
@@ -189,14 +197,22 @@ def _map(
     model: "ModelName | None",
     refine: bool,
     distortion: tuple[float, float] | None,
+    laid_over: bool,
 ) -> "Estimate":
-    from edgefuse.calibrate import Boards, estimate, refine_from
-    from edgefuse.calibrate.manual import from_boards, from_points, straight_points
+    """Return the map; with `laid_over`, where the scenes do not say it, infrared stretched over visible."""
+    from edgefuse.calibrate import Boards, CalibrationError, estimate, refine_from
+    from edgefuse.calibrate.manual import from_boards, from_points, laid_on, straight_points
 
     if isinstance(collected, Boards):
         points = collected.points
     if points is None:
-        return estimate(collected.pairs, model, distortion)
+        try:
+            return estimate(collected.pairs, model, distortion)
+        except CalibrationError as error:
+            if not laid_over:
+                raise
+            stderr().say(f"No map was found: {error}. The window begins with both laid on each other.")
+            return laid_on(*collected.pairs[0])
     bent = distortion or (0.0, 0.0)
     points = straight_points(points, collected.pairs[0], bent)
     if isinstance(collected, Boards):
@@ -208,9 +224,61 @@ def _map(
     return replace(found, ir_distortion=bent[0], vis_distortion=bent[1])
 
 
-def _print(console: Console, rig: "Rig", found: "Estimate", out: Path) -> None:
+@contextmanager
+def _progress(
+    console: Console, collected: "Scenes | Boards", wanted: int
+) -> "Iterator[Callable[[int, int], None]]":
+    """Show how many scenes there are, and how near a map from so many of them usually is."""
+    from edgefuse.calibrate import Scenes
+
+    def text(count: int) -> str:
+        if isinstance(collected, Scenes):
+            return progress_of(collected.pairs, count, wanted)
+        return f"{count} of {wanted} views of the board"
+
+    if not console.is_terminal:
+        last = 0
+
+        def note(count: int, _: int) -> None:
+            nonlocal last
+            if count > last:
+                console.print(text(count), highlight=False)
+            last = count
+
+        yield note
+        return
+    with console.status("waiting for pictures") as line:
+        yield lambda count, _: line.update(f"{text(count)}; now show another one")
+
+
+def progress_of(pairs: "Sequence[Pair]", count: int, wanted: int) -> str:
+    """Return what has been seen so far: `4 of 9 scenes, ± 0.7 px`."""
+    return f"{count} of {wanted} scenes" + (f", ± {_expected(pairs, count):.1f} px" if count else "")
+
+
+def _expected(pairs: "Sequence[Pair]", count: int) -> float:
+    from edgefuse.calibrate import expected_error
+
+    ir, vis = ((image.shape[1], image.shape[0]) for image in pairs[0])
+    return expected_error(count, ir, vis)
+
+
+def _nudged(rig: "Rig", collected: "Scenes | Boards", out: Path) -> "Rig":
+    """Return what the keys of a window made of a rig."""
+    from edgefuse.calibrate.nudge import adjust
+
+    kept = adjust(rig, collected.pairs, max(collected.count, 1), out)
+    if kept is None:
+        raise InputError(f"the window was closed before K kept the map: {out} was not written")
+    return kept if kept == rig else replace(kept, model="nudged", confidence=1.0)
+
+
+def _print(console: Console, rig: "Rig", found: "Estimate", out: Path, collected: "Scenes | Boards") -> None:
+    from edgefuse.calibrate import both_grey
+
+    found = replace(found, matrix=np.array(rig.matrix))
     scale, turn, right, down = found.moves(rig.ir_size, rig.vis_size)
-    seen = f"{counted(found.scenes, 'scene')}, {counted(found.pairs, 'pair')}"
+    seen = f"{counted(found.scenes, 'scene')}, {counted(found.pairs, 'pair')}" if found.pairs else "by hand"
     if rig.model in ("board", "points"):
         seen = counted(found.scenes, "view") + " of the board" if rig.model == "board" else "points"
     flip = f", infrared is {found.flip}" if found.flip else ""
@@ -222,10 +290,21 @@ def _print(console: Console, rig: "Rig", found: "Estimate", out: Path) -> None:
         f"{rig.overlap:.0%} of the visible picture",
         highlight=False,
     )
-    certain = f", confidence {rig.confidence:.2f} (z {found.z:.1f})" if found.z else ""
+    certain = ""
+    if found.z and rig.model != "nudged":
+        expected = _expected(collected.pairs, max(found.scenes, 1))
+        certain = f", expected error ± {expected:.1f} px, confidence {rig.confidence:.2f} (z {found.z:.1f})"
     console.print(
         f"residual {rig.residual_px:.1f} px{certain} → [bold]{escape(str(out))}[/]",
         highlight=False,
+        soft_wrap=True,
     )
     if 0 < found.scenes < 3 and found.z:
         console.print("More scenes make it better: 3 or more, best 9, at the distance that matters.")
+    if both_grey(collected.pairs):
+        console.print(
+            "Both cameras give grey pictures, so nothing in them says whether --ir and --vis are "
+            f"exchanged: look at {escape(str(out.with_suffix('.png')))}, where infrared is orange.",
+            highlight=False,
+            soft_wrap=True,
+        )

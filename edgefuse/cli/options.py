@@ -16,6 +16,8 @@ from edgefuse.runtime.config import StreamConfig
 from edgefuse.settings import Setting, assign, find_setting, from_plain, listing, read
 
 CAMERAS, OUTPUTS = "Cameras", "Outputs"
+HIDDEN = ""
+"""The panel of options that the help does not list: settings of one subject, which its page explains."""
 ORDER = {"Arguments": 0, "Options": 2}  # of the groups in the help; 1: all others
 METAVARS: dict[Any, str] = {int: "N", float: "X", str: "NAME"}
 
@@ -234,6 +236,7 @@ def _option(each: Setting, panel: str, default: Any) -> inspect.Parameter:
         metavar=each.metadata["metavar"] or "|".join(choices) or METAVARS.get(kind),
         autocompletion=(lambda: list(choices)) if choices else None,
         rich_help_panel=panel,
+        hidden=panel == HIDDEN,
     )
     return _parameter(each.name, list[str] if several else kind | None, option)
 

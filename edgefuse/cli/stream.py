@@ -1,5 +1,7 @@
 """`edgefuse stream`: fuse two cameras or recordings, live; what it prints meanwhile, and at the end."""
 
+import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -18,7 +20,7 @@ from edgefuse.cli.console import (
     stdout,
     stopping_on_signals,
 )
-from edgefuse.cli.options import CAMERAS, OUTPUTS, bytes_of, required, with_settings
+from edgefuse.cli.options import CAMERAS, HIDDEN, OUTPUTS, bytes_of, required, with_settings
 from edgefuse.errors import InputError, SourceError, counted
 from edgefuse.files import check_writable
 from edgefuse.runtime.config import StopRequest, StreamConfig
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from edgefuse.runtime.live import Report, SourceReport
     from edgefuse.runtime.serve import LivePage
     from edgefuse.runtime.sinks import OutputOptions, Sink
+
+logger = logging.getLogger(__name__)
 
 WAITING = ("pair", "total", "output")
 """Stages that in recordings, which are read ahead, mostly measure how long a frame waits for its turn."""
@@ -196,6 +200,7 @@ MODEL, RUN = "Model", "Run"
     StreamConfig,
     {
         CAMERAS: "ir vis rig realtime on_loss",
+        HIDDEN: "distance refine crop",
         OUTPUTS: "show out side_by_side segment max_size still serve",
         MODEL: "model threads engine",
         RUN: "duration log",
@@ -238,6 +243,7 @@ def stream(
         ir_camera, vis_camera = live.connect_pair(ir, vis, config.realtime)
         stack.enter_context(ir_camera)
         stack.enter_context(vis_camera)
+        _doubt_rig(config, align, ir_camera, vis_camera)
         drift = _drift(config, align)
         alignment = _alignment(config, align)
         outputs = _open_outputs(config, ir_camera, vis_camera, align, alignment, stop)
@@ -345,13 +351,13 @@ def _open_outputs(
     if config.still is not None:
         outputs.append(sinks.Still(config.still))
     if config.show:
-        from edgefuse.calibrate.manual import Nudge
+        from edgefuse.calibrate.nudge import Nudge
 
         keys = None if alignment is None else Nudge(alignment)
         outputs.append(sinks.Window(lambda: stop("the window was closed"), config.side_by_side, keys))
     if config.crop == "overlap":
         if not isinstance(align, RigAlign):
-            raise InputError("--set crop=overlap needs to know where infrared is: give --rig FILE")
+            raise InputError("--crop overlap needs to know where infrared is: give --rig FILE")
         outputs = [sinks.Cropped(output, align.overlap) for output in outputs]
     return outputs
 
@@ -373,15 +379,39 @@ def _output_options(config: StreamConfig, ir: "Camera", vis: "Camera") -> "Outpu
     )
 
 
+def _doubt_rig(config: StreamConfig, align: "Align | None", ir: "Camera", vis: "Camera") -> None:
+    """Warn of a rig file of other cameras, as far as names tell, and of one that a recording has unused."""
+    from edgefuse.rig import RigAlign
+    from edgefuse.runtime.sources.text import Spec
+
+    if not isinstance(align, RigAlign):
+        folders = {Path(Spec.parse(required(config, role)).target).parent for role in ("ir", "vis")}
+        beside = folders.pop() / "rig.json"
+        if not folders and not ir.live and beside.is_file():
+            logger.warning("infrared is not aligned: the recording has a rig file, give --rig %s", beside)
+        return
+    given = [re.split("[?#]", name)[0] for name in (ir.name, vis.name)]
+    known = [re.split("[?#]", name)[0] for name in (align.rig.ir_camera, align.rig.vis_camera)]
+    if ir.recorded or vis.recorded or not all(known) or given == known:
+        return
+    if given == known[::-1]:
+        logger.warning(
+            "the cameras look exchanged: the rig file was made with %s as infrared and %s as visible", *known
+        )
+    else:
+        logger.warning(
+            "the rig file was made with %s and %s, not %s and %s: if they are others, calibrate again",
+            *(*known, *given),
+        )
+
+
 def _drift(config: StreamConfig, align: "Align | None") -> "Drift | None":
     """Return what watches over the alignment of a rig file."""
     from edgefuse.rig import RigAlign
 
     if not isinstance(align, RigAlign):
         if config.refine != "off":
-            raise InputError(
-                f"--set refine={config.refine} needs an alignment to start from: give --rig FILE"
-            )
+            raise InputError(f"--refine {config.refine} needs an alignment to start from: give --rig FILE")
         return None
     from edgefuse.calibrate.drift import Drift, FollowDistance
 
@@ -393,9 +423,13 @@ def _drift(config: StreamConfig, align: "Align | None") -> "Drift | None":
 def _alignment(config: StreamConfig, align: "Align | None") -> "Alignment | None":
     """Return what moves the alignment of a rig file by hand."""
     from edgefuse.rig import RigAlign
+
+    if config.rig is None or not isinstance(align, RigAlign):
+        return None
+    from edgefuse.calibrate.nudge import by_frame
     from edgefuse.runtime.alignment import Alignment
 
-    return Alignment(config.rig, align) if config.rig and isinstance(align, RigAlign) else None
+    return Alignment(config.rig, align, by_frame)
 
 
 def _open_page(config: StreamConfig, engine: str, alignment: "Alignment | None") -> "LivePage | None":

@@ -2,13 +2,19 @@
 
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
 from edgefuse.errors import InputError
 from edgefuse.rig import Matrix, Rig, RigAlign
+from edgefuse.runtime.frames import FusedFrame
+
+Improve: TypeAlias = Callable[[Rig, FusedFrame, bool], Rig]
+"""Returns a rig, moved to where a frame that it aligned asks for (True), with the residual seen there."""
 
 MAX_SHIFT = 500.0
 """Pixels: what needs more is another rig."""
@@ -38,14 +44,18 @@ class Alignment:
     Args:
         path: the rig file.
         align: what the stream aligns with, made from that file.
+        improve: refines a rig by a frame; None: that cannot be asked for.
+        saved: what the file will hold, if it is not there yet.
 
     Raises:
         InputError: a file that is no rig file.
     """
 
-    def __init__(self, path: str | Path, align: RigAlign) -> None:
-        self._path, self._align = Path(path), align
-        self._saved = Rig.load(path)
+    def __init__(
+        self, path: str | Path, align: RigAlign, improve: Improve | None = None, saved: Rig | None = None
+    ) -> None:
+        self._path, self._align, self._improve = Path(path), align, improve
+        self._saved = Rig.load(path) if saved is None else saved
         self._x = self._y = 0.0
         self._lock = threading.Lock()
 
@@ -97,12 +107,29 @@ class Alignment:
             self._align.update(lambda _: self._saved)
             self._x = self._y = 0.0
 
-    def save(self) -> None:
+    def refine(self, frame: FusedFrame) -> None:
+        """Move infrared to where the edges of a frame that it aligned agree best.
+
+        Raises:
+            InputError: the frame does not say where that is, or there is nothing to refine with.
+        """
+        improve = self._improve
+        if improve is None or frame.vis is None or frame.ir is None:
+            raise InputError("there is no picture of both cameras to refine by")
+        self._align.update(lambda rig: improve(rig, frame, True))
+
+    def save(self, frame: FusedFrame | None = None) -> None:
         """Write it to the rig file, from which it counts from then on.
+
+        Args:
+            frame: one that it aligned: the residual in the file is then what this frame shows.
 
         Raises:
             InputError: the disk refuses.
         """
+        improve = self._improve
+        if improve is not None and frame is not None and frame.vis is not None and frame.ir is not None:
+            self._align.update(lambda rig: rig if rig == self._saved else improve(rig, frame, False))
         with self._lock:
             rig = self._align.rig
             rig.save(self._path)

@@ -41,6 +41,8 @@ class Frame:
     whoever reopens them counts."""
     repeated_s: float = 0.0
     """Seconds for which the camera has repeated this picture, as behind its shutter. Sources leave 0."""
+    valid: Image | None = None
+    """255 where there is a picture, less at the rim of a margin and 0 in it, `[H, W]`; None: everywhere."""
 
 
 @dataclass(frozen=True, slots=True)

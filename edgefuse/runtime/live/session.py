@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import cv2
 
-from edgefuse.align import Align, Resize, show_visible_outside
+from edgefuse.align import Align, Resize, align_within, show_visible_outside
 from edgefuse.errors import EdgefuseError, SourceError, counted
 from edgefuse.images import Image
 from edgefuse.levels import measure_levels
@@ -290,7 +290,7 @@ class Session:
         ages: dict[Role, float] = {"ir": now - ir.captured + ir.repeated_s, "vis": now - vis.captured}
         self.times.record("pair", now - pair.captured)
         with self.times.measure("align"):
-            aligned = self.align(ir.image, vis.image.shape[:2])
+            aligned = align_within(self.align, ir.image, ir.valid, vis.image.shape[:2])
         with self.times.measure("fuse"):
             if self._takes_levels:
                 levels = measure_levels(aligned.image, vis.image, aligned.valid)

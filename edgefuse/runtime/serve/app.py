@@ -192,15 +192,21 @@ class _Pages:
         return await _obey(request, _Recording, do)
 
     async def alignment(self, request: Request) -> Response:
-        """Move infrared: `{"x": 1, "y": 0, "distance": 20}`; with `"save": true`, write the rig file."""
+        """Move infrared: `{"x": 1, "y": 0, "distance": 20}`; with `"refine": true`, then to where the edges
+        agree; with `"save": true`, write the rig file."""
 
         def do(command: _Move) -> dict[str, Any]:
             alignment = self._control.alignment
             if alignment is None:
                 raise InputError("there is no rig file to adjust: give --rig FILE")
             alignment.move(command.x, command.y, command.distance)
+            frame = self._control.preview.frame
+            if command.refine:
+                if frame is None or frame.state != "fused":
+                    raise InputError("there is no picture of both cameras to refine by")
+                alignment.refine(frame)
             if command.save:
-                alignment.save()
+                alignment.save(frame)
             return {"alignment": alignment.state()}
 
         return await _obey(request, _Move, do)
@@ -230,6 +236,7 @@ class _Move(msgspec.Struct, forbid_unknown_fields=True):
     y: float
     distance: float | None = None
     save: bool = False
+    refine: bool = False
 
 
 async def _obey(request: Request, kind: Any, do: Callable[[Any], dict[str, Any]]) -> Response:

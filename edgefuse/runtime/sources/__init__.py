@@ -46,7 +46,8 @@ def open_source(text: str, role: Role) -> Source:
         text: `cam0`, `/dev/video2`, a video file, a folder of images, a pattern, a URL, `gst:` and a
             pipeline, or `sim`; with options as in `sim?seed=3&size=320x240`, in a URL behind `#`;
             `crop=256x192+0+192` takes a part of each picture, 0 from the left and 192 from the top;
-            `rotate=90` turns it clockwise, `flip=h` (`v`, `hv`) mirrors it, in this order.
+            `rotate=90` turns it clockwise, `flip=h` (`v`, `hv`) mirrors it, `scale=1.1` enlarges what is seen
+            and `shift=12,-4` moves it right and down, in this order.
         role: which of the two cameras it is to be.
 
     Raises:
@@ -58,10 +59,11 @@ def open_source(text: str, role: Role) -> Source:
 
 
 def open_kind(kind: SourceKind, spec: Spec, role: Role) -> Source:
-    """Open a source of this kind, its pictures cut and turned as the options of `Placed` ask for."""
-    placing, spec = spec.split(Placed.OPTIONS)
+    """Open a source of this kind, its pictures placed as the options of `Placed` ask for."""
+    own = getattr(kind, "own_options", ())  # other packages' kinds need not have it
+    placing, spec = spec.split([name for name in Placed.OPTIONS if name not in own])
     source = kind(spec, role)
-    return Placed(source, placing) if placing.options else source
+    return Placed(source, placing, role) if placing.options else source
 
 
 def kind_of(spec: Spec) -> SourceKind:

@@ -59,6 +59,7 @@ class Source(Protocol):
 
     extra: ClassVar[str | None] = None
     reopens: ClassVar[bool] = False
+    own_options: ClassVar[tuple[str, ...]] = ()
 
     synchronised: bool = False
     """Times are those at which the frames were captured, counted from a zero that is common to both
@@ -98,6 +99,8 @@ class SourceKind(Protocol):
     """The extra of the package that it needs; None: none."""
     reopens: bool
     """Whether it may be lost, and come back when it is reopened: a camera, a stream."""
+    own_options: tuple[str, ...]
+    """Options that it takes itself although `Placed` knows some of that name."""
 
     def accepts(self, target: str) -> bool:
         """Whether this text, without its options, asks for it."""

@@ -6,16 +6,18 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
+import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse.errors import InputError, SourceError
 from edgefuse.images import parse_size, size_of
+from edgefuse.rig import Rig, RigAlign, rows
 from edgefuse.runtime.frames import NOMINAL_FPS, Frame, Role
 from edgefuse.runtime.sources.base import Source
-from edgefuse.runtime.sources.text import Spec
+from edgefuse.runtime.sources.text import Spec, positive_number
 
 
 class RealTime(Source):
@@ -44,7 +46,7 @@ class RealTime(Source):
         due = self._zero + frame.timestamp
         if self._closing.wait(max(0.0, due - time.monotonic())):
             return None
-        return Frame(frame.image, frame.index, timestamp=due, captured=due)
+        return replace(frame, timestamp=due, captured=due)
 
     def close(self) -> None:
         """Close the recording; a `read` that waits returns None."""
@@ -56,39 +58,59 @@ ROTATE = {"90": cv2.ROTATE_90_CLOCKWISE, "180": cv2.ROTATE_180, "270": cv2.ROTAT
 FLIP = {"h": 1, "v": 0, "hv": -1, "vh": -1}
 
 
+MOST_SCALED, MOST_SHIFTED = 10.0, 10_000.0
+"""Largest factor of a scale (and its inverse the smallest), and pixels of a shift."""
+
+
 class Placed(Source):
-    """Each picture of a source cut, then turned, then flipped: a camera that is mounted another way.
+    """Each picture of a source cut, turned, flipped, then scaled and shifted: a camera mounted another way.
 
     Args:
         source: is closed with this one.
         options: those of `OPTIONS` that are given. `crop` is `WIDTHxHEIGHT+LEFT+TOP`, as in
             `256x192+0+192`; `rotate` is 90, 180 or 270, clockwise; `flip` is `h` (left and right change
-            places), `v` (top and bottom) or `hv`.
+            places), `v` (top and bottom) or `hv`; `scale` enlarges what is seen about the middle, `shift`
+            moves it by `RIGHT,DOWN` pixels, and both keep the picture's size.
+        role: a margin that `scale` and `shift` leave is possible in infrared alone: there, the visible
+            picture shows.
 
     Raises:
         SourceError: not of that form; the source is closed.
     """
 
-    OPTIONS = ("crop", "rotate", "flip")
+    OPTIONS = ("crop", "rotate", "flip", "scale", "shift")
 
-    def __init__(self, source: Source, options: Spec) -> None:
+    def __init__(self, source: Source, options: Spec, role: Role) -> None:
         self.inner = source
         self.name, self.live, self.fps, self.length = source.name, source.live, source.fps, source.length
         self.limit, self.synchronised, self.steady = source.limit, source.synchronised, source.steady
         try:
-            values = options.read_options({"crop": _area, "rotate": _one_of(ROTATE), "flip": _one_of(FLIP)})
+            values = options.read_options(
+                {
+                    "crop": _area,
+                    "rotate": _one_of(ROTATE),
+                    "flip": _one_of(FLIP),
+                    "scale": _scale,
+                    "shift": _shift,
+                }
+            )
         except SourceError:
             source.close()
             raise
         self._area: tuple[int, int, int, int] | None = values.get("crop")
         self._rotate: int | None = values.get("rotate")
         self._flip: int | None = values.get("flip")
+        self._scale: float = values.get("scale", 1.0)
+        self._shift: tuple[float, float] = values.get("shift", (0.0, 0.0))
+        self._role = role
+        self._moved: RigAlign | None = None
 
     def read(self) -> Frame | None:
         """Return the next picture, placed.
 
         Raises:
-            SourceError: the crop reaches beyond the picture, or as the source's own.
+            SourceError: the crop reaches beyond the picture, a shift leaves nothing of it, or a margin in a
+                visible one; or as the source's own.
         """
         frame = self.inner.read()
         if frame is None:
@@ -103,7 +125,31 @@ class Placed(Source):
             image = cv2.rotate(image, self._rotate)
         if self._flip is not None:
             image = cv2.flip(image, self._flip)
-        return replace(frame, image=image)
+        if self._scale == 1.0 and self._shift == (0.0, 0.0):
+            return replace(frame, image=image)
+        return self._move(replace(frame, image=image))
+
+    def _move(self, frame: Frame) -> Frame:
+        """Return the picture scaled and shifted, and where it is one: the warp of a rig file does it."""
+        height, width = frame.image.shape[:2]
+        if self._moved is None or self._moved.rig.ir_size != (width, height):
+            right, down = self._shift
+            x, y = (1 - self._scale) * (width - 1) / 2 + right, (1 - self._scale) * (height - 1) / 2 + down
+            matrix = np.array([[self._scale, 0, x], [0, self._scale, y], [0, 0, 1]])
+            try:
+                self._moved = Rig(rows(matrix), (width, height), (width, height)).align()
+            except InputError:
+                raise SourceError(
+                    f"{self.name}: scale {self._scale:g} and shift {right:g},{down:g} leave nothing of the "
+                    f"picture of {size_of(frame.image)}"
+                ) from None
+        placed = self._moved(frame.image, (height, width))
+        if self._role == "vis" and placed.valid is not None:
+            raise SourceError(
+                f"{self.name}: scale {self._scale:g} and shift {self._shift[0]:g},{self._shift[1]:g} leave a "
+                "margin in which there is no visible picture: scale and shift infrared the other way instead"
+            )
+        return replace(frame, image=placed.image, valid=placed.valid)
 
     def close(self) -> None:
         """Close the source."""
@@ -115,6 +161,23 @@ def _area(text: str) -> tuple[int, int, int, int]:
     if not match:
         raise InputError(f"{text!r} is not WIDTHxHEIGHT+LEFT+TOP")
     return *parse_size(match[1]), int(match[2]), int(match[3])
+
+
+def _scale(text: str) -> float:
+    scale = positive_number(text, MOST_SCALED)
+    if scale < 1 / MOST_SCALED:
+        raise ValueError(f"{text!r} is outside {1 / MOST_SCALED:g} to {MOST_SCALED:g}")
+    return scale
+
+
+def _shift(text: str) -> tuple[float, float]:
+    try:
+        right, down = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"{text!r} is not RIGHT,DOWN in pixels, such as 12,-4") from None
+    if not (abs(right) <= MOST_SHIFTED and abs(down) <= MOST_SHIFTED):
+        raise ValueError(f"{text!r} is more than {MOST_SHIFTED:g} pixels")
+    return right, down
 
 
 def _one_of(known: Mapping[str, int]) -> Callable[[str], int]:
@@ -198,6 +261,7 @@ class SimulatedCamera(Source):
     """
 
     texts = "sim"
+    own_options: ClassVar[tuple[str, ...]] = ("scale", "shift")  # of the simulated rig, not of the picture
     live = False  # until asked for without an end; it is never lost
 
     @staticmethod

@@ -191,8 +191,8 @@ function showAlignment(now) {
     `; calibrated to ${now.residual_px.toFixed(1)} pixels` + (now.saved ? "" : "; not saved");
 }
 
-async function move(x, y, distance, save = false) {
-  const body = JSON.stringify({ x, y, distance, save });
+async function move(x, y, distance, more = {}) {
+  const body = JSON.stringify({ x, y, distance, ...more });
   const answer = await fetch("api/alignment", { method: "POST", body });
   if (answer.ok) showAlignment((await answer.json()).alignment);
   else get("moved").textContent = await answer.text();
@@ -208,7 +208,9 @@ get("metres").addEventListener("input", () => {
   if (alignment) move(alignment.x, alignment.y, metresOf(get("metres").value));
 });
 get("metres").addEventListener("change", () => { dragging = false; });
-get("keep").addEventListener("click", () => alignment && move(alignment.x, alignment.y, chosen(), true));
+for (const [id, what] of [["refine", "refine"], ["keep", "save"]]) {
+  get(id).addEventListener("click", () => alignment && move(alignment.x, alignment.y, chosen(), { [what]: true }));
+}
 
 /* 1, 2 or 5 times a power of ten. */
 function roundStep(least) {
