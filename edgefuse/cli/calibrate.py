@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -274,6 +273,8 @@ def _nudged(rig: "Rig", collected: "Scenes | Boards", out: Path) -> "Rig":
 
 
 def _print(console: Console, rig: "Rig", found: "Estimate", out: Path, collected: "Scenes | Boards") -> None:
+    import numpy as np
+
     from edgefuse.calibrate import both_grey
 
     found = replace(found, matrix=np.array(rig.matrix))
