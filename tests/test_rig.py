@@ -10,14 +10,13 @@ from typer.testing import CliRunner
 from edgefuse import live
 from edgefuse.align import covered
 from edgefuse.cli import app
-from edgefuse.cli.stream import _doubt_rig
 from edgefuse.errors import InputError
 from edgefuse.evaluate import Settings, baseline, evaluate, folder
 from edgefuse.evaluate.tables import summary_table
 from edgefuse.images import read_visible, write_image
 from edgefuse.rig import Overlap, Rig, overlap_of, scaling
+from edgefuse.runtime.alignment import doubt_rig
 from edgefuse.runtime.cameras.camera import Camera
-from edgefuse.runtime.config import StreamConfig
 
 IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
@@ -229,7 +228,7 @@ def test_a_rig_file_of_cameras_with_other_names_is_doubted(tmp_path, caplog, kno
 def test_exchanged_names_are_said_so(caplog):
     cameras = [Camera(name, lambda: None) for name in ("cam1?fps=9", "cam0")]  # type: ignore[arg-type, return-value]
     rig = replace(shifted(1, 2), ir_camera="cam0", vis_camera="cam1")
-    _doubt_rig(StreamConfig(ir="cam1", vis="cam0"), rig.align(), *cameras)
+    doubt_rig(rig.align(), *cameras)
     assert "made with cam0 as infrared and cam1 as visible" in caplog.text
 
 

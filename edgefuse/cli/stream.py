@@ -1,7 +1,5 @@
 """`edgefuse stream`: fuse two cameras or recordings, live; what it prints meanwhile, and at the end."""
 
-import logging
-import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -33,8 +31,6 @@ if TYPE_CHECKING:
     from edgefuse.runtime.live import Report, SourceReport
     from edgefuse.runtime.serve import LivePage
     from edgefuse.runtime.sinks import OutputOptions, Sink
-
-logger = logging.getLogger(__name__)
 
 WAITING = ("pair", "total", "output")
 """Stages that in recordings, which are read ahead, mostly measure how long a frame waits for its turn."""
@@ -243,9 +239,8 @@ def stream(
         ir_camera, vis_camera = live.connect_pair(ir, vis, config.realtime)
         stack.enter_context(ir_camera)
         stack.enter_context(vis_camera)
-        _doubt_rig(config, align, ir_camera, vis_camera)
         drift = _drift(config, align)
-        alignment = _alignment(config, align)
+        alignment = _alignment(config, align, ir_camera, vis_camera)
         outputs = _open_outputs(config, ir_camera, vis_camera, align, alignment, stop)
         page = _open_page(config, fuser.engine.device, alignment)
         outputs += [page] if page is not None else []
@@ -379,32 +374,6 @@ def _output_options(config: StreamConfig, ir: "Camera", vis: "Camera") -> "Outpu
     )
 
 
-def _doubt_rig(config: StreamConfig, align: "Align | None", ir: "Camera", vis: "Camera") -> None:
-    """Warn of a rig file of other cameras, as far as names tell, and of one that a recording has unused."""
-    from edgefuse.rig import RigAlign
-    from edgefuse.runtime.sources.text import Spec
-
-    if not isinstance(align, RigAlign):
-        folders = {Path(Spec.parse(required(config, role)).target).parent for role in ("ir", "vis")}
-        beside = folders.pop() / "rig.json"
-        if not folders and not ir.live and beside.is_file():
-            logger.warning("infrared is not aligned: the recording has a rig file, give --rig %s", beside)
-        return
-    given = [re.split("[?#]", name)[0] for name in (ir.name, vis.name)]
-    known = [re.split("[?#]", name)[0] for name in (align.rig.ir_camera, align.rig.vis_camera)]
-    if ir.recorded or vis.recorded or not all(known) or given == known:
-        return
-    if given == known[::-1]:
-        logger.warning(
-            "the cameras look exchanged: the rig file was made with %s as infrared and %s as visible", *known
-        )
-    else:
-        logger.warning(
-            "the rig file was made with %s and %s, not %s and %s: if they are others, calibrate again",
-            *(*known, *given),
-        )
-
-
 def _drift(config: StreamConfig, align: "Align | None") -> "Drift | None":
     """Return what watches over the alignment of a rig file."""
     from edgefuse.rig import RigAlign
@@ -420,14 +389,17 @@ def _drift(config: StreamConfig, align: "Align | None") -> "Drift | None":
     return Drift(align, refine=config.refine == "live")
 
 
-def _alignment(config: StreamConfig, align: "Align | None") -> "Alignment | None":
-    """Return what moves the alignment of a rig file by hand."""
+def _alignment(
+    config: StreamConfig, align: "Align | None", ir: "Camera", vis: "Camera"
+) -> "Alignment | None":
+    """Return what moves the alignment of a rig file by hand; doubt one of other cameras."""
     from edgefuse.rig import RigAlign
+    from edgefuse.runtime.alignment import Alignment, doubt_rig
 
+    doubt_rig(align, ir, vis)
     if config.rig is None or not isinstance(align, RigAlign):
         return None
     from edgefuse.calibrate.nudge import by_frame
-    from edgefuse.runtime.alignment import Alignment
 
     return Alignment(config.rig, align, by_frame)
 

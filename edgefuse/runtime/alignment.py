@@ -1,6 +1,8 @@
 """Adjusting the alignment of a running stream, and writing it back to its rig file."""
 
+import logging
 import math
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,9 +11,13 @@ from typing import TypeAlias
 
 import numpy as np
 
+from edgefuse.align import Align
 from edgefuse.errors import InputError
 from edgefuse.rig import Matrix, Rig, RigAlign
+from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.frames import FusedFrame
+
+logger = logging.getLogger(__name__)
 
 Improve: TypeAlias = Callable[[Rig, FusedFrame, bool], Rig]
 """Returns a rig, moved to where a frame that it aligned asks for (True), with the residual seen there."""
@@ -134,3 +140,31 @@ class Alignment:
             rig = self._align.rig
             rig.save(self._path)
             self._saved, self._x, self._y = rig, 0.0, 0.0
+
+
+def doubt_rig(align: Align | None, ir: Camera, vis: Camera) -> None:
+    """Warn of a rig file of other cameras, as far as names tell, and of one that a recording has unused.
+
+    Args:
+        align: what the stream aligns with; None: no rig file.
+        ir: the infrared camera.
+        vis: the visible one.
+    """
+    given = [re.split("[?#]", camera.name)[0] for camera in (ir, vis)]
+    if not isinstance(align, RigAlign):
+        beside = {Path(name).parent / "rig.json" for name in given}
+        if not ir.live and len(beside) == 1 and (path := beside.pop()).is_file():
+            logger.warning("infrared is not aligned: the recording has a rig file, give --rig %s", path)
+        return
+    known = [re.split("[?#]", name)[0] for name in (align.rig.ir_camera, align.rig.vis_camera)]
+    if ir.recorded or vis.recorded or not all(known) or given == known:
+        return
+    if given == known[::-1]:
+        logger.warning(
+            "the cameras look exchanged: the rig file was made with %s as infrared and %s as visible", *known
+        )
+    else:
+        logger.warning(
+            "the rig file was made with %s and %s, not %s and %s: if they are others, calibrate again",
+            *(*known, *given),
+        )
