@@ -15,11 +15,13 @@ import importlib.metadata
 import json
 import os
 import platform
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -51,6 +53,9 @@ LOSS_TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 1e-2}
 """How far the first step's loss may be from the CPU's in float32, as a share of it."""
 
 
+OUTCOMES = ("passed", "failed", "skipped")
+
+
 class Skip(Exception):  # noqa: N818 - it is no error
     """What the check needs is not on this machine; the message says what."""
 
@@ -65,7 +70,7 @@ class Result:
 
     name: str
     outcome: str
-    """`passed`, `failed` or `skipped`."""
+    """One of `OUTCOMES`."""
     detail: str = ""
     """The reason, or what was compared."""
     numbers: dict[str, float] = field(default_factory=dict)
@@ -104,22 +109,43 @@ def isolate(name: str, command: Sequence[str], seconds: float) -> Result:
     if seconds <= 0:
         return Result(name, "skipped", f"the {SECONDS:.0f} s for all checks were used up")
     limit = min(seconds, ONE)
+    pipe = subprocess.PIPE
     try:
-        ended = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=limit)
+        process = subprocess.Popen(
+            command, stdout=pipe, stderr=pipe, text=True, errors="replace", start_new_session=True
+        )
+    except OSError as error:
+        return failed(f"its process could not be started: {error}")
+    try:
+        out, err = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
         if limit == ONE:
             return failed(f"it took longer than {ONE:g} s")
         used = f"the {SECONDS:.0f} s for all checks were used up while it ran: run it alone"
         return Result(name, "skipped", used, seconds=round(time.perf_counter() - start, 1))
-    except OSError as error:
-        return failed(f"its process could not be started: {error}")
-    for line in reversed(ended.stdout.splitlines()):
+    finally:
+        _end(process)
+    for line in reversed(out.splitlines()):
         if line.startswith(MARK):
             with contextlib.suppress(ValueError, TypeError):
                 return Result(**json.loads(line.removeprefix(MARK)))
-    last = (ended.stderr.strip().splitlines() or ["it said nothing"])[-1][:300]
-    how = f"signal {-ended.returncode}" if ended.returncode < 0 else f"exit status {ended.returncode}"
+    last = (err.strip().splitlines() or ["it said nothing"])[-1][:300]
+    ended = process.returncode
+    how = f"signal {-ended}" if ended < 0 else f"exit status {ended}"
     return failed(f"its process ended with {how}: {last}")
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    """End a process with those that it started, such as a compiler's, which would keep its output open."""
+    with contextlib.suppress(OSError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+    for stream in (process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
+    process.wait()
 
 
 # What is compared.
@@ -498,7 +524,9 @@ def report(results: Sequence[Result], out: Path | None) -> int:
             out.write_text(text + "\n", "utf-8")
         except OSError as error:
             print(f"{out} could not be written: {error.strerror}: copy the JSON from above", file=sys.stderr)
-    return int(any(result.outcome == "failed" for result in results))
+    counts = Counter(result.outcome for result in results)
+    print(", ".join(f"{counts[outcome]} {outcome}" for outcome in OUTCOMES), file=sys.stderr)
+    return int(counts["failed"] > 0)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -513,10 +541,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if unknown := [name for name in given.checks if name not in CHECKS]:
         parser.error(f"no check is called {', '.join(unknown)}: there are {', '.join(CHECKS)}")
-    results = []
-    for result in run_all(given.checks or list(CHECKS)):
-        print(f"{result.name}: {result.outcome}", file=sys.stderr, flush=True)
-        results.append(result)
+    results = list[Result]()
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C: what there is
+        for result in run_all(given.checks or list(CHECKS)):
+            print(f"{result.name}: {result.outcome}", file=sys.stderr, flush=True)
+            results.append(result)
     return report(results, given.out)
 
 

@@ -5,6 +5,7 @@ import ctypes
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,11 @@ def test_a_process_that_hangs_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> N
     cut = isolate("a", hangs, 0.5)
     assert (cut.outcome, cut.detail[:32]) == ("skipped", "the 300 s for all checks were us")
     monkeypatch.setattr(gpu_check, "ONE", 0.5)
-    result = isolate("a", hangs, 200)
+    # Its child keeps the output open, as the workers of a compiler do.
+    starts = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    start = time.monotonic()
+    result = isolate("a", [sys.executable, "-c", starts], 200)
+    assert time.monotonic() - start < 30
     assert (result.outcome, result.detail) == ("failed", "it took longer than 0.5 s")
 
 
@@ -147,7 +152,9 @@ def test_a_failure_is_reported(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert json.loads(text) == json.loads((tmp_path / "out.json").read_text())
     assert [check["outcome"] for check in json.loads(text)["checks"]] == ["passed", "failed", "skipped"]
     assert report(results[::2], tmp_path / "none" / "out.json") == 0
-    assert "could not be written" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "could not be written" in err
+    assert "1 passed, 0 failed, 1 skipped" in err
 
 
 def test_without_a_gpu_a_check_is_skipped_with_a_reason() -> None:
