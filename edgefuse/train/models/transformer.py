@@ -76,7 +76,7 @@ class ChannelAttention(nn.Module):
 
         mean_q, mean_k = aq * means + bq, ak * means + bk
         products = aq * covariance * ak.mT + mean_q @ mean_k.mT
-        variance = covariance.diagonal(dim1=2, dim2=3).unsqueeze(3)
+        variance = _diagonal(covariance)
         norm_q = (aq * aq * variance + mean_q * mean_q).clamp_min(1e-24).sqrt()
         norm_k = (ak * ak * variance + mean_k * mean_k).clamp_min(1e-24).sqrt()
         attention = torch.softmax(products / (norm_q * norm_k.mT) * self.t.float(), dim=3)
@@ -85,6 +85,14 @@ class ChannelAttention(nn.Module):
         mixing = (share * attention * av.mT).sum(1)
         constant = (share * (attention @ bv)).sum(1) + _bias(self.merge).view(-1, 1)
         return mixing, constant
+
+
+def _diagonal(matrix: Tensor) -> Tensor:
+    """Return the diagonal of `[..., C, C]`, `[..., C, 1]`.
+
+    Not by torch's own operator: it is exported as a mask whose size is computed, which TensorRT does not take.
+    """
+    return (matrix * torch.eye(matrix.shape[-1], device=matrix.device)).sum(-1, keepdim=True)
 
 
 def _bias(conv: nn.Conv2d) -> Tensor:
@@ -187,8 +195,6 @@ class FoldedLayer(nn.Module):
         # More channels than hidden values: then it is cheaper to take A into the MLP than to apply it twice.
         hidden, channels = weights(self.linear1)[0].shape[:2]
         self.wide = channels > hidden
-        self.unit: Tensor
-        self.register_buffer("unit", torch.eye(channels), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `[B, C, H, W]` to the same shape."""
@@ -221,9 +227,9 @@ class FoldedLayer(nn.Module):
             A `[B, C, C]` and c `[B, C, 1]` of x + attention(norm(x)); what norm 2 multiplies A by and then
             adds, `[B, C, 1]`.
         """
-        scale, shift = _normalise(self.norm_1, means, covariance.diagonal(dim1=1, dim2=2).unsqueeze(2))
+        scale, shift = _normalise(self.norm_1, means, _diagonal(covariance))
         mixing, constant = self.attention.mixing(scale * covariance * scale.mT, shift)
-        matrix = mixing * scale.mT + self.unit.float()
+        matrix = mixing * scale.mT + torch.eye(mixing.shape[2], device=covariance.device)
         constant = means + mixing @ shift + constant
         spread = ((matrix @ covariance) * matrix).sum(2, keepdim=True)
         return matrix, constant, *_normalise(self.norm_2, constant, spread)
