@@ -90,7 +90,7 @@ class ChannelAttention(nn.Module):
 def _diagonal(matrix: Tensor) -> Tensor:
     """Return the diagonal of `[..., C, C]`, `[..., C, 1]`.
 
-    Not by torch's own operator: it is exported as a mask whose size is computed, which TensorRT does not take.
+    Not by torch's operator: it is exported as a mask whose size is computed, which TensorRT does not take.
     """
     return (matrix * torch.eye(matrix.shape[-1], device=matrix.device)).sum(-1, keepdim=True)
 
