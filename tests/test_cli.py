@@ -1,4 +1,7 @@
 import json
+import os
+import shlex
+import shutil
 import subprocess
 import sys
 
@@ -29,6 +32,26 @@ def test_help_names_every_command(run):
     status, out, _ = run("--help")
     assert status == 0
     assert all(f" {name} " in out for name in COMMANDS)
+    assert "...\n" not in out.partition("Commands:")[2], "what a command does is cut off"
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_completion_can_be_installed_and_completes(tmp_path):
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    program = f"{shlex.quote(sys.executable)} -m edgefuse"
+    installed = subprocess.run(
+        ["bash", "-c", f"{program} --install-completion; true"],  # whose name is that of its parent process
+        capture_output=True, text=True, env=environment, check=False,
+    )  # fmt: skip
+    assert "bash completion installed" in installed.stdout, installed.stderr
+    assert "edgefuse" in (tmp_path / ".bashrc").read_text()
+    (script,) = (tmp_path / ".bash_completions").iterdir()
+    ask = {"_EDGEFUSE_COMPLETE": "complete_bash", "COMP_WORDS": "edgefuse str", "COMP_CWORD": "1"}
+    assert "_EDGEFUSE_COMPLETE=complete_bash" in script.read_text()
+    asked = subprocess.run(
+        [sys.executable, "-m", "edgefuse"], capture_output=True, text=True, env=environment | ask, check=False
+    )
+    assert asked.stdout.split() == ["stream"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from edgefuse.cli import app
+from edgefuse.cli import COMMANDS, app
 from edgefuse.cli.options import OLD
 from edgefuse.cli.settings import KINDS
 from edgefuse.cli.train import RECIPES
@@ -202,7 +202,7 @@ def test_old_options_work_with_a_hint(folder):
     assert saved(folder / "old")["losses"]["gradient"] == 2
 
 
-@pytest.mark.parametrize("command", ["train", "stream", "export", "reproduce", "evaluate", "fuse", "record"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_fits_a_screen(run, monkeypatch, command):
     monkeypatch.setenv("COLUMNS", "100")
     _, out, _ = run(command, "--help")

@@ -26,9 +26,10 @@ def bench(
         None, metavar="FILE", help="An earlier --json: say what got slower, beyond the spread of the rounds."
     ),
 ) -> None:
-    """Measure a model on this machine: time per stage, throughput, memory, and how true its answers are.
+    """Measure a model on this machine.
 
-    Frames come from memory, through the same loop as in `edgefuse stream`.
+    Time per stage, throughput, memory, and how true its answers are. Frames come from memory, through
+    the same loop as in `edgefuse stream`.
     """
     from edgefuse.benchmark import (
         BenchConfig,

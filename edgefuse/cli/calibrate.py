@@ -77,7 +77,7 @@ def calibrate(
     ] = False,
     refine: Annotated[
         bool,
-        typer.Option("--refine", help="After --points or --board: refine the map by what both cameras see."),
+        typer.Option("--refine", help="Refine a map that --points or --board set."),
     ] = False,
     distortion: Annotated[
         str | None,
@@ -125,11 +125,11 @@ def calibrate(
         typer.Option("--duration", metavar="SECONDS", min=0.1, help="Longest time to watch live cameras."),
     ] = 120.0,
 ) -> None:
-    """Align two cameras from what they see: no target is needed.
+    """Align two cameras by what they see.
 
-    Show both cameras several scenes with buildings, trees, people or cars at
-    the distance that matters. Recordings and two folders of images with equal
-    file names serve as well. Ctrl-C ends the collecting and uses what is there.
+    No target is needed: show both cameras several scenes with buildings, trees, people or cars at the
+    distance that matters. Recordings and two folders of images with equal file names serve as well.
+    Ctrl-C ends the collecting and uses what is there.
     """
     from edgefuse.calibrate import Board, Boards, Scenes, collect, load_pairs, make_rig, save_pairs
     from edgefuse.calibrate.manual import (

@@ -12,7 +12,10 @@ STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 def doctor(
     as_json: bool = typer.Option(False, "--json", help="Print the findings as JSON."),
 ) -> None:
-    """Check this machine: what works, what does not, and what to do; exit code 1 if there is a problem."""
+    """Check this machine: what works, what does not.
+
+    Each finding says what to do; the exit code is 1 if there is a problem.
+    """
     import msgspec
 
     from edgefuse.doctor import examine

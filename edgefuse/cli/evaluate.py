@@ -76,10 +76,11 @@ def evaluate(
         None, metavar="N", help="Bits that visible 16-bit images use, such as 12."
     ),
 ) -> None:
-    """Score models and folders of fused images over pairs, beside fusions that need no network.
+    """Score models and folders of fused images.
 
-    Pairs have equal file stems and must be of one size, unless --rig aligns them. A pair that one candidate
-    lacks counts for none; it is listed, and the exit code is then 3.
+    Fusions that need no network are scored beside them. Pairs have equal file stems and must be of one
+    size, unless --rig aligns them. A pair that one candidate lacks counts for none; it is listed, and
+    the exit code is then 3.
     """
     from edgefuse.evaluate import Settings, write_csv, write_html, write_json, write_table
     from edgefuse.evaluate import compare as run_comparison

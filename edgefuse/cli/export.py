@@ -37,11 +37,11 @@ def export(
     ),
     force: bool = typer.Option(False, "--force", help="Replace a file of another model."),
 ) -> None:
-    """Write a checkpoint as an ONNX file that runs without torch, and verify it.
+    """Write a checkpoint as an ONNX model file.
 
-    Both run on real or simulated pairs. If they differ by more than the gates
-    allow, the exit status is not 0, the file is kept as NAME.failed.onnx, and
-    an earlier one stays as it was.
+    The file runs without torch. To verify it, checkpoint and file are compared on real or simulated
+    pairs. If they differ by more than the gates allow, the exit status is not 0, the file is kept as
+    NAME.failed.onnx, and an earlier one stays as it was.
     """
     from edgefuse.images import parse_size
     from edgefuse.packages import require

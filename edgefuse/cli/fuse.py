@@ -69,9 +69,10 @@ def fuse(
         None, metavar="N", help="Bits that visible 16-bit images use, such as 12.", rich_help_panel=READING
     ),
 ) -> None:
-    """Fuse an infrared and a visible image, two folders of them, or two videos, in colour.
+    """Fuse infrared and visible images or videos.
 
-    Files that cannot be read are listed at the end, and the exit code is then 3.
+    Takes two images, two folders or two videos; the result is in colour. Files that cannot be read are
+    listed at the end, and the exit code is then 3.
     """
     from edgefuse.batch import (
         FuseConfig,

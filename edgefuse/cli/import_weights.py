@@ -12,7 +12,10 @@ def import_weights(
     model: str = typer.Option(..., help="The network in it: cnn, gan or transformer."),
     out: Path = typer.Option(..., help="The .pt file to write."),
 ) -> None:
-    """Import a checkpoint that the paper's authors released, to export, evaluate or fine-tune it."""
+    """Import a checkpoint of the paper's authors.
+
+    It can then be exported, evaluated or fine-tuned.
+    """
     from edgefuse.errors import InputError
     from edgefuse.packages import require
 

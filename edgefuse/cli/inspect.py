@@ -13,7 +13,10 @@ def inspect(
     ),
     as_json: bool = typer.Option(False, "--json", help="Print everything as JSON."),
 ) -> None:
-    """Print what an exported file takes and gives, how it was verified, and its layers by precision."""
+    """Print what a model file says of itself.
+
+    What it takes and gives, how it was verified, and its layers by precision.
+    """
     import msgspec
 
     from edgefuse.packages import require

@@ -9,7 +9,10 @@ from edgefuse.cli.console import stdout
 def models(
     as_json: bool = typer.Option(False, "--json", help="Print everything as JSON."),
 ) -> None:
-    """List the shipped models: size, licence of the training data, measured quality."""
+    """List the shipped models.
+
+    With size, licence of the training data and measured quality.
+    """
     import msgspec
 
     from edgefuse.runtime.engines import ENGINES, file_for

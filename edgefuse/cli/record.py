@@ -42,11 +42,11 @@ def record(
     max_size: MaxSize = None,
     duration: Duration = None,
 ) -> None:
-    """Record both cameras without loss, 16-bit infrared too, to be replayed or trained on.
+    """Record both cameras without loss.
 
-    Writes a folder for each camera, with every bit of its frames (FFV1) and
-    their times. Replay with `edgefuse stream --ir FOLDER/ir --vis FOLDER/vis`;
-    `edgefuse train` takes the same.
+    Writes a folder for each camera, with every bit of its frames (FFV1), of 16-bit infrared too, and
+    their times. Replay with `edgefuse stream --ir FOLDER/ir --vis FOLDER/vis`; `edgefuse train` takes
+    the same.
     """
     from edgefuse.memory import share_arenas
 

@@ -25,7 +25,10 @@ def service(
         help="Lines NAME=value, for ${NAME} in sources.",
     ),
 ) -> None:
-    """Print the systemd unit of a stream, with a watchdog: edgefuse service -- --ir cam0 --vis cam1."""
+    """Print a systemd unit for a stream.
+
+    The unit has a watchdog. Such as: edgefuse service -- --ir cam0 --vis cam1
+    """
     from edgefuse.runtime.cameras.camera import check_distinct
     from edgefuse.runtime.service import make_unit
     from edgefuse.runtime.sources.text import Spec

@@ -21,7 +21,10 @@ KINDS = {
 def settings(
     command: Literal["train", "stream", "export"] = typer.Argument(help="Command: train, stream or export."),
 ) -> None:
-    """List the settings for --config FILE and --set KEY=VALUE: name, type, default, meaning."""
+    """List the settings of a command.
+
+    For --config FILE and --set KEY=VALUE: name, type, default, meaning.
+    """
     module, kind = KINDS[command]
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("setting", "type", "default", "meaning"):

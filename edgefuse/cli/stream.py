@@ -206,11 +206,11 @@ def stream(
     config: StreamConfig,
     check: bool = typer.Option(False, "--check", help="Check all settings; open no camera, write nothing."),
 ) -> None:
-    """Fuse two cameras or recordings live; then print how long each stage took.
+    """Fuse two cameras or recordings live.
 
-    With a camera, each visible frame is fused with the infrared frame nearest in
-    time; excess frames are dropped and counted, a lost camera is reopened. Two
-    recordings are fused frame by frame, as fast as possible.
+    With a camera, each visible frame is fused with the infrared frame nearest in time; excess frames
+    are dropped and counted, a lost camera is reopened. Two recordings are fused frame by frame, as fast
+    as possible. At the end, a table says how long each stage took.
     """
     from edgefuse.memory import share_arenas
 

@@ -67,10 +67,11 @@ def train(
         False, "--resume", help="Continue from the run folder's checkpoint.", rich_help_panel=RUN
     ),
 ) -> None:
-    """Train a fusion network on images that need not be aligned.
+    """Train a fusion network.
 
-    Without folders it trains on the simulated rig. --config nano (cnn, transformer, gan) is
-    the recipe of a model. Ctrl-C writes a checkpoint and ends; --resume continues.
+    The images need not be aligned. Without folders it trains on the simulated rig. --config nano
+    (cnn, transformer, gan) is the recipe of a model. Ctrl-C writes a checkpoint and ends; --resume
+    continues.
     On K GPUs: torchrun --nproc-per-node=K -m edgefuse train …
     """
     require("train", "torch", "safetensors", "matplotlib")

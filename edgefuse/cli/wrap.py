@@ -14,11 +14,11 @@ def wrap(
     out: Path = typer.Option(..., help="The .onnx file to write."),
     force: bool = typer.Option(False, "--force", help="Replace a file of another model."),
 ) -> None:
-    """Write a fusion network of another project as a model file that `fuse` and `stream` take.
+    """Make a model file of another project's ONNX.
 
-    It takes two images of one or three channels, or one input of two channels. Which is infrared follows from
-    the names of the inputs (else it comes first), and values are 0 to 1, unless order= and range= say
-    otherwise.
+    `fuse` and `stream` take the file. The network takes two images of one or three channels, or one
+    input of two channels. Which is infrared follows from the names of the inputs (else it comes first),
+    and values are 0 to 1, unless order= and range= say otherwise.
     """
     from edgefuse.packages import require
 
