@@ -33,7 +33,7 @@ def calibrate(
         typer.Option(
             "--pictures/--no-pictures",
             rich_help_panel=OUTPUTS,
-            help="Save a picture of before and after beside the rig file.",
+            help="Save a picture of before and after.",
         ),
     ] = True,
     keep: Annotated[
@@ -47,9 +47,7 @@ def calibrate(
     ] = None,
     model: Annotated[
         Literal["similarity", "affine", "homography"] | None,
-        typer.Option(
-            "--model", help="The kind of map; without it, a similarity unless several scenes ask for more."
-        ),
+        typer.Option("--model", help="Kind of map. By default the scenes decide."),
     ] = None,
     points: Annotated[
         str | None,
@@ -114,7 +112,7 @@ def calibrate(
         typer.Option(
             "--distances",
             metavar="METRES,…",
-            help="How far away each scene is, in their order: learns the parallax without a ruler.",
+            help="How far away each scene is: learns the parallax.",
         ),
     ] = None,
     scenes: Annotated[
