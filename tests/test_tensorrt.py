@@ -243,6 +243,11 @@ def test_an_engine_that_tensorrt_refuses_is_built_again(install, engine, tmp_pat
     install(deserialize=[None] * 4)
     with pytest.raises(BackendError, match="TensorRT cannot load the engine that it built"):
         TensorRtEngine(engine)
+    caplog.clear()
+    install(deserialize=[None, None, working, None])
+    with pytest.raises(BackendError, match=r"TensorRT cannot load .*\.engine: "):
+        TensorRtEngine(engine)
+    assert caplog.text.count("building a TensorRT engine") == 1, "what was just built is not built again"
     install(deserialize=[None])
     with pytest.raises(BackendError, match="TensorRT cannot load"):
         TensorRtEngine(engine, rebuild=False)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from edgefuse.errors import BackendError, InputError, ModelError, first_line
 from edgefuse.runtime.engines.base import Arrays, OpensFile
 from edgefuse.runtime.engines.device import DeviceArray
-from edgefuse.runtime.engines.engine_cache import BuildOptions, Machine, SizeRange, resolve_engine
+from edgefuse.runtime.engines.engine_cache import BuildOptions, Machine, Sidecar, SizeRange, resolve_engine
 
 logger = logging.getLogger(__name__)
 
@@ -236,12 +236,18 @@ class TensorRtEngine(OpensFile):
         from edgefuse.runtime.engines.tensorrt_build import build_engine
 
         refused: list[Path] = []
+        built: list[Path] = []
+
+        def build(onnx: Path, out: Path, options: BuildOptions) -> Sidecar:
+            built.append(out)
+            return build_engine(onnx, out, options)
+
         while True:
             file, self.sidecar = resolve_engine(
-                path, self._machine, build_engine, options, rebuild=self._rebuild, refused=refused
+                path, self._machine, build, options, rebuild=self._rebuild, refused=refused
             )
             engine = self._runtime.deserialize_cuda_engine(file.read_bytes())
-            if engine is not None or file in refused or not self._rebuild:
+            if engine is not None or file in built or not self._rebuild:
                 break
             refused.append(file)  # the one that was given, then one in the cache, which is built again
         context = engine.create_execution_context() if engine is not None else None
