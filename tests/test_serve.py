@@ -416,6 +416,19 @@ def test_another_address_demands_the_token() -> None:
         assert not answer.headers.get("Location", "/").startswith("//"), "no redirection to elsewhere"
 
 
+def test_a_token_can_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEFUSE_TOKEN", "a-token-of-our-own")
+    with Served("0.0.0.0") as served:
+        assert served.page.url.endswith("/?token=${EDGEFUSE_TOKEN}"), "it is not printed"
+        assert served.ask("/metrics", Authorization="Bearer a-token-of-our-own")[0].status == 200
+        assert served.ask("/metrics")[0].status == 401
+    for weak in ("short", "with spaces and more", 'quote"quote"quote'):
+        monkeypatch.setenv("EDGEFUSE_TOKEN", weak)
+        with pytest.raises(InputError, match="16 or more of the characters") as caught:
+            LivePage(Address("0.0.0.0", 0), "model", "engine")
+        assert weak not in str(caught.value)
+
+
 def test_tokens_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[tuple[bytes, bytes]] = []
     real = hmac.compare_digest

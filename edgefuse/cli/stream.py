@@ -279,7 +279,7 @@ def _check(config: StreamConfig) -> None:
     from edgefuse.rig import as_align
     from edgefuse.runtime import live, sinks
     from edgefuse.runtime.engines.fuser import Fuser
-    from edgefuse.runtime.serve import Address, require_packages
+    from edgefuse.runtime.serve import Access, Address, require_packages
     from edgefuse.runtime.sinks.window import check_display
 
     align = as_align(config.rig, config.distance)
@@ -298,7 +298,7 @@ def _check(config: StreamConfig) -> None:
         if config.show:
             check_display()
         if config.serve is not None:
-            Address.parse(config.serve)
+            Access(Address.parse(config.serve))
             require_packages()
         stdout().say(f"All well: {ir.name} + {vis.name} → {config.model} on {fuser.engine.device}", "green")
 

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -46,8 +47,9 @@ class LivePage(Sink):
         from edgefuse.runtime.serve.app import make_app
         from edgefuse.runtime.serve.protocol import ImpatientProtocol
 
+        self.access = Access(address)
         self._socket = _listen(address)
-        self.access = Access(Address(address.host, self._socket.getsockname()[1]))
+        self.access = replace(self.access, address=Address(address.host, self._socket.getsockname()[1]))
         self.name = f"page {self.access.address.url}"
         self.preview = Preview()
         self.model, self.engine, self.alignment = model, engine, alignment
@@ -72,8 +74,7 @@ class LivePage(Sink):
     @property
     def url(self) -> str:
         """What to open in a browser, with the token where one is needed."""
-        address = self.access.address
-        return address.url if address.local else f"{address.url}?token={self.access.token}"
+        return self.access.url
 
     def start(self, session: Session) -> None:
         """Start serving what there is to see of a run."""

@@ -2,6 +2,8 @@
 
 import hmac
 import ipaddress
+import os
+import re
 import secrets
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
@@ -11,6 +13,9 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from edgefuse.errors import InputError
 
 COOKIE = "edgefuse"
+VARIABLE = "EDGEFUSE_TOKEN"
+"""Environment variable of a token that stays the same, such as for programs that read the metrics."""
+TOKEN = re.compile(r"[\w-]{16,}", re.ASCII)
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self' blob:; script-src 'self'; "
     "style-src 'self'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
@@ -60,6 +65,18 @@ class Address:
         return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}/"
 
 
+def make_token() -> str:
+    """Return the token that the environment gives, else a new one.
+
+    Raises:
+        InputError: the one that is given is easily guessed, or does not fit into a cookie.
+    """
+    token = os.environ.get(VARIABLE, "")
+    if token and not TOKEN.fullmatch(token):
+        raise InputError(f"{VARIABLE} must be 16 or more of the characters A-Z, a-z, 0-9, _ and -")
+    return token or secrets.token_urlsafe(24)
+
+
 @dataclass(frozen=True)
 class Access:
     """Decides about requests.
@@ -70,7 +87,15 @@ class Access:
     """
 
     address: Address
-    token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    token: str = field(default_factory=make_token)
+
+    @property
+    def url(self) -> str:
+        """What to open in a browser, with the token where one is needed; one that was given is only named."""
+        if self.address.local:
+            return self.address.url
+        given = self.token == os.environ.get(VARIABLE)
+        return f"{self.address.url}?token={f'${{{VARIABLE}}}' if given else self.token}"
 
     def refuses(self, scope: Any) -> int | None:
         """Return the status that a request (an ASGI scope) is refused with; None: it may pass."""
