@@ -101,7 +101,7 @@ def test_the_command_writes_json_and_a_page(tmp_path: Path) -> None:
     assert "compared with" in second.output
     text = page.read_text("utf-8")
     assert text.count("<svg") == 2
-    assert "compared with" in text
+    assert "Compared with" in text
     assert not any(loaded in text for loaded in ("<link", "<script", "http://", "https://", "@import"))
 
 

@@ -55,12 +55,26 @@ def write_html(path: Path, report: BenchReport, comparison: Table | None = None)
         machine=report.machine.sentence(),
         measured=report.measured,
         version=report.version,
+        tiles=_headline(report),
         times=times(report),
         facts=facts(report),
         comparison=comparison,
         plots=[boxes("time, ms", shown), boxes("median of each round, ms", rounds)],
     )
     replace_file(path, lambda partial: partial.write_text(text, "utf-8"))
+
+
+def _headline(report: BenchReport) -> dict[str, str]:
+    """Return what is asked first; name → value."""
+    total = report.times["total"]
+    return {
+        "throughput, unpaced": f"{report.throughput.median:.1f} fps",
+        "camera to fused picture, p50": f"{1000 * total.p50:.1f} ms",
+        "camera to fused picture, p99": f"{1000 * total.p99:.1f} ms",
+        "memory at most": _megabytes(report.peak_bytes),
+        f"model, {report.precision}": f"{report.file_bytes / 1000:.0f} kB",
+        f"of {report.share_of} in 8 or 16 bits": f"{report.low_precision_share:.0%}",
+    }
 
 
 def times(report: BenchReport) -> Table:
