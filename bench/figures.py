@@ -123,7 +123,7 @@ def _benchmark(name: str) -> str:
     return benchmark_table(name, _json("benchmarks.json"))
 
 
-REAL = ("single", "own", "consecutive", "scenes", "all", "unrelated")
+REAL = ("single", "own", "consecutive", "scenes", "all", "tilted", "unrelated")
 
 
 def _registration(groups: Iterable[str]) -> str:

@@ -373,8 +373,8 @@ def plan(sets: dict[str, list[Pairs]], trials: int) -> Iterator[Row]:
     for perspective, tilt in ((0.0, ""), (1e-4, ", perspective")):
         for count in (3, 5, 9) if perspective else (1, 3, 5, 9):
             row, pick = f"{counted(count, 'scene')} of all sets{tilt}", partial(of_all, count)
-            number = trials // 3 if perspective else trials * 3 // 5
-            yield Row("all", row, number, partial(known, pick, perspective))
+            group, number = ("tilted", trials // 3) if perspective else ("all", trials * 3 // 5)
+            yield Row(group, row, number, partial(known, pick, perspective))
     for name, folders in sets.items():
         make = partial(real_truth, partial(one, folders))
         yield Row("residual", f"{name}, 1 pair", few, partial(told_residual, make))
@@ -483,7 +483,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--trials", type=int, default=60, help="Of single pairs; other rows follow from it.")
     parser.add_argument(
-        "--rows", default="single,own,consecutive,scenes,all,residual,sim,quality,baselines,unrelated"
+        "--rows", default="single,own,consecutive,scenes,all,tilted,residual,sim,quality,baselines,unrelated"
     )
     parser.add_argument("--jobs", type=int, default=2, help="Processes, of one thread each.")
     parser.add_argument("--log", type=Path, help="Notes of each trial, to go on from.")

@@ -15,6 +15,7 @@ from edgefuse.cli.calibrate import progress_of
 from edgefuse.errors import InputError, counted
 from edgefuse.images import write_image
 from edgefuse.sim import Rig, RigConfig
+from edgefuse.thermal import as_infrared
 
 ROOT = Path(__file__).parent.parent
 
@@ -50,6 +51,43 @@ def test_finds_the_map_of_one_pair(config, most):
     assert found.confidence > 0.8
     assert found.scenes == 1
     assert found.residual_px < 3
+
+
+def dark(ir, vis):
+    noise = np.random.default_rng(0).normal(0, 1.5, vis.shape)
+    return ir, np.clip(vis * 0.06 + noise, 0, 255).astype(np.uint8)
+
+
+def dead_pixels(ir, vis):
+    rng = np.random.default_rng(0)
+    ir[rng.integers(0, 240, 60), rng.integers(0, 320, 60)] = rng.choice([0, 65535], 60)
+    return as_infrared(ir), vis
+
+
+def upright(ir, vis):
+    return np.ascontiguousarray(np.rot90(ir)), np.ascontiguousarray(np.rot90(vis))
+
+
+@pytest.mark.parametrize(
+    ("config", "change", "most"),
+    [
+        ({"ir_size": (160, 120), "size": (640, 480)}, lambda *pair: pair, 2.0),
+        ({"ir_depth": 16}, dead_pixels, 0.8),
+        ({}, dark, 0.8),
+        ({}, upright, 0.8),
+        ({"scale": 0.42}, lambda *pair: pair, 1.0),
+        ({"rotation": -10.0}, lambda *pair: pair, 0.8),
+        ({"shift": (-144.0, 0.0)}, lambda *pair: pair, 1.0),
+    ],
+    ids=["tiny", "16 bits and dead pixels", "dark", "upright", "narrow", "turned", "half aside"],
+)
+def test_finds_the_map_of_odd_cameras(config, change, most):
+    pair, truth = shot(3, **({"size": (320, 240)} | config))
+    pair = change(*pair)
+    if change is upright:  # left and right become bottom and top
+        turn = np.array([[0, 1, 0], [-1, 0, 319], [0, 0, 1.0]])
+        truth = turn @ truth @ np.linalg.inv(turn)
+    assert corner_error(estimate([pair]).matrix, truth, pair[0].shape[::-1]) < most
 
 
 def test_several_scenes_show_the_distortion_of_a_lens():
@@ -194,6 +232,11 @@ BAD = {
         colours(cv2.blur(textured(1), (61, 1))),
         "the visible pictures are blurred; focus, and hold the rig still",
     ),
+    "turned camera": (
+        np.ascontiguousarray(textured(1).T),
+        colours(textured(2)),
+        "one camera's pictures are upright and the other's lie; turn one with rotate=90 or 270",
+    ),
     "unrelated scenes": (textured(1), colours(textured(2)), "agree no better than by chance"),
 }
 
@@ -288,6 +331,28 @@ def test_recordings_are_collected_and_can_be_kept(tmp_path):
     assert result.exit_code == 0, result.output
     assert len(list((tmp_path / "kept" / "ir").iterdir())) >= 1
     assert not (tmp_path / "rig.png").exists()
+
+
+def test_an_earlier_run_is_resumed(tmp_path):
+    kept, by_hand = ["--keep", str(tmp_path / "kept")], ["--points", "0,0:0,0 100,90:100,90"]
+    for run in (1, 2):
+        here = tmp_path / str(run)
+        here.mkdir()
+        ir, vis = folders(here, [(textured(run), textured(run + 2))])
+        command = [
+            "calibrate",
+            "--ir",
+            ir,
+            "--vis",
+            vis,
+            "--out",
+            str(tmp_path / "rig.json"),
+            "--no-pictures",
+        ]
+        result = CliRunner().invoke(app, [*command, *kept, *by_hand])
+        assert result.exit_code == 0, result.output
+        assert f"{run} of 9 scenes, ±" in result.output
+    assert len(list((tmp_path / "kept" / "vis").iterdir())) == 2
 
 
 def test_picture_shows_before_and_after():
