@@ -235,7 +235,7 @@ BAD = {
     "turned camera": (
         np.ascontiguousarray(textured(1).T),
         colours(textured(2)),
-        "one camera's pictures are upright and the other's lie; turn one with rotate=90 or 270",
+        "one camera stands upright and the other lies; turn one with rotate=90 or 270",
     ),
     "unrelated scenes": (textured(1), colours(textured(2)), "agree no better than by chance"),
 }

@@ -101,9 +101,7 @@ def why_not(
         return f"{found}: the {' and '.join(blurred)} pictures are blurred; focus, and hold the rig still"
     upright = [picture.grey.shape[0] > picture.grey.shape[1] for picture in pairs[0]]
     if upright[0] != upright[1]:
-        return (
-            f"{found}: one camera's pictures are upright and the other's lie; turn one with rotate=90 or 270"
-        )
+        return f"{found}: one camera stands upright and the other lies; turn one with rotate=90 or 270"
     if scenes < 3:
         seen = "one scene" if scenes == 1 else f"{scenes} scenes"
         return (
