@@ -75,6 +75,11 @@ def test_a_terminal_is_shown_text_and_never_told_what_to_do(capsys, monkeypatch)
             assert told not in said
         assert "next" in said
         assert "\x1b" not in said or terminal, "its own colours"
+    console.stdout().say_json({"name": NASTY})
+    out = capsys.readouterr().out
+    assert json.loads(out) == {"name": NASTY}
+    assert out.isascii()
+    assert "\x1b" not in out
 
 
 @pytest.mark.parametrize(

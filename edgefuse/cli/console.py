@@ -16,6 +16,7 @@ from enum import IntEnum
 from types import FrameType
 from typing import Any
 
+import msgspec
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -60,6 +61,10 @@ class Output(Console):
     def say(self, text: str, style: str | None = None) -> None:
         """Write one line as it is: nothing in it is markup, and nothing is cut or wrapped."""
         self.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    def say_json(self, values: object) -> None:
+        """Write dataclasses and plain values as JSON in ASCII, in which no character does anything."""
+        self.say(json.dumps(msgspec.json.decode(msgspec.json.encode(values)), indent=2))
 
 
 def stdout(*, quiet: bool = False) -> Output:

@@ -16,8 +16,6 @@ def doctor(
 
     Each finding says what to do; the exit code is 1 if there is a problem.
     """
-    import msgspec
-
     from edgefuse.doctor import examine
 
     console = stdout(quiet=as_json)
@@ -31,7 +29,7 @@ def doctor(
     warnings = sum(found.status == "warning" for found in findings)
     if as_json:
         known = {"ok": not problems, "findings": [asdict(found) for found in findings]}
-        typer.echo(msgspec.json.format(msgspec.json.encode(known), indent=2))
+        stdout().say_json(known)
     console.say(f"{problems} problems, {warnings} warnings, {len(findings) - problems - warnings} ok")
     if problems:
         raise typer.Exit(ExitCode.ERROR)

@@ -30,6 +30,6 @@ def inspect(
     spec, layers = inspect_file(path)
     if as_json:
         known = msgspec.to_builtins(read_sidecar(path) if path.suffix == ".engine" else spec)
-        typer.echo(msgspec.json.format(msgspec.json.encode({**known, "layers": layers}), indent=2))
+        stdout().say_json({**known, "layers": layers})
     else:
         stdout().print(table(path, spec, layers))

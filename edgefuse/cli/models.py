@@ -42,6 +42,6 @@ def models(
         if not as_json:
             console.print(table, "", sep="\n")
     if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+        stdout().say_json(found)
     else:
         console.print("Quality: mean over all pairs, protocol `field`; reproduce with `edgefuse evaluate`.")
