@@ -25,7 +25,7 @@ from edgefuse.rig import Rig, RigAlign
 from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.frames import Frame, FusedFrame
 from edgefuse.runtime.live import BackgroundWorker, LiveConfig, Session, StopRequest, connect
-from edgefuse.runtime.live.background import DriftReport
+from edgefuse.runtime.live.background import DriftReport, QualityReport
 from tests.support.shots import shot
 from tests.test_live import FakeSource, pick_visible
 
@@ -35,6 +35,7 @@ parser = pytest.importorskip("prometheus_client.parser", reason="the extra serve
 
 from edgefuse.runtime.alignment import Alignment  # noqa: E402
 from edgefuse.runtime.serve import Address, LivePage, app, protocol  # noqa: E402
+from edgefuse.runtime.serve.metrics import metrics_of  # noqa: E402
 from edgefuse.runtime.serve.views import PALETTES, VIEWS, Preview, View  # noqa: E402
 
 
@@ -156,6 +157,14 @@ def test_every_view_shows_every_frame(view: str) -> None:
         assert decoded(jpeg).shape == (48, 64 * (3 if view == "panels" else 1), 3)
 
 
+def test_pictures_are_never_larger_than_a_browser_shows() -> None:
+    preview = Preview()
+    preview.update(FusedFrame(None, None, np.zeros((20, 4000, 3), np.uint8), 1, 0.0))
+    made = preview.jpeg(View("fused", 99_999))
+    assert made is not None
+    assert decoded(made[1]).shape == (10, 1920, 3)
+
+
 def test_infrared_is_seen_in_a_palette() -> None:
     preview = Preview()
     preview.update(shot(1))
@@ -246,6 +255,13 @@ def test_state_health_and_metrics(served: Served) -> None:
     assert edges == sorted(edges), "cumulative"
     assert {"edgefuse_skew_seconds", "edgefuse_camera_reconnects"} <= families.keys()
     assert families["edgefuse_memory_bytes"].samples[0].value > 1e7
+
+
+def test_quality_is_measured_for_machines_too(served: Served) -> None:
+    told = QualityReport(3, 0, {"VIF": 0.75, "SSIM": 0.5})
+    data = metrics_of(replace(served.session.snapshot(), quality=told), 0.1).decode()
+    (family,) = (f for f in parser.text_string_to_metric_families(data) if f.name == "edgefuse_quality")
+    assert {s.labels["metric"]: s.value for s in family.samples} == told.means
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -607,6 +623,17 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         until(lambda: "1.0 m" in page.locator("#moved").inner_text())
         page.click("#keep")
         until(lambda: Rig.load(rig).distance == 1)
+        page.click("button[data-view=panels]")
+        height = "document.querySelector('#picture').height"
+        until(lambda: page.evaluate(height) == 3 * 16)  # below each other
+        page.set_viewport_size({"width": 1280, "height": 800})  # a desk's
+        until(lambda: page.evaluate(height) == 16)
+        facts, shown = page.locator(".facts").bounding_box(), picture.bounding_box()
+        assert facts["x"] >= shown["x"] + shown["width"], "beside the picture"
+        page.click("button[data-view=infrared]")
+        page.select_option("#palette", "white")
+        frames = int(picture.get_attribute("data-frames") or 0)
+        until(lambda: int(picture.get_attribute("data-frames") or 0) > frames + 2)
         lost.set()
         until(lambda: page.locator("#notice").is_visible(), 2)
         assert page.locator("#status").inner_text() == "Visible lost"

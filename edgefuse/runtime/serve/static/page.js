@@ -4,7 +4,7 @@ const VIEWS = [
   ["fused", "Fused"], ["infrared", "Infrared"], ["visible", "Visible"], ["panels", "Side by side"],
   ["wipe", "Wipe"], ["edges", "Thermal edges"], ["blend", "Blend"], ["check", "Checkerboard"],
 ];
-const SHOWN_STAGES = { align: "#5aa9e6", fuse: "#ff9d4d", total: "#3fbf7f", output: "#b58bef" };
+const SHOWN_STAGES = { pair: "#e8d44d", align: "#5aa9e6", fuse: "#ff9d4d", total: "#3fbf7f", output: "#b58bef" };
 const HISTORY = 60; // seconds
 const CUT = new Set(["wipe", "check"]); // views that are put together here, from the panels
 const COLOURED = new Set(["infrared", "blend", "panels", "wipe", "check"]); // in which infrared has a palette
