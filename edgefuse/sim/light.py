@@ -78,6 +78,10 @@ class Day:
         if surface is self._street.sky:
             return surface.celsius
         absorbed = self._direct(surface) * (1 - surface.albedo.mean(axis=2).clip(0, 1))
+        if surface.v[2] > 0.5:  # the ground is worn and damp in places
+            cells = round(surface.size[1] / 1.5), round(surface.size[0] / 1.5)
+            rng = np.random.default_rng([self._street.seed, 41])
+            absorbed *= 1 + np.float32(0.15) * smooth_noise(rng, surface.alpha.shape, cells)
         return warmed(surface.celsius, absorbed)
 
     def at(self, x: float, height: float, z: float) -> Floats:
