@@ -7,7 +7,7 @@ makes. Nothing between them is written by hand, and a test fails where a documen
 import json
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,7 @@ def _benchmark(name: str) -> str:
 REAL = ("single", "own", "consecutive", "scenes", "all", "tilted", "unrelated")
 
 
-def _registration(groups: Iterable[str]) -> str:
+def _registration(groups: Sequence[str]) -> str:
     """Return how well known maps were found, one line for each kind of pictures."""
     found = _json("registration.json")
     names = (
@@ -154,8 +154,10 @@ def _registration(groups: Iterable[str]) -> str:
                 _number(line, "k", 3) if line.get("k") else Cell(""),
             ],
         )
-        for line in found["rows"]
-        if line["group"] in groups
+        for line in sorted(
+            (line for line in found["rows"] if line["group"] in groups),
+            key=lambda line: groups.index(line["group"]),
+        )
     ]
     return _registered(Table("", columns, lines), found)
 

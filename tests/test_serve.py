@@ -590,7 +590,12 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
 
     camera = Camera("camera", lambda: Unplugged(None, live=True, fps=25))
     rig = rig_file(tmp_path / "rig.json")
-    with Served(vis=camera, rig=rig) as served, playwright.sync_playwright() as run:
+
+    def improve(rig: Rig, _: FusedFrame, move: bool) -> Rig:
+        return replace(rig, residual_px=0.3)
+
+    served_rig = Served(vis=camera, rig=rig, improve=improve)
+    with served_rig as served, playwright.sync_playwright() as run:
         browser = run.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         errors: list[str] = []
         page = browser.new_page(viewport={"width": 390, "height": 800})  # a phone's
@@ -621,6 +626,8 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         until(lambda: "moved by 1, 0 pixels, 10 m" in page.locator("#moved").inner_text())
         page.locator("#metres").fill("0")
         until(lambda: "1.0 m" in page.locator("#moved").inner_text())
+        page.click("#refine")
+        until(lambda: "to 0.3 pixels" in page.locator("#moved").inner_text())
         page.click("#keep")
         until(lambda: Rig.load(rig).distance == 1)
         page.click("button[data-view=panels]")

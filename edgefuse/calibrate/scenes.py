@@ -30,9 +30,10 @@ SHARP = 0.12
 """Part of the gradient that a slight blur removes from a sharp picture, at least."""
 
 
-EXPECTED_PX = {1: 2.9, 3: 1.1, 5: 0.9, 9: 0.8}
+EXPECTED_PX = {1: 3.2, 3: 1.2, 5: 1.2, 9: 1.1}
 """Pixels at a width of 640 within which two of three calibrations of real pairs were right, by the number of
-scenes: the rows `of all sets` of docs/calibration.md."""
+scenes: the rows `of all sets` of docs/calibration.md, those of 3 and 5 scenes taken together. How far the
+sets are off themselves is in it."""
 
 
 def expected_error(scenes: int, ir_size: tuple[int, int], vis_size: tuple[int, int]) -> float:

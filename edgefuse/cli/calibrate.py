@@ -288,6 +288,7 @@ def _print(console: Console, rig: "Rig", found: "Estimate", out: Path, collected
         f"{scale:.3f}, turn {turn:+.1f}°, centre {right:+.1f}, {down:+.1f} px; infrared covers "
         f"{rig.overlap:.0%} of the visible picture",
         highlight=False,
+        soft_wrap=True,
     )
     certain = ""
     if found.z and rig.model != "nudged":
