@@ -212,6 +212,7 @@ def test_a_source_that_is_shifted_is_fused_only_where_it_has_a_picture(tmp_path)
     [
         (("sim", "sim"), None),
         (("", ""), None),
+        (("rec/ir", "rec/vis"), None),
         (("cam0", "cam1"), "made with cam0 and cam1, not sim and sim"),
     ],
 )

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 Improve: TypeAlias = Callable[[Rig, FusedFrame, bool], Rig]
 """Returns a rig, moved to where a frame that it aligned asks for (True), with the residual seen there."""
 
+A_CAMERA = re.compile(r"cam\d|/dev/|[a-z]+:")
+"""Beginnings of the names of cameras."""
 MAX_SHIFT = 500.0
 """Pixels: what needs more is another rig."""
 
@@ -157,8 +159,8 @@ def doubt_rig(align: Align | None, ir: Camera, vis: Camera) -> None:
             logger.warning("infrared is not aligned: the recording has a rig file, give --rig %s", path)
         return
     known = [re.split("[?#]", name)[0] for name in (align.rig.ir_camera, align.rig.vis_camera)]
-    if ir.recorded or vis.recorded or not all(known) or given == known:
-        return
+    if ir.recorded or vis.recorded or not all(map(A_CAMERA.match, known)) or given == known:
+        return  # names of recordings tell nothing
     if given == known[::-1]:
         logger.warning(
             "the cameras look exchanged: the rig file was made with %s as infrared and %s as visible", *known
