@@ -14,6 +14,7 @@ from edgefuse.cli import app
 from edgefuse.cli.calibrate import progress_of
 from edgefuse.errors import InputError, counted
 from edgefuse.images import write_image
+from edgefuse.runtime.sinks.lossless import LosslessVideo
 from edgefuse.sim import Rig, RigConfig
 from edgefuse.thermal import as_infrared
 
@@ -252,6 +253,21 @@ def test_bad_input_gets_one_sentence_and_no_rig_file(tmp_path, what):
     assert why in str(result.exception)
     assert "\n" not in str(result.exception)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("options", ["", "?realtime=1"], ids=["recording", "live"])
+def test_swapped_cameras_are_said_so_in_recordings_too(tmp_path, options):
+    for role, image in zip(("ir", "vis"), shot(3, size=(320, 240))[0], strict=True):
+        video = LosslessVideo(tmp_path / f"{role}.mkv", image, 25.0, {})
+        for n in range(4):
+            video.write(image, n / 25, n)
+        video.close()
+    ir, vis = f"{tmp_path / 'vis.mkv'}{options}", f"{tmp_path / 'ir.mkv'}{options}"
+    command = ["calibrate", "--ir", ir, "--vis", vis, "--out", str(tmp_path / "rig.json")]
+    result = CliRunner().invoke(app, command)
+    assert isinstance(result.exception, CalibrationError), result.output
+    assert "the cameras look swapped" in str(result.exception)
+    assert not (tmp_path / "rig.json").exists()
 
 
 def test_mirrored_infrared_is_said_so(tmp_path):

@@ -3,13 +3,16 @@
 Also what no map can be estimated from, and the sentences that say so.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from edgefuse.align import Align, Aligned
 from edgefuse.calibrate.board import Boards
@@ -19,6 +22,10 @@ from edgefuse.images import IMAGE_SUFFIXES, Image, fit_size, luma, read_image, r
 from edgefuse.pairs import pair_folders
 from edgefuse.palettes import has_palette
 from edgefuse.thermal import as_infrared, read_infrared
+
+if TYPE_CHECKING:
+    from edgefuse.runtime.frames import Frame
+    from edgefuse.runtime.sources import Source
 
 FLAT = 2.0
 """Standard deviation in grey levels below which a picture shows nothing."""
@@ -156,6 +163,8 @@ THUMB = 80
 """Longer side of the pictures that are compared: small, so that a shaking rig sees no new scenes."""
 STEADY = 0.7
 """Correlation of edges with the frame before from which on the rig counts as held still."""
+COLOURS_CHECKED = 3
+"""Pairs of cameras or recordings that are looked at for colours in infrared."""
 MOST_READ = 200
 """Pairs of folders to look at, evenly out of all."""
 
@@ -281,8 +290,7 @@ def _pairs_of(ir: str, vis: str, duration: float | None) -> "Iterator[tuple[Imag
         pairs = pair_folders(ir, vis).pairs
         for _, ir_file, vis_file in pairs[:: max(len(pairs) // MOST_READ, 1)]:
             seen, other = read_image(ir_file, "ir"), read_visible(vis_file)
-            if seen.ndim == 3 and not has_palette(seen):
-                refuse_swapped([(seen, other)])
+            _refuse_colours(seen, other)
             yield as_infrared(seen, name=ir), other, "images"
         return
     from edgefuse.runtime.cameras.camera import connect_pair
@@ -291,6 +299,9 @@ def _pairs_of(ir: str, vis: str, duration: float | None) -> "Iterator[tuple[Imag
 
     unaligned = _Unaligned()
     infrared, visible = connect_pair(ir, vis)
+    raw: deque[NDArray[Any]] = deque(maxlen=1)
+    infrared = replace(infrared, open=partial(_noted, infrared.open, raw))
+    unchecked = COLOURS_CHECKED
     with infrared, visible:
         kind: PairKind = "live" if infrared.live or visible.live else "recording"
         if all(_is_image_folder(Spec.parse(text).target) for text in (ir, vis)):
@@ -299,8 +310,33 @@ def _pairs_of(ir: str, vis: str, duration: float | None) -> "Iterator[tuple[Imag
         with live(infrared, visible, lambda _, image: image, align=unaligned, duration=limit) as frames:
             for frame in frames:
                 if frame.vis is not None and (unplaced := unaligned.ir) is not None:
+                    if unchecked and raw:
+                        unchecked -= 1
+                        _refuse_colours(raw[0], frame.vis)
                     yield _without_margin(unplaced, frame.valid), frame.vis, kind
                 unaligned.ir = None
+
+
+def _refuse_colours(raw: NDArray[Any], vis: Image) -> None:
+    """Raise `CalibrationError` for infrared in colours that are no palette beside a grey visible picture."""
+    if raw.ndim == 3 and raw.dtype == np.uint8 and not has_palette(raw):
+        refuse_swapped([(raw, vis)])
+
+
+def _noted(open_source: "Callable[[], Source]", raw: "deque[NDArray[Any]]") -> "Source":
+    """Open a source whose newest picture is kept as it came."""
+    from edgefuse.runtime.sources.text import Spec
+    from edgefuse.runtime.sources.wrappers import Placed
+
+    class Noted(Placed):
+        def read(self) -> "Frame | None":
+            frame = super().read()
+            if frame is not None:
+                raw.append(frame.image)
+            return frame
+
+    source = open_source()
+    return Noted(source, Spec(source.name, source.name, {}), "ir")
 
 
 def _without_margin(ir: Image, valid: Image | None) -> Image:
