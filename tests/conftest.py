@@ -1,7 +1,13 @@
+# ruff: noqa: E402
 import hashlib
 import os
 import sys
 from pathlib import Path
+
+# The workers fill the cores, and on images as small as a test's, threads only wait for one another. Read when
+# OpenBLAS and torch are loaded, by programs that tests start, too.
+for library in ("OMP", "OPENBLAS"):
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -19,7 +25,7 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 
 # What trains, exports, measures time or starts programs; and what a test takes that does.
-SLOW_FIXTURES = {"one_thread", "traced_once", "weights", "servers"}
+SLOW_FIXTURES = {"traced_once", "weights", "servers"}
 # fmt: off
 SLOW_FILES = (
     "batch", "calibrate", "camera", "cli_record", "cli_stream", "console", "engines", "evaluate_cli",
@@ -104,17 +110,6 @@ def run(monkeypatch, capsys, tmp_path):
         return caught.value.code or 0, output.out, output.err
 
     return call
-
-
-@pytest.fixture(scope="module")
-def one_thread():
-    """Let torch use one thread: on images as small as a test's, threads only wait for one another."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -205,7 +205,7 @@ RUNNABLE = [command for command in OURS if not any(part in command.text for part
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_thread", "traced_once")
+@pytest.mark.usefixtures("traced_once")
 @pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning:ray", "ignore::ResourceWarning:ray")
 @pytest.mark.parametrize("command", RUNNABLE, ids=str)
 def test_every_command_runs(command: Command, workspace: Path) -> None:

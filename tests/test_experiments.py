@@ -19,8 +19,6 @@ from edgefuse.train.data import training_set
 from edgefuse.train.models import build_model
 from edgefuse.train.record import new_figure, sample_tiles, write_samples
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):

@@ -15,8 +15,6 @@ from edgefuse.plugins import load_file
 from edgefuse.train.losses import LOSSES, add_loss
 from edgefuse.train.models import MODELS, add_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 MINE = """
 from torch import nn
 from edgefuse.train.models import FusionNetwork

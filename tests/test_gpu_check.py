@@ -227,7 +227,8 @@ def cpu_as_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_check, "torch_on_gpu", lambda: torch)
     monkeypatch.setattr(gpu_check, "by_events", lambda torch, run: float(run() is None))
     monkeypatch.setattr(gpu_check, "clock", lambda run: float(run() is None))
-    monkeypatch.setattr(gpu_check, "STEPS", 4)
+    for name, value in {"WIDTH": 128, "HEIGHT": 96, "STEPS": 4, "BATCH": 2, "PATCH": 32}.items():
+        monkeypatch.setattr(gpu_check, name, value)
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "0")  # so that the old state comes back afterwards
         monkeypatch.delenv(name)
@@ -243,7 +244,7 @@ def test_the_cpu_in_the_gpus_place_passes(name: str, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("cpu_as_gpu")
+@pytest.mark.usefixtures("cpu_as_gpu", "traced_once")
 @pytest.mark.parametrize("model", ["nano", "nano-int8", "nano-fp16"])
 def test_an_engine_is_compared_on_both_kinds_of_arrays(model: str) -> None:
     found = judge("a", lambda: gpu_check.engine_agrees("cpu", model))

@@ -33,8 +33,6 @@ from edgefuse.train.machine import DistributedContext, resolve_precision
 from edgefuse.train.models import build_model
 from edgefuse.train.trainer import Adversary, Trainer, learning_rate_factor
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
