@@ -72,7 +72,8 @@ def test_every_form_answers_as_its_checkpoint(build, pair, name, graph, size, pr
 
 TAKEN_BY_THE_PARSER = """<ir_version: 10, opset_import: ["" : 20]>
     f (float[1, 2, H, W] x) => (float[1, 1, H, W] y)
-    <float[1, 2, 1, 1] w = {1, 1}, int8[1, 2, 1, 1] q = {1, 1}, float s = {0.1}> { %s y = Conv(x, k) }
+    <float[1, 2, 1, 1] w = {1, 1}, int8[1, 2, 1, 1] q = {1, 1},
+     float s = {0.1}, int8 z = {0}, int8 t = {3}> { %s y = Conv(x, k) }
 """
 
 
@@ -81,6 +82,8 @@ TAKEN_BY_THE_PARSER = """<ir_version: 10, opset_import: ["" : 20]>
     [
         ("k = Constant<value = float[1, 2, 1, 1] {1, 1}>()", True),
         ("k = DequantizeLinear(q, s)", True),
+        ("k = DequantizeLinear(q, s, z)", True),
+        ("k = DequantizeLinear(q, s, t)", False),
         ("k = Neg(w)", False),
     ],
 )

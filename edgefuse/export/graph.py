@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx
 import torch
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 from torch import Tensor, nn
 
 from edgefuse import __version__
@@ -195,23 +195,37 @@ def layer_precisions(graph: onnx.ModelProto) -> dict[str, int]:
 def engines_for(graph: onnx.ModelProto) -> tuple[str, ...]:
     """Return the engines that a graph is arranged for.
 
-    TensorRT knows unsigned bytes at a graph's ends alone, where it wants a cast, and no others inside; its
-    parser takes kernels that are constants, or come straight out of int8 ones, and no matrix of ones and
-    zeros whose size is computed (builtin_op_importers.cpp of onnx-tensorrt: `Conv`, `EyeLike`). CUDA in
-    ONNX Runtime cannot pad unsigned bytes: what lies before would be on the GPU and what follows on the CPU.
+    TensorRT knows unsigned bytes at a graph's ends alone, where it wants a cast, and no others inside. CUDA
+    in ONNX Runtime cannot pad them: what lies before would be on the GPU and what follows on the CPU.
     """
     unsigned = {name for name, kind in _types(graph).items() if kind == TensorProto.UINT8}
     touching = {n.op_type for n in graph.graph.node if unsigned.intersection((*n.input, *n.output))}
     at_ends = unsigned <= {v.name for v in (*graph.graph.input, *graph.graph.output)}
-    constants = {t.name for t in graph.graph.initializer}
-    constants |= {o for n in graph.graph.node if n.op_type == "Constant" for o in n.output}
-    for node in graph.graph.node:
-        if node.op_type == "DequantizeLinear" and node.input[0] in constants:
-            constants.update(node.output)
-    computed = {"Conv": 1, "ConvTranspose": 1, "EyeLike": 0}
-    parsed = all(n.input[computed[n.op_type]] in constants for n in graph.graph.node if n.op_type in computed)
-    suits = {"cuda": "Pad" not in touching, "tensorrt": at_ends and touching <= {"Cast"} and parsed}
+    bytes_suit = at_ends and touching <= {"Cast"}
+    suits = {"cuda": "Pad" not in touching, "tensorrt": bytes_suit and _is_parsed_by_tensorrt(graph.graph)}
     return tuple(name for name in ("cpu", "cuda", "openvino", "tensorrt") if suits.get(name, True))
+
+
+def _is_parsed_by_tensorrt(graph: onnx.GraphProto) -> bool:
+    """Return whether TensorRT's parser takes what a graph computes, but for its types.
+
+    It wants kernels that are constants, or come straight out of int8 ones, zero points of 0, and no identity
+    matrix whose size is computed (builtin_op_importers.cpp of onnx-tensorrt: `Conv`,
+    `QuantDequantLinearHelper`, `EyeLike`).
+    """
+    shifted = {t.name for t in graph.initializer if numpy_helper.to_array(t).any()}
+    constants = {t.name for t in graph.initializer}
+    constants |= {name for node in graph.node if node.op_type == "Constant" for name in node.output}
+    wanted = {"Conv": 1, "ConvTranspose": 1, "EyeLike": 0}
+    for node in graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            if shifted.intersection(node.input[2:]):
+                return False
+            if node.input[0] in constants:
+                constants.update(node.output)
+        elif node.op_type in wanted and node.input[wanted[node.op_type]] not in constants:
+            return False
+    return True
 
 
 def is_small(kernel: Sequence[int]) -> bool:
