@@ -120,7 +120,8 @@ def find_targets(ir: Image) -> list[Target]:
         window = (slice(max(0, y - RING), y + height + RING), slice(max(0, x - RING), x + width + RING))
         inside = labels[window] == label
         distance = cv2.distanceTransform((~inside).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        ring = (distance <= RING) & ~any_target[window]
+        # OpenCV 4 says 15.000001 for 15, and not always; the next larger distance is 15.03.
+        ring = (distance < RING + 0.01) & ~any_target[window]
         if not ring.any():
             continue
         masks = inside.astype(np.uint8) * 255, ring.astype(np.uint8) * 255
