@@ -43,10 +43,11 @@ SLOW_TESTS = {
     "test_training_exporting_and_fusing_from_one_folder_to_the_next",
 }
 NETWORK_FILES = {"faults", "network"}
+LONGEST = {"test_train_processes", "test_docs", "test_calibrate", "test_faults", "test_cluster", "test_wheel"}
 
 
 def pytest_collection_modifyitems(items):
-    """Mark tests by what they take: time, servers, reference data."""
+    """Mark tests by what they take: time, servers, reference data; sort their files by time."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         name = item.path.stem.removeprefix("test_")
@@ -58,6 +59,9 @@ def pytest_collection_modifyitems(items):
         for mark, holds in marks.items():
             if holds:
                 item.add_marker(mark)
+    # The files that take the longest come first, so that both workers end at about the same time.
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path.stem not in LONGEST, item.path not in slow))
 
 
 @pytest.hookimpl(wrapper=True)
