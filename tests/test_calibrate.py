@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from edgefuse.calibrate import CalibrationError, Scenes, collect, estimate, expected_error, make_rig
+from edgefuse.calibrate import CalibrationError, Estimate, Scenes, collect, estimate, expected_error, make_rig
 from edgefuse.calibrate.features import Picture, edge_field, valid_area
 from edgefuse.calibrate.manual import before_and_after
 from edgefuse.calibrate.scenes import EXPECTED_PX
@@ -177,6 +177,20 @@ def test_refuses_a_lattice_that_agrees_in_many_places():
     noisy = [np.clip(image + rng.normal(0, 6, x.shape), 0, 255).astype(np.uint8) for image in (ir, 255 - vis)]
     with pytest.raises(CalibrationError, match="two different maps agree nearly as well"):
         estimate([(noisy[0], noisy[1])])
+
+
+@pytest.mark.parametrize(
+    ("z", "rival", "refused"), [(13.3, 6.8, False), (8.0, 5.4, False), (8.0, 5.6, True), (30.0, 20.0, True)]
+)
+def test_a_rival_counts_by_its_part_of_the_best_map(monkeypatch, z, rival, refused):
+    made = Estimate(np.eye(3), "similarity", z, 0.3, 0.5, 1, 1, rival)
+    monkeypatch.setattr("edgefuse.calibrate.registration._estimate", lambda *_: made)
+    pair = textured(1, (240, 320)), textured(2, (240, 320))
+    if refused:
+        with pytest.raises(CalibrationError, match="two different maps"):
+            estimate([pair])
+    else:
+        assert estimate([pair]).z == z
 
 
 def test_pictures_of_several_sizes_are_refused():

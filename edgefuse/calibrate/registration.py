@@ -32,9 +32,10 @@ LEAST_Z_SMALL = 8.0
 """The same for visible pictures of less than 300 pixels, in which chance agrees more easily."""
 LEAST_SHARE = 0.06
 """Part of all edges that must agree: a ramp or stripes agree somewhere, but with little."""
-RIVAL_Z, RIVAL_PART = 5.5, 0.45
+RIVAL_Z, RIVAL_PART = 5.5, 0.55
 """z of the best map that is clearly another one, and its part of z, from which on both could be right: a
-lattice or a tiled wall agrees in many places. Chance stays below the first."""
+lattice or a tiled wall agrees in many places. Chance stays below the first; streets of real pairs reach half
+of z."""
 RIVAL_APART = 0.04
 """Widths of the visible picture that a corner must lie elsewhere for that."""
 HINT_Z, BETTER_Z = 0.2, 0.8
