@@ -39,8 +39,16 @@ SLOW_FILES = (
 SLOW_TESTS = {
     "test_8k_is_fused",
     "test_intervals_of_a_video_resample_blocks_of_frames",
+    "test_interval_covers_the_truth_about_as_often_as_it_says[50]",
     "test_a_file_of_settings_reproduces_a_run_and_options_come_before_it",
     "test_training_exporting_and_fusing_from_one_folder_to_the_next",
+    "test_debug_shows_the_traceback",
+    "test_library_code_never_loads_typer",
+    "test_golden_values_of_real_images",
+    "test_perceptual_golden_values_of_real_images",
+    "test_times_of_their_own_cost_no_quality[h265]",
+    "test_same_bytes_in_any_order_and_any_process",
+    *(f"test_shipped_models_fuse_any_size[size3-{name}]" for name in ("cnn", "gan", "transformer")),
 }
 NETWORK_FILES = {"faults", "network"}
 LONGEST = {"test_train_processes", "test_docs", "test_calibrate", "test_faults", "test_cluster", "test_wheel"}
