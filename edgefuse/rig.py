@@ -47,7 +47,7 @@ class Rig:
     """The name of the infrared source at the time of calibration."""
     vis_camera: str = ""
     model: str = "similarity"
-    """similarity, affine, homography; points or board if set by hand."""
+    """similarity, affine, homography; points, board or nudged if set by hand."""
     residual_px: float = 0.0
     """How far apart the same thing in both pictures is to be expected, in visible pixels."""
     confidence: float = 1.0
