@@ -129,18 +129,9 @@ REAL = ("single", "own", "consecutive", "scenes", "all", "tilted", "unrelated")
 def _registration(groups: Sequence[str]) -> str:
     """Return how well known maps were found, one line for each kind of pictures."""
     found = _json("registration.json")
-    names = (
-        "trials",
-        "accepted",
-        "median px",
-        "68 % px",
-        "p95 px",
-        "over 12 px",
-        "s",
-        "least z",
-        "residual px",
-    )
-    columns = [Column(c) for c in (*names, "residual px", "not similarities", "k")]
+    errors = ("median px", "68 % px", "p95 px", "over 12 px")
+    names = ("trials", "accepted", *errors, "s", "least z", "residual px", "not similarities", "k")
+    columns = [Column(c) for c in names]
     lines = [
         Row(
             line["name"],
