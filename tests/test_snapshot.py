@@ -1,5 +1,7 @@
 """What a run says of itself at any moment, and who owns its threads."""
 
+import subprocess
+import sys
 import threading
 import time
 from collections import deque
@@ -198,3 +200,18 @@ def test_buckets_count_all_values_and_percentiles_the_latest() -> None:
     assert stats.bins() == [("2-5", 10), ("20-50", WINDOW)]
     assert sum(stats.buckets) == stats.count == WINDOW + 10
     assert stats.sum == pytest.approx(0.04 + WINDOW * 0.03)
+
+
+def test_the_program_ends_after_the_item_in_work() -> None:
+    """A thread that is ended inside OpenCV aborts the process, and then a service counts a crash."""
+    program = (
+        "import time\n"
+        "from edgefuse.runtime.live.background import BackgroundWorker\n"
+        "worker = BackgroundWorker('worker', lambda _: (time.sleep(1), print('finished', flush=True)))\n"
+        "worker.start()\n"
+        "worker.offer(1)\n"
+        "time.sleep(0.1)\n"
+        "worker.close()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "finished\n", "")

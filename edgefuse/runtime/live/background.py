@@ -1,5 +1,6 @@
 """Work on some of the fused frames in the background, never at the stream's expense."""
 
+import atexit
 import logging
 import os
 import queue
@@ -22,6 +23,9 @@ T = TypeVar("T")
 PROTOCOL = "field"
 BUDGET = 0.1
 """Share of one core that a worker may take."""
+LEAVE_SECONDS = 5.0
+"""For which the program waits at its end for the item in work: a thread that is ended inside OpenCV aborts
+the process."""
 
 
 class BackgroundWorker(Generic[T]):
@@ -63,6 +67,7 @@ class BackgroundWorker(Generic[T]):
         """Start the thread."""
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         self._thread.start()
+        atexit.register(self.close, LEAVE_SECONDS)
 
     def offer(self, item: T) -> None:
         """Take an item if its turn has come and there is time. Returns at once."""
@@ -80,6 +85,8 @@ class BackgroundWorker(Generic[T]):
         self._items.put(None)
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(seconds)
+            if not self._thread.is_alive():
+                atexit.unregister(self.close)
 
     def snapshot(self) -> object:
         """Return what it has come to so far, from any thread; None: it has nothing to say."""
