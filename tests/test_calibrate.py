@@ -342,7 +342,7 @@ def test_a_moving_rig_shows_no_scenes(monkeypatch):
     assert told == [3]
 
 
-def test_a_margin_that_a_shift_left_is_no_edge(tmp_path):
+def test_a_camera_that_is_shifted_is_aligned_from_there(tmp_path):
     (infrared, visible), truth = shot(3, size=(320, 240))
     ir, vis = folders(tmp_path, [(infrared, visible)])
     out = tmp_path / "rig.json"

@@ -313,7 +313,7 @@ def _pairs_of(ir: str, vis: str, duration: float | None) -> "Iterator[tuple[Imag
                     if unchecked and raw:
                         unchecked -= 1
                         _refuse_colours(raw[0], frame.vis)
-                    yield _without_margin(unplaced, frame.valid), frame.vis, kind
+                    yield unplaced, frame.vis, kind
                 unaligned.ir = None
 
 
@@ -337,13 +337,6 @@ def _noted(open_source: "Callable[[], Source]", raw: "deque[NDArray[Any]]") -> "
 
     source = open_source()
     return Noted(source, Spec(source.name, source.name, {}), "ir")
-
-
-def _without_margin(ir: Image, valid: Image | None) -> Image:
-    """Return infrared with the margin black that a shift left: black, it is known to be one."""
-    if valid is None:
-        return ir
-    return np.where(fit_size(valid, (ir.shape[1], ir.shape[0])) == 255, ir, 0).astype(np.uint8)
 
 
 class _Unaligned(Align):
