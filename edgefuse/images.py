@@ -152,7 +152,7 @@ def _unwrapped(image: NDArray[Any], folder: str) -> NDArray[Any]:
     signed = image.view(np.int16)
     if np.ptp(signed.astype(np.int32)) > 20_000 or np.ptp(image) < 40_000:
         return image
-    warn_once(folder, "values below zero are stored as 65535 and less: reading them as signed")
+    warn_once(folder, "negative values are stored as 65535 and below: reading the pixels as signed")
     return signed
 
 

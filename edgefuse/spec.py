@@ -313,4 +313,4 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
         value |= (data[at + k] & 0x7F) << (7 * k)
         if data[at + k] < 0x80:
             return value, at + k + 1
-    raise ValueError("a number without end")
+    raise ValueError("a number that does not end")

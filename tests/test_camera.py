@@ -120,7 +120,7 @@ def test_settings_that_the_camera_takes(
         ("cam0?format=thermal", "option format: 'thermal' is not a four-character code"),
         ("cam0?crop=64x24+1+24", "the crop reaches beyond the picture of 64x48"),
         ("cam0?crop=64x24", "option crop: '64x24' is not WIDTHxHEIGHT+LEFT+TOP"),
-        ("cam0?rotate=45", "option rotate: '45' is none of 90, 180, 270"),
+        ("cam0?rotate=45", "option rotate: '45' is not one of 90, 180, 270"),
         ("cam0?exposure=long", "option exposure: 'long' is not a number"),
     ],
 )

@@ -242,7 +242,7 @@ def test_scale_and_shift_of_sim_are_those_of_its_rig() -> None:
 @pytest.mark.parametrize("option", ["rotate=45", "flip=x"])
 def test_other_turns_are_refused(option: str) -> None:
     name, _, value = option.partition("=")
-    with pytest.raises(SourceError, match=f"option {name}: '{value}' is none of"):
+    with pytest.raises(SourceError, match=f"option {name}: '{value}' is not one of"):
         open_source(f"sim?frames=1&{option}", "vis")
 
 
@@ -333,7 +333,7 @@ def test_realtime_is_an_option_of_recordings(tmp_path: Path) -> None:
         with camera:
             assert isinstance(camera.open(), RealTime)
             assert (camera.live, camera.recorded, camera.reopens) == (True, True, False)
-    with pytest.raises(SourceError, match="option realtime: 'maybe' is neither 1 nor 0"):
+    with pytest.raises(SourceError, match="option realtime: 'maybe' must be 1 or 0"):
         connect(f"{path}?realtime=maybe", "vis")
 
 

@@ -74,8 +74,7 @@ def calibrate(
         ),
     ] = False,
     refine: Annotated[
-        bool,
-        typer.Option("--refine", help="Refine a map that --points or --board set."),
+        bool, typer.Option("--refine", help="Refine a map that --points or --board set.")
     ] = False,
     distortion: Annotated[
         str | None,

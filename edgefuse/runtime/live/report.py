@@ -81,23 +81,27 @@ class FrameCounters:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceReport(FrameCounts):
-    """One camera: what became of its frames, and how it is."""
+    """One camera: what became of its frames, and how it is.
+
+    Attributes:
+        losses: how often the camera was lost.
+        calibrations: how often infrared stood still or was silent for up to 3 s, as behind its shutter: no
+            losses.
+        reconnects: how often it was reopened.
+        stuck_threads: read threads that got stuck inside a driver or library, and were replaced.
+        downtime_s: seconds without it, from the noticed loss on.
+        unreadable: why frames of a recording could not be read, one sentence a file; they count as failed.
+    """
 
     role: Role
     name: str
-    state: State = State.ENDED
     losses: int = 0
-    """How often the camera was lost."""
     calibrations: int = 0
-    """How often infrared stood still or was silent for up to 3 s, as behind its shutter: no losses."""
     reconnects: int = 0
-    """How often it was reopened."""
     stuck_threads: int = 0
-    """Read threads that got stuck inside a driver or library, and were replaced."""
     downtime_s: float = 0.0
-    """Seconds without it, from the noticed loss on."""
     unreadable: tuple[str, ...] = ()
-    """Why frames of a recording could not be read, one sentence a file; they count as failed."""
+    state: State = State.ENDED
 
     @property
     def camera(self) -> str:

@@ -130,7 +130,7 @@ def yes_or_no(text: str) -> bool:
     try:
         return {"1": True, "yes": True, "true": True, "0": False, "no": False, "false": False}[text.lower()]
     except KeyError:
-        raise ValueError(f"{text!r} is neither 1 nor 0") from None
+        raise ValueError(f"{text!r} must be 1 or 0") from None
 
 
 def safe_name(text: str) -> str:

@@ -183,7 +183,7 @@ def _shift(text: str) -> tuple[float, float]:
 def _one_of(known: Mapping[str, int]) -> Callable[[str], int]:
     def read(text: str) -> int:
         if text not in known:
-            raise InputError(f"{text!r} is none of {', '.join(known)}")
+            raise InputError(f"{text!r} is not one of {', '.join(known)}")
         return known[text]
 
     return read
