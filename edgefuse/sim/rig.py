@@ -221,7 +221,10 @@ THERMAL_NOISE = 0.22  # °C of grain
 COLUMN_NOISE = 0.13  # °C that the columns of the sensor differ by
 STRIP = 32  # rows
 READ_NOISE, SHOT_NOISE = 0.0035, 0.016  # of white, in the light and in its square root
-DAY_NOISE = 0.3  # of that, as the light is not amplified
+DAY_NOISE = (
+    0.45,
+    0.3,
+)  # of the infrared and of the visible one: what is warm radiates more, light is not amplified
 
 
 class Rig:
@@ -248,14 +251,14 @@ class Rig:
         day = config.time == "day"
         self._scene = Scene(config.seed, config.size, self._ir_size, config.homography, config.baseline, day)
         rng = np.random.default_rng([config.seed, 31])
-        self._grain = NoiseTile(rng, self._ir_size, 1, THERMAL_NOISE * config.noise)
+        thermal, visible = (k * config.noise for k in (DAY_NOISE if day else (1.0, 1.0)))
+        self._grain = NoiseTile(rng, self._ir_size, 1, THERMAL_NOISE * thermal)
         # The visible picture is the square root of light: read noise is even in the light, shot noise
         # in the picture.
-        noise = config.noise * (DAY_NOISE if day else 1)
-        self._shot = NoiseTile(rng, config.size, 3, 255 * SHOT_NOISE * noise)
-        self._read = NoiseTile(rng, config.size, 3, WHITE * READ_NOISE * noise)
+        self._shot = NoiseTile(rng, config.size, 3, 255 * SHOT_NOISE * visible)
+        self._read = NoiseTile(rng, config.size, 3, WHITE * READ_NOISE * visible)
         columns = rng.standard_normal((1, self._ir_size[0])) + 0.35 * rng.standard_normal(self._ir_size[::-1])
-        self._columns = (columns * (COLUMN_NOISE * config.noise)).astype(np.float32)
+        self._columns = (columns * (COLUMN_NOISE * thermal)).astype(np.float32)
 
     def capture_time(self, camera: CameraName, n: int) -> float:
         """Return the true time of a camera's frame n in seconds."""

@@ -243,7 +243,7 @@ function showChart(state) {
     if (value) p.fillText(value >= 1 ? `${+value.toPrecision(3)} s` : `${+(1000 * value).toPrecision(3)} ms`, 6, y - 3);
   }
   p.fillText("1 minute ago", 6, h - 5);
-  if (!history.some((x) => Object.keys(x.means).length)) p.fillText("nothing was fused in this minute", 6, 16);
+  if (!history.some((x) => Object.keys(x.means).length)) p.fillText("nothing was fused in this minute", w / 4, h / 2);
   p.textAlign = "right";
   p.fillText("now", w - 6, h - 5);
   for (const [name, tint] of Object.entries(SHOWN_STAGES)) {
