@@ -505,12 +505,6 @@ def test_slow_clients_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
         assert served.ask("/healthz")[0].status == 200
 
 
-def test_guessing_is_slowed_down() -> None:
-    with Served("0.0.0.0") as served:
-        statuses = [served.ask(f"/?token={n}")[0].status for n in range(app.REFUSALS_PER_MINUTE + 5)]
-    assert statuses == [401] * app.REFUSALS_PER_MINUTE + [429] * 5
-
-
 def test_passwords_are_shown_nowhere(caplog: pytest.LogCaptureFixture) -> None:
     camera = connect("rtsp://me:secret@127.0.0.1:9/x", "ir")
     with Served(ir=camera) as served:

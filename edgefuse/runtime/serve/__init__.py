@@ -63,6 +63,7 @@ class LivePage(Sink):
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # else a client on this machine chooses its address
             timeout_keep_alive=5,
             timeout_graceful_shutdown=1,
             limit_concurrency=128,

@@ -8,7 +8,7 @@ import secrets
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlencode, urlsplit
 
 from edgefuse.errors import InputError
 
@@ -101,7 +101,10 @@ class Access:
         """Return the status that a request (an ASGI scope) is refused with; None: it may pass."""
         headers = {str(name, "latin-1"): str(value, "latin-1") for name, value in scope["headers"]}
         if self.address.local:
-            if not Address(urlsplit(f"//{headers.get('host', '')}").hostname or "", 0).local:
+            host = _split(f"//{headers.get('host', '')}")
+            if host is None:
+                return 400
+            if not Address(host.hostname or "", 0).local:
                 return 421
         elif not any(self._is_token(given) for given in self._tokens(scope, headers)):
             return 401
@@ -141,5 +144,15 @@ def _same_origin(headers: dict[str, str]) -> bool:
     """Whether a request that changes something comes from the page itself, or from no browser."""
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return False
-    origin = headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == headers.get("host")
+    if "origin" not in headers:
+        return True
+    origin = _split(headers["origin"])
+    return origin is not None and origin.netloc == headers.get("host")
+
+
+def _split(url: str) -> SplitResult | None:
+    """Return the parts of an address; None: it is malformed."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return None

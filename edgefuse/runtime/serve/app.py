@@ -34,11 +34,14 @@ POLL_SECONDS = 0.02
 WAIT_SECONDS = 2.0  # for a newer frame
 SLOW_SECONDS = 5.0  # that a viewer may take for one picture
 MAX_BODY = 4096
-REFUSALS_PER_MINUTE = 30  # by one client
+WRONG_TOKENS_PER_MINUTE = 30  # of one client, before it is told to wait
+MAX_CLIENTS = 1000  # that wrong tokens are counted of
 REFUSALS = {
+    400: "the Host header is malformed",
     401: "give the token that edgefuse printed, as in ?token=…",
     403: "a request from another site",
     421: "a name that is not of this machine",
+    429: "too many wrong tokens, wait a minute",
 }
 
 
@@ -86,7 +89,7 @@ class _Guard:
 
     def __init__(self, app: Callable[..., Any], access: Access) -> None:
         self._app, self._access = app, access
-        self._refused: dict[str, list[float]] = {}
+        self._wrong: dict[str, list[float]] = {}  # times by client
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -108,20 +111,24 @@ class _Guard:
             return  # a viewer who takes nothing is cut off
 
     def _refusal(self, scope: Any) -> Response | None:
-        client = (scope.get("client") or ("", 0))[0]
-        now = time.monotonic()
-        recent = [at for at in self._refused.get(client, []) if at > now - 60]
-        if len(recent) >= REFUSALS_PER_MINUTE:
-            return Response("too many refused requests, wait a minute", 429, media_type="text/plain")
         status = self._access.refuses(scope)
         if status is None:
             if (target := self._access.location_with_cookie(scope)) is not None:
                 return Response(status_code=303, headers={"Location": target[0], "Set-Cookie": target[1]})
             return None
-        if len(self._refused) > 1000:  # clients
-            self._refused.clear()
-        self._refused[client] = [*recent, now]
+        if status == 401 and self._is_guessing((scope.get("client") or ("", 0))[0]):
+            status = 429
         return Response(f"refused: {REFUSALS[status]}", status, media_type="text/plain")
+
+    def _is_guessing(self, client: str) -> bool:
+        """Count a wrong token, and return whether there were too many. A right one is never held up by this:
+        any web site can make its visitors' browsers send wrong ones."""
+        now = time.monotonic()
+        recent = [at for at in self._wrong.pop(client, []) if at > now - 60][-WRONG_TOKENS_PER_MINUTE:]
+        self._wrong[client] = [*recent, now]
+        if len(self._wrong) > MAX_CLIENTS:
+            del self._wrong[next(iter(self._wrong))]  # who was silent for longest
+        return len(recent) >= WRONG_TOKENS_PER_MINUTE
 
 
 class _Pages:
