@@ -10,7 +10,7 @@ import numpy as np
 
 from edgefuse.align import Aligned
 from edgefuse.calibrate.refine import ModelName
-from edgefuse.calibrate.registration import SHIFT_REACH, Estimate, shift_of
+from edgefuse.calibrate.registration import SHIFT_REACH, Estimate, residual_at, shift_of
 from edgefuse.calibrate.scenes import CalibrationError
 from edgefuse.errors import InputError, counted
 from edgefuse.images import Image, fit_size, luma
@@ -95,7 +95,8 @@ def _evened(grey: Image) -> Image:
 
 def laid_on(ir: Image, vis: Image) -> Estimate:
     """Return the map that stretches infrared over the whole visible picture; nothing speaks for it."""
-    return Estimate(scaling(ir.shape, vis.shape), "affine", 0.0, 0.0, 0.0, 0, 0)
+    matrix = scaling(ir.shape, vis.shape)
+    return Estimate(matrix, "affine", 0.0, 0.0, residual_at([(ir, vis)], matrix), 0, 0)
 
 
 POINT = re.compile(r"(-?[\d.]+),(-?[\d.]+):(-?[\d.]+),(-?[\d.]+)")
