@@ -114,6 +114,7 @@ def test_systemd_accepts_the_unit(tmp_path):
     ("args", "status", "words"),
     [
         (("--ir", "rtsp://me:hunter2@10.0.0.5/live", "--vis", "cam1"), 1, "contains a password"),
+        (("--ir=http://h/v?code=hunter2", "--vis", "cam1"), 1, r"code=*** contains a password"),
         ((*SIM, "--show"), 1, "no display"),
         (("--ir", "cam0"), 1, "--vis is missing"),
         (("--ir", "cam0", "--vis", "cam0"), 1, "both cameras are cam0"),

@@ -70,10 +70,11 @@ def make_unit(args: Sequence[str], folder: Path, user: str, environment: Path) -
             character, which no unit can hold.
     """
     for arg in args:
-        if safe_name(arg).count("***") > len(REFERENCE.findall(arg)):
+        shown = safe_name(re.sub(r"^--[\w-]+=", "", arg))
+        if shown.count("***") > len(REFERENCE.findall(arg)):
             raise InputError(
-                f"{safe_name(arg)} contains a password, which everybody could read in the unit: write "
-                f"${{NAME}} in its place (in single quotes), and NAME=… into {environment}"
+                f"{shown} contains a password, or what may be one (***), which everybody could read in "
+                f"the unit: write ${{NAME}} in its place (in single quotes), and NAME=… into {environment}"
             )
     if not re.fullmatch(r"[\w][\w.-]*", user):
         raise InputError(f"the user {user!r} is not a valid user name: give --user NAME")

@@ -78,5 +78,5 @@ def kind_of(spec: Spec) -> SourceKind:
             return kind
     if not any(mark in target for mark in "/.\\"):  # which can hardly be meant as a path
         known = (text for kind in SOURCES.values() for text in kind.texts.split(", "))
-        raise SourceError(unknown_name("source", target, known))
-    raise SourceError(f"no such file or folder: {target}")
+        raise SourceError(unknown_name("source", safe_name(target), known))
+    raise SourceError(f"no such file or folder: {safe_name(target)}")

@@ -11,10 +11,14 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from edgefuse.errors import EdgefuseError, SourceError, unknown_name
 
 SECRET = re.compile(r"pas|psw|psd|pw|pin|token|key|secret|auth|cred|sig|session", re.IGNORECASE)
-# Some cameras take the password in the path: /user=admin&password=…&channel=1
-SECRET_IN_PATH = re.compile(
-    rf"([\w-]*(?:{SECRET.pattern})[\w-]*=)[^/&;]*?(?=[/&;]|_[a-z]+=|$)", re.IGNORECASE
+HARMLESS = re.compile(
+    r"ch|channel|sub-?type|stream|unicast|proto|profile|width|height|size|resolution|fps|quality|codec|format"
+    r"|transport|timeout|u|user|user-?name|crop|rotate|flip|scale|shift|bits",
+    re.IGNORECASE,
 )
+"""Fields of a URL whose values are shown; any other may hold a secret."""
+# Some cameras take the password in the path: /user=admin&password=…&channel=1
+FIELD_IN_PATH = re.compile(r"([a-z0-9-]*)=([^/&;]*?)(?=[/&;]|_[a-z]+=|$)", re.IGNORECASE)
 # … or between slashes, behind the user's name or as a token: /live/admin/s3cret/1
 USER_IN_PATH = re.compile(r"admin|root|users?|login|operator|guest", re.IGNORECASE)
 TOKEN = re.compile(r"(?=.*\d)(?=.*[a-z]).{6,}", re.IGNORECASE)
@@ -25,7 +29,16 @@ HARMLESS_IN_PATH = re.compile(
 )
 REFERENCE = re.compile(r"\$\{(file:)?([^}]+)\}")
 OPTIONS_OF_A_PIPELINE = re.compile(r"(.*![^#!]*)#([^#!\s]*)", re.DOTALL)
-USER_OF_A_MISTYPED_URL = re.compile(r"^((?:[a-z]{3,5}:/*)?[^:/@\s?]+:)[^@\\]*@")
+# host:554/…, 10.0.0.5/…, camera.local/… and me:pw@host without a scheme
+HOST = re.compile(
+    r"[\w.-]+:\d+(?=[/?]|$)|\d+(\.\d+){3}(?=[/?]|$)|[\w-]+(\.[\w-]+)*\.[a-z]{2,}(?=/)|[^:/@\s?]+:[^\\]*@"
+)
+MISTYPED_SCHEME = re.compile(r"[a-z]{3,5}(:/{0,2}|//)(?!\\)|//", re.IGNORECASE)
+VALUE_IN_A_PIPELINE = re.compile(
+    rf"([\w-]*(?:{SECRET.pattern}|header|cookie)[\w-]*\s*=\s*(?:\([a-z]+\)\s*)?)"
+    r"(\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|(?:\\.|\S)+)",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +68,7 @@ class Spec:
         name = safe_name(text)
         if "://" in text or text.startswith("gst:"):
             text = REFERENCE.sub(lambda found: _secret(found, name, quoted="://" in text), text)
-        if _exists(text):  # a file with ? in its name
+        if "?" in text and _exists(text):  # a file with ? in its name
             return cls(name, text, {})
         if text.startswith("gst:"):
             options_too = OPTIONS_OF_A_PIPELINE.fullmatch(text)
@@ -68,7 +81,8 @@ class Spec:
         for part in filter(None, query.split("&")):
             key, equals, value = part.partition("=")
             if not equals or not value:
-                raise SourceError(f"{name}: option {part!r} has no value, write {key}=VALUE")
+                what = f"option {key!r}" if key in name else "an option"
+                raise SourceError(f"{name}: {what} has no value, write NAME=VALUE")
             if key in options:
                 raise SourceError(f"{name}: option {key!r} is given twice")
             options[key] = value
@@ -134,18 +148,22 @@ def yes_or_no(text: str) -> bool:
 
 
 def safe_name(text: str) -> str:
-    """Return the text of a source with the passwords of a URL replaced by ***.
+    """Return the text of a source with what may be a password in a URL replaced by ***.
 
     >>> safe_name("rtsp://me:hunter2@10.0.0.5/live?token=abc&channel=1")
     'rtsp://me:***@10.0.0.5/live?token=***&channel=1'
     """
     if text.startswith("gst:"):
-        text = re.sub(rf"([\w-]*(?:{SECRET.pattern})[\w-]*\s*=\s*)(\"[^\"]*\"|\S+)", r"\1***", text)
-        return re.sub(r"[a-z]+://[^\s\"]+", lambda url: _safe_url(url[0]), text)
+        text = VALUE_IN_A_PIPELINE.sub(r"\1***", text)
+        return re.sub(r"[a-z]+://[^\s\"']+", lambda url: _safe_url(url[0]), text, flags=re.IGNORECASE)
     if "://" in text:
         return _safe_url(text)
-    before, mark, fields = USER_OF_A_MISTYPED_URL.sub(r"\1***@", text).partition("?")
-    return before + mark + _safe_fields(fields)
+    scheme = MISTYPED_SCHEME.match(text)
+    if scheme or (HOST.match(text) and not _exists(text.partition("/")[0])):
+        begin = scheme[0] if scheme else ""
+        return begin + _safe_url("url://" + text.removeprefix(begin)).removeprefix("url://")
+    before, mark, fields = text.partition("?")  # the options of a camera or a file, which are ours
+    return before + mark + "&".join(_safe_option(field) for field in fields.split("&"))
 
 
 def _secret(found: "re.Match[str]", name: str, quoted: bool) -> str:
@@ -171,7 +189,7 @@ def _safe_url(text: str) -> str:
     if user:  # without a colon it may be a password alone
         user = user.partition(":")[0] + ":***" if ":" in user else "***"
     query, options = (_safe_fields(part) for part in (url.query, url.fragment))
-    path = _safe_path(SECRET_IN_PATH.sub(r"\1***", url.path))
+    path = _safe_path(FIELD_IN_PATH.sub(lambda found: _safe_field(found[0]), url.path))
     return urlunsplit((url.scheme, f"{user}{at}{host}", path, query, options))
 
 
@@ -180,7 +198,8 @@ def _safe_path(path: str) -> str:
     for n, part in enumerate(parts):
         behind_user = n > 0 and USER_IN_PATH.fullmatch(parts[n - 1]) is not None
         token = TOKEN.fullmatch(part) is not None and "***" not in part
-        if (behind_user or token) and not HARMLESS_IN_PATH.fullmatch(part):
+        escaped = "%" in part.replace("%20", "")  # what it is can hide there: live%3Fpw%3D…
+        if escaped or ((behind_user or token) and not HARMLESS_IN_PATH.fullmatch(part)):
             parts[n] = "***"
         elif ":" in part:
             parts[n] = part.partition(":")[0] + ":***"
@@ -188,20 +207,26 @@ def _safe_path(path: str) -> str:
 
 
 def _safe_fields(text: str) -> str:
-    """Return the fields of a query with the values of secret ones replaced, all else as it was."""
-    fields = [field.partition("=") for field in text.split("&")]
-    return "&".join(
-        f"{key}=***" if _is_secret(unquote(key)) and value else f"{key}{mark}{value}"
-        for key, mark, value in fields
-    )
+    """Return the fields of a URL's query with the values of all but harmless ones replaced."""
+    return "".join(part if part in "&;" else _safe_field(part) for part in re.split("([&;])", text))
 
 
-def _is_secret(key: str) -> bool:
-    return key.lower() == "p" or SECRET.search(key) is not None
+def _safe_field(field: str) -> str:
+    key, mark, value = field.partition("=")
+    if not mark:
+        return key if HARMLESS_IN_PATH.fullmatch(key) else "***"
+    shown = not value or (HARMLESS.fullmatch(key) and re.fullmatch(r"[\w.,-]{1,20}", value))
+    return field if shown else f"{key}=***"
+
+
+def _safe_option(field: str) -> str:
+    key, _, value = field.partition("=")
+    secret = key.lower() == "p" or SECRET.search(unquote(key))
+    return f"{key}=***" if secret and value else field
 
 
 def _exists(text: str) -> bool:
     try:
-        return "?" in text and Path(text).exists()
+        return Path(text).exists()
     except (OSError, ValueError):  # too long for a path, or a NUL in it
         return False
