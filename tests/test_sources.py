@@ -585,7 +585,7 @@ def test_a_password_in_an_odd_place_is_in_no_error(text: str) -> None:
         "night2024/admin/trip20a/ir.raw?start=2",
         "/home/user/night1/ir.mp4",
         "C:/Users/me1234/ir.mp4",
-        "rtsp://h/live?unicast=true&proto=Onvif",
+        "rtsp://h/live?unicast=true&proto=Onvif&x=1",
         "rtsp://h/live#transport=udp&fps=25",
     ],
 )

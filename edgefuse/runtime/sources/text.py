@@ -16,7 +16,7 @@ HARMLESS = re.compile(
     r"|transport|timeout|u|user|user-?name|crop|rotate|flip|scale|shift|bits",
     re.IGNORECASE,
 )
-"""Fields of a URL whose values are shown; any other may hold a secret."""
+"""Fields of a URL whose values are shown, as short numbers are; any other may hold a secret."""
 # Some cameras take the password in the path: /user=admin&password=…&channel=1
 FIELD_IN_PATH = re.compile(r"([a-z0-9-]*)=([^/&;]*?)(?=[/&;]|_[a-z]+=|$)", re.IGNORECASE)
 # … or between slashes, behind the user's name or as a token: /live/admin/s3cret/1
@@ -215,14 +215,18 @@ def _safe_field(field: str) -> str:
     key, mark, value = field.partition("=")
     if not mark:
         return key if HARMLESS_IN_PATH.fullmatch(key) else "***"
-    shown = not value or (HARMLESS.fullmatch(key) and re.fullmatch(r"[\w.,-]{1,20}", value))
-    return field if shown else f"{key}=***"
+    number = re.fullmatch(r"\d{0,3}|true|false|yes|no|on|off", value) and not _is_secret(key)
+    shown = number or (HARMLESS.fullmatch(key) and re.fullmatch(r"[\w.,-]{1,20}", value))
+    return field if shown or not value else f"{key}=***"
 
 
 def _safe_option(field: str) -> str:
     key, _, value = field.partition("=")
-    secret = key.lower() == "p" or SECRET.search(unquote(key))
-    return f"{key}=***" if secret and value else field
+    return f"{key}=***" if value and _is_secret(key) else field
+
+
+def _is_secret(key: str) -> bool:
+    return key.lower() == "p" or SECRET.search(unquote(key)) is not None
 
 
 def _exists(text: str) -> bool:
