@@ -776,6 +776,8 @@ def test_a_frozen_infrared_picture_is_a_loss_and_is_not_fused() -> None:
     )
     states = [frame.state for frame in sink.frames]
     assert states.index("visible only") > 20
+    alone = [frame for frame in sink.frames if frame.state == "visible only"]
+    assert all(frame.vis is not None and (frame.fused == frame.vis).all() for frame in alone)
     assert states[-1] == "fused"
     ir = report.sources[0]
     assert (ir.losses, ir.calibrations) == (1, 0)
