@@ -1,9 +1,11 @@
 """Where one camera's pixels lie in the other one's: the rig file, and the warp that follows from it."""
 
+import codecs
 import json
+import logging
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import cv2
@@ -12,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse.align import ASPECT_TOLERANCE, Align, Aligned, covered, overlap
-from edgefuse.errors import InputError
+from edgefuse.errors import InputError, listed
 from edgefuse.files import replace_file
 from edgefuse.images import MIN_SIDE, Image
 from edgefuse.lens import check_distortion, distort, undistort
 from edgefuse.stored import MAX_SIDE
+
+logger = logging.getLogger(__name__)
 
 Matrix = NDArray[np.float64]
 """3×3, maps (x, y, 1) of one picture to another one; pixel centres are at integers."""
@@ -80,7 +84,9 @@ class Rig:
         if not 0 <= self.residual_px < 1e5:
             raise InputError(f"residual_px is {self.residual_px}, a number of pixels from 0 on is needed")
         if self.distance is not None and not 0 < self.distance < 1e9:
-            raise InputError(f"distance is {self.distance}, metres over 0 are needed")
+            raise InputError(f"distance is {self.distance:g}, metres over 0 and below 1e9 are needed")
+        if self.scenes < 0:
+            raise InputError(f"scenes is {self.scenes}, a number from 0 on is needed")
         if not all(abs(value) < 1e9 for value in self.parallax or ()):
             raise InputError("parallax has numbers that are not finite, or far too large")
         check_distortion("ir_distortion", self.ir_distortion)
@@ -103,7 +109,14 @@ class Rig:
         if len(data) > MOST_BYTES:
             raise InputError(f"{path} is not a rig file: it has more than {MOST_BYTES} bytes")
         try:
-            return msgspec.json.decode(data, type=cls)
+            data = data.removeprefix(codecs.BOM_UTF8)  # which Windows' editor writes
+            rig = msgspec.json.decode(data, type=cls)
+            unknown = msgspec.json.decode(data).keys() - {field.name for field in fields(cls)}
+            if unknown:  # of a later version, or misspelled by hand
+                logger.warning(
+                    "%s has entries that are not known and ignored: %s", path, listed(sorted(unknown))
+                )
+            return rig
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
             raise InputError(f"{path} is not a usable rig file: {reason}") from None

@@ -13,7 +13,7 @@ from edgefuse.calibrate.scenes import EXPECTED_PX
 from edgefuse.cli import app
 from edgefuse.cli.calibrate import progress_of
 from edgefuse.errors import InputError, counted
-from edgefuse.images import write_image
+from edgefuse.images import luma, write_image
 from edgefuse.runtime.sinks.lossless import LosslessVideo
 from edgefuse.sim import Rig, RigConfig
 from edgefuse.thermal import as_infrared
@@ -403,6 +403,9 @@ def test_points_and_baseline_set_the_map_by_hand(tmp_path):
     written = json.loads(out.read_text())
     np.testing.assert_allclose(written["matrix"], [[1, 0, 15], [0, 1, -5], [0, 0, 1]], atol=1e-9)
     assert written["parallax"] == pytest.approx([68.6, 0, 0])
+    assert written["residual_px"] > 1, "two points say nothing of themselves, the edges of noise disagree"
+    assert "takes what the pictures show for far away" in result.output
+    assert "far away" not in CliRunner().invoke(app, [*arguments, *by_hand, "--distance", "9"]).output
     for wrong in (
         ["--points", "1,2"],
         ["--points", "1,1:2,2 1,1:2,2"],
@@ -410,3 +413,13 @@ def test_points_and_baseline_set_the_map_by_hand(tmp_path):
         ["--points", "1..,2:3,4"],
     ):
         assert isinstance(CliRunner().invoke(app, [*arguments, *wrong]).exception, InputError)
+
+
+@pytest.mark.parametrize("way", ["moved", "inverted"])
+def test_one_camera_given_twice_is_refused_however_it_looks(way):
+    vis = Rig(RigConfig(size=(320, 240))).frame("vis", 0)
+    other = np.roll(vis, 8, axis=1) if way == "moved" else 255 - luma(np.roll(vis, 8, axis=1))
+    with pytest.raises(
+        CalibrationError, match=r"\d+% of all edges agree, as only those of two pictures of one"
+    ):
+        estimate([(other, vis)])

@@ -178,3 +178,11 @@ def test_parallax_is_learned_from_scenes_of_several_distances(tmp_path):
         result = CliRunner().invoke(app, [*arguments, *out, *by_hand, "--distances", wrong])
         assert isinstance(result.exception, InputError)
         assert why in str(result.exception)
+
+
+def test_points_that_contradict_each_other_are_refused():
+    points = np.array([[100.0, 80, 300, 150], [500, 90, 10, 160], [20, 400, 500, 20]])
+    with pytest.raises(InputError, match=r"contradict each other: .* off by 56\.\d pixels"):
+        from_points(points)
+    near = np.array([[100.0, 80, 110, 85], [500, 90, 509, 96], [20, 400, 30, 404]])
+    assert from_points(near).residual_px < 2

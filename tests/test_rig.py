@@ -49,11 +49,12 @@ def test_is_read_as_it_was_written(tmp_path):
     assert written["matrix"][0] == [1.5, 0.1, 20.0]
 
 
-def test_unknown_keys_of_later_versions_are_ignored(tmp_path):
+def test_unknown_keys_of_later_versions_are_ignored_with_a_word(tmp_path, caplog):
     shifted(1, 2).save(tmp_path / "rig.json")
-    values = json.loads((tmp_path / "rig.json").read_text()) | {"lens": [1, 2]}
+    values = json.loads((tmp_path / "rig.json").read_text()) | {"lens": [1, 2], "distnace": 5}
     (tmp_path / "rig.json").write_text(json.dumps(values))
     assert Rig.load(tmp_path / "rig.json") == shifted(1, 2)
+    assert "entries that are not known and ignored: distnace, lens" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -72,6 +73,8 @@ def test_unknown_keys_of_later_versions_are_ignored(tmp_path):
         ({"parallax": [1, 0]}, "length 3"),
         ({"distance": True}, "got `bool`"),
         ({"ir_distortion": 4}, "ir_distortion is 4"),
+        ({"distance": 1e9}, "below 1e9"),
+        ({"scenes": -5}, "scenes is -5"),
     ],
 )
 def test_refuses_what_no_rig_can_be(tmp_path, change, why):
@@ -80,6 +83,12 @@ def test_refuses_what_no_rig_can_be(tmp_path, change, why):
     (tmp_path / "rig.json").write_text(json.dumps(values))
     with pytest.raises(InputError, match=why):
         Rig.load(tmp_path / "rig.json")
+
+
+def test_a_file_that_windows_saved_is_read(tmp_path):
+    shifted(1, 2).save(tmp_path / "rig.json")
+    (tmp_path / "rig.json").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "rig.json").read_bytes())
+    assert Rig.load(tmp_path / "rig.json") == shifted(1, 2)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Aligning an infrared and a visible camera from what they see."""
 
 from edgefuse.calibrate.board import Board, Boards
-from edgefuse.calibrate.registration import Estimate, estimate, make_rig, refine_from
+from edgefuse.calibrate.registration import Estimate, estimate, make_rig, refine_from, residual_at
 from edgefuse.calibrate.scenes import (
     CalibrationError,
     Scenes,
@@ -25,5 +25,6 @@ __all__ = [
     "load_pairs",
     "make_rig",
     "refine_from",
+    "residual_at",
     "save_pairs",
 ]

@@ -155,6 +155,10 @@ def straight_points(points: Matrix, pair: tuple[Image, Image], distortion: tuple
     return np.hstack([ir, vis])
 
 
+CONTRADICT = 0.05
+"""Of what points extend over: by more than that they are off only if one of them is wrong."""
+
+
 def from_points(points: Matrix, model: ModelName = "similarity") -> Estimate:
     """Return the map that suits points best, by least squares.
 
@@ -164,7 +168,8 @@ def from_points(points: Matrix, model: ModelName = "similarity") -> Estimate:
         model: kind of the map.
 
     Raises:
-        InputError: too few points, or all of them in one place or on one line.
+        InputError: too few points, all of them in one place or on one line, or points that contradict
+            each other.
     """
     ir, vis = points[:, :2], points[:, 2:]
     needed = {"similarity": 2, "affine": 3, "homography": 4}[model]
@@ -189,6 +194,11 @@ def from_points(points: Matrix, model: ModelName = "similarity") -> Estimate:
     placed = np.stack([x, y, one], 1) @ matrix.T
     apart = placed[:, :2] / placed[:, 2:] - vis
     residual = float(np.sqrt((apart**2).sum(axis=1).mean()))
+    if residual > max(CONTRADICT * float(np.ptp(vis, axis=0).max()), 3.0):
+        raise InputError(
+            f"the points contradict each other: in the best {model} they are off by {residual:.1f} pixels; "
+            "check their order, which is infrared x,y:visible x,y, and each point"
+        )
     return Estimate(matrix, model, 0.0, 0.0, residual, 0, 0)
 
 

@@ -30,6 +30,9 @@ LEAST_Z = 7.0
 """Below, chance could have made the agreement: docs/calibration.md shows what unrelated pictures reach."""
 LEAST_Z_SMALL = 8.0
 """The same for visible pictures of less than 300 pixels, in which chance agrees more easily."""
+ONE_CAMERA = 0.9
+"""Share of agreeing edges that two cameras of different light never reach (a real pair and `sim`: 0.4 to
+0.6); one camera's picture moved, inverted or blurred has more than 0.95."""
 LEAST_SHARE = 0.06
 """Part of all edges that must agree: a ramp or stripes agree somewhere, but with little."""
 RIVAL_Z, RIVAL_PART = 5.5, 0.55
@@ -148,6 +151,11 @@ def estimate(
         )
     if not _accepted(found, least):
         raise CalibrationError(why_not(used, found.z, found.share, kept.count, least))
+    if found.share > ONE_CAMERA:
+        raise CalibrationError(
+            f"{found.share:.0%} of all edges agree, as only those of two pictures of one camera do: give "
+            "the infrared camera to --ir and the visible one to --vis"
+        )
     to_working, from_working = Picture.working(ir.shape), np.linalg.inv(Picture.working(vis.shape))
     whole = from_working @ found.matrix @ before @ to_working
     residual = found.residual_px * from_working[0, 0]

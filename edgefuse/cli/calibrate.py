@@ -183,6 +183,13 @@ def calibrate(
         picture = out.with_suffix(".png")
         write_image(picture, before_and_after(rig, *collected.pairs[0]))
     _print(console, rig, found, out, collected)
+    if parallax is not None and rig.distance is None:
+        console.print(
+            "This takes what the pictures show for far away. If it is nearer, give --distance METRES: else "
+            "moving the map to another distance moves it by too much.",
+            highlight=False,
+            soft_wrap=True,
+        )
     if parallax is not None:
         console.print(f"Off at other distances: {parallax_table(rig)}", highlight=False, soft_wrap=True)
 
@@ -196,7 +203,7 @@ def _map(
     laid_over: bool,
 ) -> "Estimate":
     """Return the map; with `laid_over`, where the scenes do not say it, infrared stretched over visible."""
-    from edgefuse.calibrate import Boards, CalibrationError, estimate, refine_from
+    from edgefuse.calibrate import Boards, CalibrationError, estimate, refine_from, residual_at
     from edgefuse.calibrate.manual import from_boards, from_points, laid_on, straight_points
 
     if isinstance(collected, Boards):
@@ -217,6 +224,9 @@ def _map(
         found = from_points(points, model or "similarity")
     if refine:
         return refine_from(collected.pairs, found.matrix, found.model, collected.count, bent)
+    if not isinstance(collected, Boards):  # points say nothing of themselves if there are no more than needed
+        edges = residual_at(collected.pairs, found.matrix, bent)
+        found = replace(found, residual_px=max(found.residual_px, edges))
     return replace(found, ir_distortion=bent[0], vis_distortion=bent[1])
 
 
