@@ -133,7 +133,6 @@ def calibrate(
         before_and_after,
         learn_parallax,
         parallax_of,
-        parallax_table,
         parse_distances,
         parse_distortion,
         parse_points,
@@ -183,15 +182,6 @@ def calibrate(
         picture = out.with_suffix(".png")
         write_image(picture, before_and_after(rig, *collected.pairs[0]))
     _print(console, rig, found, out, collected)
-    if parallax is not None and rig.distance is None:
-        console.print(
-            "This takes what the pictures show for far away. If it is nearer, give --distance METRES: else "
-            "moving the map to another distance moves it by too much.",
-            highlight=False,
-            soft_wrap=True,
-        )
-    if parallax is not None:
-        console.print(f"Off at other distances: {parallax_table(rig)}", highlight=False, soft_wrap=True)
 
 
 def _map(
@@ -283,6 +273,7 @@ def _print(console: Console, rig: "Rig", found: "Estimate", out: Path, collected
     import numpy as np
 
     from edgefuse.calibrate import both_grey
+    from edgefuse.calibrate.manual import parallax_table
 
     found = replace(found, matrix=np.array(rig.matrix))
     scale, turn, right, down = found.moves(rig.ir_size, rig.vis_size)
@@ -317,3 +308,12 @@ def _print(console: Console, rig: "Rig", found: "Estimate", out: Path, collected
             highlight=False,
             soft_wrap=True,
         )
+    if rig.parallax is not None and rig.distance is None:
+        console.print(
+            "This takes what the pictures show for far away. If it is nearer, give --distance METRES: else "
+            "moving the map to another distance moves it by too much.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if rig.parallax is not None:
+        console.print(f"Off at other distances: {parallax_table(rig)}", highlight=False, soft_wrap=True)
