@@ -14,7 +14,7 @@ const SQUARES = 8, SWAP = 900; // of the checkerboard: in a row; milliseconds un
 const get = (id) => document.getElementById(id);
 const canvas = get("picture"), pen = canvas.getContext("2d");
 let view = "fused", shown = "", frames = 0, dead = 0;
-let history = [], last = null;
+let history = [], last = null, saidUntil = 0;
 
 function element(tag, text, ...classes) {
   const made = document.createElement(tag);
@@ -131,8 +131,10 @@ function showFacts(state) {
   status.textContent = report.ended ? "ended" : lost.length ? `${NAMES[lost[0].role]} ${lost[0].state}` :
     old ? "no picture" : state.frame.state === "fused" ? "live" : state.frame.state;
   status.className = `pill ${report.ended || lost.length || old ? "bad" : state.frame.state === "fused" ? "good" : "warn"}`;
-  get("notice").hidden = !(lost.length || old);
-  get("notice").textContent = lost.length ? `${NAMES[lost[0].role]} camera ${lost[0].state}` : "no picture";
+  if (performance.now() > saidUntil) {
+    get("notice").hidden = !(lost.length || old);
+    get("notice").textContent = lost.length ? `${NAMES[lost[0].role]} camera ${lost[0].state}` : "no picture";
+  }
   get("model").textContent = `${state.model} on ${state.engine}`;
   const latency = report.stages.output ?? report.stages.total;
   const dropped = report.sources.reduce((sum, s) => sum + s.dropped, 0);
@@ -300,6 +302,7 @@ get("record").addEventListener("click", async () => {
   if (!answer.ok) {
     get("notice").hidden = false;
     get("notice").textContent = await answer.text();
+    saidUntil = performance.now() + 5000; // long enough to be read
   }
 });
 choose("fused");
