@@ -1,9 +1,11 @@
+import io
 import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from edgefuse.calibrate import CalibrationError, Estimate, Scenes, collect, estimate, expected_error, make_rig
@@ -11,7 +13,7 @@ from edgefuse.calibrate.features import Picture, edge_field, valid_area
 from edgefuse.calibrate.manual import before_and_after
 from edgefuse.calibrate.scenes import EXPECTED_PX
 from edgefuse.cli import app
-from edgefuse.cli.calibrate import progress_of
+from edgefuse.cli.calibrate import _progress, progress_of
 from edgefuse.errors import InputError, counted
 from edgefuse.images import luma, write_image
 from edgefuse.runtime.sinks.lossless import LosslessVideo
@@ -423,3 +425,17 @@ def test_one_camera_given_twice_is_refused_however_it_looks(way):
         CalibrationError, match=r"\d+% of all edges agree, as only those of two pictures of one"
     ):
         estimate([(other, vis)])
+
+
+def test_who_waits_without_a_terminal_hears_what_for(monkeypatch):
+    now, scenes = [0.0], Scenes()
+    scenes.offer(textured(1), textured(2))
+    monkeypatch.setattr("edgefuse.cli.calibrate.time.monotonic", lambda: now[0])
+    with _progress(Console(file=(said := io.StringIO()), width=200), scenes, 9) as show:
+        for seconds, count in ((1, 1), (10, 1), (17, 1), (20, 1), (33, 2), (40, 2)):
+            now[0] = float(seconds)
+            show(count, 1)
+    first, reminder, second = said.getvalue().splitlines()
+    assert first.startswith("1 of 9 scenes, ±")
+    assert reminder == f"{first}; now show another one, Ctrl-C takes what is there"
+    assert second.startswith("2 of 9 scenes, ±")

@@ -202,7 +202,7 @@ class Scenes:
         if self._kept and _sizes(*self._kept[0].pair) != _sizes(ir, vis):
             raise InputError(
                 f"the pictures change their size: {_sizes(*self._kept[0].pair)}, then {_sizes(ir, vis)}; a "
-                "rig file is for one size of each camera"
+                "rig file is for one size of each camera, so put pictures of another size elsewhere"
             )
         thumb = _thumb(vis)
         alike = max((float((thumb * kept.thumb).sum()) for kept in self._kept), default=-1.0)

@@ -1,5 +1,6 @@
 """`edgefuse calibrate`: find out where the infrared camera's pixels lie in the visible one's."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -220,6 +221,10 @@ def _map(
     return replace(found, ir_distortion=bent[0], vis_distortion=bent[1])
 
 
+REMIND_SECONDS = 15.0
+"""Without another scene; where there is no terminal whose line changes."""
+
+
 @contextmanager
 def _progress(
     console: Console, collected: "Scenes | Boards", wanted: int
@@ -233,13 +238,19 @@ def _progress(
         return f"{count} of {wanted} views of the board"
 
     if not console.is_terminal:
-        last = 0
+        last, said = 0, time.monotonic()
 
         def note(count: int, _: int) -> None:
-            nonlocal last
+            nonlocal last, said
             if count > last:
                 console.print(text(count), highlight=False)
-            last = count
+            elif time.monotonic() - said > REMIND_SECONDS:
+                console.print(
+                    f"{text(count)}; now show another one, Ctrl-C takes what is there", highlight=False
+                )
+            else:
+                return
+            last, said = count, time.monotonic()
 
         yield note
         return
