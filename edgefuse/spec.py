@@ -26,6 +26,8 @@ COLOURS = ("bgr", "rgb")
 FORMER_GRAPHS = {"core": "network", "deploy": "end_to_end"}
 GRAPHS = tuple(FORMER_GRAPHS.values())
 FORMER_KEYS = {"multiple": "size_divisor", "receipt": "verification"}
+MAX_DIVISOR, LONGEST = 256, 1 << 16
+"""What no network or camera exceeds; more would make buffers that no machine has."""
 METADATA_PROPS = 14
 """Field of an ONNX ModelProto that holds the metadata: messages of key (1) and value (2), see onnx.proto."""
 GRAPH, NODE, NODE_TYPE, NODE_DOMAIN = 7, 1, 4, 7
@@ -157,8 +159,16 @@ class ModelSpec:
                 raise ModelError(f"{what} {value!r} is unknown: known are {', '.join(known)}")
         if not self.model.isprintable():  # it is shown on terminals
             raise ModelError(f"model {self.model!r} is not a name: it has control characters")
-        if self.size_divisor < 1:
-            raise ModelError(f"size_divisor is {self.size_divisor}, it must be at least 1")
+        for what, values, least, most in (
+            ("size_divisor", [self.size_divisor], 1, MAX_DIVISOR),
+            ("size", self.size or [], 1, LONGEST),
+            ("level_count", [self.level_count], 1, len(LEVELS)),
+        ):
+            if not all(least <= value <= most for value in values):
+                given = getattr(self, what)
+                raise ModelError(
+                    f"{what} is {given}, it must be from {least} to {most}: export the file again"
+                )
 
     @property
     def end_to_end(self) -> bool:

@@ -1,6 +1,8 @@
 """Arrays of other libraries, where the engine computes: torch's on the CPU, and a GPU's over a fake."""
 
+import ctypes
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -9,7 +11,7 @@ from onnx import TensorProto, helper
 
 from edgefuse import Fuser
 from edgefuse.errors import BackendError, InputError
-from edgefuse.runtime.engines.device import DeviceArray, as_device_array
+from edgefuse.runtime.engines.device import DeviceArray, _DLTensor, as_device_array
 from edgefuse.spec import ModelSpec
 from edgefuse.weights import model_file
 
@@ -20,7 +22,7 @@ def write_brighter(path, levels=False, **spec):
     """Write an end-to-end graph that answers the brighter of both images (and reads levels)."""
     kinds = {"ir": (TensorProto.UINT8, ["N", "H", "W", 1]), "vis": (TensorProto.UINT8, ["N", "H", "W", 3])}
     if levels:
-        kinds["levels"] = (TensorProto.FLOAT, ["N", 4])
+        kinds["levels"] = (TensorProto.FLOAT, ["N", 4])  # the count of older files
     nodes = [helper.make_node("Max", ["ir", "vis"], ["fused"])]
     outputs = [helper.make_tensor_value_info("fused", *kinds["vis"])]
     inputs = [helper.make_tensor_value_info(name, *kind) for name, kind in kinds.items()]
@@ -94,17 +96,92 @@ def test_levels_are_given(tensors, tmp_path):
         fuser(ir, vis)
     answer = fuser(ir, vis, levels=np.array([0, 200, 0, 0], np.float32))
     np.testing.assert_array_equal(np.asarray(answer), np.maximum(expected, 200))
+    given: Any = [0, 200, 0, 0, 255]  # a list, with one that this file does not take
+    more = fuser(ir, vis, levels=given)
+    np.testing.assert_array_equal(np.asarray(more), np.maximum(expected, 200))
+    wrong: Any
+    for wrong in ([0, 0, 0], [0, 0, 0, float("nan")], "dark", [[0, 0, 0, 0]], 3.0):
+        with pytest.raises(InputError, match=r"levels .* 4 numbers"):
+            fuser(ir, vis, levels=wrong)
 
 
-def on_gpu(array):
-    """What says that it is on a GPU."""
-    facts = {
-        "shape": array.shape,
-        "typestr": array.dtype.str,
-        "data": (array.ctypes.data, False),
-        "version": 3,
-    }
-    return SimpleNamespace(__cuda_array_interface__=facts, array=array)
+def on_gpu(array, number=None, **facts):
+    """What says that it is on a GPU, whose facts can be changed."""
+    data = (array.ctypes.data, False)
+    facts = {"shape": array.shape, "typestr": array.dtype.str, "data": data, "version": 3} | facts
+    where = {} if number is None else {"__dlpack_device__": lambda: (2, number)}
+    return SimpleNamespace(__cuda_array_interface__=facts, array=array, **where)
+
+
+def through_dlpack(array, offset):
+    """What gives a part of an array that begins `offset` bytes behind its address."""
+    tensor = _DLTensor(data=array.ctypes.data, device=1, ndim=1, code=1, bits=8, lanes=1, byte_offset=offset)
+    side = ctypes.c_int64(array.size - offset)
+    tensor.shape = ctypes.pointer(side)
+    new = ctypes.pythonapi.PyCapsule_New
+    new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+    capsule = new(ctypes.addressof(tensor), b"dltensor", None)
+    return SimpleNamespace(__dlpack__=lambda: capsule, kept=(tensor, side, array))
+
+
+def test_an_array_begins_behind_its_offset():
+    array = np.arange(40, dtype=np.uint8)
+    found = as_device_array(through_dlpack(array, 7), "x")
+    np.testing.assert_array_equal(np.asarray(found), array[7:])
+
+
+def test_the_gpu_of_an_array_is_read():
+    array = np.zeros((20, 24), np.uint8)
+    assert as_device_array(on_gpu(array, 0), "x").device_id == 0
+    for on_another in (on_gpu(array, 1), DeviceArray(8, (2,), array.dtype, "cuda", 1)):
+        with pytest.raises(InputError, match="x is on GPU 1, and engines compute on GPU 0: copy it there"):
+            as_device_array(on_another, "x")
+
+
+class Raising:
+    """As torch's tensors with gradients on a GPU."""
+
+    @property
+    def __cuda_array_interface__(self):
+        raise RuntimeError("Can't get __cuda_array_interface__ on Variable that requires grad.")
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        *({"data": data} for data in (None, 5, (None, False), (-1, False), ("8", False))),
+        *({"shape": shape} for shape in (None, 3, ("a",), (-1, 4))),
+        *({"typestr": kind} for kind in ("?!", "uint9")),
+        {"strides": 3},
+    ],
+)
+def test_an_interface_that_makes_no_sense_is_one_sentence(brighter, facts):
+    array = np.zeros((20, 24, 3), np.uint8)
+    with pytest.raises(InputError, match="visible cannot be read as an array of a device"):
+        brighter(on_gpu(array[..., 0].copy()), on_gpu(array, **facts))
+
+
+def test_what_is_not_a_pair_on_one_device_is_one_sentence(brighter, tensors):
+    ir, vis, _ = tensors
+    with pytest.raises(InputError, match=r"infrared cannot be read .*requires grad"):
+        brighter(Raising(), on_gpu(vis.numpy()))
+    with pytest.raises(InputError, match="infrared is in the memory of cpu and visible in that of cuda"):
+        brighter(ir, on_gpu(vis.numpy()))
+    for mixed in ((ir.numpy(), vis), (ir, vis.numpy())):
+        with pytest.raises(InputError, match="one image is NumPy's and the other one is not"):
+            brighter(*mixed)
+    for shape in ((), (5,), (20, 24)):
+        with pytest.raises(InputError, match=r"it must be uint8 \[H, W, 3\]"):
+            brighter(ir, torch.zeros(shape, dtype=torch.uint8))
+    with pytest.raises(InputError, match="the images are 24x15, at least 16x16 is needed"):
+        brighter(ir[:15], vis[:15])
+
+
+def test_an_answer_is_not_written_where_it_must_not(brighter, tensors):
+    ir, vis, _ = tensors
+    data = (vis.numpy().ctypes.data, True)
+    with pytest.raises(InputError, match="out is read-only"):
+        brighter(ir, vis, out=on_gpu(vis.numpy(), data=data))
 
 
 def test_what_does_not_fit_is_one_sentence(brighter, tensors, tmp_path):

@@ -98,6 +98,16 @@ def test_former_names_of_graphs_count():
         ({METADATA_KEY: '{"model": "nano", "multiple": 4, "precision": "fp8"}'}, "fp8"),
         ({METADATA_KEY: '{"model": "\\u001b[2J", "multiple": 4}'}, "control characters"),
         ({METADATA_KEY: '{"model": "nano", "multiple": 0}'}, "size_divisor"),
+        ({METADATA_KEY: '{"model": "nano", "multiple": 1000000000}'}, "size_divisor is 1000000000, .*to 256"),
+        (
+            {METADATA_KEY: '{"model": "nano", "multiple": 4, "size": [0, -5]}'},
+            r"size is \(0, -5\), .* from 1",
+        ),
+        ({METADATA_KEY: '{"model": "nano", "multiple": 4, "size": [64, 99999]}'}, "size is .* to 65536"),
+        (
+            {METADATA_KEY: '{"model": "nano", "multiple": 4, "level_count": -3}'},
+            "level_count is -3, .* 1 to 5",
+        ),
         ({METADATA_KEY: '{"model": "nano", "multiple": 4, "graph": "shell"}'}, "graph.*network, end_to_end"),
     ],
 )

@@ -6,16 +6,19 @@ dlpack.h 0.8: `DLManagedTensor` begins with a `DLTensor`.
 
 import ctypes
 import math
-from dataclasses import dataclass
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from edgefuse.errors import InputError
+from edgefuse.errors import InputError, first_line
 
 DEVICES = {1: "cpu", 2: "cuda", 3: "cpu"}
 """By DLPack's number; the third is memory of the host that is page-locked."""
-INTERFACES = {"__array_interface__": "cpu", "__cuda_array_interface__": "cuda"}
+CUDA_INTERFACE = "__cuda_array_interface__"
+INTERFACES = {"__array_interface__": "cpu", CUDA_INTERFACE: "cuda"}
 """The device that an attribute of an array stands for."""
 KINDS = {0: "i", 1: "u", 2: "f"}
 """NumPy's letter by DLPack's code."""
@@ -48,6 +51,7 @@ class DeviceArray:
     device_id: int = 0
     owner: Any = None
     """Keeps the memory alive."""
+    writable: bool = True
 
     @property
     def nbytes(self) -> int:
@@ -56,7 +60,7 @@ class DeviceArray:
 
     def reshape(self, shape: tuple[int, ...]) -> "DeviceArray":
         """Return the same memory in another shape of the same size."""
-        return DeviceArray(self.pointer, shape, self.dtype, self.device, self.device_id, self)
+        return replace(self, shape=shape, owner=self)
 
     def __getattr__(self, name: str) -> Any:
         # An array must have only the interface of the device that it is on.
@@ -64,7 +68,7 @@ class DeviceArray:
             return {
                 "shape": self.shape,
                 "typestr": self.dtype.str,
-                "data": (self.pointer, False),
+                "data": (self.pointer, not self.writable),
                 "strides": None,
                 "version": 3,
             }
@@ -73,10 +77,17 @@ class DeviceArray:
 
 def is_device_array(array: object) -> bool:
     """Return whether something is an array of another library than NumPy that can be read here."""
-    names = ("__cuda_array_interface__", "__dlpack__")
     return isinstance(array, DeviceArray) or (
-        not isinstance(array, np.ndarray) and any(hasattr(array, name) for name in names)
+        not isinstance(array, np.ndarray) and (_has(array, CUDA_INTERFACE) or _has(array, "__dlpack__"))
     )
+
+
+def _has(array: object, name: str) -> bool:
+    """Return whether an array has an attribute, also where reading it fails, as torch's with gradients."""
+    try:
+        return hasattr(array, name)
+    except Exception:  # whatever its library raises
+        return True
 
 
 def as_device_array(array: Any, name: str) -> DeviceArray:
@@ -89,35 +100,52 @@ def as_device_array(array: Any, name: str) -> DeviceArray:
         name: to name it in errors.
 
     Raises:
-        InputError: it has gaps, such as a slice, or cannot be read.
+        InputError: it has gaps, such as a slice, is on another GPU than the first, or cannot be read.
     """
     if isinstance(array, DeviceArray):
-        return array
-    facts = getattr(array, "__cuda_array_interface__", None)
-    if facts is not None:
-        found = DeviceArray(
-            facts["data"][0], tuple(facts["shape"]), np.dtype(facts["typestr"]), "cuda", 0, array
-        )
-        strides = facts.get("strides")
+        found, strides = array, None
     else:
-        found, strides = _from_dlpack(array, name)
+        try:
+            found, strides = (_from_interface if _has(array, CUDA_INTERFACE) else _from_dlpack)(array)
+        except Exception as error:  # whatever its library raises, or facts that make no sense
+            reason = first_line(error)
+            raise InputError(f"{name} cannot be read as an array of a device: {reason}") from None
     if strides is not None and 0 not in found.shape and tuple(strides) != _strides(found):
         raise InputError(
             f"{name} has gaps (shape {list(found.shape)}, strides {list(strides)}): copy it first"
         )
+    if found.device == "cuda" and found.device_id != 0:
+        raise InputError(
+            f"{name} is on GPU {found.device_id}, and engines compute on GPU 0: copy it there, or choose "
+            "the GPU of both with the environment variable CUDA_VISIBLE_DEVICES"
+        )
     return found
 
 
-def _from_dlpack(array: Any, name: str) -> tuple[DeviceArray, tuple[int, ...] | None]:
-    try:
-        capsule = array.__dlpack__()
-    except (AttributeError, BufferError, RuntimeError, TypeError) as error:
-        raise InputError(f"{name} cannot be read as an array of a device: {error}") from None
+Found = tuple[DeviceArray, Sequence[int] | None]
+"""An array, and its strides in bytes; None: it has no gaps."""
+
+
+def _from_interface(array: Any) -> Found:
+    facts = array.__cuda_array_interface__
+    pointer, read_only = facts["data"]
+    shape = tuple(operator.index(side) for side in facts["shape"])
+    if pointer < 0 or min(shape, default=1) < 0:
+        raise ValueError(f"address {pointer}, shape {list(shape)}")
+    number = int(array.__dlpack_device__()[1]) if _has(array, "__dlpack_device__") else 0
+    dtype = np.dtype(facts["typestr"])
+    strides = facts.get("strides")
+    found = DeviceArray(operator.index(pointer), shape, dtype, "cuda", number, array, not read_only)
+    return found, None if strides is None else tuple(map(operator.index, strides))
+
+
+def _from_dlpack(array: Any) -> Found:
+    capsule = array.__dlpack__()
     pointer = ctypes.pythonapi.PyCapsule_GetPointer
     pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
     tensor = _DLTensor.from_address(pointer(capsule, b"dltensor"))
     if tensor.code not in KINDS or tensor.lanes != 1 or tensor.device not in DEVICES:
-        raise InputError(f"{name} is of a type or on a device that is not known: uint8 on a GPU is needed")
+        raise TypeError("its type or device is not known: uint8 on a GPU is needed")
     dtype = np.dtype(f"{KINDS[tensor.code]}{tensor.bits // 8}")
     shape = tuple(tensor.shape[k] for k in range(tensor.ndim))
     strides = (

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse.align import Align, Resize, show_visible_outside
-from edgefuse.errors import InputError
-from edgefuse.images import Image, check_image, luma, replace_luma
+from edgefuse.errors import InputError, first_line
+from edgefuse.images import MIN_SIDE, Image, check_image, luma, replace_luma
 from edgefuse.levels import measure_levels
 from edgefuse.palettes import has_palette, is_coloured
 from edgefuse.rig import as_align
@@ -107,7 +107,7 @@ class Fuser:
             InputError: another type, shape or size than above, not the size the model is fixed to, or
                 colours in infrared beside a grey visible image: the two are swapped.
         """
-        if is_device_array(ir) and is_device_array(vis):
+        if is_device_array(ir) or is_device_array(vis):
             return self._fuse_on_device(ir, vis, rgb, out, levels)
         check_image("visible", vis)
         if isinstance(ir, np.ndarray) and ir.dtype == np.uint16:
@@ -148,26 +148,38 @@ class Fuser:
             raise InputError(f"{spec.model} takes levels, which are not measured on a GPU: give levels=…")
         if not isinstance(self._align, Resize):
             raise InputError("images on a GPU cannot be aligned here: give aligned ones, and align=None")
+        if isinstance(ir, np.ndarray) or isinstance(vis, np.ndarray):
+            raise InputError("one image is NumPy's and the other one is not: give both in the same way")
         ours, theirs = as_device_array(ir, "infrared"), as_device_array(vis, "visible")
-        height, width = theirs.shape[:2]
+        if ours.device != theirs.device:
+            raise InputError(
+                f"infrared is in the memory of {ours.device} and visible in that of {theirs.device}: "
+                "give both where the engine computes"
+            )
+        height, width = (*theirs.shape, 0, 0)[:2]
         for name, array, shapes in (
             ("infrared", ours, ((height, width), (height, width, 1))),
             ("visible", theirs, ((height, width, 3),)),
         ):
             if array.dtype != np.uint8 or array.shape not in shapes:
                 raise InputError(
-                    f"{name} is {array.dtype} {list(array.shape)}, it must be uint8 {list(shapes[0])}"
+                    f"{name} is {array.dtype} {list(array.shape)}, it must be uint8 "
+                    f"{list(shapes[0]) if len(theirs.shape) == 3 else '[H, W, 3]'}"
                 )
+        if min(height, width) < MIN_SIDE:
+            raise InputError(f"the images are {width}x{height}, at least {MIN_SIDE}x{MIN_SIDE} is needed")
         self._check_size((width, height))
         inputs: dict[str, Any] = {
             "ir": ours.reshape((1, height, width, 1)),
             "vis": theirs.reshape((1, height, width, 3)),
         }
         if levels is not None and spec.levels:
-            inputs["levels"] = levels[None]
+            inputs["levels"] = self._levels_input(levels)
         target = None if out is None else as_device_array(out, "out")
         if target is not None and (target.dtype, target.shape) != (theirs.dtype, theirs.shape):
             raise InputError(f"out is {target.dtype} {list(target.shape)}, it must be as the visible image")
+        if target is not None and not target.writable:
+            raise InputError("out is read-only: give an array that can be written")
         fused = self.engine.run_on_device(inputs, target and target.reshape((1, *theirs.shape)))
         return fused.reshape(theirs.shape) if out is None else out
 
@@ -213,8 +225,19 @@ class Fuser:
     ) -> NDArray[Any]:
         if self.spec.levels:
             levels = measure_levels(ir, vis) if levels is None else levels
-            inputs["levels"] = levels[None, : self.spec.level_count]
+            inputs["levels"] = self._levels_input(levels)
         return self.engine.run(inputs)
+
+    def _levels_input(self, levels: Levels) -> Levels:
+        """Return as many of the levels as the model takes, for a batch of one."""
+        count = self.spec.level_count
+        try:
+            found = np.asarray(levels, np.float32)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"levels must be {count} numbers: {first_line(error)}") from None
+        if found.ndim != 1 or len(found) < count or not np.isfinite(found).all():
+            raise InputError(f"levels are {found.tolist()}, they must be {count} numbers, see measure_levels")
+        return found[None, :count]
 
     def _check_size(self, given: tuple[int, int]) -> None:
         """Raise unless width and height are those that the graph is fixed to."""
