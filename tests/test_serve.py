@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -26,6 +27,7 @@ from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.frames import Frame, FusedFrame
 from edgefuse.runtime.live import BackgroundWorker, LiveConfig, Session, StopRequest, connect
 from edgefuse.runtime.live.background import DriftReport, QualityReport
+from edgefuse.runtime.sinks import OutputOptions
 from tests.support.shots import shot
 from tests.test_live import FakeSource, pick_visible
 
@@ -34,7 +36,7 @@ pytest.importorskip("uvicorn", reason="the extra serve is not installed")
 parser = pytest.importorskip("prometheus_client.parser", reason="the extra serve is not installed")
 
 from edgefuse.runtime.alignment import Alignment  # noqa: E402
-from edgefuse.runtime.serve import Address, LivePage, app, protocol  # noqa: E402
+from edgefuse.runtime.serve import Address, LivePage, Recorder, app, protocol  # noqa: E402
 from edgefuse.runtime.serve.metrics import metrics_of  # noqa: E402
 from edgefuse.runtime.serve.views import PALETTES, VIEWS, Preview, View  # noqa: E402
 
@@ -320,15 +322,79 @@ def test_a_recording_is_started_and_ended(
     name = json.loads(data)["recording"]
     assert json.loads(served.ask("/api/state")[1])["recording"] == name
     time.sleep(0.5)
-    assert json.loads(served.ask("/api/recording", "POST", '{"on": false}')[1]) == {"recording": None}
+    ended = json.loads(served.ask("/api/recording", "POST", '{"on": false}')[1])
+    assert (ended["recording"], ended["file"], ended["problem"]) == (None, name, None)
+    assert ended["written"] > 5
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert cv2.VideoCapture(str(tmp_path / name), cv2.CAP_FFMPEG).get(cv2.CAP_PROP_FRAME_COUNT) > 0
+
+
+def test_recordings_of_one_second_are_all_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recorder, files = Recorder(OutputOptions()), []
+    for n in range(3):
+        assert recorder.record(True, shot(n)).recording is not None
+        ended = recorder.record(False)
+        assert (ended.written, ended.problem) == (1, None), "even the shortest has the picture that was shown"
+        files.append(ended.file)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(map(str, files))
+    assert len(set(files)) == 3
+
+
+def test_a_recording_without_a_picture_names_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recorder = Recorder(OutputOptions())
+    recorder.record(True)
+    ended = recorder.record(False)
+    assert (ended.file, ended.problem) == (None, "there was no picture to record")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_recording_is_written_as_the_other_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recorder = Recorder(OutputOptions(triptych=True, codec="ffv1", segment=1.0))
+    named = recorder.record(True).recording
+    for n in range(3):
+        recorder.write(replace(shot(n), timestamp=float(n)))
+    assert recorder.record(False).written == 3
+    files = [*tmp_path.iterdir()]
+    assert len(files) == 3, "parts of a second"
+    assert named is not None
+    assert {*tmp_path.glob(named)} == {*files}
+    assert files[0].suffix == ".mkv"
+    assert cv2.VideoCapture(str(files[0]), cv2.CAP_FFMPEG).get(cv2.CAP_PROP_FRAME_WIDTH) == 3 * 64
+    with pytest.raises(InputError, match="largest size"):
+        Recorder(OutputOptions(max_size=10)).record(True)
+
+
+def test_a_recording_that_fails_is_seen_everywhere(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as full:
+        full.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=10**12, free=0))
+        served.ask("/api/recording", "POST", '{"on": true}')
+        deadline = time.monotonic() + 10
+        while served.page.recorder.problem is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    state = json.loads(served.ask("/api/state")[1])
+    assert state["recording"] is None
+    assert "the disk is full" in state["recording_problem"]
+    assert "the disk is full" in state["report"]["sinks"][-1]["error"]
+    answer, data = served.ask("/healthz")
+    assert answer.status == 503
+    assert "the disk is full" in "".join(json.loads(data)["problems"])
+    assert b'edgefuse_output_failed{output="1"} 1.0' in served.ask("/metrics")[1]
+    told = json.loads(served.ask("/api/recording", "POST", '{"on": false}')[1])
+    assert (told["file"], "the disk is full" in told["problem"]) == (None, True)
+    assert served.ask("/healthz")[0].status == 200, "dismissed"
 
 
 @pytest.mark.parametrize("body", ["", "[]", '{"on": 3}', '{"off": true}', '{"on": true, "path": "/etc/x"}'])
 def test_what_is_no_command_is_refused(served: Served, body: str) -> None:
     assert served.ask("/api/recording", "POST", body)[0].status == 400
-    assert served.page.recording is None
+    assert served.page.recorder.recording is None
 
 
 def rig_file(path: Path) -> Path:
@@ -399,7 +465,7 @@ def test_no_other_web_site_reaches_it(served: Served) -> None:
         {"Sec_Fetch_Site": "cross-site"},
     ):
         assert served.ask("/api/recording", "POST", on, **headers)[0].status == 403
-    assert served.page.recording is None
+    assert served.page.recorder.recording is None
     assert served.ask("/api/recording")[0].status == 405
 
 
@@ -477,7 +543,7 @@ def test_changes_need_the_token_and_the_page_itself() -> None:
         other = {"Cookie": cookie, "Host": host, "Origin": "http://evil.example"}
         assert served.ask("/api/recording", "POST", on, **other)[0].status == 403
         assert served.ask("/api/alignment", "POST", "{}", **other)[0].status == 403
-        assert served.page.recording is None
+        assert served.page.recorder.recording is None
         own = {"Cookie": cookie, "Host": host, "Origin": f"http://{host}"}
         assert served.ask("/api/recording", "POST", '{"on": false}', **own)[0].status == 200
 

@@ -242,7 +242,7 @@ def stream(
         drift = _drift(config, align)
         alignment = _alignment(config, align, ir_camera, vis_camera)
         outputs = _open_outputs(config, ir_camera, vis_camera, align, alignment, stop)
-        page = _open_page(config, fuser.engine.device, alignment)
+        page = _open_page(config, fuser.engine.device, ir_camera, vis_camera, align, alignment)
         outputs += [page] if page is not None else []
         for output in outputs:
             stack.enter_context(output)
@@ -338,10 +338,9 @@ def _open_outputs(
     stop: StopRequest,
 ) -> "list[Sink]":
     """Open what is asked for: files, a still, a window."""
-    from edgefuse.rig import RigAlign
     from edgefuse.runtime import sinks
 
-    options = _output_options(config, ir, vis)
+    crop, options = _cropping(config, align), _output_options(config, ir, vis)
     outputs = [sinks.open_output(written, options) for written in config.out]
     if config.still is not None:
         outputs.append(sinks.Still(config.still))
@@ -350,18 +349,27 @@ def _open_outputs(
 
         keys = None if alignment is None else Nudge(alignment)
         outputs.append(sinks.Window(lambda: stop("the window was closed"), config.side_by_side, keys))
-    if config.crop == "overlap":
-        if not isinstance(align, RigAlign):
-            raise InputError("--crop overlap needs to know where infrared is: give --rig FILE")
-        outputs = [sinks.Cropped(output, align.overlap) for output in outputs]
-    return outputs
+    return [crop(output) for output in outputs]
+
+
+def _cropping(config: StreamConfig, align: "Align | None") -> "Callable[[Sink], Sink]":
+    """Return what cuts an output down to what is asked for."""
+    from edgefuse.rig import RigAlign
+    from edgefuse.runtime import sinks
+
+    if config.crop != "overlap":
+        return lambda output: output
+    if not isinstance(align, RigAlign):
+        raise InputError("--crop overlap needs to know where infrared is: give --rig FILE")
+    overlap = align.overlap
+    return lambda output: sinks.Cropped(output, overlap)
 
 
 def _output_options(config: StreamConfig, ir: "Camera", vis: "Camera") -> "OutputOptions":
     from edgefuse.runtime import live, sinks
 
     for name in ("segment", "max_size"):
-        if getattr(config, name) is not None and not config.out:
+        if getattr(config, name) is not None and not config.out and config.serve is None:
             raise InputError(f"--{name.replace('_', '-')} is about the files of --out: give one")
     if double := next((written for written in config.out if config.out.count(written) > 1), None):
         raise InputError(f"the output {double} is given twice")
@@ -404,12 +412,20 @@ def _alignment(
     return Alignment(config.rig, align, by_frame)
 
 
-def _open_page(config: StreamConfig, engine: str, alignment: "Alignment | None") -> "LivePage | None":
+def _open_page(
+    config: StreamConfig,
+    engine: str,
+    ir: "Camera",
+    vis: "Camera",
+    align: "Align | None",
+    alignment: "Alignment | None",
+) -> "LivePage | None":
     if config.serve is None:
         return None
-    from edgefuse.runtime.serve import Address, LivePage
+    from edgefuse.runtime.serve import Address, LivePage, Recorder
 
-    return LivePage(Address.parse(config.serve), config.model, engine, alignment)
+    recorder = Recorder(_output_options(config, ir, vis), _cropping(config, align))
+    return LivePage(Address.parse(config.serve), config.model, engine, alignment, recorder)
 
 
 def refuse_own_input(written: str | None, *sources: str) -> None:

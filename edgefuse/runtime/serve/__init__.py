@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timezone
 from typing import Any
 
 from edgefuse.errors import InputError
@@ -13,14 +12,14 @@ from edgefuse.runtime.alignment import Alignment
 from edgefuse.runtime.frames import FusedFrame
 from edgefuse.runtime.live import Report, Session
 from edgefuse.runtime.serve.access import Access, Address
+from edgefuse.runtime.serve.metrics import MAX_AGE
+from edgefuse.runtime.serve.recorder import Recorded, Recorder
 from edgefuse.runtime.serve.views import Preview
-from edgefuse.runtime.sinks import OutputOptions, Sink, SinkWriter, open_output
-from edgefuse.runtime.sinks.writer import Deadline
+from edgefuse.runtime.sinks import OutputOptions, Sink
 
-__all__ = ["Access", "Address", "LivePage", "require_packages"]
+__all__ = ["Access", "Address", "LivePage", "Recorder", "require_packages"]
 
 START_SECONDS, STOP_SECONDS = 5.0, 2.0
-FINISH_SECONDS = 5.0  # for a recording to complete
 
 
 class LivePage(Sink):
@@ -31,6 +30,7 @@ class LivePage(Sink):
         model: name of the model, to show.
         engine: what it runs on, to show.
         alignment: what is adjusted on the page; None: nothing.
+        recorder: what records when a viewer wants it; None: one without options.
 
     Raises:
         InputError: the extra is not installed, or the address cannot be used.
@@ -40,7 +40,14 @@ class LivePage(Sink):
     timed = False
     extra = "serve"
 
-    def __init__(self, address: Address, model: str, engine: str, alignment: Alignment | None = None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        model: str,
+        engine: str,
+        alignment: Alignment | None = None,
+        recorder: Recorder | None = None,
+    ) -> None:
         require_packages()
         import uvicorn
 
@@ -54,8 +61,7 @@ class LivePage(Sink):
         self.preview = Preview()
         self.model, self.engine, self.alignment = model, engine, alignment
         self._report: Callable[[], Report] | None = None
-        self._recorder: tuple[str, SinkWriter] | None = None
-        self._lock = threading.Lock()  # of the recorder
+        self.recorder = recorder or Recorder(OutputOptions())
         config = uvicorn.Config(
             make_app(self, self.access),
             http=ImpatientProtocol,
@@ -89,40 +95,24 @@ class LivePage(Sink):
             time.sleep(0.01)
 
     def report(self) -> Report:
-        """Return the state of the run."""
+        """Return the state of the run; the recording is the last of its outputs."""
         assert self._report is not None
-        return self._report()
+        report, recording = self._report(), self.recorder.report()
+        return report if recording is None else replace(report, sinks=(*report.sinks, recording))
 
-    @property
-    def recording(self) -> str | None:
-        """The file that is being recorded."""
-        recorder = self._recorder
-        return recorder[0] if recorder is not None and not recorder[1].stopped else None
-
-    def record(self, on: bool) -> None:
+    def record(self, on: bool) -> Recorded:
         """Start or end a recording of the fused pictures, into a new file in the current folder.
 
         Raises:
             EdgefuseError: the file cannot be written.
         """
-        with self._lock:
-            if on == (self.recording is not None):
-                return
-            before, self._recorder = self._recorder, None
-            if before is not None:
-                before[1].finish(Deadline(FINISH_SECONDS))
-            if on:
-                name = datetime.now(timezone.utc).strftime("edgefuse-%Y%m%d-%H%M%S.mp4")
-                writer = SinkWriter(open_output(name, OutputOptions()), None, lambda: False)
-                writer.start()
-                self._recorder = name, writer
+        age = time.monotonic() - self.preview.at
+        return self.recorder.record(on, self.preview.frame if age < MAX_AGE else None)
 
     def write(self, frame: FusedFrame) -> None:
         """Keep the frame for whoever looks, and hand it to the recording."""
         self.preview.update(frame)
-        recorder = self._recorder
-        if recorder is not None:
-            recorder[1].put(frame)
+        self.recorder.write(frame)
 
     def close(self) -> None:
         """Stop serving, and complete a recording."""

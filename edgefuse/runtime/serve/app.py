@@ -20,6 +20,7 @@ from edgefuse.runtime.alignment import Alignment
 from edgefuse.runtime.live import Report
 from edgefuse.runtime.serve.access import HEADERS, Access
 from edgefuse.runtime.serve.metrics import health_of, metrics_of
+from edgefuse.runtime.serve.recorder import Recorded, Recorder
 from edgefuse.runtime.serve.views import PALETTES, VIEWS, Preview, View
 
 STATIC = Path(__file__).parent / "static"
@@ -59,11 +60,9 @@ class Control(Protocol):
     def alignment(self) -> Alignment | None:
         """What the alignment is adjusted with; None: there is no rig file."""
 
-    @property
-    def recording(self) -> str | None:
-        """The file that is being recorded."""
+    recorder: Recorder
 
-    def record(self, on: bool) -> None:
+    def record(self, on: bool) -> Recorded:
         """Start or end a recording. Raises `EdgefuseError`."""
 
 
@@ -180,7 +179,8 @@ class _Pages:
             "engine": self._control.engine,
             "fps": preview.fps,
             "frame": shown,
-            "recording": self._control.recording,
+            "recording": self._control.recorder.recording,
+            "recording_problem": self._control.recorder.problem,
             "viewers": self._viewers,
             "views": list(VIEWS),
             "palettes": list(PALETTES),
@@ -193,8 +193,7 @@ class _Pages:
         """Start or end a recording: `{"on": true}`."""
 
         def do(command: _Recording) -> dict[str, Any]:
-            self._control.record(command.on)
-            return {"recording": self._control.recording}
+            return asdict(self._control.record(command.on))
 
         return await _obey(request, _Recording, do)
 

@@ -92,10 +92,13 @@ def _families(report: Report, age: float | None) -> Iterator[Any]:
     outputs = CounterMetricFamily(
         "edgefuse_output_frames", "Pictures by output and outcome", labels=["output", "outcome"]
     )
+    failed = GaugeMetricFamily("edgefuse_output_failed", "Whether the output has failed", labels=["output"])
     for number, sink in enumerate(report.sinks):
         outputs.add_metric([str(number), "written"], sink.written)
         outputs.add_metric([str(number), "dropped"], sink.dropped)
+        failed.add_metric([str(number)], sink.error is not None)
     yield outputs
+    yield failed
     if report.quality is not None:
         quality = GaugeMetricFamily("edgefuse_quality", "Mean of a metric of quality", labels=["metric"])
         for metric, value in report.quality.means.items():

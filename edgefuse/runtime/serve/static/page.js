@@ -159,8 +159,9 @@ function showFacts(state) {
   const quality = report.quality ? Object.entries(report.quality.means) : [];
   get("quality").hidden = !quality.length;
   get("scores").textContent = quality.map(([name, value]) => `${name} ${value.toFixed(2)}`).join(" · ");
+  const ended = state.recording ? null : state.recording_problem;
   get("outputs").replaceChildren(
-    ...(state.recording ? [element("li", `recording ${state.recording}`, "bad")] : []),
+    ...(ended && report.sinks.every((s) => s.error !== ended) ? [element("li", `the recording ended: ${ended}`, "bad")] : []),
     ...report.sinks.map((s) => element("li", `${s.name}: ${s.error ?? `${s.written} written, ${s.dropped} dropped`}`,
       s.error ? "bad" : "")),
   );
@@ -299,9 +300,10 @@ get("palette").addEventListener("change", () => choose(view));
 get("record").addEventListener("click", async () => {
   const on = get("record").getAttribute("aria-pressed") !== "true";
   const answer = await fetch("api/recording", { method: "POST", body: JSON.stringify({ on }) });
-  if (!answer.ok) {
+  const { problem } = answer.ok ? await answer.json() : { problem: await answer.text() };
+  if (problem) {
     get("notice").hidden = false;
-    get("notice").textContent = await answer.text();
+    get("notice").textContent = problem;
     saidUntil = performance.now() + 5000; // long enough to be read
   }
 });
