@@ -20,7 +20,7 @@ def test_malformed_headers_are_refused_without_a_traceback(caplog: pytest.LogCap
         for host in ("[::1", "::1]", "a[b"):
             assert served.ask("/", Host=host)[0].status == 400, host
         assert served.ask("/api/recording", "POST", ON, Origin="http://[")[0].status == 403
-        assert served.page.recording is None
+        assert served.page.recorder.recording is None
     with Served("0.0.0.0") as served:
         bearer = f"Bearer {served.page.access.token}"
         answer, _ = served.ask("/api/recording", "POST", ON, Origin="http://[", Authorization=bearer)
