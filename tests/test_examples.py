@@ -14,7 +14,7 @@ SIM = "sim?size=64x48&frames=12"
 ARGUMENTS = {
     "fuse_pair": ["ir/0.png", "vis/0.png", "fused.png"],
     "warm_objects": [SIM, f"{SIM}&seed=1", "10"],
-    "push_frames": ["1"],
+    "push_frames": ["5"],
     "own_output": [SIM, f"{SIM}&seed=1", "out.mp4"],
     "compare_models": ["ir", "vis"],
 }
