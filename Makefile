@@ -5,9 +5,9 @@ BIN := .venv/bin
 PINS = $$($(BIN)/python -c 'import sys; print("-c constraints.txt" * (sys.version_info >= (3, 11)))')
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINS)
 PYTEST := $(BIN)/python -m pytest
-# Two workers; the tests of one file stay together, as they share what they have made. tests/conftest.py sorts
-# the files.
-PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+# The tests of one file stay together, as they share what they have made. tests/conftest.py sorts the files.
+WORKERS ?= 2
+PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo quick test test310 test-gpu-placement check bench bench-models docs figures format clean test-lowest
 
