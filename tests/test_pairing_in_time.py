@@ -469,3 +469,22 @@ def test_a_clock_that_was_set_is_on_the_earliest_of_the_new_frames() -> None:
         found = clock.observe(100 + n / 25, n / 25 + delay)
     assert clock.jumps == 1
     assert found == pytest.approx(254 / 25 + 0.01)
+
+
+def test_each_time_that_a_clock_is_set_counts() -> None:
+    clock = Clock()
+    for n in range(1500):
+        clock.observe(n / 25 + 100 * (n // 400), n / 25)
+    assert clock.jumps == 3
+
+
+def test_the_drift_is_that_of_all_whole_seconds() -> None:
+    """Six seconds without noise say how fast a clock runs; frames at one moment say nothing."""
+    clock = Clock()
+    for n in range(7 * 25):
+        clock.observe(n / 25 * (1 + 2e-4), n / 25)
+    assert clock.drift == pytest.approx(200, abs=0.1)
+    clock = Clock()
+    for n in range(7 * 25):
+        clock.observe(5.0, 5.0 + n / 25)
+    assert clock.slope == 0.0
