@@ -42,8 +42,10 @@ def pytest_runtest_setup():
     for name, module in list(sys.modules.items()):
         for value in list(vars(module).values()) if name.startswith("edgefuse.") else ():
             getattr(value, "cache_clear", int)()
+    if "edgefuse.images" in sys.modules:
+        sys.modules["edgefuse.images"]._WARNED.clear()
 """
-"""For the copy's conftest.py: a mutant runs in a fork of a process that has run the tests, and what is cached
+"""For the copy's conftest.py: a mutant runs in a fork of a process that has run the tests, and what is kept
 there would hide it."""
 
 

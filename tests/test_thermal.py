@@ -282,6 +282,7 @@ def test_temperatures_look_like_the_counts_of_the_same_scene(image: np.ndarray) 
         ([0.0, 32_768.0, 65_536.0], [1, 32_501, 65_001]),
         ([-2000.0, -3000.0, -1500.0], [43_334, 1, 65_001]),  # most are below -1000: they are measured
         ([-9999.0, 500.0, 600.0], [0, 10_000, 12_000]),
+        ([-9999.0, -9999.0, 500.0, 600.0], [0, 0, 10_000, 12_000]),  # half of them are not most
         ([1e6, np.nan, 600.0], [0, 0, 12_000]),
     ],
 )
@@ -374,6 +375,34 @@ def test_a_picture_that_stays_is_frozen(dtype) -> None:
     seen = looks(frames + [frames[-1]] * 120)
     assert seen[90 + 80] == "calibrating"
     assert seen[90 + 100 :] == ["frozen"] * 20
+
+
+@pytest.mark.parametrize(("moving", "trusted"), [(1.75, False), (2.25, True)])
+def test_8_bits_are_trusted_after_two_seconds_without_a_repeat(moving: float, trusted: bool) -> None:
+    """As a codec repeats a still scene, too."""
+    count = round(moving * FPS)
+    frames = [np.full((32, 32), n, np.uint8) for n in range(count)] + [
+        np.full((32, 32), count, np.uint8)
+    ] * 150
+    assert ("frozen" in looks(frames)) is trusted
+
+
+def test_warnings_name_the_folder_of_an_infrared_image(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Known palettes and unknown colours alike; each folder once."""
+    ramp = np.tile(np.arange(256, dtype=np.uint8), (64, 1))
+    for name, image in (
+        ("known", cv2.applyColorMap(ramp, cv2.COLORMAP_JET)),
+        ("odd", np.dstack([ramp, 255 - ramp, ramp // 2])),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        write_image(folder / "a.png", image)
+        read_infrared(folder / "a.png")
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first.startswith(f"{tmp_path / 'known'}: infrared is coloured: removing its palette 'jet'")
+    assert second.startswith(f"{tmp_path / 'odd'}: infrared is coloured with an unknown palette")
 
 
 def test_16_bits_are_frozen_from_the_first_frame_on() -> None:
