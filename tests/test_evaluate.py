@@ -2,6 +2,7 @@ import base64
 import csv
 import json
 import math
+import re
 import shutil
 from collections import Counter
 from html.parser import HTMLParser
@@ -471,8 +472,13 @@ def test_the_report_is_one_file_with_tables_plots_and_pictures(folders):
     result = run(folders, ("average", "maximum", "fused"), settings)
     result.problems.append(Problem("<script>", "why & how"))
     write_html(folders / "e.html", result, compare(result, "average", "maximum"))
-    page = _Page((folders / "e.html").read_text())
+    text = (folders / "e.html").read_text()
+    page = _Page(text)
     assert page.count["svg"] == len(settings.columns) + 6  # distributions, and bars by source
+    titles = re.findall(r'<svg viewBox="0 0 (\d+) .*?class="title" x="0" y="15">([^<]*)<', text)
+    assert len(titles) == page.count["svg"]
+    for width, title in titles:
+        assert 6.7 * len(title) < int(width), f"of 12 pixels this is cut off: {title}"
     assert page.count["figure"] == 3 * 5 + 3 * 4  # worst and best; the contact sheet
     judging = [c for c in settings.columns if measure_named(c).compares]
     assert page.count["table"] == 2 + len(judging) + 2 + 1  # change of the output, by level; left out

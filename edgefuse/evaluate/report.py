@@ -91,7 +91,7 @@ def _svg(title: str, parts: list[str], rows: int) -> str:
     height = TOP + rows * ROW + 22
     return (
         f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">'
-        f'<text class="title" x="{LABEL}" y="15">{escape(title)}</text>{"".join(parts)}</svg>'
+        f'<text class="title" x="0" y="15">{escape(title)}</text>{"".join(parts)}</svg>'
     )
 
 
@@ -135,7 +135,7 @@ def _x(value: float, low: float, high: float) -> float:
 
 EACH = 2
 """How many of the worst pairs and of the best are shown."""
-WIDTH = 320
+PICTURE_WIDTH = 320
 CROP = 96  # pixels of the source, shown as large as the whole picture is
 SHEET_CROP = 320  # pixels, shown as they are
 SHEET_PAIRS = 6
@@ -309,14 +309,14 @@ def _window(ir: Image, vis: Image, side: int) -> tuple[slice, slice]:
 
 
 def _small(image: Image) -> str:
-    height = max(1, round(image.shape[0] * WIDTH / image.shape[1]))
-    shrinks = image.shape[1] > WIDTH
+    height = max(1, round(image.shape[0] * PICTURE_WIDTH / image.shape[1]))
+    shrinks = image.shape[1] > PICTURE_WIDTH
     mode = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return _jpeg(cv2.resize(image, (WIDTH, height), interpolation=mode))
+    return _jpeg(cv2.resize(image, (PICTURE_WIDTH, height), interpolation=mode))
 
 
 def _zoomed(image: Image) -> str:
-    return _jpeg(cv2.resize(image, (WIDTH, WIDTH), interpolation=cv2.INTER_NEAREST))
+    return _jpeg(cv2.resize(image, (PICTURE_WIDTH, PICTURE_WIDTH), interpolation=cv2.INTER_NEAREST))
 
 
 def _jpeg(image: Image) -> str:
