@@ -3,6 +3,7 @@
 import hmac
 import json
 import logging
+import re
 import shutil
 import socket
 import threading
@@ -28,6 +29,7 @@ from edgefuse.runtime.frames import Frame, FusedFrame
 from edgefuse.runtime.live import BackgroundWorker, LiveConfig, Session, StopRequest, connect
 from edgefuse.runtime.live.background import DriftReport, QualityReport
 from edgefuse.runtime.sinks import OutputOptions
+from edgefuse.runtime.timing import STAGES
 from tests.support.shots import shot
 from tests.test_live import FakeSource, pick_visible
 
@@ -36,7 +38,7 @@ pytest.importorskip("uvicorn", reason="the extra serve is not installed")
 parser = pytest.importorskip("prometheus_client.parser", reason="the extra serve is not installed")
 
 from edgefuse.runtime.alignment import Alignment  # noqa: E402
-from edgefuse.runtime.serve import Address, LivePage, Recorder, app, protocol  # noqa: E402
+from edgefuse.runtime.serve import Address, LivePage, Recorder, app, protocol, views  # noqa: E402
 from edgefuse.runtime.serve.metrics import metrics_of  # noqa: E402
 from edgefuse.runtime.serve.views import PALETTES, VIEWS, Preview, View  # noqa: E402
 
@@ -192,16 +194,22 @@ def test_a_picture_is_encoded_no_more_often_than_somebody_can_see() -> None:
     assert preview.is_due(view)
 
 
-def test_a_picture_is_encoded_once_for_all_viewers(monkeypatch: pytest.MonkeyPatch) -> None:
-    encoded: list[int] = []
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """As many elements as pictures were encoded, which takes a moment."""
+    counted: list[int] = []
     real = cv2.imencode
 
     def count(*args: Any) -> Any:
-        encoded.append(1)
+        counted.append(1)
         time.sleep(0.02)
         return real(*args)
 
     monkeypatch.setattr(cv2, "imencode", count)
+    return counted
+
+
+def test_a_picture_is_encoded_once_for_all_viewers(encoded: list[int]) -> None:
     preview = Preview()
     for n in range(3):
         preview.update(shot(n))
@@ -212,6 +220,43 @@ def test_a_picture_is_encoded_once_for_all_viewers(monkeypatch: pytest.MonkeyPat
         for thread in threads:
             thread.join()
     assert len(encoded) == 3
+
+
+@pytest.mark.parametrize(("wide", "most"), [(1920, 6), (640, 3), (64, 1)])
+def test_screens_of_twenty_sizes_share_their_pictures(encoded: list[int], wide: int, most: int) -> None:
+    preview, image = Preview(), np.zeros((16, wide, 3), np.uint8)
+    for n in range(1, 4):
+        preview.update(FusedFrame(None, None, image, n, 0.0))
+        for width in range(300, 1500, 60):
+            made = preview.jpeg(View("fused", width, ("inferno", "hot")[n % 2]))
+            assert made is not None
+            assert decoded(made[1]).shape[1] >= min(width, wide), "never less than was asked for"
+        assert len(encoded) <= n * most
+
+
+def test_the_picture_that_was_asked_for_last_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "CACHED", 3)
+    monkeypatch.setattr(views, "MAX_FPS", 0.01)
+    preview = Preview()
+    preview.update(shot(1))
+    watched = View("fused", 640)
+    for other in ("infrared", "visible", "edges", "blend", "panels"):
+        preview.jpeg(watched)
+        preview.jpeg(View(other, 640))
+        preview.update(shot(2))
+        assert not preview.is_due(watched), "others do not make it due"
+    assert len(preview._shared) == 3
+
+
+def test_who_asks_too_often_gets_the_last_picture_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "MAX_FPS", 0.01)
+    preview = Preview()
+    preview.update(shot(1))
+    first = preview.jpeg(View("fused", 640), capped=True)
+    preview.update(shot(2))
+    assert preview.jpeg(View("fused", 640), capped=True) == first
+    monkeypatch.setattr(views, "MAX_FPS", 1e9)
+    assert preview.jpeg(View("fused", 640), capped=True) != first
 
 
 def test_pictures_follow_each_other(served: Served) -> None:
@@ -244,6 +289,12 @@ def test_state_health_and_metrics(served: Served) -> None:
     answer, data = served.ask("/healthz")
     assert answer.status == 200, data
     assert json.loads(data)["cameras"] == {"infrared": "live", "visible": "live"}
+    assert state["stages"] == STAGES
+    assert state["report"]["stages"].keys() <= STAGES.keys()
+    script = (app.STATIC / "page.js").read_text()
+    tints = re.search(r"const TINTS = \[(.*?)\]", script)
+    assert tints is not None
+    assert tints[1].count("#") == len(STAGES), "a colour for each stage of the chart"
     _, data = served.ask("/metrics")
     families = {family.name: family for family in parser.text_string_to_metric_families(data.decode())}
     stages = families["edgefuse_stage_seconds"].samples
@@ -680,6 +731,11 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         frames = int(picture.get_attribute("data-frames") or 0)
         until(lambda: int(picture.get_attribute("data-frames") or 0) > frames + 2)
         page.click("button[data-view=check]")
+        with page.expect_download() as saved:
+            page.click("#save")
+        assert decoded(Path(saved.value.path()).read_bytes()).shape[1] == 24, (
+            "what is shown, not what it is made of"
+        )
         swapped = page.locator("#picture").screenshot()
         until(lambda: page.locator("#picture").screenshot() != swapped)
         page.click("button[data-x='1']")

@@ -22,6 +22,7 @@ from edgefuse.runtime.serve.access import HEADERS, Access
 from edgefuse.runtime.serve.metrics import health_of, metrics_of
 from edgefuse.runtime.serve.recorder import Recorded, Recorder
 from edgefuse.runtime.serve.views import PALETTES, VIEWS, Preview, View
+from edgefuse.runtime.timing import STAGES
 
 STATIC = Path(__file__).parent / "static"
 FILES = {
@@ -152,7 +153,7 @@ class _Pages:
             if time.monotonic() > deadline or not after or preview.closed:
                 return Response(status_code=204 if after else 503)
             await asyncio.sleep(POLL_SECONDS)
-        made = await run_in_threadpool(preview.jpeg, view)
+        made = await run_in_threadpool(preview.jpeg, view, capped=True)
         if made is None:
             return Response(status_code=503)
         return Response(made[1], media_type="image/jpeg", headers={"X-Frame": str(made[0])})
@@ -184,6 +185,7 @@ class _Pages:
             "viewers": self._viewers,
             "views": list(VIEWS),
             "palettes": list(PALETTES),
+            "stages": STAGES,
             "alignment": self._control.alignment and self._control.alignment.state(),
             "report": report,
         }

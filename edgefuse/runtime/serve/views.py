@@ -14,8 +14,9 @@ from edgefuse.images import Image
 from edgefuse.runtime.frames import FusedFrame
 
 QUALITY = 80  # of the JPEG
-MAX_WIDTH, MIN_WIDTH = 1920, 64
-CACHED = 8  # pictures: views times widths that are looked at
+WIDTHS = (160, 320, 480, 640, 960, 1280, 1920)
+"""Pixels that pictures are made in, so that screens of many sizes share them."""
+CACHED = 40  # pictures of different views and widths; those looked at the longest time ago go first
 MAX_FPS = 25.0  # of the pictures that are encoded of a view
 RATE_FRAMES = 50  # that the frame rate is taken from
 CLOSE_SECONDS = 1.0  # that a picture may take, at the end
@@ -79,6 +80,7 @@ VIEWS: dict[str, Callable[[FusedFrame, str], Image]] = {
     "panels": _panels,
 }
 """Name of a view → what makes it of a frame, in a palette."""
+WITHOUT_PALETTE = ("fused", "visible", "edges")
 
 
 class View(NamedTuple):
@@ -87,7 +89,7 @@ class View(NamedTuple):
     name: str
     """In `VIEWS`."""
     width: int
-    """Pixels of one picture at most; `panels` is three times as wide."""
+    """Pixels of one picture, rounded up to one of `WIDTHS`; `panels` is three times as wide."""
     palette: str = "inferno"
     """In `PALETTES`."""
 
@@ -96,6 +98,14 @@ class _Made(NamedTuple):
     frame: FusedFrame
     jpeg: bytes
     at: float
+
+
+class _Shared:
+    """The picture that the viewers of a view share."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()  # held while it is made
+        self.made: _Made | None = None
 
 
 class Preview:
@@ -108,8 +118,7 @@ class Preview:
         self.closed = False
         """Whether nobody gets a picture any more."""
         self._arrivals: deque[float] = deque(maxlen=RATE_FRAMES)
-        self._made: dict[View, _Made] = {}
-        self._locks: dict[View, threading.Lock] = {}
+        self._shared: dict[View, _Shared] = {}  # the one that was asked for last at the end
         self._lock = threading.Lock()
 
     def update(self, frame: FusedFrame) -> None:
@@ -126,33 +135,44 @@ class Preview:
 
     def is_due(self, view: View) -> bool:
         """Whether the last picture of a view is old enough for another one, at `MAX_FPS` a second."""
-        made = self._made.get(_within_limits(view))
-        return made is None or made.frame is self.frame or time.monotonic() - made.at > 0.9 / MAX_FPS
+        frame = self.frame
+        shared = None if frame is None else self._shared.get(_key(view, frame))
+        made = None if shared is None else shared.made
+        return made is None or made.frame is frame or _is_old(made)
 
-    def jpeg(self, view: View) -> tuple[int, bytes] | None:
+    def jpeg(self, view: View, capped: bool = False) -> tuple[int, bytes] | None:
         """Return the number of the latest frame and its JPEG; None: there is no frame yet, or it is closed.
+
+        Args:
+            view: what to show.
+            capped: rather the last picture than more than `MAX_FPS` a second.
 
         Raises:
             InputError: an unknown view.
         """
         if view.name not in VIEWS:
             raise InputError(unknown_name("view", view.name, VIEWS))
-        view = _within_limits(view)
-        with self._lock:
-            if view not in self._locks and len(self._locks) >= CACHED:
-                self._locks.clear()
-                self._made.clear()
-            lock = self._locks.setdefault(view, threading.Lock())
-        with lock:  # whoever asks for the same picture meanwhile gets it without a second encoding
-            frame = self.frame
-            if frame is None or self.closed:
+        if (frame := self.frame) is None:
+            return None
+        view = _key(view, frame)
+        shared = self._share(view)
+        with shared.lock:  # whoever asks for the same picture meanwhile gets it without a second encoding
+            if (frame := self.frame) is None or self.closed:
                 return None
-            made = self._made.get(view)
-            if made is None or made.frame is not frame:
+            made = shared.made
+            if made is None or (made.frame is not frame and (not capped or _is_old(made))):
                 image, wide = VIEWS[view.name](frame, view.palette), 3 if view.name == "panels" else 1
-                made = _Made(frame, _encode(image, view.width * wide), time.monotonic())
-                self._made[view] = made
-            return frame.index, made.jpeg
+                made = shared.made = _Made(frame, _encode(image, view.width * wide), time.monotonic())
+            return made.frame.index, made.jpeg
+
+    def _share(self, view: View) -> _Shared:
+        with self._lock:
+            shared = self._shared[view] = self._shared.pop(view, None) or _Shared()
+            if len(self._shared) > CACHED:
+                idle = (old for old, each in self._shared.items() if not each.lock.locked() and old != view)
+                if (oldest := next(idle, None)) is not None:
+                    del self._shared[oldest]
+            return shared
 
     def close(self) -> None:
         """Make no more pictures, and wait for those that are being made.
@@ -161,14 +181,21 @@ class Preview:
         """
         self.closed = True
         with self._lock:
-            locks = list(self._locks.values())
+            locks = [shared.lock for shared in self._shared.values()]
         for lock in locks:
             if lock.acquire(timeout=CLOSE_SECONDS):
                 lock.release()
 
 
-def _within_limits(view: View) -> View:
-    return view._replace(width=min(max(view.width, MIN_WIDTH), MAX_WIDTH))
+def _key(view: View, frame: FusedFrame) -> View:
+    """Return the view by what its picture really differs in."""
+    step = next((width for width in WIDTHS if width >= view.width), WIDTHS[-1])
+    palette = View._field_defaults["palette"] if view.name in WITHOUT_PALETTE else view.palette
+    return View(view.name, min(step, frame.fused.shape[1]), palette)
+
+
+def _is_old(made: _Made) -> bool:
+    return time.monotonic() - made.at > 0.9 / MAX_FPS
 
 
 def _encode(image: Image, width: int) -> bytes:

@@ -4,7 +4,7 @@ const VIEWS = [
   ["fused", "Fused"], ["infrared", "Infrared"], ["visible", "Visible"], ["panels", "Side by side"],
   ["wipe", "Wipe"], ["edges", "Thermal edges"], ["blend", "Blend"], ["check", "Checkerboard"],
 ];
-const SHOWN_STAGES = { pair: "#e8d44d", align: "#5aa9e6", fuse: "#ff9d4d", total: "#3fbf7f", output: "#b58bef" };
+const TINTS = ["#f2849e", "#7fd1d6", "#e8d44d", "#5aa9e6", "#ff9d4d", "#c9d1d9", "#3fbf7f", "#b58bef"]; // of stages
 const HISTORY = 60; // seconds
 const CUT = new Set(["wipe", "check"]); // views that are put together here, from the panels
 const COLOURED = new Set(["infrared", "blend", "panels", "wipe", "check"]); // in which infrared has a palette
@@ -223,7 +223,8 @@ function roundStep(least) {
 
 function showChart(state) {
   const now = performance.now() / 1000, stages = state.report.stages, means = {};
-  for (const name of Object.keys(SHOWN_STAGES)) {
+  const tints = Object.keys(state.stages).map((name, i) => [name, TINTS[i % TINTS.length]]);
+  for (const [name] of tints) {
     const count = stages[name]?.count ?? 0, before = last?.[name] ?? { count: 0, sum: 0 };
     if (count > before.count) means[name] = (stages[name].sum - before.sum) / (count - before.count);
   }
@@ -249,7 +250,7 @@ function showChart(state) {
   if (!history.some((x) => Object.keys(x.means).length)) p.fillText("nothing was fused in this minute", w / 4, h / 2);
   p.textAlign = "right";
   p.fillText("now", w - 6, h - 5);
-  for (const [name, tint] of Object.entries(SHOWN_STAGES)) {
+  for (const [name, tint] of tints) {
     p.beginPath();
     p.strokeStyle = tint;
     p.lineWidth = 1.6;
@@ -258,8 +259,9 @@ function showChart(state) {
     }
     p.stroke();
   }
-  get("legend").replaceChildren(...Object.entries(SHOWN_STAGES).filter(([name]) => stages[name]).map(([name, tint]) => {
+  get("legend").replaceChildren(...tints.filter(([name]) => stages[name]).map(([name, tint]) => {
     const item = element("li", `${name} ${ms(stages[name].p50)}`), dot = document.createElement("i");
+    item.title = state.stages[name];
     dot.style.background = tint;
     item.prepend(dot);
     return item;
@@ -297,6 +299,9 @@ for (const [name, title] of VIEWS) {
 }
 for (const [name, title] of Object.entries(PALETTES)) get("palette").append(new Option(title, name));
 get("palette").addEventListener("change", () => choose(view));
+get("save").addEventListener("click", () => { // what was put together here is saved as it is shown
+  if (CUT.has(view)) get("save").href = canvas.toDataURL("image/jpeg", 0.92);
+});
 get("record").addEventListener("click", async () => {
   const on = get("record").getAttribute("aria-pressed") !== "true";
   const answer = await fetch("api/recording", { method: "POST", body: JSON.stringify({ on }) });
