@@ -167,7 +167,8 @@ class Preview:
 
     def _share(self, view: View) -> _Shared:
         with self._lock:
-            shared = self._shared[view] = self._shared.pop(view, None) or _Shared()
+            shared = self._shared.pop(view) if view in self._shared else _Shared()
+            self._shared[view] = shared
             if len(self._shared) > CACHED:
                 idle = (old for old, each in self._shared.items() if not each.lock.locked() and old != view)
                 if (oldest := next(idle, None)) is not None:
