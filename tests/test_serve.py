@@ -98,6 +98,7 @@ class Served:
         data = answer.read()
         connection.close()
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Cache-Control"] == "no-store"
         assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
         return answer, data
 
@@ -576,7 +577,7 @@ def test_tokens_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -
         given = [f"/?token={token[:-1]}", "/?token=%ff%fe", "/"]
         assert [served.ask(path)[0].status for path in given] == [401] * 3
         assert served.ask("/", Authorization="Bearer x")[0].status == 401
-        assert served.ask("/", Cookie="edgefuse=x; \x7f=3")[0].status == 401
+        assert served.ask("/", Cookie=f"{served.page.access.cookie}=x; \x7f=3")[0].status == 401
     assert all(against == token.encode() for _, against in compared)
     assert len(compared) == 4
 
@@ -585,10 +586,10 @@ def test_changes_need_the_token_and_the_page_itself() -> None:
     on = '{"on": true}'
     with Served("0.0.0.0") as served:
         token, port = served.page.access.token, served.page.access.address.port
-        cookie, host = f"edgefuse={token}", f"10.0.0.7:{port}"
+        cookie, host = f"{served.page.access.cookie}={token}", f"10.0.0.7:{port}"
         refused = [
             served.ask("/api/recording", "POST", on),
-            served.ask("/api/recording", "POST", on, Cookie="edgefuse=wrong"),
+            served.ask("/api/recording", "POST", on, Cookie=f"{served.page.access.cookie}=wrong"),
         ]
         assert [answer.status for answer, _ in refused] == [401, 401]
         other = {"Cookie": cookie, "Host": host, "Origin": "http://evil.example"}
@@ -601,7 +602,7 @@ def test_changes_need_the_token_and_the_page_itself() -> None:
 
 def test_slow_clients_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "REQUEST_SECONDS", 0.4)
-    monkeypatch.setattr(app, "SLOW_SECONDS", 0.4)
+    monkeypatch.setattr(app, "BODY_SECONDS", 0.4)
     body = b"POST /api/recording HTTP/1.1\r\nHost: localhost\r\nContent-Length: 12\r\n\r\n{"
     whole, part = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", b"GET / HTTP/1.1\r\nHost: loc"
     with Served() as served:
@@ -651,7 +652,7 @@ def test_viewers_are_let_go_when_the_run_ends(caplog: pytest.LogCaptureFixture) 
 
 
 def test_twenty_viewers_and_one_that_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "SLOW_SECONDS", 0.5)
+    monkeypatch.setattr(protocol, "SEND_SECONDS", 0.5)
     rng = np.random.default_rng(0)
 
     class Noise(FakeSource):

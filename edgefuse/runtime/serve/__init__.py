@@ -11,7 +11,7 @@ from edgefuse.packages import INSTALL_HINTS
 from edgefuse.runtime.alignment import Alignment
 from edgefuse.runtime.frames import FusedFrame
 from edgefuse.runtime.live import Report, Session
-from edgefuse.runtime.serve.access import Access, Address
+from edgefuse.runtime.serve.access import HEADERS, Access, Address
 from edgefuse.runtime.serve.metrics import MAX_AGE
 from edgefuse.runtime.serve.recorder import Recorded, Recorder
 from edgefuse.runtime.serve.views import Preview
@@ -52,7 +52,7 @@ class LivePage(Sink):
         import uvicorn
 
         from edgefuse.runtime.serve.app import make_app
-        from edgefuse.runtime.serve.protocol import ImpatientProtocol
+        from edgefuse.runtime.serve.protocol import MAX_CONNECTIONS, ImpatientProtocol
 
         self.access = Access(address)
         self._socket = _listen(address)
@@ -67,12 +67,14 @@ class LivePage(Sink):
             http=ImpatientProtocol,
             ws="none",
             log_config=None,
+            log_level="critical",  # the application logs what fails, in the format asked for
             access_log=False,
             server_header=False,
+            headers=list(HEADERS.items()),
             proxy_headers=False,  # else a client on this machine chooses its address
             timeout_keep_alive=5,
             timeout_graceful_shutdown=1,
-            limit_concurrency=128,
+            limit_concurrency=MAX_CONNECTIONS,
             h11_max_incomplete_event_size=16_384,
         )
         self._server = uvicorn.Server(config)

@@ -8,11 +8,10 @@ import secrets
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import SplitResult, parse_qs, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qs, quote, urlencode, urlsplit
 
 from edgefuse.errors import InputError
 
-COOKIE = "edgefuse"
 VARIABLE = "EDGEFUSE_TOKEN"
 """Environment variable of a token that stays the same, such as for programs that read the metrics."""
 TOKEN = re.compile(r"[\w-]{16,}", re.ASCII)
@@ -97,6 +96,11 @@ class Access:
         given = self.token == os.environ.get(VARIABLE)
         return f"{self.address.url}?token={f'${{{VARIABLE}}}' if given else self.token}"
 
+    @property
+    def cookie(self) -> str:
+        """Name of the cookie. A browser sends cookies to every port of a host, so other pages' too."""
+        return f"edgefuse-{self.address.port}"
+
     def refuses(self, scope: Any) -> int | None:
         """Return the status that a request (an ASGI scope) is refused with; None: it may pass."""
         headers = {str(name, "latin-1"): str(value, "latin-1") for name, value in scope["headers"]}
@@ -119,21 +123,20 @@ class Access:
             return None
         rest = urlencode({name: values[-1] for name, values in query.items() if name != "token"})
         return (
-            "/" + scope["path"].lstrip("/") + (f"?{rest}" if rest else ""),
-            f"{COOKIE}={self.token}; HttpOnly; SameSite=Strict; Path=/",
+            "/" + quote(scope["path"].lstrip("/")) + (f"?{rest}" if rest else ""),  # a browser takes \\ for /
+            f"{self.cookie}={self.token}; HttpOnly; SameSite=Strict; Path=/",
         )
 
     def _is_token(self, given: str) -> bool:
         return hmac.compare_digest(given.encode(), self.token.encode())
 
-    @staticmethod
-    def _tokens(scope: Any, headers: dict[str, str]) -> list[str]:
+    def _tokens(self, scope: Any, headers: dict[str, str]) -> list[str]:
         given = parse_qs(str(scope["query_string"], "latin-1")).get("token", [])
         kind, _, bearer = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer":
             given.append(bearer.strip())
         try:
-            if (cookie := SimpleCookie(headers.get("cookie", "")).get(COOKIE)) is not None:
+            if (cookie := SimpleCookie(headers.get("cookie", "")).get(self.cookie)) is not None:
                 given.append(cookie.value)
         except CookieError:
             pass

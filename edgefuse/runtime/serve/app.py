@@ -1,6 +1,7 @@
 """The live page as an ASGI application: pictures, state, health, metrics, and starting a recording."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -18,12 +19,13 @@ import edgefuse
 from edgefuse.errors import EdgefuseError, InputError
 from edgefuse.runtime.alignment import Alignment
 from edgefuse.runtime.live import Report
-from edgefuse.runtime.serve.access import HEADERS, Access
+from edgefuse.runtime.serve.access import Access
 from edgefuse.runtime.serve.metrics import health_of, metrics_of
 from edgefuse.runtime.serve.recorder import Recorded, Recorder
 from edgefuse.runtime.serve.views import PALETTES, VIEWS, Preview, View
 from edgefuse.runtime.timing import STAGES
 
+logger = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
 FILES = {
     "/": ("page.html", "text/html"),
@@ -34,7 +36,7 @@ MAX_VIEWERS = 40
 DEFAULT_WIDTH = 960
 POLL_SECONDS = 0.02
 WAIT_SECONDS = 2.0  # for a newer frame
-SLOW_SECONDS = 5.0  # that a viewer may take for one picture
+BODY_SECONDS = 5.0  # that the body of a request may take
 MAX_BODY = 4096
 WRONG_TOKENS_PER_MINUTE = 30  # of one client, before it is told to wait
 MAX_CLIENTS = 1000  # that wrong tokens are counted of
@@ -85,11 +87,12 @@ def make_app(control: Control, access: Access) -> Callable[..., Any]:
 
 
 class _Guard:
-    """Refuses who may not, limits what they may send, and adds the headers to every answer."""
+    """Refuses who may not."""
 
     def __init__(self, app: Callable[..., Any], access: Access) -> None:
         self._app, self._access = app, access
         self._wrong: dict[str, list[float]] = {}  # times by client
+        self._failures: set[type[Exception]] = set()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -97,18 +100,12 @@ class _Guard:
                 await self._app(scope, receive, send)
             return
 
-        async def guarded(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message.get("headers", []),
-                    *((name.lower().encode(), value.encode()) for name, value in HEADERS.items()),
-                ]
-            await asyncio.wait_for(send(message), SLOW_SECONDS)
-
         try:
-            await (self._refusal(scope) or self._app)(scope, receive, guarded)
-        except asyncio.TimeoutError:
-            return  # a viewer who takes nothing is cut off
+            await (self._refusal(scope) or self._app)(scope, receive, send)
+        except Exception as error:
+            if (kind := type(error)) not in self._failures:  # once each, so that no client fills the log
+                self._failures.add(kind)
+                logger.exception("a request to the page failed")
 
     def _refusal(self, scope: Any) -> Response | None:
         status = self._access.refuses(scope)
@@ -250,7 +247,7 @@ class _Move(msgspec.Struct, forbid_unknown_fields=True):
 async def _obey(request: Request, kind: Any, do: Callable[[Any], dict[str, Any]]) -> Response:
     """Do what a small JSON body says, and answer with what it came to."""
     try:
-        body = await asyncio.wait_for(_small_body(request), SLOW_SECONDS)
+        body = await asyncio.wait_for(_small_body(request), BODY_SECONDS)
     except asyncio.TimeoutError:
         return Response("too slow", 408, media_type="text/plain", headers={"Connection": "close"})
     if body is None:
