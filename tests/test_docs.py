@@ -194,7 +194,8 @@ def made_tiny(words: list[str]) -> list[str]:
     if name == "export":
         simulated = ["64x48" if word == "640x480" else word for word in simulated]
     if "--serve" in simulated and name == "stream":
-        simulated[simulated.index("--serve") + 1] = "0"
+        at = simulated.index("--serve") + 1
+        simulated[at : at + 1] = ["0"]
     extra = shlex.split(TINY.get(name, ""))
     if name == "train" and "--model" not in rest:  # each a run of its own
         extra += ["--out", f"runs/{abs(hash(tuple(words)))}"]

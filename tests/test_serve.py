@@ -19,7 +19,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import typer.main
 
+from edgefuse import cli
 from edgefuse.cli.stream import _facts
 from edgefuse.errors import InputError, LostError
 from edgefuse.images import Image
@@ -38,7 +40,7 @@ pytest.importorskip("uvicorn", reason="the extra serve is not installed")
 parser = pytest.importorskip("prometheus_client.parser", reason="the extra serve is not installed")
 
 from edgefuse.runtime.alignment import Alignment  # noqa: E402
-from edgefuse.runtime.serve import Address, LivePage, Recorder, app, protocol, views  # noqa: E402
+from edgefuse.runtime.serve import Access, Address, LivePage, Recorder, app, protocol, views  # noqa: E402
 from edgefuse.runtime.serve.metrics import metrics_of  # noqa: E402
 from edgefuse.runtime.serve.views import PALETTES, VIEWS, Preview, View  # noqa: E402
 
@@ -129,6 +131,39 @@ def test_addresses(text: str, host: str, port: int, local: bool) -> None:
 def test_what_is_no_address_is_named(text: str) -> None:
     with pytest.raises(InputError, match=r"give a port, or HOST:PORT"):
         Address.parse(text)
+
+
+@pytest.mark.parametrize(("host", "sent"), [("0.0.0.0", "192.168.1.7"), ("::", "192.168.1.7")])
+def test_the_address_that_is_printed_is_one_that_a_phone_can_open(
+    monkeypatch: pytest.MonkeyPatch, host: str, sent: str
+) -> None:
+    class Probe(socket.socket):
+        def connect(self, _: object) -> None:
+            pass
+
+        def getsockname(self) -> tuple[str, int]:
+            return sent, 40_000
+
+    monkeypatch.setattr(socket, "socket", Probe)
+    access = Access(Address(host, 8080), "t" * 16)
+    assert access.url == f"http://{sent}:8080/?token={'t' * 16}"
+
+    def nowhere(*_: object) -> None:
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr(Probe, "connect", nowhere)
+    monkeypatch.setattr(socket, "gethostname", lambda: "camera-3")
+    assert Address(host, 8080).url == "http://camera-3:8080/"
+    assert Address("10.1.2.3", 8080).url == "http://10.1.2.3:8080/"
+
+
+@pytest.mark.parametrize(
+    "words", [["--serve"], ["--serve", "--ir", "a"], ["--serve", "8080"], ["--serve=8080", "--ir", "a"]]
+)
+def test_the_page_has_a_usual_port(words: list[str]) -> None:
+    group: Any = typer.main.get_command(cli.app)
+    stream = group.commands["stream"]
+    assert stream.make_context("stream", [*words]).params["serve"] == "8080"
 
 
 def test_a_port_in_use_is_named(served: Served) -> None:

@@ -81,6 +81,8 @@ OLD: dict[str, dict[str, str]] = {
 replaces a flag, `--name` is another option, and `-` or `-=` (with a value) has no use any more."""
 
 
+ALONE = {"--serve": "8080"}
+"""Options that may stand without a value, and the value that they then have."""
 WRITTEN = frozenset({"--out", "--json", "--csv", "--html", "--table", "--keep"})
 """Options that name what to write. Only `stream` asks its outputs whether they take a URL."""
 
@@ -109,7 +111,7 @@ class Command(TyperCommand):
                     "and folders; for a network stream, pipe `edgefuse stream --out -` into a program that "
                     "serves it"
                 )
-        return super().parse_args(ctx, _today(args, OLD.get(self.name or "", {})))
+        return super().parse_args(ctx, _with_values(_today(args, OLD.get(self.name or "", {}))))
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; Ctrl-C, where it is not handled, ends it with the shell's exit code."""
@@ -130,6 +132,16 @@ class Command(TyperCommand):
         for panel, records in sorted(groups.items(), key=lambda group: ORDER.get(group[0], 1)):
             with formatter.section(panel):
                 formatter.write_dl(records)
+
+
+def _with_values(args: Sequence[str]) -> list[str]:
+    """Give their value to the options that stand without one: before another option, or at the end."""
+    result: list[str] = []
+    for word, behind in zip(args, [*args[1:], "--"], strict=False):
+        result.append(word)
+        if word in ALONE and behind.startswith("-"):
+            result.append(ALONE[word])
+    return result
 
 
 def _today(args: Sequence[str], old: Mapping[str, str]) -> list[str]:

@@ -110,8 +110,8 @@ class StreamConfig(LiveConfig):
     )
     serve: str | None = setting(
         None,
-        "Serve a live page, health and metrics, for example at 8080 or 0.0.0.0:8080.",
-        metavar="[HOST:]PORT",
+        "Serve a live page, health and metrics: at 8080 of this machine, or for example at 0.0.0.0:8080.",
+        metavar="[[HOST:]PORT]",
     )
     still: str | None = setting(None, "Save infrared, visible and fused of the last frame.", metavar="FILE")
     rig: str | None = setting(

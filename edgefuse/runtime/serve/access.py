@@ -5,6 +5,7 @@ import ipaddress
 import os
 import re
 import secrets
+import socket
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
@@ -15,6 +16,10 @@ from edgefuse.errors import InputError
 VARIABLE = "EDGEFUSE_TOKEN"
 """Environment variable of a token that stays the same, such as for programs that read the metrics."""
 TOKEN = re.compile(r"[\w-]{16,}", re.ASCII)
+ANY = ("0.0.0.0", "::")
+"""Hosts that stand for all addresses of this machine."""
+ELSEWHERE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
+"""Addresses in other networks: those kept for documentation (RFC 5737, RFC 3849)."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self' blob:; script-src 'self'; "
     "style-src 'self'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
@@ -60,8 +65,26 @@ class Address:
 
     @property
     def url(self) -> str:
-        """As a browser takes it."""
-        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}/"
+        """As a browser takes it, on another device too: for all addresses of this machine, one of them."""
+        host = lan_host(self.host) if self.host in ANY else self.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
+
+
+def lan_host(any_host: str) -> str:
+    """Return this machine's address towards other networks, or its name if it has none; sends nothing.
+
+    Args:
+        any_host: one of `ANY`, which says in which version of IP; those of version 6 have version 4, too.
+    """
+    families = ELSEWHERE if any_host == "::" else [socket.AF_INET]
+    for family in families:
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect((ELSEWHERE[family], 9))  # of a datagram: only looks the way up
+                return str(probe.getsockname()[0])
+        except OSError:
+            continue
+    return socket.gethostname()
 
 
 def make_token() -> str:
