@@ -200,7 +200,7 @@ def test_what_does_not_fit_is_one_sentence(brighter, tensors, tmp_path):
         brighter(on_gpu(ir.numpy()), on_gpu(vis.numpy()))
     with pytest.raises(InputError, match="cannot be read as an array of a device"):
         brighter(torch.zeros(20, 24, requires_grad=True), vis)
-    with pytest.raises(InputError, match=r"make one with edgefuse export brighter --graph .*--rgb"):
+    with pytest.raises(InputError, match=r"with edgefuse export YOUR_CHECKPOINT --graph .*--rgb"):
         brighter(ir, vis, rgb=True)
     with pytest.raises(InputError, match=r"make one with edgefuse export nano --graph end_to_end"):
         Fuser(model_file("nano"), engine="cpu")(ir, vis)

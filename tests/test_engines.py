@@ -16,7 +16,14 @@ import pytest
 
 from edgefuse.errors import BackendError, ModelError
 from edgefuse.runtime.engines import ENGINES, OpensFile, file_for, open_engine
-from edgefuse.runtime.engines.onnxruntime import CPU, CUDA, CpuEngine, CudaEngine, load_library
+from edgefuse.runtime.engines.onnxruntime import (
+    CPU,
+    CUDA,
+    CpuEngine,
+    CudaEngine,
+    _warn_of_unknown_placement,
+    load_library,
+)
 from edgefuse.spec import read_operators, read_spec
 from edgefuse.weights import model_file, shipped
 
@@ -43,7 +50,7 @@ def gpu_build(monkeypatch, tmp_path):
     folder = tmp_path / "onnxruntime"
     plugin = folder / "capi" / "libonnxruntime_providers_cuda.so"
 
-    def put(running, missing=(), placed=()):
+    def put(running, missing=(), placed=(), tells=True):
         seen: dict = {"loaded": []}
         gone = list(missing)
 
@@ -53,9 +60,8 @@ def gpu_build(monkeypatch, tmp_path):
                 raise running
             nodes = [SimpleNamespace(op_type=kind, name=f"node {k}") for k, kind in enumerate(placed)]
             parts = [SimpleNamespace(ep_name=CPU, get_nodes=lambda: nodes)]
-            return SimpleNamespace(
-                get_providers=lambda: running, get_provider_graph_assignment_info=lambda: parts
-            )
+            placement = {"get_provider_graph_assignment_info": lambda: parts} if tells else {}
+            return SimpleNamespace(get_providers=lambda: running, **placement)
 
         def load(path):
             seen["loaded"].append(path)
@@ -95,6 +101,17 @@ def test_an_engine_is_one_class_and_one_entry(monkeypatch, pair):
     monkeypatch.setattr(Toy, "package", "no_such_package")
     with pytest.raises(BackendError, match=r"engine toy cannot be used: no_such_package .*pip install"):
         open_engine(NANO, "toy")
+
+
+def test_an_older_onnx_runtime_cannot_tell_the_placement_which_is_said_once(gpu_build, monkeypatch):
+    gpu_build([CUDA, CPU], placed=["Conv"], tells=False)
+    said: list[str] = []
+    monkeypatch.setattr("edgefuse.runtime.engines.onnxruntime.logger.warning", said.append)
+    _warn_of_unknown_placement.cache_clear()
+    for _ in range(2):
+        CudaEngine(NANO)
+    assert len(said) == 1
+    assert "older than 1.24 and does not tell" in said[0]
 
 
 @pytest.fixture
@@ -152,6 +169,14 @@ def test_a_file_that_is_not_arranged_for_tensorrt_is_refused_with_the_command(sh
         onnx.save(graph, file)
         with pytest.raises(BackendError, match=words):
             file_for(file, "tensorrt")
+    own = file.with_name("own.onnx")
+    trained = replace(spec, training={"steps": 7}, precision="fp16", size=(64, 48))
+    onnx.helper.set_model_props(graph, trained.to_metadata())
+    onnx.save(graph, own)
+    shipped_files(0.9)
+    words = "with edgefuse export YOUR_CHECKPOINT --fp16 --size 64x48 --graph network --for-tensorrt$"
+    with pytest.raises(BackendError, match=words):
+        file_for(own, "tensorrt")
     shipped_files(0.9, ("cpu", "tensorrt"))
     assert file_for("nano-int8", "tensorrt").name == "nano-int8.onnx"
     with pytest.raises(BackendError, match="arranged for cpu, tensorrt, not for cuda"):

@@ -6,6 +6,7 @@ precision, where CUDA's default is TF32 and OpenVINO's, on some CPUs, bfloat16.
 
 import itertools
 import json
+import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -45,6 +46,8 @@ from edgefuse.runtime.engines.tensorrt_build import Progress, build_engine
 from edgefuse.spec import ModelSpec, Tensor, read_spec
 from edgefuse.train.checkpoint import load_checkpoint, restore_model
 from edgefuse.train.models.base import FusionNetwork, TorchEngine
+
+logger = logging.getLogger(__name__)
 
 MARGIN = 2.0
 """dB above the gate that the layers of an int8 file are chosen for: other pairs lose more than these."""
@@ -349,6 +352,15 @@ def write_repository(file: Path, folder: Path) -> Path:
     """
     engine = file.suffix == ".engine"
     spec, batch = (read_spec(file), MAX_BATCH) if not engine else _of_engine(file)
+    # CUDA would leave a part of such a graph to the CPU, and copy between both.
+    on_cpu = not engine and bool(spec.engines) and "cuda" not in spec.engines
+    if on_cpu:
+        logger.warning(
+            "%s is arranged for %s, not for cuda: Triton is told to run it on the CPU; for its GPU, export "
+            "the model with --for-tensorrt",
+            file,
+            ", ".join(spec.engines),
+        )
     model = folder / file.stem
     try:
         (model / "1").mkdir(parents=True, exist_ok=True)
@@ -356,7 +368,8 @@ def write_repository(file: Path, folder: Path) -> Path:
         raise InputError(f"cannot make the folder {model / '1'}: {error.strerror or error}") from None
     target = model / "1" / ("model.plan" if engine else "model.onnx")
     replace_file(target, lambda partial: shutil.copyfile(file, partial))
-    text = _configuration(file.stem, spec, "tensorrt" if engine else "onnxruntime", batch)
+    backend = "tensorrt" if engine else "onnxruntime"
+    text = _configuration(file.stem, spec, backend, batch, "KIND_CPU" if on_cpu else "KIND_AUTO")
     replace_file(model / "config.pbtxt", lambda partial: partial.write_text(text, encoding="utf-8"))
     return model
 
@@ -366,16 +379,16 @@ def _of_engine(file: Path) -> tuple[ModelSpec, int]:
     return sidecar.spec, sidecar.options.sizes.batch
 
 
-def _configuration(name: str, spec: ModelSpec, backend: str, batch: int) -> str:
+def _configuration(name: str, spec: ModelSpec, backend: str, batch: int, kind: str) -> str:
     """Return the text of `config.pbtxt`."""
     batched = spec.size is None and batch > 1
     lines = [
-        f'name: "{name}"',
+        f"name: {json.dumps(name, ensure_ascii=False)}",  # which escapes as protobuf's text does
         f'backend: "{backend}"',
         f"max_batch_size: {batch if batched else 0}",
         *(_tensor("input", tensor, batched) for tensor in spec.inputs()),
         *(_tensor("output", tensor, batched) for tensor in spec.outputs()),
-        "instance_group [ { count: 1 kind: KIND_AUTO } ]",
+        f"instance_group [ {{ count: 1 kind: {kind} }} ]",
     ]
     return "\n".join([*lines, *(["dynamic_batching { }"] if batched else [])]) + "\n"
 

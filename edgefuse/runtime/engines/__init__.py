@@ -14,7 +14,16 @@ from edgefuse.runtime.engines.tensorrt import TensorRtEngine
 from edgefuse.spec import ModelSpec, read_spec
 from edgefuse.weights import model_file, shipped
 
-__all__ = ["ENGINES", "Engine", "OpensFile", "check_threads", "file_for", "model_digest", "open_engine"]
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "OpensFile",
+    "check_threads",
+    "export_command",
+    "file_for",
+    "model_digest",
+    "open_engine",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -72,12 +81,19 @@ def _arranging(spec: ModelSpec) -> str:
     """Say how to make a file that all engines take out of the network of another."""
     if not spec.training:  # a network of another project, which was wrapped
         return "its network has operators that this engine does not take: use one of those"
+    rgb = spec.end_to_end and spec.colours == "rgb"
+    return f"make one for it with {export_command(spec, f'--graph {spec.graph}', '--rgb' if rgb else '')}"
+
+
+def export_command(spec: ModelSpec, *options: str) -> str:
+    """Return the command that makes a file for all engines out of the same weights as another one."""
+    card = shipped().get(spec.model)
+    ours = card is not None and read_spec(card.onnx).training == spec.training
     parts = [
-        f"make one for it with edgefuse export {spec.model}",
+        f"edgefuse export {spec.model if ours else 'YOUR_CHECKPOINT'}",
         {"fp16": "--fp16", "int8": "--int8 --calib-ir … --calib-vis …"}.get(spec.precision, ""),
         "--size {}x{}".format(*spec.size) if spec.size else "",
-        f"--graph {spec.graph}",
-        "--rgb" if spec.end_to_end and spec.colours == "rgb" else "",
+        *options,
         "--for-tensorrt",
     ]
     return " ".join(filter(None, parts))

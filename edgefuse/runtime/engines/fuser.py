@@ -13,7 +13,7 @@ from edgefuse.images import MIN_SIDE, Image, check_image, luma, replace_luma
 from edgefuse.levels import measure_levels
 from edgefuse.palettes import has_palette, is_coloured
 from edgefuse.rig import as_align
-from edgefuse.runtime.engines import Engine, check_threads, open_engine
+from edgefuse.runtime.engines import Engine, check_threads, export_command, open_engine
 from edgefuse.runtime.engines.device import as_device_array, is_device_array
 from edgefuse.spec import ModelSpec
 from edgefuse.thermal import as_infrared
@@ -138,9 +138,7 @@ class Fuser:
         """Fuse two images that lie where the engine computes."""
         spec = self.spec
         if not spec.end_to_end or rgb != (spec.colours == "rgb"):
-            wanted = (
-                f"edgefuse export {spec.model} --graph end_to_end --for-tensorrt{' --rgb' if rgb else ''}"
-            )
+            wanted = export_command(spec, "--graph end_to_end", "--rgb" if rgb else "")
             raise InputError(
                 f"images on a GPU need a graph that takes them as they are: make one with {wanted}"
             )

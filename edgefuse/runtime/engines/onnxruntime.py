@@ -5,9 +5,11 @@ log. Here the provider that was asked for runs, or an error says what is missing
 """
 
 import ctypes
+import logging
 import re
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -21,6 +23,8 @@ from edgefuse.packages import INSTALL_HINTS, stay_offline
 from edgefuse.runtime.engines.base import Arrays, OpensFile, loading_reason
 from edgefuse.runtime.engines.device import DeviceArray
 from edgefuse.spec import read_spec
+
+logger = logging.getLogger(__name__)
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 CUDA_OPTIONS = {"use_tf32": "0"}
@@ -179,7 +183,10 @@ class CudaEngine(CpuEngine):
     def _check_placement(self, path: Path) -> None:
         if self._session.get_providers()[0] != CUDA:
             raise self._refused(path, "ONNX Runtime could not use its CUDA provider")
-        placed = getattr(self._session, "get_provider_graph_assignment_info", list)  # since 1.24
+        placed = getattr(self._session, "get_provider_graph_assignment_info", None)  # since 1.24
+        if placed is None:
+            _warn_of_unknown_placement()
+            return
         on_cpu = [
             f"{node.op_type} {node.name}"
             for part in placed()
@@ -192,6 +199,14 @@ class CudaEngine(CpuEngine):
                 f"cuda cannot run {path}: {len(on_cpu)} of its large nodes would run on the CPU, such as "
                 f"{on_cpu[0]}: export it again with --for-tensorrt, or use --engine cpu"
             )
+
+
+@cache
+def _warn_of_unknown_placement() -> None:
+    logger.warning(
+        "this ONNX Runtime is older than 1.24 and does not tell what it runs on the GPU: a part of the model "
+        "may run on the CPU, and slowly"
+    )
 
 
 def _reason(error: object, version: str) -> str:
