@@ -6,6 +6,7 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 import types
 
 import pytest
@@ -148,12 +149,42 @@ def test_folders_that_cannot_be_written(monkeypatch, tmp_path):
     assert (cache.status, cache.fix) == ("warning", "Set EDGEFUSE_CACHE to a folder that you may write to.")
 
 
-def test_the_self_test_fuses(monkeypatch):
+def test_the_self_test_fuses(monkeypatch, caplog):
     monkeypatch.setattr(doctor, "SELF_TEST_SECONDS", 2.0)
     (found,) = doctor.self_test()
     assert found.status in ("ok", "warning"), "a busy machine may be slow"
     assert "fused" in found.text
-    assert "unplugged 1, reopened" in found.text
+    assert "came back" in found.text
+    assert not caplog.records, "nothing is logged in the middle of the table"
+
+
+def test_a_camera_that_does_not_come_back_is_a_problem(monkeypatch):
+    monkeypatch.setattr(doctor, "MOST_SELF_TEST_SECONDS", 3.0)
+    monkeypatch.setattr(doctor, "UNPLUGGED", (0.1, 1e9))
+    (found,) = doctor.self_test()
+    assert found.status == "problem"
+    assert "did not come back within 3 s" in found.text
+    assert "came back" not in found.text
+
+
+def test_a_check_that_hangs_does_not_hold_up_the_others(run, monkeypatch):
+    never = threading.Event()
+
+    def hanging():
+        yield Finding("ok", "so far")
+        never.wait(30)
+
+    monkeypatch.setattr(doctor, "CHECK_SECONDS", 0.2)
+    only(monkeypatch, a=hanging, b=lambda: [Finding("ok", "fine")])
+    status, out, _ = run("doctor")
+    assert status == 1
+    lines = [line for line in out.splitlines() if "→" not in line]
+    assert lines[:3] == ["ok      a: so far", "problem a: did not finish within 0.2 s", "ok      b: fine"]
+    monkeypatch.setattr(doctor, "MOST_SECONDS", 0.1)
+    hung, rest = [*doctor.examine()][1:]
+    assert (hung.check, hung.status, rest.check, rest.status) == ("a", "problem", "b", "warning")
+    assert rest.text.startswith("not checked")
+    never.set()
 
 
 @pytest.fixture
