@@ -3,7 +3,8 @@
     python -m bench.gpu_check [--out gpu-check.json] [CHECK ...]
 
 It takes about five minutes at most and no network. Each check runs in a process of its own and ends as
-passed, failed (with the reason) or skipped (with what is missing), also where it crashes or hangs. Answers
+passed, failed (with the reason), skipped (with what is missing) or, of a build that takes too long,
+unfinished; also where it crashes or hangs. Answers
 are compared with the CPU's under the gates of `edgefuse export`. Exit status: 0 nothing failed,
 1 a check failed, 2 wrong usage.
 """
@@ -15,6 +16,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import signal
 import socket
 import subprocess
@@ -37,11 +39,12 @@ SECONDS = 300.0
 """For all checks together."""
 ONE = 150.0
 """For one of them, which hangs if it takes longer."""
-MARK = "gpu_check result: "
-"""Before a check's answer on its output, which libraries write to as well."""
+BUILDS = ("tensorrt-", "train-compile")
+"""Beginnings of the names of checks that build something, which on a small machine can take longer."""
 PACKAGES = (
-    "edgefuse", "numpy", "opencv-python", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-cu12",
-    "tensorrt-cu13", "cuda-python", "cuda-bindings", "torch", "onnx",
+    "edgefuse", "numpy", "opencv-python", "opencv-python-headless", "onnxruntime", "onnxruntime-gpu",
+    "tensorrt", "tensorrt-cu12", "tensorrt-cu13", "cuda-python", "cuda-bindings", "cupy", "cupy-cuda12x",
+    "cupy-cuda13x", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13", "torch", "triton", "onnx",
 )  # fmt: skip
 HEIGHT, WIDTH = 480, 640
 DEVICE = "cuda"
@@ -53,7 +56,7 @@ LOSS_TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 1e-2}
 """How far the first step's loss may be from the CPU's in float32, as a share of it."""
 
 
-OUTCOMES = ("passed", "failed", "skipped")
+OUTCOMES = ("passed", "failed", "skipped", "unfinished")
 
 
 class Skip(Exception):  # noqa: N818 - it is no error
@@ -100,51 +103,56 @@ def judge(name: str, check: Callable[[], Found]) -> Result:
 
 
 def isolate(name: str, command: Sequence[str], seconds: float) -> Result:
-    """Run a check's process, which may crash or hang, and read its answer."""
+    """Run a check's process, which may crash or hang, and read its answer.
+
+    The answer comes in a file, whose path is the last argument: a process that the check started, such as a
+    compiler's, can keep the output open for ever.
+    """
     start = time.perf_counter()
 
-    def failed(reason: str) -> Result:
-        return Result(name, "failed", reason, seconds=round(time.perf_counter() - start, 1))
+    def ended(outcome: str, reason: str) -> Result:
+        return Result(name, outcome, reason, seconds=round(time.perf_counter() - start, 1))
 
     if seconds <= 0:
-        return Result(name, "skipped", f"the {SECONDS:.0f} s for all checks were used up")
+        return ended("skipped", f"the {SECONDS:.0f} s for all checks were used up")
     limit = min(seconds, ONE)
-    pipe = subprocess.PIPE
-    try:
-        process = subprocess.Popen(
-            command, stdout=pipe, stderr=pipe, text=True, errors="replace", start_new_session=True
-        )
-    except OSError as error:
-        return failed(f"its process could not be started: {error}")
-    try:
-        out, err = process.communicate(timeout=limit)
-    except subprocess.TimeoutExpired:
-        if limit == ONE:
-            return failed(f"it took longer than {ONE:g} s")
-        used = f"the {SECONDS:.0f} s for all checks were used up while it ran: run it alone"
-        return Result(name, "skipped", used, seconds=round(time.perf_counter() - start, 1))
-    finally:
-        _end(process)
-    for line in reversed(out.splitlines()):
-        if line.startswith(MARK):
-            with contextlib.suppress(ValueError, TypeError):
-                return Result(**json.loads(line.removeprefix(MARK)))
-    last = (err.strip().splitlines() or ["it said nothing"])[-1][:300]
-    ended = process.returncode
-    how = f"signal {-ended}" if ended < 0 else f"exit status {ended}"
-    return failed(f"its process ended with {how}: {last}")
+    with tempfile.TemporaryDirectory() as folder, open(Path(folder) / "output", "w+b") as output:
+        answer = Path(folder) / "answer.json"
+        try:
+            process = subprocess.Popen(
+                [*command, str(answer)], stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        except OSError as error:
+            return ended("failed", f"its process could not be started: {error}")
+        late = False
+        try:
+            process.wait(timeout=limit)
+        except subprocess.TimeoutExpired:
+            late = True
+        finally:
+            _end(process)
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            return Result(**json.loads(answer.read_text("utf-8")))
+        output.seek(0)
+        said = output.read().decode("utf-8", "replace")
+    if late and limit < ONE:
+        return ended("skipped", f"the {SECONDS:.0f} s for all checks were used up while it ran: run it alone")
+    if late:
+        slow = name.startswith(BUILDS)
+        return ended("unfinished" if slow else "failed", f"it took longer than {ONE:g} s")
+    code = process.returncode
+    how = f"signal {-code}" if code < 0 else f"exit status {code}"
+    last = (said.strip().splitlines() or ["it said nothing"])[-1][:300]
+    return ended("failed", f"its process ended with {how}: {last}")
 
 
-def _end(process: "subprocess.Popen[str]") -> None:
-    """End a process with those that it started, such as a compiler's, which would keep its output open."""
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End a process with those that it started."""
     with contextlib.suppress(OSError):
         if hasattr(os, "killpg"):
             os.killpg(process.pid, signal.SIGKILL)
         else:
             process.kill()
-    for stream in (process.stdout, process.stderr):
-        if stream is not None:
-            stream.close()
     process.wait()
 
 
@@ -227,6 +235,7 @@ class Gpu:
         size = ctypes.c_size_t(array.nbytes)
         address = self._made("cuMemAlloc_v2", size)
         self._call("cuMemcpyHtoD_v2", ctypes.c_uint64(address), ctypes.c_void_p(array.ctypes.data), size)
+        self._call("cuCtxSynchronize")  # a copy of plain memory can go on, and other streams do not wait
         return DeviceArray(address, array.shape, array.dtype, "cuda")
 
     def get(self, array: Any) -> Any:
@@ -236,18 +245,25 @@ class Gpu:
         self._call("cuMemcpyDtoH_v2", to, source, ctypes.c_size_t(copy.nbytes))
         return copy
 
-    def time(self, run: Callable[[], object], stream: int, calls: int = 50) -> float:
-        """Return the median time that the work of a call takes on the stream where it is done, ms."""
+    def time(self, run: Callable[[], object], stream: int, calls: int = 20) -> float:
+        """Return the median time of the work that a call puts on a stream, ms.
+
+        Calls follow each other between two events and nothing waits, so that the host's time is hidden as
+        long as it is the shorter one.
+        """
         start, end = self._events
-        times = []
-        for call in range(5 + calls):
-            self._call("cuEventRecord", start, ctypes.c_void_p(stream))
+        for _ in range(5):
             run()
+        times = []
+        for _ in range(5):
+            self._call("cuEventRecord", start, ctypes.c_void_p(stream))
+            for _ in range(calls):
+                run()
             self._call("cuEventRecord", end, ctypes.c_void_p(stream))
             self._call("cuEventSynchronize", end)
             took = ctypes.c_float()
             self._call("cuEventElapsedTime", ctypes.byref(took), start, end)
-            times += [took.value] if call >= 5 else []
+            times.append(took.value / calls)
         return round(float(np.median(times)), 3)
 
 
@@ -283,6 +299,24 @@ def open_on(engine: str, file: Path, gpu: Gpu) -> tuple[Any, int]:
     return OnStream(file), gpu.stream
 
 
+def queued(opened: Any, inputs: dict[str, Any], answer: Any) -> Callable[[], object]:
+    """Return what puts one run on the engine's stream, and does not wait for it."""
+    opened.run_on_device(inputs, answer)  # which also tells TensorRT where the arrays are
+    session = getattr(opened, "_session", None)
+    if session is None:
+        execute: Callable[[], object] = opened._execute
+        return execute
+    import onnxruntime
+
+    binding, options = session.io_binding(), onnxruntime.RunOptions()
+    options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+    for name, array in inputs.items():
+        binding.bind_input(name, *opened._place(name, array))
+    output = opened.spec.outputs()[0].name
+    binding.bind_output(output, *opened._place(output, answer))
+    return partial(session.run_with_iobinding, binding, options)
+
+
 def file_of(model: str, engine: str, folder: Path) -> Path:
     """Return a shipped model's file, or the one in half precision, which is made if it can be."""
     from edgefuse.runtime.engines import file_for
@@ -298,6 +332,8 @@ def file_of(model: str, engine: str, folder: Path) -> Path:
 
     described, pairs = simulated_pairs((320, 240), 1)
     out = folder / f"{model}.onnx"
+    if out.exists():  # another check made it
+        return file_for(out, engine)
     spec = export(checkpoint_file(model.removesuffix(HALF)), out, pairs, described, fp16=True)
     if not out.exists():
         raise Failure(f"the export in half precision fails its gates: {spec.verification}")
@@ -308,6 +344,7 @@ def engine_agrees(engine: str, model: str) -> Found:
     """Run a file with an engine and with the CPU: on arrays of the host, and on arrays of the GPU."""
     from edgefuse.levels import measure_levels
     from edgefuse.runtime.engines import ENGINES
+    from edgefuse.runtime.engines.engine_cache import cache_folder, writable_folder
     from edgefuse.runtime.engines.fuser import Fuser, network_input
 
     for needed in (engine, "cpu"):
@@ -317,23 +354,24 @@ def engine_agrees(engine: str, model: str) -> Found:
         raise Skip("cuda-python is not installed, or is older than cuda.bindings: see docs/tensorrt.md")
     gpu = find_gpu()
     ir, vis = pair()
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["EDGEFUSE_CACHE"] = folder
-        file = file_of(model, engine, Path(folder))
-        opened, stream = open_on(engine, file, gpu)
-        with Fuser(file, engine="cpu") as cpu, Fuser(opened) as fuser:
-            spec = fuser.spec
-            wanted = cpu.fuse_unrounded(ir, vis)
-            numbers = agree(fuser.fuse_unrounded(ir, vis), wanted, spec.precision)
-            numbers["ms_with_copies"] = clock(lambda: fuser.fuse_luma(ir, vis))
-            inputs = {"sources": gpu.put(network_input(ir, vis, spec.size_divisor))}
-            if spec.levels:
-                inputs["levels"] = gpu.put(measure_levels(ir, vis)[None, : spec.level_count])
-            answer = opened.run_on_device(inputs)
-            fused = gpu.get(answer)[0, 0, :HEIGHT, :WIDTH] * np.float32(255)
-            numbers["psnr_db_on_gpu"] = agree(fused, wanted, spec.precision)["psnr_db"]
-            numbers["ms_on_gpu"] = gpu.time(lambda: opened.run_on_device(inputs, answer), stream)
-    return f"against cpu, {WIDTH}x{HEIGHT}; on_gpu: of arrays there, by CUDA events", numbers
+    file = file_of(model, engine, writable_folder(cache_folder()))
+    opened, stream = open_on(engine, file, gpu)
+    with Fuser(file, engine="cpu") as cpu, Fuser(opened) as fuser:
+        spec = fuser.spec
+        wanted = cpu.fuse_unrounded(ir, vis)
+        numbers = agree(fuser.fuse_unrounded(ir, vis), wanted, spec.precision)
+        numbers["ms_with_copies"] = clock(lambda: fuser.fuse_luma(ir, vis))
+        inputs = {"sources": gpu.put(network_input(ir, vis, spec.size_divisor))}
+        if spec.levels:
+            inputs["levels"] = gpu.put(measure_levels(ir, vis)[None, : spec.level_count])
+        answer = opened.run_on_device(inputs)
+        fused = gpu.get(answer)[0, 0, :HEIGHT, :WIDTH] * np.float32(255)
+        numbers["psnr_db_on_gpu"] = agree(fused, wanted, spec.precision)["psnr_db"]
+        numbers["ms_on_gpu"] = gpu.time(queued(opened, inputs, answer), stream)
+    return (
+        f"against cpu, {WIDTH}x{HEIGHT}; on_gpu: of arrays there, runs in a row between CUDA events",
+        numbers,
+    )
 
 
 # torch. The network and the patches are the same on both.
@@ -354,19 +392,20 @@ def torch_on_gpu() -> Any:
     return torch
 
 
-def by_events(torch: Any, run: Callable[[], object], calls: int = 50) -> float:
-    """Return the median time of a call on the GPU, by CUDA events, ms."""
+def by_events(torch: Any, run: Callable[[], object], calls: int = 20) -> float:
+    """Return the median time of a call's work on the GPU, as `Gpu.time` does, ms."""
     for _ in range(5):
         run()
     torch.cuda.synchronize()
     times = []
-    for _ in range(calls):
+    for _ in range(5):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
-        run()
+        for _ in range(calls):
+            run()
         end.record()
         end.synchronize()
-        times.append(start.elapsed_time(end))
+        times.append(start.elapsed_time(end) / calls)
     return round(float(np.median(times)), 3)
 
 
@@ -437,6 +476,8 @@ def training(precision: str, compiled: bool = False) -> Found:
         raise Skip("this GPU has no bf16 arithmetic")
     if compiled and not is_installed("triton"):
         raise Skip("torch.compile needs triton, which is not installed")
+    if compiled and not any(map(shutil.which, filter(None, (os.environ.get("CC"), "cc", "gcc", "clang")))):
+        raise Skip("torch.compile needs a C compiler, and none is found: apt-get install gcc")
     context = DistributedContext(device=torch.device(DEVICE, 0))
     how = "compiled, " if compiled else "" if precision == "fp32" else "AMP in "
     return f"cnn, {how}{precision}, {STEPS} steps", learns(torch, context, precision, compiled)
@@ -466,12 +507,12 @@ def check_ddp() -> Found:
 CHECKS: dict[str, Callable[[], Found]] = {
     **{f"cuda-{model}": partial(engine_agrees, "cuda", model) for model in MODELS},
     "torch-cuda": check_torch,
+    **{f"tensorrt-{model}": partial(engine_agrees, "tensorrt", model) for model in MODELS},
     **{f"train-{precision}": partial(training, precision) for precision in LOSS_TOLERANCE},
     "train-ddp": check_ddp,
     "train-compile": partial(training, "fp32", compiled=True),
-    **{f"tensorrt-{model}": partial(engine_agrees, "tensorrt", model) for model in MODELS},
 }
-"""The slowest last, so that a slow machine loses these."""
+"""What devices need comes first, so that a slow machine loses training."""
 
 
 # The report.
@@ -489,20 +530,27 @@ def machine() -> dict[str, Any]:
         gpus = asked.stdout.strip().splitlines() if asked.returncode == 0 else []
     except (OSError, subprocess.SubprocessError):
         gpus = []
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    commit = ""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):  # none, or no repository
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        commit = asked.stdout.strip() if asked.returncode == 0 else ""
     tegra = Path("/etc/nv_tegra_release")
     with contextlib.suppress(OSError):
         if tegra.is_file():
             gpus.append(tegra.read_text("utf-8", "replace").splitlines()[0])
     system = {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count()}
-    return {**system, "gpus": gpus, "packages": versions}
+    return {**system, "commit": commit, "gpus": gpus, "packages": versions}
 
 
 def run_all(names: Sequence[str], limit: float = SECONDS) -> Iterator[Result]:
-    """Run checks one after the other, within the time for all."""
+    """Run checks one after the other, within the time for all; engines and their timings are shared."""
     end = time.monotonic() + limit
-    for name in names:
-        command = [sys.executable, "-m", "bench.gpu_check", "--inside", name]
-        yield isolate(name, command, end - time.monotonic())
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["EDGEFUSE_CACHE"] = folder
+        for name in names:
+            command = [sys.executable, "-m", "bench.gpu_check", "--inside", name, "--answer"]
+            yield isolate(name, command, end - time.monotonic())
 
 
 def lines(results: Sequence[Result]) -> Iterator[str]:
@@ -535,9 +583,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("checks", nargs="*", metavar="CHECK", help=f"of {', '.join(CHECKS)}; none: all")
     parser.add_argument("--out", type=Path, help="file for the JSON, which is printed in any case")
     parser.add_argument("--inside", choices=CHECKS, help=argparse.SUPPRESS)
+    parser.add_argument("--answer", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.inside:
-        print("\n" + MARK + json.dumps(asdict(judge(given.inside, CHECKS[given.inside]))), flush=True)
+        partial_answer = given.answer.with_suffix(".partial")
+        partial_answer.write_text(json.dumps(asdict(judge(given.inside, CHECKS[given.inside]))), "utf-8")
+        partial_answer.replace(given.answer)
         return 0
     if unknown := [name for name in given.checks if name not in CHECKS]:
         parser.error(f"no check is called {', '.join(unknown)}: there are {', '.join(CHECKS)}")

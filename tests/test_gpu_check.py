@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import json
+import re
 import subprocess
 import sys
 import time
@@ -52,7 +53,7 @@ def test_what_passed_keeps_its_numbers() -> None:
     [
         ("import os; os.kill(os.getpid(), 11)", "signal 11"),
         ("import sys; sys.exit('no such library')", "exit status 1: no such library"),
-        ("print('gpu_check result: {')", "exit status 0: it said nothing"),
+        ("import sys; open(sys.argv[1], 'w').write('{')", "exit status 0: it said nothing"),
     ],
 )
 def test_a_process_that_crashes_is_a_failure(code: str, detail: str) -> None:
@@ -66,12 +67,27 @@ def test_a_process_that_hangs_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> N
     cut = isolate("a", hangs, 0.5)
     assert (cut.outcome, cut.detail[:32]) == ("skipped", "the 300 s for all checks were us")
     monkeypatch.setattr(gpu_check, "ONE", 0.5)
-    # Its child keeps the output open, as the workers of a compiler do.
-    starts = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    for name, outcome in (("a", "failed"), ("tensorrt-nano", "unfinished"), ("train-compile", "unfinished")):
+        result = isolate(name, hangs, 200)
+        assert (result.outcome, result.detail) == (outcome, "it took longer than 0.5 s")
+
+
+ANSWER = json.dumps({"name": "a", "outcome": "passed", "numbers": {"ms": 2.0}})
+ANSWERS = (
+    f"import subprocess, sys, time; open(sys.argv[1], 'w').write({ANSWER!r}); print('a library speaks');"
+)
+SLEEPS = "[sys.executable, '-c', 'import time; time.sleep(60)']"
+
+
+@pytest.mark.parametrize("then", ["", f"subprocess.Popen({SLEEPS})", f"subprocess.run({SLEEPS})"])
+def test_an_answer_is_read_though_a_child_keeps_the_output_open(
+    then: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_check, "ONE", 2.0)
     start = time.monotonic()
-    result = isolate("a", [sys.executable, "-c", starts], 200)
+    found = isolate("a", [sys.executable, "-c", ANSWERS + then], 200)
     assert time.monotonic() - start < 30
-    assert (result.outcome, result.detail) == ("failed", "it took longer than 0.5 s")
+    assert found == Result("a", "passed", numbers={"ms": 2.0})
 
 
 class Driver:
@@ -80,8 +96,10 @@ class Driver:
     def __init__(self, fails: str = "") -> None:
         self.fails, self.made = fails, 0
         self.recorded, self.memory = list[tuple[int, int]](), dict[int, Any]()
+        self.called = list[str]()
 
     def __getattr__(self, name: str) -> Callable[..., int]:
+        self.called.append(name)
         return lambda *_: 700 if name == self.fails else 0
 
     def _give(self, out: Any, *_: Any) -> int:
@@ -116,12 +134,17 @@ class Driver:
 
 
 def test_work_is_timed_on_its_stream_by_the_driver() -> None:
-    gpu, calls = gpu_check.Gpu(Driver()), list[int]()
+    driver = Driver()
+    gpu, calls = gpu_check.Gpu(driver), list[int]()
     assert gpu.stream == 2
-    assert gpu.time(lambda: calls.append(1), 42, calls=7) == 2.5
-    assert len(calls) == 12
+    assert gpu.time(lambda: calls.append(len(driver.recorded)), 42, calls=10) == 0.25
+    assert calls == [0] * 5 + [k for k in (1, 3, 5, 7, 9) for _ in range(10)], (
+        "runs in a row between two events"
+    )
+    assert driver.called.count("cuEventSynchronize") == 5
     array = np.arange(12, dtype=np.float32).reshape(3, 4)
     there = gpu.put(array)
+    assert driver.called[-1] == "cuCtxSynchronize"
     assert (there.device, there.shape) == ("cuda", (3, 4))
     np.testing.assert_array_equal(gpu.get(there), array)
     for fails, words in (("cuInit", "cuInit of the driver answers with error 700"), ("made", "Retain")):
@@ -132,12 +155,6 @@ def test_work_is_timed_on_its_stream_by_the_driver() -> None:
 def test_without_time_left_a_check_is_skipped() -> None:
     assert isolate("a", ["/nowhere"], 0).outcome == "skipped"
     assert isolate("a", ["/nowhere"], 1).outcome == "failed"
-
-
-def test_an_answer_is_read_among_other_output() -> None:
-    line = gpu_check.MARK + json.dumps({"name": "a", "outcome": "passed", "numbers": {"ms": 2.0}})
-    found = isolate("a", [sys.executable, "-c", f"print('a library speaks'); print({line!r})"], 30)
-    assert found == Result("a", "passed", numbers={"ms": 2.0})
 
 
 def test_a_failure_is_reported(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -154,7 +171,7 @@ def test_a_failure_is_reported(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert report(results[::2], tmp_path / "none" / "out.json") == 0
     err = capsys.readouterr().err
     assert "could not be written" in err
-    assert "1 passed, 0 failed, 1 skipped" in err
+    assert "1 passed, 0 failed, 1 skipped, 0 unfinished" in err
 
 
 def test_without_a_gpu_a_check_is_skipped_with_a_reason() -> None:
@@ -168,6 +185,36 @@ def test_without_a_gpu_a_check_is_skipped_with_a_reason() -> None:
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stderr
     assert "| cuda-nano | skipped |" in ended.stdout
+
+
+def test_without_a_compiler_compiling_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_check, "torch_on_gpu", lambda: torch)
+    monkeypatch.setattr(gpu_check, "is_installed", lambda package: True)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    result = judge("a", gpu_check.CHECKS["train-compile"])
+    assert (result.outcome, "needs a C compiler" in result.detail) == ("skipped", True), result
+
+
+def test_a_report_says_of_which_commit_it_is() -> None:
+    facts = gpu_check.machine()
+    assert re.fullmatch(r"[0-9a-f]{40}|", facts["commit"])
+    assert facts["packages"]["numpy"] == np.__version__
+
+
+def test_runs_of_tensorrt_are_queued_and_not_waited_for() -> None:
+    calls = list[Any]()
+
+    class TensorRt:
+        def run_on_device(self, inputs: Any, out: Any) -> None:
+            calls.append((inputs, out))
+
+        def _execute(self) -> None:
+            calls.append("queued")
+
+    run = gpu_check.queued(TensorRt(), {"a": 1}, 2)
+    run()
+    run()
+    assert calls == [({"a": 1}, 2), "queued", "queued"]
 
 
 def test_an_unknown_check_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
@@ -214,13 +261,14 @@ class Host:
 
     def time(self, run: Callable[[], object], stream: int) -> float:
         assert stream == self.stream
-        assert run() is not None
+        run()
         return 9.0
 
 
 @pytest.fixture
-def cpu_as_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def cpu_as_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Lets the checks run on the CPU, so that their own code is tried."""
+    monkeypatch.setenv("EDGEFUSE_CACHE", str(tmp_path))
     monkeypatch.setattr(gpu_check, "DEVICE", "cpu")
     monkeypatch.setattr(gpu_check, "find_gpu", Host)
     monkeypatch.setattr(gpu_check, "open_on", lambda engine, file, gpu: (CpuEngine(file), gpu.stream))
@@ -236,9 +284,10 @@ def cpu_as_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cpu_as_gpu")
-@pytest.mark.parametrize("name", ["torch-cuda", "train-fp32", "train-ddp"])
+@pytest.mark.parametrize("name", ["torch-cuda", "train-fp32", "train-bf16", "train-ddp"])
 def test_the_cpu_in_the_gpus_place_passes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: True)  # gloo takes its place
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
     result = judge(name, gpu_check.CHECKS[name])
     assert result.outcome == "passed", result
 
