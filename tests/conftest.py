@@ -28,7 +28,7 @@ SHARED = Path(__file__).parents[2] / "shared"
 SLOW_FIXTURES = {"traced_once", "weights", "servers"}
 # fmt: off
 SLOW_FILES = (
-    "batch", "calibrate", "camera", "cli_record", "cli_stream", "console", "engines", "evaluate_cli",
+    "batch", "calibrate", "calibrate_drift", "camera", "cli_record", "cli_stream", "console", "engines", "evaluate_cli",
     "experiments", "export", "export_cli", "export_end_to_end", "export_folding", "export_forms",
     "export_int8", "extending", "faults", "heap", "iterate", "live", "nano", "network", "offline",
     "quality", "recording", "recording_parts", "serve", "shipped", "sink_series", "snapshot", "soak",
@@ -43,6 +43,9 @@ SLOW_TESTS = {
     "test_a_file_of_settings_reproduces_a_run_and_options_come_before_it",
     "test_training_exporting_and_fusing_from_one_folder_to_the_next",
     "test_debug_shows_the_traceback",
+    "test_command_uses_the_board",
+    "test_old_options_work_with_a_hint",
+    "test_a_password_is_never_printed",
     "test_library_code_never_loads_typer",
     "test_golden_values_of_real_images",
     "test_perceptual_golden_values_of_real_images",
@@ -61,7 +64,11 @@ def pytest_collection_modifyitems(items):
         name = item.path.stem.removeprefix("test_")
         marks = {
             "golden": "shared" in fixtures,
-            "slow": name in SLOW_FILES or item.name in SLOW_TESTS or bool(fixtures & SLOW_FIXTURES),
+            "slow": bool(
+                name in SLOW_FILES
+                or {item.name, getattr(item, "originalname", None)} & SLOW_TESTS
+                or fixtures & SLOW_FIXTURES
+            ),
             "network": name in NETWORK_FILES,
         }
         for mark, holds in marks.items():
