@@ -28,7 +28,8 @@ SHARED = Path(__file__).parents[2] / "shared"
 SLOW_FIXTURES = {"traced_once", "weights", "servers"}
 # fmt: off
 SLOW_FILES = (
-    "batch", "calibrate", "calibrate_drift", "camera", "cli_record", "cli_stream", "console", "engines", "evaluate_cli",
+    "batch", "calibrate", "calibrate_drift", "camera", "cli_record", "cli_stream", "console", "engines",
+    "evaluate_cli",
     "experiments", "export", "export_cli", "export_end_to_end", "export_folding", "export_forms",
     "export_int8", "extending", "faults", "heap", "iterate", "live", "nano", "network", "offline",
     "quality", "recording", "recording_parts", "serve", "shipped", "sink_series", "snapshot", "soak",
