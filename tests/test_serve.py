@@ -31,7 +31,7 @@ from edgefuse.runtime.frames import Frame, FusedFrame
 from edgefuse.runtime.live import BackgroundWorker, LiveConfig, Session, StopRequest, connect
 from edgefuse.runtime.live.background import DriftReport, QualityReport
 from edgefuse.runtime.sinks import OutputOptions
-from edgefuse.runtime.timing import STAGES
+from edgefuse.runtime.timing import STAGES, Durations
 from tests.support.shots import shot
 from tests.test_live import FakeSource, pick_visible
 
@@ -40,7 +40,7 @@ pytest.importorskip("uvicorn", reason="the extra serve is not installed")
 parser = pytest.importorskip("prometheus_client.parser", reason="the extra serve is not installed")
 
 from edgefuse.runtime.alignment import Alignment  # noqa: E402
-from edgefuse.runtime.serve import Access, Address, LivePage, Recorder, app, protocol, views  # noqa: E402
+from edgefuse.runtime.serve import Access, Address, LivePage, Recorder, app, metrics, protocol, views  # noqa: E402
 from edgefuse.runtime.serve.metrics import metrics_of  # noqa: E402
 from edgefuse.runtime.serve.views import PALETTES, VIEWS, Preview, View  # noqa: E402
 
@@ -344,6 +344,33 @@ def test_state_health_and_metrics(served: Served) -> None:
     assert edges == sorted(edges), "cumulative"
     assert {"edgefuse_skew_seconds", "edgefuse_camera_reconnects"} <= families.keys()
     assert families["edgefuse_memory_bytes"].samples[0].value > 1e7
+
+
+def test_a_run_that_is_too_slow_is_not_well(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(metrics, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    report, recent = served.session.snapshot(), metrics.Recent()
+    limits = metrics.Limits(dropped=0.2, latency=0.3)
+
+    def health(seconds: float, captured: int, dropped: int, pictures: int, delay: float) -> metrics.Health:
+        now[0] += seconds
+        infrared, visible = (replace(source, captured=captured, dropped=dropped) for source in report.sources)
+        infrared = replace(infrared, captured=2 * captured, dropped=captured + dropped)  # twice as fast
+        stages = {"output": Durations(count=pictures, sum=delay)}
+        at = replace(report, sources=(infrared, visible), stages=stages, sinks=())
+        return metrics.health_of(at, "cpu", 0.1, recent, limits)
+
+    assert health(0, 1000, 10, 990, 99.0).ok
+    slow = health(30, 1100, 60, 1040, 124.0)
+    assert slow.problems == (
+        "50% of the frames were dropped, the limit is 20%",
+        "0.50 s from camera to output, the limit is 0.3 s",
+    )
+    assert (slow.dropped, slow.latency_s) == (0.5, 0.5)
+    assert not health(5, 1200, 60, 1140, 134.0).ok, "the bad moments are still in the window"
+    assert health(11, 1300, 60, 1240, 144.0).ok
+    limits = metrics.Limits()
+    assert health(30, 1400, 160, 1241, 244.0).ok, "without limits"
 
 
 def test_quality_is_measured_for_machines_too(served: Served) -> None:

@@ -422,10 +422,11 @@ def _open_page(
 ) -> "LivePage | None":
     if config.serve is None:
         return None
-    from edgefuse.runtime.serve import Address, LivePage, Recorder
+    from edgefuse.runtime.serve import Address, Limits, LivePage, Recorder
 
+    limits = Limits(config.max_dropped, config.max_latency)
     recorder = Recorder(_output_options(config, ir, vis), _cropping(config, align))
-    return LivePage(Address.parse(config.serve), config.model, engine, alignment, recorder)
+    return LivePage(Address.parse(config.serve), config.model, engine, alignment, recorder, limits)
 
 
 def refuse_own_input(written: str | None, *sources: str) -> None:

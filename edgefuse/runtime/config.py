@@ -113,6 +113,19 @@ class StreamConfig(LiveConfig):
         "Serve a live page, health and metrics: at 8080 of this machine, or for example at 0.0.0.0:8080.",
         metavar="[[HOST:]PORT]",
     )
+    max_dropped: float | None = setting(
+        None,
+        "Share of the frames, dropped in the last 10 s, beyond which /healthz of --serve is not well.",
+        unset="no limit",
+        least=0,
+        most=1,
+    )
+    max_latency: float | None = setting(
+        None,
+        "Mean seconds from camera to output over the last 10 s beyond which /healthz is not well.",
+        unset="no limit",
+        above=0,
+    )
     still: str | None = setting(None, "Save infrared, visible and fused of the last frame.", metavar="FILE")
     rig: str | None = setting(
         None, "Rig file of `edgefuse calibrate`, which aligns infrared.", metavar="FILE", unset="resized only"

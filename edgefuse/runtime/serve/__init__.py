@@ -12,12 +12,12 @@ from edgefuse.runtime.alignment import Alignment
 from edgefuse.runtime.frames import FusedFrame
 from edgefuse.runtime.live import Report, Session
 from edgefuse.runtime.serve.access import HEADERS, Access, Address
-from edgefuse.runtime.serve.metrics import MAX_AGE
+from edgefuse.runtime.serve.metrics import MAX_AGE, Limits
 from edgefuse.runtime.serve.recorder import Recorded, Recorder
 from edgefuse.runtime.serve.views import Preview
 from edgefuse.runtime.sinks import OutputOptions, Sink
 
-__all__ = ["Access", "Address", "LivePage", "Recorder", "require_packages"]
+__all__ = ["Access", "Address", "Limits", "LivePage", "Recorder", "require_packages"]
 
 START_SECONDS, STOP_SECONDS = 5.0, 2.0
 
@@ -31,6 +31,7 @@ class LivePage(Sink):
         engine: what it runs on, to show.
         alignment: what is adjusted on the page; None: nothing.
         recorder: what records when a viewer wants it; None: one without options.
+        limits: beyond which `/healthz` says that the run is degraded; None: no limits.
 
     Raises:
         InputError: the extra is not installed, or the address cannot be used.
@@ -47,6 +48,7 @@ class LivePage(Sink):
         engine: str,
         alignment: Alignment | None = None,
         recorder: Recorder | None = None,
+        limits: Limits | None = None,
     ) -> None:
         require_packages()
         import uvicorn
@@ -61,6 +63,7 @@ class LivePage(Sink):
         self.preview = Preview()
         self.model, self.engine, self.alignment = model, engine, alignment
         self._report: Callable[[], Report] | None = None
+        self.limits = limits or Limits()
         self.recorder = recorder or Recorder(OutputOptions())
         config = uvicorn.Config(
             make_app(self, self.access),

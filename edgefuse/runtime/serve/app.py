@@ -20,7 +20,7 @@ from edgefuse.errors import EdgefuseError, InputError
 from edgefuse.runtime.alignment import Alignment
 from edgefuse.runtime.live import Report
 from edgefuse.runtime.serve.access import Access
-from edgefuse.runtime.serve.metrics import health_of, metrics_of
+from edgefuse.runtime.serve.metrics import Limits, Recent, health_of, metrics_of
 from edgefuse.runtime.serve.recorder import Recorded, Recorder
 from edgefuse.runtime.serve.views import PALETTES, VIEWS, Preview, View
 from edgefuse.runtime.timing import STAGES
@@ -64,6 +64,7 @@ class Control(Protocol):
         """What the alignment is adjusted with; None: there is no rig file."""
 
     recorder: Recorder
+    limits: Limits
 
     def record(self, on: bool) -> Recorded:
         """Start or end a recording. Raises `EdgefuseError`."""
@@ -131,6 +132,7 @@ class _Guard:
 class _Pages:
     def __init__(self, control: Control) -> None:
         self._control = control
+        self._recent = Recent()
         self._viewers = 0
 
     async def file(self, request: Request) -> Response:
@@ -218,7 +220,7 @@ class _Pages:
 
     async def healthz(self, _: Request) -> Response:
         report = await run_in_threadpool(self._control.report)
-        health = health_of(report, self._control.engine, self._age())
+        health = health_of(report, self._control.engine, self._age(), self._recent, self._control.limits)
         status = 200 if health.ok else 503
         return Response(msgspec.json.encode(asdict(health)), status, media_type="application/json")
 

@@ -1,9 +1,11 @@
 """What a run tells machines: health, and metrics for Prometheus, both made of one `Report`."""
 
+import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgefuse.machine import resident_bytes
 from edgefuse.runtime.frames import NAMES
@@ -13,6 +15,53 @@ from edgefuse.runtime.timing import EDGES, Durations
 MAX_AGE = 2.0
 """Seconds after which the last picture is too old."""
 WELL = ("live", "calibrating")
+WINDOW_SECONDS = 10.0
+"""Over which what is dropped and how late pictures are is measured; longer, if nobody has asked meanwhile."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Beyond which a run counts as degraded; None: never."""
+
+    dropped: float | None = None
+    """Share of the frames, 0 to 1."""
+    latency: float | None = None
+    """Mean seconds from camera to output."""
+
+
+class _Sample(NamedTuple):
+    at: float
+    frames: tuple[tuple[int, int], ...] = ((0, 0), (0, 0))
+    """Captured and dropped, of each camera."""
+    pictures: int = 0
+    seconds: float = 0.0
+    """From camera to output, of all pictures together."""
+
+
+class Recent:
+    """What a run has done in the last seconds, from one request to another."""
+
+    def __init__(self) -> None:
+        self._samples: deque[_Sample] = deque([_Sample(-float("inf"))])
+
+    def since(self, report: Report) -> tuple[float | None, float | None]:
+        """Return the share of the frames that was dropped, and the mean latency in seconds; None: unknown.
+
+        The share is that of the camera that has dropped less: the faster one always has frames to spare.
+        """
+        delay = report.stages.get("output") or report.stages.get("total") or Durations()
+        frames = tuple((source.captured, source.dropped) for source in report.sources)
+        now = _Sample(time.monotonic(), frames, delay.count, delay.sum)
+        while len(self._samples) > 1 and self._samples[1].at <= now.at - WINDOW_SECONDS:
+            self._samples.popleft()
+        then = self._samples[0]
+        if now.at - self._samples[-1].at > WINDOW_SECONDS / 100:
+            self._samples.append(now)
+        moved = [(a - c, b - d) for (a, b), (c, d) in zip(now.frames, then.frames, strict=True)]
+        shares = [dropped / captured for captured, dropped in moved if captured > 0]
+        count = now.pictures - then.pictures
+        latency = (now.seconds - then.seconds) / count if count > 0 else None
+        return min(shares, default=None), latency
 
 
 @dataclass(frozen=True)
@@ -27,24 +76,42 @@ class Health:
     """What the network really runs on."""
     last_frame_age_s: float | None
     """Since the last picture of any kind; None: there was none yet."""
+    dropped: float | None
+    """Share of the frames over the last `WINDOW_SECONDS`; None: there were none."""
+    latency_s: float | None
+    """Mean from camera to output over that time."""
 
 
-def health_of(report: Report, engine: str, age: float | None) -> Health:
+def health_of(
+    report: Report, engine: str, age: float | None, recent: Recent, limits: Limits = Limits()
+) -> Health:
     """Return the health of a run.
 
     Args:
         report: of the session, taken just now.
         engine: what the network runs on.
         age: seconds since the last picture; None: there was none yet.
+        recent: remembers what earlier reports said.
+        limits: of a live run, beyond which it is degraded.
     """
+    dropped, latency = recent.since(report)
     problems = [f"{s.camera} is {s.state}" for s in report.sources if report.live and s.state not in WELL]
     if age is None or age > MAX_AGE:
         problems.append("no picture yet" if age is None else f"the last picture is {age:.1f} s old")
     problems += [sink.error for sink in report.sinks if sink.error]
     if report.ended:
         problems.append(f"ended: {report.ended}")
+    if report.live and _exceeds(dropped, limits.dropped):
+        problems.append(f"{dropped:.0%} of the frames were dropped, the limit is {limits.dropped:.0%}")
+    if report.live and _exceeds(latency, limits.latency):
+        problems.append(f"{latency:.2f} s from camera to output, the limit is {limits.latency:g} s")
     cameras = {source.camera: str(source.state) for source in report.sources}
-    return Health(not problems, tuple(problems), cameras, engine, None if age is None else round(age, 3))
+    age, dropped, latency = (None if each is None else round(each, 3) for each in (age, dropped, latency))
+    return Health(not problems, tuple(problems), cameras, engine, age, dropped, latency)
+
+
+def _exceeds(value: float | None, limit: float | None) -> bool:
+    return value is not None and limit is not None and value > limit
 
 
 def metrics_of(report: Report, age: float | None) -> bytes:
