@@ -110,7 +110,7 @@ class StreamConfig(LiveConfig):
     )
     serve: str | None = setting(
         None,
-        "Serve a live page, health and metrics: at 8080 of this machine, or for example at 0.0.0.0:8080.",
+        "Serve a live page, health and metrics; 8080 is the usual port.",
         metavar="[[HOST:]PORT]",
     )
     max_dropped: float | None = setting(
