@@ -82,6 +82,9 @@ def test_command_uses_the_board(tmp_path):
     written = json.loads((tmp_path / "rig.json").read_text())
     assert written["model"] == "board"
     assert error(np.array(written["matrix"])) < 0.3
+    for index in range(1, len(PLACES)):  # a board that is not there is looked for the longest
+        for role in ("ir", "vis"):
+            (tmp_path / role / f"{index}.png").unlink()
     for wrong, why in (
         ("8x5", "no picture pair shows"),
         ("1x1", "not COLUMNSxROWS"),
