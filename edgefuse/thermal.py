@@ -43,7 +43,8 @@ DEAD_BAND = 4.0
 SMOOTHING_SECONDS = 0.5
 """Time constant of the curve."""
 WHITE_SECONDS = 5.0
-"""Time constant of the white end: slow, so that something hot does not change the ground's contrast."""
+"""Time constant of the white end and of the ground's spread: slow, so that what comes into view does not
+change the ground's contrast."""
 NEAR_GROUND = 5.0
 """The ground is looked for within so many spreads of where it was, …"""
 GROUND_SHARE = 0.15
@@ -285,6 +286,9 @@ class ThermalAgc:
         if near is not None and self._ground is not None:
             off = abs(whole.level - self._ground.level) > NEAR_GROUND * max(self._ground.spread, 1.0)
             self._elsewhere = self._elsewhere + seconds if off else 0.0
+            # Slowly: evenly warm asphalt, for a moment alone in view, must not have its grain fill the scale.
+            change = (near.spread - self._ground.spread) * _covered(seconds, WHITE_SECONDS)
+            near = near._replace(spread=self._ground.spread + change)
         if near is None or self._elsewhere > LOST_SECONDS:
             near = whole
             self._elsewhere = 0.0

@@ -139,6 +139,19 @@ def test_what_enters_leaves_the_ground_where_it_is(enters: int) -> None:
     assert np.abs(np.array(levels) - before[-1]).max() <= 4
 
 
+def test_the_contrast_of_the_ground_outlasts_an_even_road() -> None:
+    """A street of shade and sun, then sunlit asphalt nearly alone: its grain stays faint."""
+    front = ThermalPreprocess()
+    street = np.random.default_rng(0).normal(LEVEL, 40, (120, 160))
+    street[:, :80] -= 1500
+    for n in range(30):
+        before = front(street.round().astype(np.uint16), n / FPS)[:, 90:]
+    street[:, 8:80] += 1500
+    for n in range(30, 120):
+        after = front(street.round().astype(np.uint16), n / FPS)[:, 90:]
+    assert after.std() < 1.1 * before.std()
+
+
 def test_the_ground_is_found_anew_when_the_camera_turns() -> None:
     front = ThermalPreprocess()
     for n in range(10):
