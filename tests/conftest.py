@@ -45,6 +45,7 @@ SLOW_TESTS = {
     "test_training_exporting_and_fusing_from_one_folder_to_the_next",
     "test_debug_shows_the_traceback",
     "test_command_uses_the_board",
+    "test_where_no_map_is_found_the_window_begins_with_both_laid_on_each_other",
     "test_old_options_work_with_a_hint",
     "test_a_password_is_never_printed",
     "test_library_code_never_loads_typer",
