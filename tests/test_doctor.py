@@ -23,12 +23,14 @@ def only(monkeypatch, **checks):
 
 def test_findings_are_printed_and_a_problem_is_the_exit_code(run, monkeypatch):
     only(
-        monkeypatch, a=lambda: [Finding("ok", "fine [b]")], b=lambda: [Finding("warning", "odd", "Do this.")]
+        monkeypatch,
+        a=lambda: [Finding("ok", "fine [b] :b:")],
+        b=lambda: [Finding("warning", "odd", "Do this.")],
     )
     status, out, _ = run("doctor")
     assert status == 0
     assert out.splitlines() == [
-        "ok      a: fine [b]",
+        "ok      a: fine [b] :b:",
         "warning b: odd",
         "        → Do this.",
         "0 problems, 1 warnings, 1 ok",

@@ -127,7 +127,9 @@ def test_addresses(text: str, host: str, port: int, local: bool) -> None:
     assert (address.host, address.port, address.local) == (host, port, local)
 
 
-@pytest.mark.parametrize("text", ["", "host", "host:port", "1.2.3.4:99999", "a:1/b", "me@host:1", "-1"])
+@pytest.mark.parametrize(
+    "text", ["", "host", "host:port", "1.2.3.4:99999", "a:1/b", "me@host:1", "-1", "[::1"]
+)
 def test_what_is_no_address_is_named(text: str) -> None:
     with pytest.raises(InputError, match=r"give a port, or HOST:PORT"):
         Address.parse(text)
@@ -478,7 +480,7 @@ def test_a_recording_is_written_as_the_other_outputs(tmp_path: Path, monkeypatch
     assert files[0].suffix == ".mkv"
     assert cv2.VideoCapture(str(files[0]), cv2.CAP_FFMPEG).get(cv2.CAP_PROP_FRAME_WIDTH) == 3 * 64
     with pytest.raises(InputError, match="largest size"):
-        Recorder(OutputOptions(max_size=10)).record(True)
+        Recorder(OutputOptions(max_size=10))
 
 
 def test_a_recording_that_fails_is_seen_everywhere(

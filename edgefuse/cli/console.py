@@ -60,7 +60,7 @@ class Output(Console):
 
     def say(self, text: str, style: str | None = None) -> None:
         """Write one line as it is: nothing in it is markup, and nothing is cut or wrapped."""
-        self.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        self.print(text, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def say_json(self, values: object) -> None:
         """Write dataclasses and plain values as JSON in ASCII, in which no character does anything."""

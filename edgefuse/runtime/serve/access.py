@@ -46,11 +46,11 @@ class Address:
         Raises:
             InputError: not of that form, or no port from 0 to 65535.
         """
-        split = urlsplit(f"//{text}" if ":" in text else f"//127.0.0.1:{text}")
         try:
+            split = urlsplit(f"//{text}" if ":" in text else f"//127.0.0.1:{text}")
             host, port = split.hostname, split.port
         except ValueError:
-            host = port = None
+            port = None
         if port is None or split.path or split.query or split.username is not None:
             raise InputError(f"--serve {text}: give a port, or HOST:PORT, such as 8080 or 0.0.0.0:8080")
         return cls(host or "127.0.0.1", port)

@@ -9,6 +9,7 @@ from pathlib import Path
 from edgefuse.runtime.frames import FusedFrame
 from edgefuse.runtime.live import SinkReport
 from edgefuse.runtime.sinks import CONTAINERS, OutputOptions, Sink, SinkWriter, open_output
+from edgefuse.runtime.sinks.naming import check_limits
 from edgefuse.runtime.sinks.writer import Deadline
 
 FINISH_SECONDS = 5.0  # for a recording to complete
@@ -36,9 +37,13 @@ class Recorder:
     Args:
         options: how files are written, as for the other outputs of the run.
         crop: cuts an output down, as the other outputs of the run.
+
+    Raises:
+        InputError: a limit of the options is out of range.
     """
 
     def __init__(self, options: OutputOptions, crop: Callable[[Sink], Sink] = lambda sink: sink) -> None:
+        check_limits(options.segment, options.max_size)
         self._options, self._crop = options, crop
         self._commands = threading.Lock()  # one after the other
         self._order = threading.Lock()  # of frames; held for no longer than it takes to queue one
