@@ -29,11 +29,15 @@ HARMLESS_IN_PATH = re.compile(
 )
 REFERENCE = re.compile(r"\$\{(file:)?([^}]+)\}")
 OPTIONS_OF_A_PIPELINE = re.compile(r"(.*![^#!]*)#([^#!\s]*)", re.DOTALL)
-# host:554/…, 10.0.0.5/…, camera.local/… and me:pw@host without a scheme
 HOST = re.compile(
-    r"[\w.-]+:\d+(?=[/?]|$)|\d+(\.\d+){3}(?=[/?]|$)|[\w-]+(\.[\w-]+)*\.[a-z]{2,}(?=/)|[^:/@\s?]+:[^\\]*@"
+    r"[\w.-]+:\d+(?=[/?]|$)"  # camera:554/…
+    r"|\d+(\.\d+){3}(?=[/?]|$)"  # 10.0.0.5/…
+    r"|[\w-]+(\.[\w-]+)*\.[a-z]{2,}(?=/)"  # camera.local/…
+    r"|[^:/@\s?]+:[^\\]*@"  # me:pw@…
+    r"|[^/\\@\s?]+@[\w.-]+(?=:\d|/)"  # pw@camera/…
 )
-MISTYPED_SCHEME = re.compile(r"[a-z]{3,5}(:/{0,2}|//)(?!\\)|//", re.IGNORECASE)
+"""How a URL begins whose scheme is missing."""
+MISTYPED_SCHEME = re.compile(r"[a-z]{3,5}(:[/\\]{0,2}|//)|//", re.IGNORECASE)
 VALUE_IN_A_PIPELINE = re.compile(
     rf"([\w-]*(?:{SECRET.pattern}|header|cookie)[\w-]*\s*=\s*(?:\([a-z]+\)\s*)?)"
     r"(\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|(?:\\.|\S)+)",
