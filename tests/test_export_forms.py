@@ -103,6 +103,9 @@ def test_tensorrt_is_given_no_matrix_of_a_computed_size():
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.onnx")))
-def test_every_shipped_file_is_for_every_engine(name):
+def test_shipped_files_say_for_which_engines_they_are(name):
+    """Those of `nano` are for all. The paper's networks compute their kernels while they run: written out, as
+    TensorRT's parser needs them and `edgefuse export cnn` writes them, they are larger than 1 MB."""
     file = FOLDER / f"{name}.onnx"
-    assert read_spec(file).engines == engines_for(onnx.load(file)) == tuple(sorted(ENGINES))
+    every = set(ENGINES) if name.startswith("nano") else set(ENGINES) - {"tensorrt"}
+    assert set(read_spec(file).engines) == every <= set(engines_for(onnx.load(file)))

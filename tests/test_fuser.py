@@ -143,7 +143,7 @@ def test_shipped_files_say_what_they_are(name):
     assert spec.verification.passed
     assert not any(Path(folder).is_absolute() for folder in (*spec.training["ir"], *spec.training["vis"]))
     for path in (card.onnx, card.safetensors):
-        assert path.stat().st_size < 1_500_000
+        assert path.stat().st_size < 1_000_000
     assert set(card.quality) >= {"roadscene/test", "llvip/test"}
 
 
