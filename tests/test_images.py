@@ -25,7 +25,7 @@ from edgefuse.images import (
     replace_luma,
     write_image,
 )
-from edgefuse.palettes import PALETTES
+from edgefuse.palettes import PALETTES, is_coloured
 from edgefuse.runtime.sources import open_source
 from edgefuse.stored import read_stored
 from edgefuse.thermal import ThermalAgc, as_infrared, read_infrared
@@ -397,6 +397,13 @@ def test_a_cold_or_plain_first_frame_does_not_decide_the_palette() -> None:
         for place in (8, 100, 170):
             plain = agc(in_hot(np.full((60, 80), float(place))))
             assert abs(float(np.median(plain)) - float(np.median(whole[np.abs(WARMTH - place) < 2]))) < 6
+
+
+@pytest.mark.parametrize(("pixels", "levels", "coloured"), [(21, 25, True), (20, 25, False), (21, 24, False)])
+def test_a_fifth_of_coloured_pixels_are_signs(pixels: int, levels: int, coloured: bool) -> None:
+    image = np.full((10, 10, 3), 100, np.uint8)
+    image.reshape(-1, 3)[:pixels, 2] += levels
+    assert is_coloured(image) is coloured
 
 
 def test_colours_of_no_palette_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
