@@ -95,7 +95,9 @@ MODULES = {
     ),
     "agc": Module(("thermal.py", "runtime/cameras/thermal.py"), ("test_thermal.py", "test_images.py")),
     "palettes": Module(("palettes.py",), ("test_images.py",)),
-    "supervisor": Module(("runtime/cameras/supervisor.py",), ("test_supervise.py",)),
+    "supervisor": Module(
+        ("runtime/cameras/supervisor.py",), ("test_supervise.py", "test_live.py", "test_snapshot.py")
+    ),
     "sinks": Module(
         (
             "runtime/sinks/video.py",

@@ -52,18 +52,21 @@ def test_another_picture_size_or_colour_begins_a_new_file(
 ) -> None:
     (tmp_path / "out-2.mkv").write_text("somebody's")
     with VideoOut(tmp_path / "out.mkv", fps=10) as sink:
-        for n, (size, grey) in enumerate((((32, 24), True), ((32, 24), False), ((64, 48), False))):
+        for n, (size, grey) in enumerate(
+            (((32, 24), True), ((32, 24), False), ((64, 48), False), ((64, 48), True))
+        ):
             for _ in range(3):
                 sink.write(shot(n + 5, size, grey))
     shapes = [
         [image.shape for image in frames_of(tmp_path / name)]
-        for name in ("out.mkv", "out-3.mkv", "out-4.mkv")
+        for name in ("out.mkv", "out-3.mkv", "out-4.mkv", "out-5.mkv")
     ]
-    assert shapes == [[(24, 32, 3)] * 3, [(24, 32, 3)] * 3, [(48, 64, 3)] * 3]
+    assert shapes == [[(24, 32, 3)] * 3, [(24, 32, 3)] * 3, [(48, 64, 3)] * 3, [(48, 64, 3)] * 3]
     assert (tmp_path / "out-2.mkv").read_text() == "somebody's"
     assert [message.split(": ")[1] for message in caplog.messages] == [
         "the pictures are now 32x24, colour",
         "the pictures are now 64x48, colour",
+        "the pictures are now 64x48, grey",
     ]
 
 

@@ -139,7 +139,7 @@ def test_a_disk_that_refuses_costs_no_earlier_file_and_lost_frames_are_counted(
     ("codec", "name"), [("h264", "h264"), ("h265", "hevc"), ("ffv1", "ffv1"), ("mjpeg", "mjpeg")]
 )
 def test_the_codec_can_be_chosen(tmp_path: Path, codec: str, name: str) -> None:
-    with VideoOut(tmp_path / "out.mkv", fps=10, codec=codec) as sink:
+    with open_output(str(tmp_path / "out.mkv"), OutputOptions(fps=10, codec=codec)) as sink:
         for n in range(3):
             sink.write(shot(n, (64, 64)))
     with av.open(str(tmp_path / "out.mkv")) as container:
@@ -231,6 +231,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 def test_a_still_is_the_last_frame(tmp_path: Path) -> None:
     with Still(tmp_path / "still.png") as sink:
+        assert sink.name == str(tmp_path / "still.png")
         for n in range(3):
             sink.write(shot(n))
         assert os.listdir(tmp_path) == []
