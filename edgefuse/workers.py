@@ -165,9 +165,14 @@ def _connected(address: str | None, jobs: int | None) -> Iterator[None]:
 
 
 def _quiet() -> None:
-    """Keep what Ray Data says about its plans in its log files."""
+    """Keep what Ray Data says about its plans in its log files; its logger has handlers of others, too."""
     for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+        own = type(handler).__module__.partition(".")[0] in ("ray", "logging")
+        if (
+            own
+            and isinstance(handler, logging.StreamHandler)
+            and not isinstance(handler, logging.FileHandler)
+        ):
             handler.setLevel(logging.ERROR)
 
 

@@ -1,5 +1,7 @@
 """`edgefuse models`."""
 
+from contextlib import suppress
+
 import typer
 from rich.table import Table
 
@@ -15,6 +17,7 @@ def models(
     """
     import msgspec
 
+    from edgefuse.errors import BackendError
     from edgefuse.runtime.engines import ENGINES, file_for
     from edgefuse.weights import DEFAULT_MODEL, shipped
 
@@ -23,7 +26,10 @@ def models(
     for card in shipped().values():
         default = card.name == DEFAULT_MODEL
         files = [path for path in (card.onnx, card.int8, card.safetensors) if path is not None]
-        taken = {engine: file_for(card.name, engine).name for engine in ENGINES}
+        taken = {}
+        for engine in ENGINES:
+            with suppress(BackendError):  # no file of this model is for it
+                taken[engine] = file_for(card.name, engine).name
         known = {path.name: path.stat().st_size for path in files}
         found.append(msgspec.to_builtins(card) | {"default": default, "files": known, "takes": taken})
         table = Table(show_header=False, title_justify="left", box=None, padding=(0, 2, 0, 0))
