@@ -715,16 +715,19 @@ def test_viewers_are_let_go_when_the_run_ends(caplog: pytest.LogCaptureFixture) 
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-def test_twenty_viewers_and_one_that_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "SEND_SECONDS", 0.5)
+class Noise(FakeSource):
+    """Pictures that take as many bytes as any."""
+
     rng = np.random.default_rng(0)
 
-    class Noise(FakeSource):
-        def read(self) -> Frame | None:
-            frame = super().read()
-            assert frame is not None
-            return replace(frame, image=rng.integers(0, 256, (480, 640), np.uint8))
+    def read(self) -> Frame | None:
+        frame = super().read()
+        assert frame is not None
+        return replace(frame, image=self.rng.integers(0, 256, (480, 640), np.uint8))
 
+
+def test_twenty_viewers_and_one_that_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "SEND_SECONDS", 0.5)
     with Served(vis=Noise(None, live=True, fps=25)) as served, ExitStack() as stack:
         port = served.page.access.address.port
         viewers = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 20)) for _ in range(21)]

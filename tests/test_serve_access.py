@@ -8,18 +8,15 @@ import time
 from contextlib import ExitStack
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from edgefuse.runtime.frames import Frame
 from edgefuse.runtime.serve import Access, Address
 
 pytest.importorskip("starlette", reason="the extra serve is not installed")
 pytest.importorskip("uvicorn", reason="the extra serve is not installed")
 
 from edgefuse.runtime.serve import app, protocol
-from tests.test_live import FakeSource
-from tests.test_serve import Served
+from tests.test_serve import Noise, Served
 
 ON = '{"on": true}'
 
@@ -69,14 +66,6 @@ def test_many_clients_do_not_hide_a_guesser(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_who_reads_nothing_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "SEND_SECONDS", 0.4)
-    rng = np.random.default_rng(0)
-
-    class Noise(FakeSource):
-        def read(self) -> Frame | None:
-            frame = super().read()
-            assert frame is not None
-            return replace(frame, image=rng.integers(0, 256, (480, 640), np.uint8))
-
     with Served(vis=Noise(None, live=True, fps=25)) as served, ExitStack() as stack:
         connections = served.page._server.server_state.connections
         stream = b"GET /stream.mjpg?width=640 HTTP/1.1\r\nHost: localhost\r\n\r\n"
