@@ -134,19 +134,28 @@ def main(
     """Run the sample of each module, and write the JSON after it."""
     facts = json.loads(OUT.read_text("utf-8")) if OUT.exists() else {}
     for name in modules or MODULES:
+        commit = _commit()
         found = _run(MODULES[name], work.resolve() / name, sample, seed)
-        commit = ["git", "describe", "--always", "--dirty", "--abbrev=7"]
         facts[name] = {
             "files": MODULES[name].files,
             "tests": MODULES[name].tests,
             "date": datetime.date.today().isoformat(),
-            "commit": subprocess.run(commit, capture_output=True, text=True, check=True).stdout.strip(),
+            "commit": commit,
             **found,
         }
         OUT.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", "utf-8")
         print(f"{name}: {found['killed']} of {found['sample']} noticed")
         for survivor in found["survivors"]:
             print(f"--- {survivor['name']}\n{survivor['change']}")
+
+
+def _commit() -> str:
+    """Return the commit that is about to be tried: the answers of modules before do not count as changes."""
+    changes = ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs/mutation.json"]
+    dirty = "-dirty" if subprocess.run(changes, capture_output=True, check=True, cwd=ROOT).stdout else ""
+    describe = ["git", "describe", "--always", "--abbrev=7"]
+    said = subprocess.run(describe, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    return said.strip() + dirty
 
 
 def _run(module: Module, folder: Path, sample: int, seed: int) -> dict[str, Any]:
