@@ -70,13 +70,13 @@ def test_noise_in_infrared_is_kept_out(frames):
         assert ours["SSIM"] > theirs["SSIM"] + 0.2
 
 
-@pytest.mark.parametrize("name", ["nano-fp32", "nano-int8"])
-def test_openvino_gives_the_same_picture(frames, name):
+@pytest.mark.parametrize(("name", "most"), [("nano-fp32", 1), ("nano-int8", 4)])
+def test_openvino_gives_the_same_picture(frames, name, most):
     pytest.importorskip("openvino")
     here, there = Fuser(name, engine="cpu"), Fuser(name, engine="openvino")
     for ir, vis in frames:
         change = np.abs(here(ir, vis).astype(int) - there(ir, vis))
-        assert change.max() <= 4  # bf16, where the processor has it
+        assert change.max() <= most
         assert change.mean() < 0.5
 
 

@@ -204,8 +204,8 @@ def compare_engine(
 ) -> list[GateResult]:
     """Run a file on one more engine, and hold the worst of its answers to the gates of its precision.
 
-    Engines choose arithmetic of their own, such as bfloat16, so those of a file in fp32 are held to the gate
-    of fp16.
+    Engines choose arithmetic of their own, such as TensorFloat-32, so those of a file in fp32 are held to
+    the gate of fp16.
 
     Returns:
         The outcome, on the pairs and on the extremes; none if the engine cannot be used here.
