@@ -23,8 +23,7 @@ import cv2
 
 from edgefuse import Fuser
 from edgefuse.runtime import live
-from edgefuse.runtime.cameras.camera import connect
-from edgefuse.runtime.cameras.thermal import ThermalPreprocess
+from edgefuse.runtime.cameras.camera import ThermalPreprocess, connect
 from edgefuse.runtime.frames import Role
 from edgefuse.runtime.sinks import Callback
 from edgefuse.runtime.sources import open_source

@@ -93,10 +93,10 @@ MODULES = {
     "synchronisers": Module(
         ("runtime/live/pairing.py", "runtime/cameras/clock.py"), ("test_pairing_in_time.py",)
     ),
-    "agc": Module(("thermal.py", "runtime/cameras/thermal.py"), ("test_thermal.py", "test_images.py")),
+    "agc": Module(("thermal.py", "runtime/cameras/camera.py"), ("test_thermal.py", "test_images.py")),
     "palettes": Module(("palettes.py",), ("test_images.py",)),
     "supervisor": Module(
-        ("runtime/cameras/supervisor.py",), ("test_supervise.py", "test_live.py", "test_snapshot.py")
+        ("runtime/live/capture.py",), ("test_supervise.py", "test_live.py", "test_snapshot.py")
     ),
     "sinks": Module(
         (

@@ -18,14 +18,14 @@ __all__ = ["EdgefuseError", "Fuser", "PushSource", "__version__", "live"]
 if TYPE_CHECKING:
     from edgefuse.errors import EdgefuseError
     from edgefuse.runtime.engines.fuser import Fuser
-    from edgefuse.runtime.live.iterate import live
+    from edgefuse.runtime.live import live
     from edgefuse.runtime.sources.wrappers import PushSource
 
 _LAZY = {
     "Fuser": "edgefuse.runtime.engines.fuser",
     "EdgefuseError": "edgefuse.errors",
     "PushSource": "edgefuse.runtime.sources.wrappers",
-    "live": "edgefuse.runtime.live.iterate",
+    "live": "edgefuse.runtime.live",
 }
 
 

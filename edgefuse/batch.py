@@ -21,11 +21,11 @@ from edgefuse.rig import as_align
 from edgefuse.runtime.engines import model_digest
 from edgefuse.runtime.engines.fuser import Fuser
 from edgefuse.runtime.frames import FusedFrame, Role
-from edgefuse.runtime.live.iterate import live
+from edgefuse.runtime.live import live
 from edgefuse.runtime.sinks import OutputOptions, open_output
 from edgefuse.runtime.sinks.video import VideoOut
+from edgefuse.runtime.sources.folder import recorded_parts
 from edgefuse.runtime.sources.opencv import DeviceCamera
-from edgefuse.runtime.sources.video import recorded_parts
 from edgefuse.spec import Aspect
 from edgefuse.thermal import read_infrared
 from edgefuse.thermal_config import ThermalConfig

@@ -316,7 +316,7 @@ def _unreliable_camera() -> "Camera":
     from edgefuse.errors import LostError
     from edgefuse.runtime.cameras.camera import Camera
     from edgefuse.runtime.frames import Frame
-    from edgefuse.runtime.sources.text import Spec
+    from edgefuse.runtime.sources.base import Spec
     from edgefuse.runtime.sources.wrappers import SimulatedCamera
 
     off = [float("inf")]

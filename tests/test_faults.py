@@ -17,11 +17,10 @@ import pytest
 
 from edgefuse.errors import LostError, SourceError
 from edgefuse.images import Image
-from edgefuse.runtime.cameras.camera import Camera, connect
-from edgefuse.runtime.cameras.supervisor import State, Supervisor
-from edgefuse.runtime.cameras.thermal import StillState
+from edgefuse.runtime.cameras.camera import Camera, State, StillState, connect
 from edgefuse.runtime.frames import Frame, FusedFrame
 from edgefuse.runtime.live import LiveConfig, Report, Session, StopRequest, run
+from edgefuse.runtime.live.capture import Supervisor
 from edgefuse.runtime.sinks import Callback
 from edgefuse.runtime.sources import Source
 from edgefuse.runtime.sources.base import SILENCE, SilencePolicy

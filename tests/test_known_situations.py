@@ -20,9 +20,9 @@ from edgefuse.images import write_image
 from edgefuse.pairs import images_by_stem, natural_key, pair_folders
 from edgefuse.runtime.sinks import ImageSequence, OutputOptions, Still, VideoOut, naming, open_output
 from edgefuse.runtime.sinks.lossless import LosslessVideo
-from edgefuse.runtime.sources import network, open_source, opencv
+from edgefuse.runtime.sources import open_source, opencv, video
+from edgefuse.runtime.sources.base import Spec
 from edgefuse.runtime.sources.folder import ImageFolder
-from edgefuse.runtime.sources.text import Spec
 from edgefuse.weights import model_file
 from tests.support.recorded import TAGS, frames_of, images
 from tests.support.shots import shot
@@ -130,7 +130,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         calls.append(args)
         raise SourceError("is not there")
 
-    monkeypatch.setattr(network, "Decoder", refuse)
+    monkeypatch.setattr(video, "Decoder", refuse)
     return calls
 
 

@@ -482,7 +482,7 @@ def test_numbers_are_cameras_and_paths_are_texts(monkeypatch: pytest.MonkeyPatch
         asked.extend((ir, vis))
         return FakeSource(), FakeSource()
 
-    monkeypatch.setattr("edgefuse.runtime.live.iterate.connect_pair", note)
+    monkeypatch.setattr("edgefuse.runtime.live.connect_pair", note)
     live(0, tmp_path, pick_visible).close()
     assert asked == ["cam0", str(tmp_path)]
 

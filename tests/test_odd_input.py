@@ -11,8 +11,7 @@ import pytest
 
 from edgefuse.errors import EdgefuseError, SourceError
 from edgefuse.images import as_visible
-from edgefuse.runtime.cameras.camera import connect
-from edgefuse.runtime.cameras.thermal import ThermalPreprocess
+from edgefuse.runtime.cameras.camera import ThermalPreprocess, connect
 from edgefuse.runtime.engines.fuser import Fuser
 from edgefuse.runtime.frames import Role
 from edgefuse.runtime.sinks.lossless import LosslessVideo

@@ -13,16 +13,16 @@ import pytest
 from edgefuse.cli.console import Output
 from edgefuse.cli.record import _print_result
 from edgefuse.errors import InputError, LostError, SourceError
-from edgefuse.runtime.cameras.camera import Camera, connect
-from edgefuse.runtime.cameras.supervisor import Supervisor
-from edgefuse.runtime.cameras.thermal import ThermalPreprocess
+from edgefuse.runtime.cameras.camera import Camera, ThermalPreprocess, connect
 from edgefuse.runtime.config import StopRequest
 from edgefuse.runtime.frames import Frame
 from edgefuse.runtime.live import run
+from edgefuse.runtime.live.capture import Supervisor
 from edgefuse.runtime.record import record
 from edgefuse.runtime.sinks.lossless import LosslessVideo, kind_of
 from edgefuse.runtime.sources import open_source
-from edgefuse.runtime.sources.video import STARTED_TAG, part_name, read_timestamps, timestamps_path
+from edgefuse.runtime.sources.folder import part_name
+from edgefuse.runtime.sources.video import STARTED_TAG, read_timestamps, timestamps_path
 from edgefuse.thermal_config import ThermalConfig
 from tests.support.recorded import TAGS, ListSource, check_account, frames_of, images
 

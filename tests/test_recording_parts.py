@@ -14,7 +14,7 @@ from edgefuse.runtime.record import record
 from edgefuse.runtime.sinks import VideoOut
 from edgefuse.runtime.sinks.lossless import LosslessVideo
 from edgefuse.runtime.sources import Source, open_source
-from edgefuse.runtime.sources.video import part_name
+from edgefuse.runtime.sources.folder import part_name
 from tests.support.recorded import TAGS, ListSource, check_account, frames_of, images
 
 

@@ -14,7 +14,7 @@ from edgefuse.runtime.frames import Frame, FusedFrame, Role
 from edgefuse.runtime.live import run
 from edgefuse.runtime.sinks import SINKS, OutputOptions, Sink, open_output
 from edgefuse.runtime.sources import SOURCES, Source
-from edgefuse.runtime.sources.text import Spec
+from edgefuse.runtime.sources.base import Spec
 
 
 class Stripes(Source):

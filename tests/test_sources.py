@@ -18,15 +18,13 @@ import pytest
 
 from edgefuse.errors import FrameError, LostError, SourceError
 from edgefuse.images import as_visible
-from edgefuse.runtime.cameras.camera import connect
-from edgefuse.runtime.cameras.thermal import ThermalPreprocess
+from edgefuse.runtime.cameras.camera import ThermalPreprocess, connect
 from edgefuse.runtime.frames import Frame, Role
 from edgefuse.runtime.live import run
 from edgefuse.runtime.sinks.lossless import LosslessVideo
 from edgefuse.runtime.sources import RealTime, open_source, opencv, safe_name
 from edgefuse.runtime.sources import opencv as camera_module
-from edgefuse.runtime.sources.base import SILENCE
-from edgefuse.runtime.sources.text import Spec
+from edgefuse.runtime.sources.base import SILENCE, Spec
 
 SHAPE = (48, 64, 3)
 

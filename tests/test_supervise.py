@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from edgefuse.errors import LostError, SourceError
-from edgefuse.runtime.cameras.camera import Camera
-from edgefuse.runtime.cameras.supervisor import MAX_STUCK, Health, State, Supervisor
-from edgefuse.runtime.cameras.thermal import StillState
+from edgefuse.runtime.cameras.camera import Camera, Health, State, StillState
 from edgefuse.runtime.frames import Frame, Role
+from edgefuse.runtime.live.capture import MAX_STUCK, Supervisor
 from edgefuse.runtime.sources import Source
 from edgefuse.runtime.sources.base import SilencePolicy
 
@@ -91,8 +90,8 @@ def until(condition: Callable[[], bool]) -> None:
 
 @pytest.fixture(autouse=True)
 def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgefuse.runtime.cameras.supervisor.MAX_DELAY", 0.001)
-    monkeypatch.setattr("edgefuse.runtime.cameras.supervisor.FIRST_DELAY", 0.001)
+    monkeypatch.setattr("edgefuse.runtime.live.capture.MAX_DELAY", 0.001)
+    monkeypatch.setattr("edgefuse.runtime.live.capture.FIRST_DELAY", 0.001)
 
 
 @pytest.fixture

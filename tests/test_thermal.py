@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from edgefuse.errors import InputError
 from edgefuse.evaluate import Settings
 from edgefuse.images import write_image
-from edgefuse.runtime.cameras.thermal import ThermalPreprocess
+from edgefuse.runtime.cameras.camera import ThermalPreprocess
 from edgefuse.runtime.engines.fuser import Fuser
 from edgefuse.settings import assign, from_plain
 from edgefuse.sim import Rig, RigConfig

@@ -294,8 +294,8 @@ def _pairs_of(ir: str, vis: str, duration: float | None) -> "Iterator[tuple[Imag
             yield as_infrared(seen, name=ir), other, "images"
         return
     from edgefuse.runtime.cameras.camera import connect_pair
-    from edgefuse.runtime.live.iterate import live
-    from edgefuse.runtime.sources.text import Spec
+    from edgefuse.runtime.live import live
+    from edgefuse.runtime.sources.base import Spec
 
     unaligned = _Unaligned()
     infrared, visible = connect_pair(ir, vis)
@@ -325,7 +325,7 @@ def _refuse_colours(raw: NDArray[Any], vis: Image) -> None:
 
 def _noted(open_source: "Callable[[], Source]", raw: "deque[NDArray[Any]]") -> "Source":
     """Open a source whose newest picture is kept as it came."""
-    from edgefuse.runtime.sources.text import Spec
+    from edgefuse.runtime.sources.base import Spec
     from edgefuse.runtime.sources.wrappers import Placed
 
     class Noted(Placed):

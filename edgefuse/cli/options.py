@@ -104,7 +104,7 @@ class Command(TyperCommand):
                 raise InputError(f"{what} is empty: is a variable of the shell not set?")
             given, target = (name, value) if equals else (before, word)
             if given in WRITTEN and "://" in target and self.name != "stream":
-                from edgefuse.runtime.sources.text import safe_name
+                from edgefuse.runtime.sources.base import safe_name
 
                 raise InputError(
                     f"{given} {safe_name(target)} is a URL, and `edgefuse {self.name}` writes only files "

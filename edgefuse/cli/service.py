@@ -31,7 +31,7 @@ def service(
     """
     from edgefuse.runtime.cameras.camera import check_distinct
     from edgefuse.runtime.service import make_unit
-    from edgefuse.runtime.sources.text import Spec
+    from edgefuse.runtime.sources.base import Spec
 
     words = args[1:] if args[0] == "stream" else args
     group: Any = context.find_root().command

@@ -10,14 +10,15 @@ from pathlib import Path
 from edgefuse.errors import InputError, SourceError
 from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.cameras.clock import Clock
-from edgefuse.runtime.cameras.supervisor import Supervisor
 from edgefuse.runtime.config import StopRequest
 from edgefuse.runtime.frames import NAMES, ROLES, Frame, Role
+from edgefuse.runtime.live.capture import Supervisor
 from edgefuse.runtime.sinks.lossless import RecordingConfig, SegmentWriter
 from edgefuse.runtime.sinks.naming import DiskQuota, check_limits
 from edgefuse.runtime.sinks.writer import Deadline, SinkWriter
 from edgefuse.runtime.sources.base import Source
-from edgefuse.runtime.sources.video import STARTED_TAG, recorded_parts
+from edgefuse.runtime.sources.folder import recorded_parts
+from edgefuse.runtime.sources.video import STARTED_TAG
 
 logger = logging.getLogger(__name__)
 

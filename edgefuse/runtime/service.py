@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgefuse.errors import InputError
-from edgefuse.runtime.sources.text import REFERENCE, safe_name
+from edgefuse.runtime.sources.base import REFERENCE, safe_name
 
 WATCHDOG_SECONDS = 30  # without a sign of life, after which systemd starts the stream again
 START_SECONDS = 1800  # until the first one: a TensorRT engine may have to be built

@@ -17,10 +17,10 @@ from edgefuse.errors import InputError, counted
 from edgefuse.images import Image, as_visible, luma, read_visible
 from edgefuse.pairs import Files, halves, images_by_stem
 from edgefuse.rig import Overlap, Rig
-from edgefuse.runtime.cameras.thermal import ThermalPreprocess
+from edgefuse.runtime.cameras.camera import ThermalPreprocess
 from edgefuse.runtime.frames import ROLES, Role
 from edgefuse.runtime.sources import open_source
-from edgefuse.runtime.sources.video import recorded_parts
+from edgefuse.runtime.sources.folder import recorded_parts
 from edgefuse.thermal import read_infrared
 from edgefuse.thermal_config import ThermalConfig
 

@@ -1,23 +1,243 @@
-"""Reading two cameras in a thread each, and handing their frames to one consumer."""
+"""Reading two cameras in a thread each, which reopens them and is replaced when stuck, for one consumer."""
 
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import av
 import cv2
 
-from edgefuse.errors import InputError
-from edgefuse.runtime.cameras.camera import Camera
-from edgefuse.runtime.cameras.supervisor import Supervisor
-from edgefuse.runtime.cameras.thermal import StillState, ThermalPreprocess
+from edgefuse.errors import EdgefuseError, FrameError, InputError, LostError
+from edgefuse.memory import return_memory
+from edgefuse.runtime.cameras.camera import Camera, Health, State, StillState, ThermalPreprocess
 from edgefuse.runtime.frames import NAMES, ROLES, Frame, Role
 from edgefuse.runtime.live.report import FrameCounters
+from edgefuse.runtime.sources.base import Source
 from edgefuse.runtime.timing import StageTimes
 
 logger = logging.getLogger(__name__)
+
+FIRST_DELAY, MAX_DELAY = 0.1, 1.0  # seconds between two attempts to open; doubled each time
+SETTLED_SECONDS = 1.0  # a connection that lived this long has earned a quick first attempt
+MAX_STUCK = 4  # stuck threads; beside them, one more tries
+MAX_LOST = 10_000  # frames; a larger gap in the numbers is a counter that started over
+
+LOSSES = (EdgefuseError, OSError, av.FFmpegError, cv2.error)
+"""What a camera may raise once it is known to work. Anything else is a bug of ours."""
+
+
+@dataclass
+class ReaderThread:
+    """One thread with the source that it reads."""
+
+    limit: float
+    """Seconds that the source may be busy."""
+    patience: float
+    """Seconds after which the thread is replaced."""
+    source: Source | None = None
+    busy_since: float | None = None
+    thread: threading.Thread | None = None
+
+
+class Supervisor:
+    """Reads one camera or recording.
+
+    Args:
+        role: of the camera.
+        camera: is opened here, and again and again if it `reopens`; else it ends when it fails or is over.
+        deliver: gets every frame with the number of frames lost before it, in a thread. May say whether the
+            frame stands still.
+        ended: called in a thread, once, when nothing more will come; with the error that ended it, if any.
+    """
+
+    def __init__(
+        self,
+        role: Role,
+        camera: Camera,
+        deliver: Callable[[Frame, int], StillState | None],
+        ended: Callable[[BaseException | None], None],
+    ) -> None:
+        self.name = camera.name
+        self.skipped = 0
+        """Frames of a recording that could not be read."""
+        self.unreadable: tuple[str, ...] = ()
+        """Why, one sentence each."""
+        self._policy = camera.policy(role)
+        self.health = Health(role, self.name, camera.fps, self._policy)
+        self._thread_name = f"capture-{NAMES[role]}"
+        self._deliver, self._on_end = deliver, ended
+        self._camera = camera
+        self._closing = threading.Event()
+        self._opened = not camera.reopens
+        self._stuck: list[ReaderThread] = []
+        self._reader = self._new_reader()
+
+    def _new_reader(self) -> ReaderThread:
+        return ReaderThread(self._policy.stuck_open, self._policy.stuck_open)
+
+    @property
+    def fps(self) -> float:
+        """Nominal frames per second, as far as they are known."""
+        return self.health.fps
+
+    def start(self) -> None:
+        """Start reading."""
+        self._start(self._reader)
+
+    def check(self, now: float, starved_since: Callable[[float], float] = lambda _: 0.0) -> None:
+        """Notice silence and stuck threads; to be called several times a second.
+
+        Args:
+            now: `time.monotonic()`.
+            starved_since: how long threads have waited for a core since then, see `WakeDelay`.
+        """
+        if self._camera.live:
+            self.health.check(now, starved_since(self.health.seen))
+        if not self._camera.reopens or self.health.state is State.ENDED or self._closing.is_set():
+            return
+        since = self._reader.busy_since
+        if since is not None and now - since - starved_since(since) > self._reader.patience:
+            self._replace()
+
+    def _replace(self) -> None:
+        """Give a stuck thread up, and start another one unless there are too many."""
+        self._stuck = [reader for reader in self._stuck if reader.thread and reader.thread.is_alive()]
+        if len(self._stuck) < MAX_STUCK:
+            self._stuck.append(self._reader)
+            self.health.stuck_threads += 1
+            self.health.mark_lost(f"{self.name} does not answer: read thread is stuck, starting a new one")
+            self._reader = self._new_reader()
+            self._start(self._reader)
+        elif self.health.state is not State.FAILED:
+            self.health.mark_lost(
+                f"{self.name} got stuck {self.health.stuck_threads + 1} times inside its driver or library: "
+                "trying again as soon as one of these threads returns",
+                State.FAILED,
+            )
+
+    def stop(self) -> None:
+        """Ask the thread to end."""
+        self._closing.set()
+
+    def join(self, deadline: float) -> None:
+        """Wait for the thread until `deadline` after `stop`; a stuck one is not waited for."""
+        thread = self._reader.thread
+        if thread is None:
+            return
+        thread.join(max(0.0, deadline - time.monotonic()))
+        since = self._reader.busy_since
+        if thread.is_alive() and since is not None:  # most are only waiting for a frame
+            late = time.monotonic() - since > self._reader.limit
+            level = logging.WARNING if late else logging.DEBUG
+            logger.log(level, "%s does not answer: not waiting for its read thread", self.name)
+        self.health.finish()
+
+    def _start(self, reader: ReaderThread) -> None:
+        reader.thread = threading.Thread(
+            target=self._work, args=(reader,), name=self._thread_name, daemon=True
+        )
+        reader.thread.start()
+
+    def _is_over(self, reader: ReaderThread) -> bool:
+        return self._closing.is_set() or reader is not self._reader
+
+    def _work(self, reader: ReaderThread) -> None:
+        error: BaseException | None = None
+        try:
+            if self._camera.reopens:
+                self._keep_going(reader)
+            else:
+                self._read_all(reader, self._camera.open())
+        except BaseException as raised:  # shown by whoever consumes: a thread has nobody to raise to
+            error = raised
+            if not isinstance(raised, LOSSES):
+                logger.error("%s: reading failed with a bug in edgefuse", self.name, exc_info=raised)
+        if reader is self._reader:
+            if not self._closing.is_set():
+                self.health.state = State.ENDED
+            self._on_end(error)
+
+    def _keep_going(self, reader: ReaderThread) -> None:
+        """Open and read until this thread is over; errors before the first opening may be raised."""
+        delay = FIRST_DELAY
+        while not self._is_over(reader):
+            opened_at = time.monotonic()
+            try:
+                reader.limit = reader.patience = self._policy.stuck_open
+                reader.busy_since = time.monotonic()
+                reader.source = self._camera.open()
+                self._note_opening(reader.source)
+                self._read_all(reader, reader.source)
+                raise LostError(f"{self.name} has ended")
+            except LOSSES as error:
+                # Until it was open once, what is wrong with it may be what was asked for.
+                if not self._opened and not isinstance(error, LostError):
+                    raise
+                if not self._is_over(reader):
+                    own = isinstance(error, EdgefuseError)
+                    self.health.mark_lost(str(error) if own else f"{self.name}: {error}")
+            finally:
+                self._close_source(reader)
+                reader.busy_since = None
+            delay = FIRST_DELAY if time.monotonic() - opened_at > SETTLED_SECONDS else delay
+            if not self._is_over(reader):
+                self._closing.wait(delay)
+            delay = min(2 * delay, MAX_DELAY)
+
+    def _note_opening(self, source: Source) -> None:
+        self.health.reconnects += self._opened
+        self._opened = True
+        self.health.fps = source.fps
+
+    def _close_source(self, reader: ReaderThread) -> None:
+        """Close what was opened here; what a close may raise is of no use to anybody."""
+        source, reader.source = reader.source, None
+        if source is not None:
+            try:
+                source.close()
+            except Exception as error:
+                logger.debug("closing %s: %r", self.name, error)
+            return_memory()
+
+    def _skip(self, error: FrameError) -> None:
+        """Count a frame that cannot be read, and log why the first time."""
+        self.skipped += 1
+        if str(error) not in self.unreadable:
+            self.unreadable = (*self.unreadable, str(error))
+            logger.warning("%s", error)
+
+    def _read_all(self, reader: ReaderThread, source: Source) -> None:
+        """Deliver frames until the source or this thread is over."""
+        next_index = None
+        connection = self.health.reconnects
+        frozen_since: float | None = None
+        reader.limit, reader.patience = source.limit, source.limit + self._policy.stuck_read
+        while not self._is_over(reader):
+            reader.busy_since = time.monotonic()
+            try:
+                frame = source.read()
+            except FrameError as error:
+                self._skip(error)
+                next_index = None if next_index is None else next_index + 1
+                continue
+            finally:
+                reader.busy_since = None
+            if frame is None or self._is_over(reader):
+                return
+            lost = frame.index - next_index if next_index is not None else 0
+            next_index = frame.index + 1
+            if connection:
+                frame = replace(frame, connection=connection)
+            state = self._deliver(frame, lost if 0 < lost < MAX_LOST else 0)
+            self.health.on_frame(state)
+            now = time.monotonic()
+            frozen_since = (frozen_since or now) if state == "frozen" else None
+            if self._camera.reopens and frozen_since and now - frozen_since > self._policy.frozen:
+                raise LostError(f"{self.name}: its picture still does not change, reopening it")
+
 
 QUEUE = 4  # frames of a recording that are read ahead
 JOIN_SECONDS = 0.5  # for a camera to finish its read; a stuck one is not waited for

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Literal, TypeAlias
 
+from edgefuse.runtime.cameras.camera import State
 from edgefuse.runtime.cameras.clock import ClockReport
-from edgefuse.runtime.cameras.supervisor import State
 from edgefuse.runtime.frames import NAMES, ROLES, FrameState, Role
 from edgefuse.runtime.live.background import DriftReport, QualityReport
 from edgefuse.runtime.timing import Durations

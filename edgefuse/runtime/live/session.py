@@ -12,9 +12,8 @@ from edgefuse.align import Align, Resize, align_within, show_visible_outside
 from edgefuse.errors import EdgefuseError, SourceError, counted
 from edgefuse.images import Image
 from edgefuse.levels import measure_levels
-from edgefuse.runtime.cameras.camera import Camera
+from edgefuse.runtime.cameras.camera import Camera, State
 from edgefuse.runtime.cameras.clock import Clock, ClockReport
-from edgefuse.runtime.cameras.supervisor import State
 from edgefuse.runtime.compose import Contrast, with_label
 from edgefuse.runtime.config import LiveConfig, StopRequest
 from edgefuse.runtime.frames import NAMES, ROLES, Frame, FrameStats, FusedFrame, Role

@@ -9,7 +9,7 @@ from edgefuse.runtime.sinks.raw import RawOut
 from edgefuse.runtime.sinks.video import ImageSequence, Still, VideoOut
 from edgefuse.runtime.sinks.window import Window
 from edgefuse.runtime.sinks.writer import SinkWriter
-from edgefuse.runtime.sources.text import safe_name
+from edgefuse.runtime.sources.base import safe_name
 
 __all__ = [
     "CODECS",

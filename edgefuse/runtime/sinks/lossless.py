@@ -16,7 +16,8 @@ from edgefuse.runtime.frames import Frame, Role
 from edgefuse.runtime.sinks.base import FrameRefusedError, Sink
 from edgefuse.runtime.sinks.encoder import Encoder
 from edgefuse.runtime.sinks.naming import DiskQuota
-from edgefuse.runtime.sources.video import Timestamps, part_name, timestamps_path
+from edgefuse.runtime.sources.folder import part_name
+from edgefuse.runtime.sources.video import Timestamps, timestamps_path
 
 SYNC_SECONDS = 1.0
 KEPT = {("uint8", 2), ("uint16", 2), ("uint8", 3)}

@@ -3,12 +3,10 @@
 from edgefuse.errors import SourceError, unknown_name
 from edgefuse.plugins import Registry
 from edgefuse.runtime.frames import Frame, Role
-from edgefuse.runtime.sources.base import Source, SourceKind
-from edgefuse.runtime.sources.folder import ImageFolder
-from edgefuse.runtime.sources.network import NetworkStream
+from edgefuse.runtime.sources.base import Source, SourceKind, Spec, safe_name
+from edgefuse.runtime.sources.folder import ImageFolder, Recording
 from edgefuse.runtime.sources.opencv import DeviceCamera, Pipeline
-from edgefuse.runtime.sources.text import Spec, safe_name
-from edgefuse.runtime.sources.video import Recording, VideoFile
+from edgefuse.runtime.sources.video import NetworkStream, VideoFile
 from edgefuse.runtime.sources.wrappers import Placed, RealTime, SimulatedCamera
 
 __all__ = [

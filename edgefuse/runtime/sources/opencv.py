@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from edgefuse.errors import LostError, SourceError, counted
 from edgefuse.images import bits_of, parse_size, quiet_opencv, scale_bits
 from edgefuse.runtime.frames import NOMINAL_FPS, Frame, Role
-from edgefuse.runtime.sources.base import SILENCE, Source
-from edgefuse.runtime.sources.text import Spec, positive_number, yes_or_no
+from edgefuse.runtime.sources.base import SILENCE, Source, Spec, positive_number, yes_or_no
 
 logger = logging.getLogger(__name__)
 

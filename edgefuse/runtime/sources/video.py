@@ -1,46 +1,40 @@
-"""Video files with their real timestamps, and recordings: many files of a camera, read as one.
+"""Video files with their real timestamps, and streams of cameras and servers on the network, read by PyAV.
 
-A recording has for each camera a folder of numbered videos, each with its exact times: `0001.mkv` has
-`0001.times.csv` beside it, since Matroska's clock has milliseconds only.
+A video that was recorded has its exact times beside it, `0001.times.csv` for `0001.mkv`, since Matroska's
+clock has milliseconds only.
 """
 
 import logging
-import re
-import threading
 from bisect import bisect_left
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse.errors import SourceError
+from edgefuse.errors import LostError, SourceError, counted, unknown_name
 from edgefuse.images import IMAGE_SUFFIXES, bits_of, scale_bits
-from edgefuse.runtime.frames import NOMINAL_FPS, ROLES, Frame, Role
-from edgefuse.runtime.sources.base import Source
+from edgefuse.runtime.frames import Frame, Role
+from edgefuse.runtime.sources.base import SILENCE, Source, Spec, positive_number, seconds, yes_or_no
 from edgefuse.runtime.sources.decoder import REORDERED, Decoded, Decoder, is_steady, rate_of
-from edgefuse.runtime.sources.text import Spec, positive_number, seconds, yes_or_no
 
-PART = re.compile(r"\d{4,}\.mkv")
+logger = logging.getLogger(__name__)
+
 HEADER = "pts_ms,timestamp_s,index"
 STARTED_TAG = "EDGEFUSE_STARTED"
 """Tag of a recorded video: the common zero of the times of both cameras, as UTC."""
 
-
-def part_name(number: int) -> str:
-    """Return the name of a part, which are counted from 1: `0001.mkv`."""
-    return f"{number:04d}.mkv"
-
-
-def recorded_parts(folder: Path) -> list[Path]:
-    """Return the parts of a recording in their order; none: the folder holds no recording."""
-    if not folder.is_dir():
-        return []
-    parts = [path for path in folder.iterdir() if PART.fullmatch(path.name)]
-    return sorted(parts, key=lambda path: int(path.stem))
+OPTIONS: dict[str, Callable[[str], Any]] = {
+    "fps": positive_number,
+    "start": seconds,
+    "loop": yes_or_no,
+    "raw": yes_or_no,
+}
 
 
 def timestamps_path(video: Path) -> Path:
@@ -96,16 +90,6 @@ def read_timestamps(video: Path) -> dict[int, float]:
                 )
             break
     return times
-
-
-logger = logging.getLogger(__name__)
-
-OPTIONS: dict[str, Callable[[str], Any]] = {
-    "fps": positive_number,
-    "start": seconds,
-    "loop": yes_or_no,
-    "raw": yes_or_no,
-}
 
 
 class VideoFile(Source):
@@ -286,120 +270,125 @@ def _open(path: Path, role: Role, raw: bool) -> Decoder:
         raise SourceError(f"{path} {error}") from None
 
 
-class Recording(Source):
-    """One camera's folder of a recording, all parts as one video, every frame with its time.
+SCHEMES = frozenset({"http", "https", "rtmp", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp"})
+REFUSED = (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError, av.error.ProtocolNotFoundError)
+"""Answers that another attempt will not change. A server that has no such stream, or sends what is none, may
+have it in a moment: it starts before its cameras do."""
+MOST_UNTIMED = 25
+"""Frames without a time, after which there will be none with one."""
+MOST_PATIENCE = 10.0
+"""Seconds to answer; a thread that takes longer to open counts as stuck, and is replaced."""
 
-    Parts that were removed leave a gap in the times, or let them begin late. A part that a power cut has
-    damaged is read as far as it goes.
 
-    Options: those of `VideoFile`.
+class NetworkStream(Source):
+    """A URL. Its options stand behind `#`: `rtsp://host/live#transport=udp`.
+
+    `transport` of RTSP is `tcp` (nothing is lost on the way) or `udp`; `fps` is stated where the server
+    does not; `timeout` is how many seconds the server may take to answer the opening, up to 10.
     """
 
-    texts = "the folder of a recorded camera"
-    live = False
+    texts = "rtsp://…, http://…, udp://…"
+    reopens = True
+    live = True
+    length = None
+    open_seconds = 5.0
 
     @staticmethod
     def accepts(target: str) -> bool:
-        """Whether the target is a folder of parts, or of those of both cameras."""
-        return any(recorded_parts(Path(target, inside)) for inside in ("", *ROLES))
+        """Whether the target looks like a URL."""
+        return "://" in target
 
     def __init__(self, spec: Spec, role: Role) -> None:
-        common, own = spec.split(["bits"])
-        self._options = common.options  # for each part
-        options = own.read_options({"fps": positive_number, "start": seconds, "loop": yes_or_no})
-        self.name, self._role = spec.name, role
-        self._start = options.get("start", 0.0)
-        self._loop = options.get("loop", False)
-        self._rate: float | None = options.get("fps")
-        self.synchronised = self._rate is None
-        parts = recorded_parts(Path(spec.target))
-        if not parts:
-            raise SourceError(f"{self.name} holds the recordings of two cameras: give {spec.target}/{role}")
-        self._parts, left = _from(parts, self._start)
-        self.length = left if left and not self._loop else None
-        self._lock = threading.Lock()
-        self._closed = False
-        self._opened = 0  # of `_parts`, in this pass
-        self._video: VideoFile | None = None
-        self.fps = self._rate or NOMINAL_FPS  # until a part is open
-        self._shift = 0.0  # to subtract from the times of the present part
-        self._index = -1  # of the latest frame
-        self._before = 0  # to add to the numbers of the present part
-        self._latest = self._offset = 0.0  # time of the latest frame; seconds of earlier passes
-        if not self._open_next():
-            raise SourceError(f"{self.name} has no part that can be read from {self._start:g} s on")
-
-    def _open_next(self) -> bool:
-        """Open the next part that can be read; False: there is none."""
-        with self._lock:
-            self._close_video()
-            while self._opened < len(self._parts) and not self._closed:
-                part, begins = self._parts[self._opened]
-                self._opened += 1
-                # One can go to a place in a part, but not to one before its first frame.
-                inside = self._start > max(begins, 0.0)
-                options = {**self._options, **({"start": repr(self._start)} if inside else {})}
-                try:
-                    self._video = VideoFile(Spec(str(part), str(part), options), self._role)
-                except SourceError as error:
-                    logger.warning("skipping a part of the recording: %s", error)
-                    continue
-                self.fps = self._rate or self._video.fps
-                self._shift = 0.0 if inside else self._start
-                self._before = self._index + 1
-                return True
-        return False
+        options = spec.read_options({"transport": _transport, "fps": positive_number, "timeout": _patience})
+        scheme = _check(spec)
+        self.name, self.limit = spec.name, SILENCE[role].read
+        patience = options.get("timeout", self.open_seconds)
+        # Little is looked at in advance, or a stream that is back would take another second to open.
+        settings = {"analyzeduration": "300000", "fpsprobesize": "3"}
+        if scheme in ("rtsp", "rtsps"):
+            settings |= {
+                "rtsp_transport": options.get("transport", "tcp"),
+                "allowed_media_types": "video",
+            }
+        if scheme == "udp":
+            settings |= {"overrun_nonfatal": "1", "fifo_size": "50000"}
+        try:
+            self._decoder = Decoder(spec.target, role, (patience, self.limit), settings, prompt=True)
+        except av.error.ExitError:
+            raise LostError(f"{self.name} does not answer within {patience:g} s") from None
+        except REFUSED as error:
+            raise SourceError(
+                f"{self.name} cannot be used ({error.strerror}): check user and password"
+            ) from None
+        except av.FFmpegError as error:
+            raise LostError(f"{self.name} cannot be opened: {error.strerror}") from None
+        except SourceError as error:
+            raise LostError(f"{self.name} {error}") from None
+        self.fps = options.get("fps") or rate_of(self._decoder.container, self._decoder.stream, self.name)
+        self._next = 0
+        self._offset: float | None = None  # server's clock minus ours
 
     def read(self) -> Frame | None:
-        """Return the next frame; None at the end of the last part."""
-        while (video := self._video) is not None:
-            try:
-                frame = video.read()
-            except SourceError as error:  # nothing at all could be decoded
-                logger.warning("skipping a part of the recording: %s", error)
-                frame = None
-            if frame is None:
-                if not self._open_next() and not self._rewound():
-                    return None
-            elif (placed := self._placed(frame)) is not None:
-                return placed
-        return None
+        """Return the next frame, stamped on the server's clock where the protocol has one.
 
-    def _placed(self, frame: Frame) -> Frame | None:
-        """Return a frame of the present part with its number and time in the whole; None: it is too early."""
-        position = frame.timestamp - self._shift
-        if self._start and position < 0:
-            self._before = self._index - frame.index
-            return None
-        self._index = self._before + frame.index
-        self._latest = self._index / self._rate if self._rate else self._offset + position
-        return Frame(frame.image, self._index, self._latest, frame.captured)
+        Raises:
+            LostError: the stream ended, stalled or was cut off.
+        """
+        while True:
+            decoded = self._decode()
+            index = self._next + decoded.lost
+            self._next = index + 1
+            if decoded.seconds is not None:
+                self._offset = decoded.seconds - decoded.arrived
+                return Frame(decoded.image, index, decoded.seconds, decoded.arrived)
+            # An RTSP server sends its first frames without a time. They are left out: on our clock, they
+            # would seem to be hours away from the others.
+            if self._offset is not None or index >= MOST_UNTIMED or not self._decoder.clock.timed:
+                self._offset = self._offset or 0.0
+                return Frame(decoded.image, index, decoded.arrived + self._offset, decoded.arrived)
 
-    def _rewound(self) -> bool:
-        """Begin again, if that was asked for."""
-        if not self._loop or self._index < 0:
-            return False
-        self._opened, self._offset = 0, self._latest + 1 / self.fps
-        return self._open_next()
-
-    def _close_video(self) -> None:
-        if self._video is not None:
-            self._video.close()
-            self._video = None
+    def _decode(self) -> Decoded:
+        try:
+            decoded = self._decoder.read(self.limit)
+        except (av.error.ExitError, TimeoutError):
+            raise LostError(f"{self.name}: no picture for {self.limit:g} s") from None
+        except av.FFmpegError as error:
+            raise LostError(
+                f"{self.name} was lost after {counted(self._next, 'frame')}: {error.strerror}"
+            ) from None
+        if decoded is None:
+            raise LostError(f"{self.name} ended after {counted(self._next, 'frame')}")
+        return decoded
 
     def close(self) -> None:
-        """Close the part that is open."""
-        self._closed = True
-        with self._lock:
-            self._close_video()
+        """Hang up."""
+        self._decoder.close()
 
 
-def _from(parts: list[Path], start: float) -> tuple[list[tuple[Path, float]], int]:
-    """Return the parts that have something from `start` on, with their first times, and their frames."""
-    kept, left = [], 0
-    for part in parts:
-        times = list(read_timestamps(part).values())
-        if not times or not start or max(times) >= start:
-            kept.append((part, times[0] if times else float("inf")))
-            left += sum(not start or time >= start for time in times)
-    return kept, left
+def _check(spec: Spec) -> str:
+    """Return the scheme of a URL that can be meant."""
+    try:
+        url = urlsplit(spec.target)
+        host, _ = url.hostname, url.port
+    except ValueError:  # whose text can hold a part of the password
+        raise SourceError(
+            f"{spec.name} is not a valid URL: write scheme://host:port/path, and a / or ? in a password "
+            "as %2F or %3F"
+        ) from None
+    if url.scheme == "file":
+        raise SourceError(f"{spec.name}: give a file by its path: {url2pathname(url.path)}")
+    if url.scheme not in SCHEMES:
+        raise SourceError(f"{spec.name}: {unknown_name('URL scheme', url.scheme, SCHEMES)}")
+    if not host and url.scheme not in ("udp", "rtp", "tcp", "srt"):  # these can listen: udp://:5000
+        raise SourceError(f"{spec.name} names no host")
+    return url.scheme
+
+
+def _patience(text: str) -> float:
+    return positive_number(text, most=MOST_PATIENCE)
+
+
+def _transport(text: str) -> str:
+    if text not in ("tcp", "udp"):
+        raise ValueError(unknown_name("transport", text, ["tcp", "udp"]))
+    return text

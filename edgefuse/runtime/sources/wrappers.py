@@ -16,8 +16,7 @@ from edgefuse.errors import InputError, SourceError
 from edgefuse.images import parse_size, size_of
 from edgefuse.rig import Rig, RigAlign, rows
 from edgefuse.runtime.frames import NOMINAL_FPS, Frame, Role
-from edgefuse.runtime.sources.base import Source
-from edgefuse.runtime.sources.text import Spec, positive_number
+from edgefuse.runtime.sources.base import Source, Spec, positive_number
 
 
 class RealTime(Source):
