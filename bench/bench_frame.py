@@ -21,8 +21,8 @@ from edgefuse.runtime.compose import side_by_side
 from edgefuse.runtime.engines.fuser import network_input
 from edgefuse.runtime.frames import FusedFrame
 from edgefuse.runtime.live import Session
+from edgefuse.runtime.record import LosslessVideo
 from edgefuse.runtime.sinks import CODECS, VideoOut
-from edgefuse.runtime.sinks.lossless import LosslessVideo
 from edgefuse.runtime.timing import DELAYS, STAGES, WINDOW
 from edgefuse.thermal import as_infrared
 from edgefuse.weights import shipped

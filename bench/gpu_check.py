@@ -230,7 +230,7 @@ class Gpu:
 
     def put(self, array: Any) -> Any:
         """Return a copy of a NumPy array on the GPU, which is never freed."""
-        from edgefuse.runtime.engines.device import DeviceArray
+        from edgefuse.runtime.engines.base import DeviceArray
 
         size = ctypes.c_size_t(array.nbytes)
         address = self._made("cuMemAlloc_v2", size)

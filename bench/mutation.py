@@ -102,8 +102,8 @@ MODULES = {
         (
             "runtime/sinks/video.py",
             "runtime/sinks/naming.py",
-            "runtime/sinks/raw.py",
-            "runtime/sinks/writer.py",
+            "runtime/sinks/pictures.py",
+            "runtime/sinks/base.py",
         ),
         ("test_sinks.py", "test_sink_series.py", "test_sink_writer.py"),
     ),

@@ -35,8 +35,8 @@ from edgefuse.memory import share_arenas
 from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.frames import Frame, FusedFrame, Role
 from edgefuse.runtime.live import LiveConfig, Report, Session, StopRequest
+from edgefuse.runtime.record import LosslessVideo
 from edgefuse.runtime.sinks import Callback, RawOut, VideoOut
-from edgefuse.runtime.sinks.lossless import LosslessVideo
 from edgefuse.runtime.sources import Source, open_source
 from edgefuse.runtime.sources.base import SILENCE
 from edgefuse.sim import Rig, RigConfig

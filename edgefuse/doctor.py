@@ -187,7 +187,7 @@ def _describe_camera(device: Path) -> str | None:
 
 def display() -> Iterator[Finding]:
     """Whether a window can be shown."""
-    from edgefuse.runtime.sinks.window import check_display
+    from edgefuse.runtime.sinks.pictures import check_display
 
     try:
         check_display()
@@ -201,7 +201,7 @@ def codecs() -> Iterator[Finding]:
     """Whether PyAV can write what outputs need."""
     import av
 
-    from edgefuse.runtime.sinks.encoder import CODECS
+    from edgefuse.runtime.sinks.video import CODECS
 
     missing = []
     for name, codec in CODECS.items():

@@ -1,12 +1,17 @@
 """Writing files so that a half-written one never has the final name."""
 
 import os
+import re
+import sys
 import threading
 from collections.abc import Callable
 from glob import escape
 from pathlib import Path
 
 from edgefuse.errors import InputError
+
+RESERVED_BY_WINDOWS = re.compile(r"(con|prn|aux|nul|com\d|lpt\d) *(\..*)?", re.IGNORECASE)
+"""What is written to such a file is lost, whatever its suffix."""
 
 
 def readable(text: str) -> str:
@@ -41,6 +46,8 @@ def check_writable(path: Path) -> None:
     Raises:
         InputError: the folder is missing or read-only, or the path is a folder itself.
     """
+    if sys.platform.startswith("win") and RESERVED_BY_WINDOWS.fullmatch(path.name):
+        raise InputError(f"cannot write {path}: Windows takes this name for a device: give another")
     if path.is_dir():
         raise InputError(f"cannot write {path}: it is a folder, a file's name is needed")
     if not path.parent.is_dir():

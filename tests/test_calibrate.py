@@ -16,7 +16,7 @@ from edgefuse.cli import app
 from edgefuse.cli.calibrate import _progress, progress_of
 from edgefuse.errors import InputError, counted
 from edgefuse.images import luma, write_image
-from edgefuse.runtime.sinks.lossless import LosslessVideo
+from edgefuse.runtime.record import LosslessVideo
 from edgefuse.sim import Rig, RigConfig
 from edgefuse.thermal import as_infrared
 

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from edgefuse import Fuser
 from edgefuse.errors import BackendError, InputError
-from edgefuse.runtime.engines.device import DeviceArray, _DLTensor, as_device_array
+from edgefuse.runtime.engines.base import DeviceArray, _DLTensor, as_device_array
 from edgefuse.spec import ModelSpec
 from edgefuse.weights import model_file
 

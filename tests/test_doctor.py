@@ -127,9 +127,9 @@ def test_cameras_with_their_formats(monkeypatch, tmp_path):
 def test_codecs_that_are_missing(monkeypatch):
     (found,) = doctor.codecs()
     assert found.status == "ok"
-    from edgefuse.runtime.sinks import encoder
+    from edgefuse.runtime.sinks import video
 
-    monkeypatch.setattr(encoder, "CODECS", {"h264": encoder.Codec("no_such_encoder", "", "")})
+    monkeypatch.setattr(video, "CODECS", {"h264": video.Codec("no_such_encoder", "", "")})
     (found,) = doctor.codecs()
     assert (found.status, "h264" in found.text) == ("problem", True)
 

@@ -18,7 +18,7 @@ import torch
 from bench import gpu_check
 from bench.gpu_check import Failure, Found, Result, Skip, agree, isolate, judge, judge_losses, main, report
 from edgefuse.errors import BackendError
-from edgefuse.runtime.engines.device import DeviceArray
+from edgefuse.runtime.engines.base import DeviceArray
 from edgefuse.runtime.engines.onnxruntime import CpuEngine
 
 

@@ -16,7 +16,7 @@ from edgefuse.images import Image
 from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.frames import Frame
 from edgefuse.runtime.live import Live
-from edgefuse.runtime.sinks.lossless import LosslessVideo
+from edgefuse.runtime.record import LosslessVideo
 from edgefuse.runtime.sources import Source
 
 

@@ -18,8 +18,8 @@ from edgefuse import Fuser
 from edgefuse.errors import InputError, LostError, ModelError, SourceError
 from edgefuse.images import write_image
 from edgefuse.pairs import images_by_stem, natural_key, pair_folders
+from edgefuse.runtime.record import LosslessVideo
 from edgefuse.runtime.sinks import ImageSequence, OutputOptions, Still, VideoOut, naming, open_output
-from edgefuse.runtime.sinks.lossless import LosslessVideo
 from edgefuse.runtime.sources import open_source, opencv, video
 from edgefuse.runtime.sources.base import Spec
 from edgefuse.runtime.sources.folder import ImageFolder

@@ -103,7 +103,7 @@ def test_draws_edges_and_the_last_message_for_a_while(hand):
 def open_no_window(monkeypatch, pressed):
     """Answer with these keys, one a picture, and return what is shown."""
     shown, keys = [], iter(pressed)
-    monkeypatch.setattr("edgefuse.runtime.sinks.window.check_display", lambda: None)
+    monkeypatch.setattr("edgefuse.runtime.sinks.pictures.check_display", lambda: None)
     monkeypatch.setattr(cv2, "imshow", lambda _, image: shown.append(image))
     monkeypatch.setattr(cv2, "waitKey", lambda _: next(keys))
     monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: 1.0)

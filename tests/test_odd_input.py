@@ -14,7 +14,7 @@ from edgefuse.images import as_visible
 from edgefuse.runtime.cameras.camera import ThermalPreprocess, connect
 from edgefuse.runtime.engines.fuser import Fuser
 from edgefuse.runtime.frames import Role
-from edgefuse.runtime.sinks.lossless import LosslessVideo
+from edgefuse.runtime.record import LosslessVideo
 from edgefuse.runtime.sources import open_source
 
 RNG = np.random.default_rng(3)

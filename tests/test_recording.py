@@ -18,8 +18,7 @@ from edgefuse.runtime.config import StopRequest
 from edgefuse.runtime.frames import Frame
 from edgefuse.runtime.live import run
 from edgefuse.runtime.live.capture import Supervisor
-from edgefuse.runtime.record import record
-from edgefuse.runtime.sinks.lossless import LosslessVideo, kind_of
+from edgefuse.runtime.record import LosslessVideo, kind_of, record
 from edgefuse.runtime.sources import open_source
 from edgefuse.runtime.sources.folder import part_name
 from edgefuse.runtime.sources.video import STARTED_TAG, read_timestamps, timestamps_path
@@ -214,7 +213,7 @@ class SlowVideo(LosslessVideo):
 def test_a_hurry_leaves_unwritten_what_takes_too_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("edgefuse.runtime.sinks.lossless.LosslessVideo", SlowVideo)
+    monkeypatch.setattr("edgefuse.runtime.record.LosslessVideo", SlowVideo)
     stop = StopRequest()
     stopped = []
 
@@ -234,7 +233,7 @@ def test_a_hurry_leaves_unwritten_what_takes_too_long(
 
 
 def test_without_hurry_everything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgefuse.runtime.sinks.lossless.LosslessVideo", SlowVideo)
+    monkeypatch.setattr("edgefuse.runtime.record.LosslessVideo", SlowVideo)
     cameras = {role: ListSource(images("grey", 999), True, 50) for role in ("ir", "vis")}
     result = record(cameras, tmp_path, duration=0.5)  # type: ignore[arg-type]
     assert all(camera.dropped == 0 and camera.written > 10 for camera in result)
@@ -249,7 +248,7 @@ def test_a_disk_that_hangs_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.
                 hung.wait()
             super().write(image, seconds, index)
 
-    monkeypatch.setattr("edgefuse.runtime.sinks.lossless.LosslessVideo", Hanging)
+    monkeypatch.setattr("edgefuse.runtime.record.LosslessVideo", Hanging)
     stop = StopRequest()
     threading.Timer(0.5, lambda: stop("Ctrl-C", immediate=True)).start()
     begun = time.monotonic()

@@ -10,9 +10,8 @@ from edgefuse.errors import InputError, LostError, SourceError
 from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.config import StopRequest
 from edgefuse.runtime.live import file_rate, run
-from edgefuse.runtime.record import record
+from edgefuse.runtime.record import LosslessVideo, record
 from edgefuse.runtime.sinks import VideoOut
-from edgefuse.runtime.sinks.lossless import LosslessVideo
 from edgefuse.runtime.sources import Source, open_source
 from edgefuse.runtime.sources.folder import part_name
 from tests.support.recorded import TAGS, ListSource, check_account, frames_of, images

@@ -40,7 +40,7 @@ pytest.importorskip("uvicorn", reason="the extra serve is not installed")
 parser = pytest.importorskip("prometheus_client.parser", reason="the extra serve is not installed")
 
 from edgefuse.runtime.alignment import Alignment  # noqa: E402
-from edgefuse.runtime.serve import Access, Address, LivePage, Recorder, app, metrics, protocol, views  # noqa: E402
+from edgefuse.runtime.serve import Access, Address, LivePage, Recorder, app, metrics, views  # noqa: E402
 from edgefuse.runtime.serve.metrics import metrics_of  # noqa: E402
 from edgefuse.runtime.serve.views import PALETTES, VIEWS, Preview, View  # noqa: E402
 
@@ -665,7 +665,7 @@ def test_changes_need_the_token_and_the_page_itself() -> None:
 
 
 def test_slow_clients_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "REQUEST_SECONDS", 0.4)
+    monkeypatch.setattr(app, "REQUEST_SECONDS", 0.4)
     monkeypatch.setattr(app, "BODY_SECONDS", 0.4)
     body = b"POST /api/recording HTTP/1.1\r\nHost: localhost\r\nContent-Length: 12\r\n\r\n{"
     whole, part = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", b"GET / HTTP/1.1\r\nHost: loc"
@@ -727,7 +727,7 @@ class Noise(FakeSource):
 
 
 def test_twenty_viewers_and_one_that_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "SEND_SECONDS", 0.5)
+    monkeypatch.setattr(app, "SEND_SECONDS", 0.5)
     with Served(vis=Noise(None, live=True, fps=25)) as served, ExitStack() as stack:
         port = served.page.access.address.port
         viewers = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 20)) for _ in range(21)]

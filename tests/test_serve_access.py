@@ -15,7 +15,7 @@ from edgefuse.runtime.serve import Access, Address
 pytest.importorskip("starlette", reason="the extra serve is not installed")
 pytest.importorskip("uvicorn", reason="the extra serve is not installed")
 
-from edgefuse.runtime.serve import app, protocol
+from edgefuse.runtime.serve import app
 from tests.test_serve import Noise, Served
 
 ON = '{"on": true}'
@@ -65,7 +65,7 @@ def test_many_clients_do_not_hide_a_guesser(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_who_reads_nothing_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "SEND_SECONDS", 0.4)
+    monkeypatch.setattr(app, "SEND_SECONDS", 0.4)
     with Served(vis=Noise(None, live=True, fps=25)) as served, ExitStack() as stack:
         connections = served.page._server.server_state.connections
         stream = b"GET /stream.mjpg?width=640 HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -85,9 +85,9 @@ def test_who_reads_nothing_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the other addresses of loopback are Linux'")
 def test_idle_connections_of_other_machines_lock_nobody_else_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "MAX_OF_CLIENT", 3)
-    monkeypatch.setattr(protocol, "MAX_REMOTE", 5)
-    monkeypatch.setattr(protocol, "_is_this_machine", "127.0.0.1".__eq__)
+    monkeypatch.setattr(app, "MAX_OF_CLIENT", 3)
+    monkeypatch.setattr(app, "MAX_REMOTE", 5)
+    monkeypatch.setattr(app, "_is_this_machine", "127.0.0.1".__eq__)
     with Served("0.0.0.0") as served, ExitStack() as stack:
         port = served.page.access.address.port
 
@@ -112,8 +112,8 @@ def test_the_headers_are_on_the_answer_of_a_server_that_is_full() -> None:
 
 
 def test_this_machine_is_known() -> None:
-    assert all(map(protocol._is_this_machine, ("127.0.0.1", "::1", "::ffff:127.0.0.1")))
-    assert not any(map(protocol._is_this_machine, ("10.0.0.1", "::ffff:10.0.0.1", "fe80::1", "")))
+    assert all(map(app._is_this_machine, ("127.0.0.1", "::1", "::ffff:127.0.0.1")))
+    assert not any(map(app._is_this_machine, ("10.0.0.1", "::ffff:10.0.0.1", "fe80::1", "")))
 
 
 def test_a_redirection_stays_on_the_page() -> None:

@@ -12,7 +12,7 @@ from edgefuse.errors import InputError
 from edgefuse.runtime.frames import Frame, FusedFrame
 from edgefuse.runtime.live import run
 from edgefuse.runtime.sinks import Callback, RawOut, SinkWriter
-from edgefuse.runtime.sinks.writer import Deadline
+from edgefuse.runtime.sinks.base import Deadline
 from edgefuse.runtime.sources import Source
 from edgefuse.runtime.timing import StageTimes
 from tests.support.shots import shot
@@ -104,7 +104,7 @@ def test_an_output_that_hangs_is_left_behind() -> None:
 def test_a_stalled_output_of_recordings_is_given_up_for_the_others(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("edgefuse.runtime.sinks.writer.STALL_SECONDS", 0.3)
+    monkeypatch.setattr("edgefuse.runtime.sinks.base.STALL_SECONDS", 0.3)
     seen: list[int] = []
     stuck, good = (
         SinkWriter(sink, StageTimes(), lambda: True)
@@ -143,7 +143,7 @@ class Pictures(Source):
 
 
 def test_a_run_goes_on_without_an_output_that_has_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgefuse.runtime.sinks.writer.STALL_SECONDS", 0.3)
+    monkeypatch.setattr("edgefuse.runtime.sinks.base.STALL_SECONDS", 0.3)
     seen: list[int] = []
     stuck, good = Stuck(heeds=False), Callback(lambda frame: seen.append(frame.index))
     report = run(Pictures(), Pictures(), lambda ir, vis: vis.copy(), [stuck, good])
@@ -157,7 +157,7 @@ def test_a_run_goes_on_without_an_output_that_has_stalled(monkeypatch: pytest.Mo
 def test_a_stalled_output_of_cameras_drops_and_goes_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("edgefuse.runtime.sinks.writer.STALL_SECONDS", 0.2)
+    monkeypatch.setattr("edgefuse.runtime.sinks.base.STALL_SECONDS", 0.2)
     sink = Stuck(heeds=False)
     writer = SinkWriter(sink, StageTimes(), lambda: False)
     writer.start()
@@ -178,7 +178,7 @@ def test_a_stalled_output_of_cameras_drops_and_goes_on(
 
 
 def test_the_only_output_of_recordings_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgefuse.runtime.sinks.writer.STALL_SECONDS", 0.1)
+    monkeypatch.setattr("edgefuse.runtime.sinks.base.STALL_SECONDS", 0.1)
     sink = Stuck(heeds=False)
     writer = SinkWriter(sink, StageTimes(), lambda: True, alone=True)
     writer.start()

@@ -23,7 +23,7 @@ from edgefuse.runtime.sinks import (
     VideoOut,
     open_output,
 )
-from edgefuse.runtime.sinks.writer import Deadline
+from edgefuse.runtime.sinks.base import Deadline
 from edgefuse.runtime.timing import StageTimes
 from tests.support.shots import frames_of, noise, shot
 

@@ -21,7 +21,7 @@ from edgefuse.images import as_visible
 from edgefuse.runtime.cameras.camera import ThermalPreprocess, connect
 from edgefuse.runtime.frames import Frame, Role
 from edgefuse.runtime.live import run
-from edgefuse.runtime.sinks.lossless import LosslessVideo
+from edgefuse.runtime.record import LosslessVideo
 from edgefuse.runtime.sources import RealTime, open_source, opencv, safe_name
 from edgefuse.runtime.sources import opencv as camera_module
 from edgefuse.runtime.sources.base import SILENCE, Spec

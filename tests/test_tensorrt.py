@@ -21,7 +21,7 @@ from edgefuse.export.report import inspect_file
 from edgefuse.export.verify import simulated_pairs
 from edgefuse.images import write_image
 from edgefuse.runtime.engines import open_engine
-from edgefuse.runtime.engines.device import DeviceArray
+from edgefuse.runtime.engines.base import DeviceArray
 from edgefuse.runtime.engines.engine_cache import BuildOptions, SizeRange, read_sidecar
 from edgefuse.runtime.engines.tensorrt import TensorRtEngine
 from edgefuse.runtime.engines.tensorrt_build import build_engine, layer_share, precision_doubt

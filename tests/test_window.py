@@ -11,7 +11,7 @@ from edgefuse.runtime.sinks import (
     SinkWriter,
     Window,
 )
-from edgefuse.runtime.sinks.writer import Deadline
+from edgefuse.runtime.sinks.base import Deadline
 from edgefuse.runtime.timing import StageTimes
 from tests.support.shots import shot
 
@@ -36,7 +36,7 @@ class FakeScreen:
         self.sizes: list[tuple[int, int]] = []
         self.key, self.visible, self.opened = -1, 1.0, False
         self.threads: set[threading.Thread] = set()
-        monkeypatch.setattr("edgefuse.runtime.sinks.window.check_display", lambda: None)
+        monkeypatch.setattr("edgefuse.runtime.sinks.pictures.check_display", lambda: None)
         for name in ("namedWindow", "resizeWindow", "imshow", "waitKey", "destroyAllWindows"):
             monkeypatch.setattr(cv2, name, getattr(self, name))
         monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: self.visible)

@@ -140,7 +140,7 @@ def calibrate(
     )
     from edgefuse.files import check_writable
     from edgefuse.images import write_image
-    from edgefuse.runtime.sinks.window import check_display
+    from edgefuse.runtime.sinks.pictures import check_display
     from edgefuse.runtime.sources import safe_name
 
     if (baseline is None) != (focal is None) or (distance is not None and baseline is None):

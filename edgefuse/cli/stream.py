@@ -280,7 +280,7 @@ def _check(config: StreamConfig) -> None:
     from edgefuse.runtime import live, sinks
     from edgefuse.runtime.engines.fuser import Fuser
     from edgefuse.runtime.serve import Access, Address, require_packages
-    from edgefuse.runtime.sinks.window import check_display
+    from edgefuse.runtime.sinks.pictures import check_display
 
     align = as_align(config.rig, config.distance)
     _drift(config, align)

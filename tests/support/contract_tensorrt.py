@@ -117,7 +117,7 @@ cuda_contract = Contract(real_cuda, CUDA, kept=("cudaStream_t", "cudaDeviceProp"
 def on_device(backend) -> list[tuple[int, ...]]:
     """Run on memory of the GPU, new and given, and what does not fit."""
     from edgefuse.errors import InputError
-    from edgefuse.runtime.engines.device import DeviceArray
+    from edgefuse.runtime.engines.base import DeviceArray
 
     shape, floats = (1, 2, 64, 96), np.dtype(np.float32)
     sources = DeviceArray(allocate(8 * 64 * 96)[1], shape, floats, "cuda")

@@ -14,7 +14,7 @@ from edgefuse.levels import measure_levels
 from edgefuse.palettes import has_palette, is_coloured
 from edgefuse.rig import as_align
 from edgefuse.runtime.engines import Engine, check_threads, export_command, open_engine
-from edgefuse.runtime.engines.device import as_device_array, is_device_array
+from edgefuse.runtime.engines.base import as_device_array, is_device_array
 from edgefuse.spec import ModelSpec
 from edgefuse.thermal import as_infrared
 from edgefuse.weights import DEFAULT_MODEL

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from edgefuse.errors import BackendError, InputError, ModelError, first_line
 from edgefuse.files import model_argument
 from edgefuse.packages import INSTALL_HINTS, stay_offline
-from edgefuse.runtime.engines.base import Arrays, OpensFile, loading_reason
-from edgefuse.runtime.engines.device import DeviceArray
+from edgefuse.runtime.engines.base import Arrays, DeviceArray, OpensFile, loading_reason
 from edgefuse.spec import read_spec
 
 logger = logging.getLogger(__name__)

@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse.errors import BackendError, InputError, ModelError, first_line
-from edgefuse.runtime.engines.base import Arrays, OpensFile
-from edgefuse.runtime.engines.device import DeviceArray
+from edgefuse.runtime.engines.base import Arrays, DeviceArray, OpensFile
 from edgefuse.runtime.engines.engine_cache import BuildOptions, Machine, Sidecar, SizeRange, resolve_engine
 
 logger = logging.getLogger(__name__)

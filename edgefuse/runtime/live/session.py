@@ -22,8 +22,7 @@ from edgefuse.runtime.live.capture import Capture
 from edgefuse.runtime.live.fallback import Fallback
 from edgefuse.runtime.live.pairing import LiveSynchronizer, Pair, choose_synchronizer, other
 from edgefuse.runtime.live.report import FrameCounters, FrameCounts, Report, SinkReport, SourceReport
-from edgefuse.runtime.sinks.base import Sink
-from edgefuse.runtime.sinks.writer import Deadline, SinkWriter
+from edgefuse.runtime.sinks.base import Deadline, Sink, SinkWriter
 from edgefuse.runtime.sources.base import Source
 from edgefuse.runtime.timing import STAGES, Durations, StageTimes, WakeDelay
 

@@ -3,12 +3,17 @@
 from edgefuse.errors import InputError
 from edgefuse.plugins import Registry
 from edgefuse.runtime.frames import FrameState, FrameStats, FusedFrame
-from edgefuse.runtime.sinks.base import Callback, Cropped, OutputOptions, QuotaReachedError, Sink, SinkKind
-from edgefuse.runtime.sinks.encoder import CODECS, CONTAINERS
-from edgefuse.runtime.sinks.raw import RawOut
-from edgefuse.runtime.sinks.video import ImageSequence, Still, VideoOut
-from edgefuse.runtime.sinks.window import Window
-from edgefuse.runtime.sinks.writer import SinkWriter
+from edgefuse.runtime.sinks.base import (
+    Callback,
+    Cropped,
+    OutputOptions,
+    QuotaReachedError,
+    Sink,
+    SinkKind,
+    SinkWriter,
+)
+from edgefuse.runtime.sinks.pictures import ImageSequence, RawOut, Still, Window
+from edgefuse.runtime.sinks.video import CODECS, CONTAINERS, VideoOut
 from edgefuse.runtime.sources.base import safe_name
 
 __all__ = [
