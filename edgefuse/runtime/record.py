@@ -397,8 +397,7 @@ def record(
     for recorder in recorders:  # what is not the camera's, or came before it ever gave a frame
         if recorder.error is not None and not (recorder.captured and isinstance(recorder.error, SourceError)):
             raise recorder.error
-    ir, vis = (recorder.report() for recorder in recorders)
-    return ir, vis
+    return recorders[0].report(), recorders[1].report()
 
 
 def _watch(
