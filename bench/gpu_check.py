@@ -342,7 +342,7 @@ def file_of(model: str, engine: str, folder: Path) -> Path:
 
 def engine_agrees(engine: str, model: str) -> Found:
     """Run a file with an engine and with the CPU: on arrays of the host, and on arrays of the GPU."""
-    from edgefuse.levels import measure_levels
+    from edgefuse.images import measure_levels
     from edgefuse.runtime.engines import ENGINES
     from edgefuse.runtime.engines.engine_cache import cache_folder, writable_folder
     from edgefuse.runtime.engines.fuser import Fuser, network_input

@@ -28,7 +28,7 @@ import cv2
 import numpy as np
 
 from edgefuse.align import covered
-from edgefuse.calibrate import CalibrationError, estimate, features, make_rig, refine, search
+from edgefuse.calibrate import CalibrationError, estimate, features, make_rig, search
 from edgefuse.calibrate.registration import residual_at
 from edgefuse.errors import counted
 from edgefuse.images import luma, read_visible
@@ -282,7 +282,6 @@ def undirected(ir: np.ndarray, vis: np.ndarray, *_: Any) -> np.ndarray | None:
     original = features.edge_field
     with (
         mock.patch.object(search, "edge_field", magnitude),
-        mock.patch.object(refine, "edge_field", magnitude),
     ):
         return ours(ir, vis)
 

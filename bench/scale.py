@@ -21,9 +21,9 @@ import msgspec
 from edgefuse.batch import FuseConfig, fuse_files, plan
 from edgefuse.evaluate import baseline, evaluate, model
 from edgefuse.images import write_image
-from edgefuse.machine import describe_machine
+from edgefuse.machine import describe_machine, usable_cores
 from edgefuse.sim import Rig, RigConfig
-from edgefuse.workers import in_ray, usable_cores
+from edgefuse.workers import in_ray
 
 DIFFERENT = 40
 """Pictures that are rendered; the pairs are these, again and again."""

@@ -31,7 +31,7 @@ import numpy as np
 
 from edgefuse import Fuser
 from edgefuse.errors import LostError
-from edgefuse.memory import share_arenas
+from edgefuse.machine import share_arenas
 from edgefuse.runtime.cameras.camera import Camera
 from edgefuse.runtime.frames import Frame, FusedFrame, Role
 from edgefuse.runtime.live import LiveConfig, Report, Session, StopRequest

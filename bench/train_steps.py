@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.plain_networks import plain
-from edgefuse.memory import keep_heap
+from edgefuse.machine import keep_heap
 from edgefuse.train.config import TrainConfig
 from edgefuse.train.machine import SINGLE_PROCESS
 from edgefuse.train.trainer import Trainer, learning_rate_factor

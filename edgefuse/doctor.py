@@ -22,9 +22,8 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgefuse.doctor_hardware import DEVICES, accelerators, kernel, usb, virtual
+from edgefuse.doctor_hardware import DEVICES, Finding, accelerators, kernel, ok, usb, virtual
 from edgefuse.errors import EdgefuseError, first_line
-from edgefuse.findings import Finding, ok
 from edgefuse.packages import INSTALL_HINTS, LIBRARIES, stay_offline
 
 if TYPE_CHECKING:

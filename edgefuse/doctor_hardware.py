@@ -4,17 +4,37 @@ import ctypes
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from edgefuse.files import text_of
-from edgefuse.findings import Finding, ok
 
 DEVICES, SYS, ETC, PROC = Path("/dev"), Path("/sys"), Path("/etc"), Path("/proc")
 JETPACKS = {"32": "4", "34": "5", "35": "5", "36": "6", "38": "7", "39": "7"}
 """Major of Jetson Linux → major of JetPack."""
 USB2 = 480
 """Mbit/s."""
+Status: TypeAlias = Literal["ok", "warning", "problem"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found."""
+
+    status: Status
+    """`problem`: something does not work; `warning`: something may be missed."""
+    text: str
+    fix: str = ""
+    """What to do, one sentence; empty if all is well."""
+    check: str = ""
+    """Name in `CHECKS`."""
+
+
+def ok(text: str) -> Finding:
+    """Return that all is well."""
+    return Finding("ok", text)
 
 
 def accelerators() -> Iterator[Finding]:

@@ -1,5 +1,6 @@
-"""What a measurement was taken on: processor, memory, clocks, temperatures, GPU, versions."""
+"""The machine: what a measurement was taken on, and this process's memory on it."""
 
+import ctypes
 import os
 import platform
 import shutil
@@ -8,9 +9,9 @@ import sys
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from edgefuse.files import text_of
-from edgefuse.workers import usable_cores
 
 PACKAGES = (
     "edgefuse", "numpy", "opencv-python", "opencv-python-headless", "onnxruntime", "onnxruntime-gpu",
@@ -90,6 +91,13 @@ def describe_machine() -> Machine:
         gpus=_nvidia_gpus() or _jetson(),
         load=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     )
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on Windows or macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def resident_bytes() -> int | None:
@@ -173,3 +181,44 @@ def _jetson() -> list[dict[str, str]]:
     clock = next((text_of(path) for path in SYS.glob("class/devfreq/*gpu*/cur_freq")), "")
     known = {"name": model, "release": release.splitlines()[0].lstrip("# "), "clock Hz": clock}
     return [{name: value for name, value in known.items() if value}]
+
+
+# Parameters of mallopt(3), from <malloc.h>.
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
+ARENAS = 2
+PAD = 64 * 2**20
+
+
+def share_arenas() -> bool:
+    """Have all threads of this process share two arenas; return whether they will.
+
+    To be called before there are threads: what is there stays.
+    """
+    return _set({M_ARENA_MAX: ARENAS})
+
+
+def keep_heap() -> bool:
+    """Keep freed memory for this process; return whether that will be so.
+
+    The process then holds its peak memory until it ends, so this is for one that does nothing else.
+    """
+    return _set({M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: PAD})
+
+
+def return_memory() -> None:
+    """Give the system back what is free between blocks in use.
+
+    Takes milliseconds, and as long again until what is still needed is allocated again: for moments when a
+    camera or a file was closed, which leaves such gaps.
+    """
+    if (trim := _glibc("malloc_trim")) is not None:
+        trim(ctypes.c_size_t(0))
+
+
+def _set(values: dict[int, int]) -> bool:
+    mallopt = _glibc("mallopt")
+    return mallopt is not None and all(mallopt(name, value) == 1 for name, value in values.items())
+
+
+def _glibc(name: str) -> Any:
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None

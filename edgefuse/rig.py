@@ -13,11 +13,19 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse.align import ASPECT_TOLERANCE, Align, Aligned, covered, overlap
+from edgefuse.align import (
+    ASPECT_TOLERANCE,
+    Align,
+    Aligned,
+    check_distortion,
+    covered,
+    distort,
+    overlap,
+    undistort,
+)
 from edgefuse.errors import InputError, listed
 from edgefuse.files import replace_file
 from edgefuse.images import MIN_SIDE, Image
-from edgefuse.lens import check_distortion, distort, undistort
 from edgefuse.stored import MAX_SIDE
 
 logger = logging.getLogger(__name__)
@@ -67,7 +75,7 @@ class Rig:
     """The visible camera's image of the infrared camera's centre, pixels × metres: at Z metres the last
     column of `matrix` moves by `parallax` · (1/Z − 1/`distance`)."""
     ir_distortion: float = 0.0
-    """k of the infrared lens, see `edgefuse.lens`; `matrix` maps pixels that are made straight."""
+    """k of the infrared lens, see `edgefuse.align`; `matrix` maps pixels that are made straight."""
     vis_distortion: float = 0.0
     """Likewise, of the visible lens."""
     version: int = VERSION

@@ -20,7 +20,7 @@ LEVELS = (
     "visible spread",
     "infrared spread above the median",
 )
-"""How bright both pictures are, in the order in which a network takes it: see `edgefuse.levels`."""
+"""How bright both pictures are, in the order in which a network takes it: see `edgefuse.images`."""
 PRECISIONS = ("fp32", "fp16", "int8")
 COLOURS = ("bgr", "rgb")
 FORMER_GRAPHS = {"core": "network", "deploy": "end_to_end"}
@@ -145,7 +145,7 @@ class ModelSpec:
     colours: str = "bgr"
     """Order of the colours of an `end_to_end` graph's images."""
     levels: bool = False
-    """Whether the graph also takes how bright both pictures are, see `edgefuse.levels`."""
+    """Whether the graph also takes how bright both pictures are, see `edgefuse.images`."""
     level_count: int = 4
     """How many of `LEVELS` it takes, the first ones: earlier versions had four."""
     engines: tuple[str, ...] = ()

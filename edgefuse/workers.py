@@ -27,13 +27,6 @@ Distribute: TypeAlias = Callable[..., Iterator[Any]]
 _state: Any
 
 
-def usable_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on Windows or macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def in_processes(
     tasks: Sequence[T],
     work: Callable[[S, T], R],

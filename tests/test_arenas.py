@@ -8,7 +8,7 @@ import pytest
 CODE = """
 import os, sys, threading
 if sys.argv[1] == "share":
-    from edgefuse.memory import share_arenas
+    from edgefuse.machine import share_arenas
     assert share_arenas()
 import numpy as np
 
@@ -49,7 +49,7 @@ def test_threads_use_the_same_memory_one_after_another() -> None:
 GAPS = """
 import os
 import numpy as np
-from edgefuse.memory import return_memory
+from edgefuse.machine import return_memory
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

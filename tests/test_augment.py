@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgefuse.levels import levels_of_counts, measure_levels
+from edgefuse.images import levels_of_counts, measure_levels
 from edgefuse.train.augment import (
     AUGMENTATIONS,
     Patch,

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from edgefuse.calibrate import CalibrationError, Estimate, Scenes, collect, estimate, expected_error, make_rig
 from edgefuse.calibrate.features import Picture, edge_field, valid_area
-from edgefuse.calibrate.manual import before_and_after
+from edgefuse.calibrate.nudge import before_and_after
 from edgefuse.calibrate.scenes import EXPECTED_PX
 from edgefuse.cli import app
 from edgefuse.cli.calibrate import _progress, progress_of

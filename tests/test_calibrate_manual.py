@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from edgefuse.align import distort
 from edgefuse.calibrate import Board, Boards, CalibrationError, refine_from
 from edgefuse.calibrate.manual import from_points, parse_distortion, straight_points
 from edgefuse.cli import app
 from edgefuse.errors import InputError
 from edgefuse.images import write_image
-from edgefuse.lens import distort
 from edgefuse.sim import Rig, RigConfig
 
 TRUTH = np.array([[1.1, -0.05, -30.0], [0.05, 1.1, -20.0], [0, 0, 1]])

@@ -12,8 +12,8 @@ import types
 import pytest
 
 from edgefuse import doctor, doctor_hardware
+from edgefuse.doctor_hardware import Finding
 from edgefuse.errors import BackendError
-from edgefuse.findings import Finding
 from edgefuse.runtime.engines.onnxruntime import CpuEngine
 
 

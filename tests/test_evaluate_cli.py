@@ -51,8 +51,7 @@ def test_the_table_has_the_model_and_every_baseline(run):
         assert f"\n{name} " in out
     assert "2 pairs, protocol field" in out
     assert "EN ↑" in out
-    for option in ("--no-baselines", "--no-trivial"):  # the second is the old name
-        assert "average" not in run(option)[1]
+    assert "average" not in run("--no-baselines")[1]
 
 
 def test_a_table_that_is_too_wide_is_printed_in_parts(run, monkeypatch):
@@ -238,7 +237,7 @@ def test_infrared_in_a_palette_is_scored_as_it_is_fused(run):
 
 def test_workers_are_as_many_as_cores_that_may_be_used():
     code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-    code += "from edgefuse.workers import usable_cores; print(usable_cores())"
+    code += "from edgefuse.machine import usable_cores; print(usable_cores())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1"
 

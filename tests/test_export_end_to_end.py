@@ -16,7 +16,7 @@ from edgefuse.export.graph import OPSET, make_spec, save_graph, trace
 from edgefuse.export.pipeline import Calibration, export
 from edgefuse.export.report import failure, inspect_file, table
 from edgefuse.export.verify import Pair, compare, extreme_pairs, simulated_pairs
-from edgefuse.levels import measure_levels
+from edgefuse.images import measure_levels
 from edgefuse.runtime.engines.onnxruntime import CpuEngine
 from edgefuse.spec import METADATA_KEY, ModelSpec
 from edgefuse.train.checkpoint import load_checkpoint, restore_model

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from edgefuse import Fuser
-from edgefuse.cli import COMMANDS, app
+from edgefuse.cli import app
 from edgefuse.cli.console import stdout
 from edgefuse.cli.options import Command
 from edgefuse.errors import InputError
 from edgefuse.images import write_image
-from edgefuse.plugins import load_file
+from edgefuse.packages import load_file
 from edgefuse.train.losses import LOSSES, add_loss
 from edgefuse.train.models import MODELS, add_model
 
@@ -119,7 +119,3 @@ def test_a_command_is_one_function(run):
         assert run("toy", "[hello]") == (0, "[hello]\n", "")
     finally:
         app.registered_commands.pop()
-
-
-def test_every_command_is_a_file_of_its_name():
-    assert all(module.replace("_", "-") == name for name, module in COMMANDS.items())

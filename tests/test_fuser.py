@@ -10,8 +10,7 @@ import pytest
 from edgefuse import Fuser
 from edgefuse.align import Aligned
 from edgefuse.errors import BackendError, InputError, ModelError
-from edgefuse.images import luma, read_visible
-from edgefuse.levels import measure_levels
+from edgefuse.images import luma, measure_levels, read_visible
 from edgefuse.metrics import score
 from edgefuse.pairs import pair_folders
 from edgefuse.runtime.engines import ENGINES, Engine

@@ -7,7 +7,7 @@ import pytest
 CODE = """
 import resource, sys
 import torch
-from edgefuse.memory import keep_heap
+from edgefuse.machine import keep_heap
 if sys.argv[1] == "keep":
     assert keep_heap()
 torch.empty(2**24).fill_(1)

@@ -3,8 +3,7 @@ import statistics
 import numpy as np
 import pytest
 
-from edgefuse.images import luma
-from edgefuse.levels import measure_levels
+from edgefuse.images import luma, measure_levels
 
 
 def expected(image):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from edgefuse.degrade import level
-from edgefuse.levels import measure_levels
+from edgefuse.images import measure_levels
 from edgefuse.train.models.nano import BRIGHT, DEAD_INFRARED, KEPT, Nano, levels_of, tone_of
 from edgefuse.train.target import PyramidTarget
 

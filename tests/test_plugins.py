@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgefuse import plugins
+from edgefuse import packages
 from edgefuse.errors import BackendError, InputError
 from edgefuse.metrics import METRICS, Metric, Triple, score
-from edgefuse.packages import INSTALL_HINTS, is_installed, require
-from edgefuse.plugins import Registry
+from edgefuse.packages import INSTALL_HINTS, Registry, is_installed, require
 
 
 def brightness(triple: Triple) -> float:
@@ -31,7 +30,7 @@ def test_entry_points_are_read_when_needed_and_never_replace_our_own(monkeypatch
         calls.append(group)
         return [entry_point("gap", "math:pi"), entry_point("own", "math:e"), entry_point("bad", "no_such:x")]
 
-    monkeypatch.setattr(plugins, "entry_points", found)
+    monkeypatch.setattr(packages, "entry_points", found)
     toys = Registry("toy", "edgefuse.toys", {"own": 1.0})
     assert toys["own"] == 1
     assert not calls

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 import edgefuse
 from edgefuse.errors import EdgefuseError, InputError
-from edgefuse.images import Image, luma
-from edgefuse.levels import measure_levels
+from edgefuse.images import Image, luma, measure_levels
 from edgefuse.machine import Machine, describe_machine, peak_bytes, resident_bytes
 from edgefuse.metrics import CORE_METRICS, score
 from edgefuse.metrics.statistics import decibels

@@ -1,6 +1,6 @@
 """Aligning an infrared and a visible camera from what they see."""
 
-from edgefuse.calibrate.board import Board, Boards
+from edgefuse.calibrate.manual import Board, Boards
 from edgefuse.calibrate.registration import Estimate, estimate, make_rig, refine_from, residual_at
 from edgefuse.calibrate.scenes import (
     CalibrationError,

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edgefuse.align import straightened
 from edgefuse.images import Image
-from edgefuse.lens import straightened
 from edgefuse.rig import Matrix, scaling
 
 Floats = NDArray[np.float32]
@@ -55,7 +55,7 @@ class Picture:
         return self if code is None else Picture(cv2.flip(self.grey, code), cv2.flip(self.valid, code))
 
     def straightened(self, k: float) -> "Picture":
-        """Return the picture without the distortion of a lens, see `edgefuse.lens`."""
+        """Return the picture without the distortion of a lens, see `edgefuse.align`."""
         if not k:
             return self
         valid = straightened(self.valid, k, cv2.BORDER_CONSTANT)

@@ -1,96 +1,21 @@
-"""Maps set by hand: by points, a board, or a ruler (parallax), with pictures to judge them by."""
+"""Maps set by hand: by points, a board of known layout (a chessboard or circles), or a ruler (parallax)."""
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 
 import cv2
 import numpy as np
 
-from edgefuse.align import Aligned
-from edgefuse.calibrate.refine import ModelName
+from edgefuse.align import check_distortion, undistort
 from edgefuse.calibrate.registration import SHIFT_REACH, Estimate, residual_at, shift_of
 from edgefuse.calibrate.scenes import CalibrationError
+from edgefuse.calibrate.search import ModelName
 from edgefuse.errors import InputError, counted
-from edgefuse.images import Image, fit_size, luma
-from edgefuse.lens import check_distortion, undistort
+from edgefuse.images import Image, luma
 from edgefuse.rig import Matrix, Rig, scaling
-
-LARGEST = 640
-"""Longer side of each of the four pictures."""
-TILES = 8
-TINT = (0.7, 0.88, 1.0)  # B, G, R
-INFRARED, VISIBLE = (60, 120, 255), (255, 200, 60)  # B, G, R
-
-
-def before_and_after(rig: Rig, ir: Image, vis: Image) -> Image:
-    """Return four pictures in one: above resized only, below by the rig; left tiles, right edges.
-
-    Args:
-        rig: whose map to show.
-        ir: infrared, uint8 `[H', W']`.
-        vis: visible, uint8 `[H, W]` or BGR `[H, W, 3]`.
-
-    Returns:
-        uint8 BGR.
-    """
-    shape = (vis.shape[0], vis.shape[1])
-    rows = []
-    for label, aligned in (("before", Aligned(fit_size(ir, shape[::-1]))), ("after", rig.align()(ir, shape))):
-        row = np.hstack([_shrunk(_checkerboard(aligned, vis)), _shrunk(edge_overlay(aligned, vis))])
-        cv2.putText(row, label, (12, 30), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (0, 0, 0), 4, cv2.LINE_AA)
-        cv2.putText(row, label, (12, 30), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (255, 255, 255), 1, cv2.LINE_AA)
-        rows.append(row)
-    return np.vstack(rows)
-
-
-def _shrunk(image: Image) -> Image:
-    factor = min(LARGEST / max(image.shape), 1.0)
-    size = (round(image.shape[1] * factor), round(image.shape[0] * factor))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
-
-def _checkerboard(aligned: Aligned, vis: Image) -> Image:
-    """Return tiles of both pictures in turn, infrared tinted orange: lines must run on from tile to tile.
-
-    Contrast is evened out in both, or nothing would be seen at night.
-    """
-    height, width = vis.shape[:2]
-    side = max(width // TILES, 1)
-    rows, columns = np.ogrid[0:height, 0:width]
-    infrared = (rows // side + columns // side) % 2 == 1
-    if aligned.valid is not None:
-        infrared = infrared & (aligned.valid > 0)
-    picture = cv2.merge([_evened(luma(vis))] * 3)
-    warm = cv2.merge([cv2.convertScaleAbs(_evened(aligned.image), alpha=tint) for tint in TINT])
-    picture[infrared] = warm[infrared]
-    return picture
-
-
-def edge_overlay(aligned: Aligned, vis: Image) -> Image:
-    """Return the edges of both, infrared in orange and visible in blue: where they meet, white."""
-    infrared, visible = _strength(aligned.image), _strength(luma(vis))
-    if aligned.valid is not None:
-        infrared = infrared * (aligned.valid / np.float32(255))
-    picture = infrared[:, :, None] * np.array(INFRARED, np.float32) + visible[:, :, None] * np.array(
-        VISIBLE, np.float32
-    )
-    return np.clip(picture, 0, 255).astype(np.uint8)
-
-
-def _strength(grey: Image) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
-    smooth = cv2.GaussianBlur(grey.astype(np.float32), (0, 0), 1.0)
-    size = cv2.magnitude(cv2.Scharr(smooth, cv2.CV_32F, 1, 0), cv2.Scharr(smooth, cv2.CV_32F, 0, 1))
-    mean = cv2.blur(size, (41, 41)) + 0.3 * size.mean() + 1e-3
-    strength: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = np.clip(size / mean / 3 - 0.25, 0, 1)
-    return strength
-
-
-def _evened(grey: Image) -> Image:
-    low, high = np.percentile(grey, (1, 99))
-    stretched = cv2.convertScaleAbs(np.clip(grey, low, high) - low, alpha=255 / max(high - low, 1.0))
-    return cv2.createCLAHE(clipLimit=2.0, tileGridSize=(8, 8)).apply(stretched)
 
 
 def laid_on(ir: Image, vis: Image) -> Estimate:
@@ -132,7 +57,7 @@ def parse_points(text: str) -> Matrix:
 
 
 def parse_distortion(text: str) -> tuple[float, float]:
-    """Read `0.08` or `0.08,-0.02`: k of the infrared and of the visible lens, see `edgefuse.lens`.
+    """Read `0.08` or `0.08,-0.02`: k of the infrared and of the visible lens, see `edgefuse.align`.
 
     Raises:
         InputError: no such numbers.
@@ -300,3 +225,146 @@ def parallax_table(rig: Rig, distances: Sequence[float] = (2, 5, 10, 20, 50, 100
     size = float(np.hypot(*(rig.parallax or (0, 0, 0))[:2]))
     at = 1 / rig.distance if rig.distance else 0.0
     return ", ".join(f"{distance:g} m: {size * abs(1 / distance - at):.1f} px" for distance in distances)
+
+
+LAYOUT = re.compile(r"(\d+)x(\d+)(?::(circles))?")
+LEAST_SIDE, MOST_CORNERS = 3, 40
+SMALL = 480
+"""Longer side below which a picture is looked at enlarged: corners need some pixels around them."""
+MOVED = 0.05
+"""Widths of the picture that the board must have moved to be worth another look."""
+
+
+@dataclass(frozen=True)
+class Board:
+    """The layout of a board: inner corners, or circles, by columns and rows."""
+
+    columns: int
+    rows: int
+    circles: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> "Board":
+        """Read `9x6`, the inner corners of a chessboard, or `7x5:circles`.
+
+        Raises:
+            InputError: not of that form, or a board that cannot be told from others.
+        """
+        match = LAYOUT.fullmatch(text)
+        sides = [int(match[1]), int(match[2])] if match else [0, 0]
+        if match is None or not all(LEAST_SIDE <= side <= MOST_CORNERS for side in sides):
+            raise InputError(
+                f"board {text!r} is not COLUMNSxROWS of inner corners, such as 9x6, or COLUMNSxROWS:circles; "
+                f"{LEAST_SIDE} to {MOST_CORNERS} each"
+            )
+        return cls(sides[0], sides[1], match[3] is not None)
+
+    def find(self, image: Image) -> Matrix | None:
+        """Return where its corners or circles are, `[rows, columns, 2]`, in some order; None: not in sight.
+
+        Polarity does not matter: the inverted picture is tried too.
+
+        Args:
+            image: uint8, grey or BGR.
+        """
+        grey = luma(image)
+        low, high = np.percentile(grey, (1, 99))
+        grey = cv2.convertScaleAbs(np.clip(grey, low, high) - low, alpha=255 / max(high - low, 1.0))
+        enlarged = 2 if max(grey.shape) < SMALL else 1
+        if enlarged > 1:
+            grey = cv2.resize(grey, None, fx=enlarged, fy=enlarged, interpolation=cv2.INTER_CUBIC)
+        for picture in (grey, 255 - grey):
+            for size in {(self.columns, self.rows), (self.rows, self.columns)}:
+                points = _circles(picture, size) if self.circles else _corners(picture, size)
+                if points is not None:
+                    grid = points.reshape(size[1], size[0], 2).astype(np.float64)
+                    grid = (grid + 0.5) / enlarged - 0.5  # as cv2.resize maps pixel centres
+                    return grid if size == (self.columns, self.rows) else grid.transpose(1, 0, 2)
+        return None
+
+    def match(self, ir: Image, vis: Image) -> Matrix | None:
+        """Return the board's points, `[N, 4]`: infrared x, y, visible x, y; None: not in sight of both.
+
+        A board looks the same turned round, and a heated one may have dark and bright exchanged: of all ways
+        to number its points, the one that turns infrared least is taken.
+        """
+        infrared, visible = self.find(ir), self.find(vis)
+        if infrared is None or visible is None:
+            return None
+        turns = [(_turn(each, visible), index, each) for index, each in enumerate(self._orders(infrared))]
+        best = min(turn for turn in turns if turn[0] is not None)[2]
+        return np.concatenate([best.reshape(-1, 2), visible.reshape(-1, 2)], axis=1)
+
+    def _orders(self, grid: Matrix) -> Iterator[Matrix]:
+        for transposed, rows, columns in product((False, True), (1, -1), (1, -1)):
+            if not transposed:
+                yield grid[::rows, ::columns]
+            elif self.rows == self.columns:
+                yield grid.transpose(1, 0, 2)[::rows, ::columns]
+
+
+class Boards:
+    """Keeps pairs in which the board stands in different places, out of any number that are offered.
+
+    Args:
+        board: its layout.
+        most: pairs to keep.
+    """
+
+    def __init__(self, board: Board, most: int = 30) -> None:
+        self.board, self.most = board, most
+        self.pairs: list[tuple[Image, Image]] = []
+        self._points: list[Matrix] = []
+
+    @property
+    def count(self) -> int:
+        """Number of different places."""
+        return len(self.pairs)
+
+    @property
+    def points(self) -> Matrix:
+        """All points, `[N, 4]`: infrared x, y, visible x, y.
+
+        Raises:
+            InputError: the board was in sight of both cameras in no pair.
+        """
+        if not self._points:
+            kind = "circles" if self.board.circles else "inner corners"
+            raise InputError(
+                f"no picture pair shows the whole board of {self.board.columns}x{self.board.rows} {kind} "
+                "to both cameras: hold it nearer and flat to them, warm it (lamp, sun), or check the numbers"
+            )
+        return np.concatenate(self._points)
+
+    def offer(self, ir: Image, vis: Image) -> bool:
+        """Keep a pair if both show the board, in a place of its own; tell whether it was kept."""
+        if len(self.pairs) >= self.most:
+            return False
+        points = self.board.match(ir, vis)
+        if points is None:
+            return False
+        near = MOVED * vis.shape[1]
+        if any(np.linalg.norm(points[:, 2:] - other[:, 2:], axis=1).mean() < near for other in self._points):
+            return False
+        self.pairs.append((ir, vis))
+        self._points.append(points)
+        return True
+
+
+def _corners(grey: Image, size: tuple[int, int]) -> Matrix | None:
+    # Exhaustive: it bears noise and blur. Accuracy: to a small part of a pixel.
+    flags = cv2.CALIB_CB_NORMALIZE_IMAGE | cv2.CALIB_CB_EXHAUSTIVE | cv2.CALIB_CB_ACCURACY
+    found, points = cv2.findChessboardCornersSB(grey, size, flags=flags)
+    return np.asarray(points, np.float64) if found else None
+
+
+def _circles(grey: Image, size: tuple[int, int]) -> Matrix | None:
+    found, points = cv2.findCirclesGrid(grey, size, flags=cv2.CALIB_CB_SYMMETRIC_GRID)
+    return np.asarray(points, np.float64) if found else None
+
+
+def _turn(ir: Matrix, vis: Matrix) -> float | None:
+    """Return by how much infrared must be turned to look like visible, in radians; None: mirrored."""
+    a = np.concatenate([ir.reshape(-1, 2), np.ones((ir.size // 2, 1))], axis=1)
+    linear = np.linalg.lstsq(a, vis.reshape(-1, 2), rcond=None)[0][:2].T
+    return None if np.linalg.det(linear) <= 0 else abs(float(np.arctan2(linear[1, 0], linear[0, 0])))

@@ -7,23 +7,22 @@ from datetime import datetime, timezone
 
 import numpy as np
 
-from edgefuse.align import ASPECT_TOLERANCE
+from edgefuse.align import ASPECT_TOLERANCE, MOST
 from edgefuse.calibrate.features import Picture
-from edgefuse.calibrate.refine import (
+from edgefuse.calibrate.scenes import CalibrationError, Scenes, refuse_unusable, why_not
+from edgefuse.calibrate.search import (
     Level,
     ModelName,
     Surfaces,
     bent_by,
     disagreement,
     improve,
+    search,
     shifted,
     surfaces,
 )
-from edgefuse.calibrate.scenes import CalibrationError, Scenes, refuse_unusable, why_not
-from edgefuse.calibrate.search import search
 from edgefuse.errors import InputError
 from edgefuse.images import Image, luma
-from edgefuse.lens import MOST
 from edgefuse.rig import Matrix, Rig, overlap_of, rows, scale_of, scaling
 
 LEAST_Z = 7.0
@@ -82,7 +81,7 @@ class Estimate:
     rival_z: float = 0.0
     """z of the best map that is clearly another one, on the pictures that were searched."""
     ir_distortion: float = 0.0
-    """k of the infrared lens, see `edgefuse.lens`; `matrix` maps pixels that are made straight."""
+    """k of the infrared lens, see `edgefuse.align`; `matrix` maps pixels that are made straight."""
     vis_distortion: float = 0.0
     flip: str = ""
     """How the infrared picture is turned over, for people: empty, "mirrored", "upside down" or both."""

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse.align import Align, Aligned
-from edgefuse.calibrate.board import Boards
 from edgefuse.calibrate.features import Floats, Picture, edge_field
+from edgefuse.calibrate.manual import Boards
 from edgefuse.errors import InputError
 from edgefuse.images import IMAGE_SUFFIXES, Image, fit_size, luma, read_image, read_visible, write_image
 from edgefuse.pairs import pair_folders

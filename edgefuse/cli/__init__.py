@@ -1,4 +1,4 @@
-"""The command line: one file a command; a command parses, calls one library function and prints.
+"""The command line: a command is a function that parses, calls one library function and prints.
 
 Heavy modules are imported inside the commands, so that `edgefuse --help` answers at once.
 """
@@ -11,7 +11,7 @@ import typer
 from edgefuse.cli.console import guarded
 from edgefuse.cli.options import Command
 
-# Name of the command → the module in this package, which holds a function of the module's name.
+# Name of the command → the module in this package that has a function of that name.
 COMMANDS = {
     "stream": "stream",
     "record": "record",
@@ -20,15 +20,15 @@ COMMANDS = {
     "train": "train",
     "export": "export",
     "evaluate": "evaluate",
-    "inspect": "inspect",
-    "bench": "bench",
+    "inspect": "models",
+    "bench": "machine",
     "models": "models",
-    "import-weights": "import_weights",
-    "wrap": "wrap",
-    "reproduce": "reproduce",
-    "settings": "settings",
-    "service": "service",
-    "doctor": "doctor",
+    "import-weights": "models",
+    "wrap": "models",
+    "reproduce": "train",
+    "settings": "options",
+    "service": "machine",
+    "doctor": "machine",
 }
 
 app = typer.Typer(
@@ -59,7 +59,8 @@ def options(
 
 
 for _name, _module in COMMANDS.items():
-    app.command(_name, cls=Command)(getattr(import_module(f"edgefuse.cli.{_module}"), _module))
+    _function = getattr(import_module(f"edgefuse.cli.{_module}"), _name.replace("-", "_"))
+    app.command(_name, cls=Command)(_function)
 
 
 def main() -> None:

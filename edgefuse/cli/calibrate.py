@@ -17,8 +17,8 @@ from edgefuse.errors import InputError, SourceError, counted
 
 if TYPE_CHECKING:
     from edgefuse.calibrate import Boards, Estimate, Scenes
-    from edgefuse.calibrate.refine import ModelName
     from edgefuse.calibrate.scenes import Pair
+    from edgefuse.calibrate.search import ModelName
     from edgefuse.rig import Matrix, Rig
 
 
@@ -131,13 +131,13 @@ def calibrate(
     """
     from edgefuse.calibrate import Board, Boards, Scenes, collect, load_pairs, make_rig, save_pairs
     from edgefuse.calibrate.manual import (
-        before_and_after,
         learn_parallax,
         parallax_of,
         parse_distances,
         parse_distortion,
         parse_points,
     )
+    from edgefuse.calibrate.nudge import before_and_after
     from edgefuse.files import check_writable
     from edgefuse.images import write_image
     from edgefuse.runtime.sinks.pictures import check_display

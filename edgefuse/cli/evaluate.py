@@ -34,7 +34,6 @@ def evaluate(
     no_baselines: bool = typer.Option(
         False, "--no-baselines", help="Leave out the fusions that need no network."
     ),
-    trivial: bool = typer.Option(True, hidden=True, help="The old name of the opposite of --no-baselines."),
     engine: str | None = typer.Option(
         None, metavar="NAME", help="What runs the models.", show_default="first installed"
     ),
@@ -93,10 +92,11 @@ def evaluate(
         summary_table,
     )
     from edgefuse.images import bits_of
+    from edgefuse.machine import usable_cores
     from edgefuse.rig import Rig
     from edgefuse.tables import as_lines, show
     from edgefuse.thermal_config import ThermalConfig
-    from edgefuse.workers import distribution, usable_cores
+    from edgefuse.workers import distribution
 
     texts = {"polarity": polarity} | ({"window": window} if window else {})
     thermal, used_bits = ThermalConfig.from_options(texts), bits_of(bits) if bits else None
@@ -104,7 +104,7 @@ def evaluate(
     settings = Settings(protocol, _names(metrics), video, robust, thermal, used_bits, alignment)
     distribute = distribution(cluster, address)
     _check_targets(table, json, csv, html, resume)
-    candidates, compared = _candidates(model, fused, trivial and not no_baselines, compare, engine)
+    candidates, compared = _candidates(model, fused, not no_baselines, compare, engine)
     out, err = stdout(), stderr()
     with _as_folders(ir, vis, limit, texts, settings.bits, bool(resume)) as (folders, settings_of):
         work = partial(

@@ -83,8 +83,9 @@ def fuse(
         plan,
     )
     from edgefuse.images import bits_of
+    from edgefuse.machine import usable_cores
     from edgefuse.thermal_config import ThermalConfig
-    from edgefuse.workers import distribution, usable_cores
+    from edgefuse.workers import distribution
 
     console = stderr()
     texts = {"agc": agc, "polarity": polarity} | ({"window": window} if window else {})

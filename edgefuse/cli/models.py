@@ -1,6 +1,7 @@
-"""`edgefuse models`."""
+"""The commands about model files: `edgefuse models`, `inspect`, `wrap` and `import-weights`."""
 
 from contextlib import suppress
+from pathlib import Path
 
 import typer
 from rich.table import Table
@@ -51,3 +52,77 @@ def models(
         stdout().say_json(found)
     else:
         console.print("Quality: mean over all pairs, protocol `field`; reproduce with `edgefuse evaluate`.")
+
+
+def inspect(
+    file: Path = typer.Argument(
+        help=".onnx or .engine file from `edgefuse export`, or a shipped model's name."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print everything as JSON."),
+) -> None:
+    """Print what a model file says of itself.
+
+    What it takes and gives, how it was verified, and its layers by precision.
+    """
+    import msgspec
+
+    from edgefuse.packages import require
+    from edgefuse.weights import model_file
+
+    require("export", "onnx")
+    from edgefuse.export.report import inspect_file, table
+    from edgefuse.runtime.engines.engine_cache import read_sidecar
+
+    path = model_file(str(file))
+    spec, layers = inspect_file(path)
+    if as_json:
+        known = msgspec.to_builtins(read_sidecar(path) if path.suffix == ".engine" else spec)
+        stdout().say_json({**known, "layers": layers})
+    else:
+        stdout().print(table(path, spec, layers))
+
+
+def wrap(
+    file: str = typer.Argument(
+        ..., help="ONNX file of another project; with options: 'FILE.onnx?order=vis,ir&range=-1,1'."
+    ),
+    out: Path = typer.Option(..., help="The .onnx file to write."),
+    force: bool = typer.Option(False, "--force", help="Replace a file of another model."),
+) -> None:
+    """Make a model file of another project's ONNX.
+
+    `fuse` and `stream` take the file. The network takes two images of one or three channels, or one
+    input of two channels. Which is infrared follows from the names of the inputs (else it comes first),
+    and values are 0 to 1, unless order= and range= say otherwise.
+    """
+    from edgefuse.packages import require
+
+    require("export", "onnx", "torch")
+    from edgefuse.export.foreign import wrap_foreign
+
+    spec = wrap_foreign(file, out, force=force)
+    sides = "pictures of any size" if spec.size is None else f"pictures of {spec.size[0]}x{spec.size[1]}"
+    stdout().say(
+        f"Wrote {out}, which takes {sides}. Next: edgefuse fuse --model {out} --ir … --vis … --out …"
+    )
+
+
+def import_weights(
+    file: Path = typer.Argument(..., help="Checkpoint that the paper's authors released, such as CNN.model."),
+    model: str = typer.Option(..., help="The network in it: cnn, gan or transformer."),
+    out: Path = typer.Option(..., help="The .pt file to write."),
+) -> None:
+    """Import a checkpoint of the paper's authors.
+
+    It can then be exported, evaluated or fine-tuned.
+    """
+    from edgefuse.errors import InputError
+    from edgefuse.packages import require
+
+    require("train", "torch", "safetensors")
+    from edgefuse.train.checkpoint import import_released, save_checkpoint
+
+    if out.suffix != ".pt":
+        raise InputError(f"cannot write {out}: the suffix must be .pt")
+    save_checkpoint(out, import_released(file, model))
+    stdout().say(f"Wrote {out}. Next: edgefuse export {out}")

@@ -1,16 +1,22 @@
-"""From settings to options: every command whose settings are a dataclass gets its options from there."""
+"""From settings to options: every command whose settings are a dataclass gets its options from there.
+
+`edgefuse settings` lists them.
+"""
 
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 
 import typer
+from rich.markup import escape
+from rich.table import Table
 from typer.core import TyperCommand
 
-from edgefuse.cli.console import ExitCode, stderr
+from edgefuse.cli.console import ExitCode, stderr, stdout
 from edgefuse.errors import InputError
 from edgefuse.runtime.config import StreamConfig
 from edgefuse.settings import Setting, assign, find_setting, from_plain, listing, read
@@ -21,66 +27,6 @@ HIDDEN = ""
 ORDER = {"Arguments": 0, "Options": 2}  # of the groups in the help; 1: all others
 METAVARS: dict[Any, str] = {int: "N", float: "X", str: "NAME"}
 
-OLD: dict[str, dict[str, str]] = {
-    "train": {
-        "--aligned": "aligned=",
-        "--alpha": "losses.gradient=",
-        "--base": "base=",
-        "--beta": "losses.ssim=",
-        "--checkpoint-minutes": "checkpoint_minutes=",
-        "--compile": "compile=true",
-        "--ema": "ema=",
-        "--fallback": "losses.fallback=",
-        "--gradient-scale": "losses.gradient_scale=",
-        "--gradient-target": "losses.gradient_target=",
-        "--hold-out": "hold_out=",
-        "--init": "init=",
-        "--intensity-power": "losses.intensity_power=",
-        "--lambda": "losses.adversarial=",
-        "--lr": "learning_rate=",
-        "--pairs": "pairs=",
-        "--precision": "precision=",
-        "--sample-every": "sample_every=",
-        "--spoil": "corrupt=",
-        "--ssim-weights": "losses.ssim_weights=",
-        "--teacher": "teacher=",
-        "--threads": "threads=",
-    },
-    "reproduce": {
-        "--batch": "batch=",
-        "--gradient-scale": "losses.gradient_scale=",
-        "--lr": "learning_rate=",
-        "--patch": "patch=",
-        "--precision": "precision=",
-        "--threads": "threads=",
-    },
-    "export": {
-        "--calib-method": "-=",
-        "--dynamic": "-",
-        "--max-difference": "max_difference=",
-        "--max-levels": "max_levels=",
-        "--max-worse": "max_worse=",
-        "--min-extreme-psnr": "min_extreme_psnr=",
-        "--min-psnr": "min_psnr=",
-        "--opset": "-=",
-        "--tensorrt-batch": "tensorrt_batch=",
-        "--tensorrt-sizes": "tensorrt_sizes=",
-        "--workspace": "workspace=",
-    },
-    "stream": {
-        "--codec": "codec=",
-        "--contrast": "contrast=",
-        "--max-skew": "max_skew=",
-        "--no-rebuild": "rebuild=false",
-        "--provider": "--engine",
-        "--quality": "quality=",
-        "--rate": "rate=",
-    },
-}
-"""Options of the last version, by command: what to write now. `key=` takes the old value, `key=value`
-replaces a flag, `--name` is another option, and `-` or `-=` (with a value) has no use any more."""
-
-
 ALONE = {"--serve": "8080"}
 """Options that may stand without a value, and the value that they then have."""
 WRITTEN = frozenset({"--out", "--json", "--csv", "--html", "--table", "--keep"})
@@ -88,10 +34,10 @@ WRITTEN = frozenset({"--out", "--json", "--csv", "--html", "--table", "--keep"})
 
 
 class Command(TyperCommand):
-    """A command that understands the options of the last version, with a hint."""
+    """A command whose options stand in groups, and that refuses words that a shell or a habit put there."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse, after old options are replaced.
+        """Parse, after the options that stand alone got their value.
 
         Raises:
             InputError: an empty word, which as a path would be the present folder, or a URL to write to,
@@ -111,7 +57,7 @@ class Command(TyperCommand):
                     "and folders; for a network stream, pipe `edgefuse stream --out -` into a program that "
                     "serves it"
                 )
-        return super().parse_args(ctx, _with_values(_today(args, OLD.get(self.name or "", {}))))
+        return super().parse_args(ctx, _with_values(args))
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; Ctrl-C, where it is not handled, ends it with the shell's exit code."""
@@ -141,29 +87,6 @@ def _with_values(args: Sequence[str]) -> list[str]:
         result.append(word)
         if word in ALONE and behind.startswith("-"):
             result.append(ALONE[word])
-    return result
-
-
-def _today(args: Sequence[str], old: Mapping[str, str]) -> list[str]:
-    result: list[str] = []
-    rest = iter(args)
-    for word in rest:
-        name, equals, value = word.partition("=")
-        if name not in old:
-            result.append(word)
-            continue
-        new = old[name]
-        if new.endswith("=") and not equals:
-            value = next(rest, "")
-        if new.startswith("--"):
-            now = [new, value] if equals else [new]
-        elif new.startswith("-"):
-            now = []
-        else:
-            now = ["--set", new + value if new.endswith("=") else new]
-        said = f"is now {' '.join(now)}" if now else "no longer has any effect"
-        stderr().say(f"hint: {name} {said}; the next version removes the old option")
-        result += now
     return result
 
 
@@ -297,3 +220,27 @@ def bytes_of(megabytes: float | None) -> int | None:
     if not math.isfinite(size := megabytes * 1e6):
         raise InputError(f"the largest size is {megabytes:g} MB, it must be a number of at least 1")
     return round(size)
+
+
+# Command → where the dataclass of its settings is.
+KINDS = {
+    "train": ("edgefuse.train.config", "TrainConfig"),
+    "stream": ("edgefuse.runtime.config", "StreamConfig"),
+    "export": ("edgefuse.export.config", "ExportConfig"),
+}
+
+
+def settings(
+    command: Literal["train", "stream", "export"] = typer.Argument(help="Command: train, stream or export."),
+) -> None:
+    """List the settings of a command.
+
+    For --config FILE and --set KEY=VALUE: name, type, default, meaning.
+    """
+    module, kind = KINDS[command]
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("setting", "type", "default", "meaning"):
+        table.add_column(column, overflow="fold")
+    for each in listing(getattr(import_module(module), kind)):
+        table.add_row(each.name, each.type_name, escape(each.shown), escape(each.metadata.get("help", "")))
+    stdout().print(table)

@@ -48,7 +48,7 @@ def record(
     their times. Replay with `edgefuse stream --ir FOLDER/ir --vis FOLDER/vis`; `edgefuse train` takes
     the same.
     """
-    from edgefuse.memory import share_arenas
+    from edgefuse.machine import share_arenas
 
     share_arenas()
     from edgefuse.rig import Rig

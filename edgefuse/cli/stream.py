@@ -212,7 +212,7 @@ def stream(
     are dropped and counted, a lost camera is reopened. Two recordings are fused frame by frame, as fast
     as possible. At the end, a table says how long each stage took.
     """
-    from edgefuse.memory import share_arenas
+    from edgefuse.machine import share_arenas
 
     if config.log == "json":
         log_as_json()

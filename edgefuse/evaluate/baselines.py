@@ -12,8 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse.images import Image
-from edgefuse.levels import measure_levels
+from edgefuse.images import Image, measure_levels
 
 PYRAMID_LEVELS = 4
 

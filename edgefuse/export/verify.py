@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from edgefuse.errors import BackendError, InputError, counted
 from edgefuse.export.config import Gates
-from edgefuse.images import MIN_SIDE, Image, fit_size, luma, read_visible, size_of
-from edgefuse.levels import measure_levels
+from edgefuse.images import MIN_SIDE, Image, fit_size, luma, measure_levels, read_visible, size_of
 from edgefuse.metrics import CORE_METRICS, score
 from edgefuse.metrics.statistics import decibels
 from edgefuse.metrics.structure import ssim

@@ -35,7 +35,7 @@ from edgefuse.metrics.statistics import (
 )
 from edgefuse.metrics.structure import WindowSums, similarity, window_sums
 from edgefuse.metrics.windows import Banded
-from edgefuse.plugins import Registry
+from edgefuse.packages import Registry
 
 
 def grey(image: Image) -> Image:

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edgefuse.align import MOST, remap_of
 from edgefuse.errors import InputError, unknown_name
 from edgefuse.images import MIN_SIDE, parse_size
-from edgefuse.lens import MOST, remap_of
 from edgefuse.rig import Rig as RigFile
 from edgefuse.rig import overlap_of, rows
 from edgefuse.sim.scene import Scene
@@ -60,7 +60,7 @@ class RigConfig:
     """Metres that the infrared camera stands right of and below the visible one; what is near is seen
     displaced then, and `homography` holds far away."""
     ir_distortion: float = 0.0
-    """k of the infrared lens, as in `edgefuse.lens`."""
+    """k of the infrared lens, as in `edgefuse.align`."""
     vis_distortion: float = 0.0
     """Likewise, of the visible lens."""
     noise: float = 1.0

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgefuse.degrade import agc, blur, exposure, level, sensor_noise, shift, tone
-from edgefuse.images import Image
-from edgefuse.levels import levels_of_counts
+from edgefuse.images import Image, levels_of_counts
 from edgefuse.spec import LEVELS
 
 Generator = np.random.Generator
@@ -119,7 +118,7 @@ class Corrupted(NamedTuple):
     """uint8 `[B, 2, P, P]`."""
     wanted: Tensor
     seen_levels: Tensor
-    """float32 `[B, 5]` of the whole pictures, see `edgefuse.levels`."""
+    """float32 `[B, 5]` of the whole pictures, see `edgefuse.images`."""
     wanted_levels: Tensor
     noisy: Tensor
     """bool `[B]`: has noise in infrared."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgefuse.errors import InputError
-from edgefuse.plugins import Registry, load_file
+from edgefuse.packages import Registry, load_file
 from edgefuse.train.config import LossConfig
 
 EPS = 1e-8

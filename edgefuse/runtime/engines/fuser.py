@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from edgefuse.align import Align, Resize, show_visible_outside
 from edgefuse.errors import InputError, first_line
-from edgefuse.images import MIN_SIDE, Image, check_image, luma, replace_luma
-from edgefuse.levels import measure_levels
+from edgefuse.images import MIN_SIDE, Image, check_image, luma, measure_levels, replace_luma
 from edgefuse.palettes import has_palette, is_coloured
 from edgefuse.rig import as_align
 from edgefuse.runtime.engines import Engine, check_threads, export_command, open_engine

@@ -11,7 +11,7 @@ import av
 import cv2
 
 from edgefuse.errors import EdgefuseError, FrameError, InputError, LostError
-from edgefuse.memory import return_memory
+from edgefuse.machine import return_memory
 from edgefuse.runtime.cameras.camera import Camera, Health, State, StillState, ThermalPreprocess
 from edgefuse.runtime.frames import NAMES, ROLES, Frame, Role
 from edgefuse.runtime.live.report import FrameCounters

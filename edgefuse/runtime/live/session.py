@@ -10,8 +10,7 @@ import cv2
 
 from edgefuse.align import Align, Resize, align_within, show_visible_outside
 from edgefuse.errors import EdgefuseError, SourceError, counted
-from edgefuse.images import Image
-from edgefuse.levels import measure_levels
+from edgefuse.images import Image, measure_levels
 from edgefuse.runtime.cameras.camera import Camera, State
 from edgefuse.runtime.cameras.clock import Clock, ClockReport
 from edgefuse.runtime.compose import Contrast, with_label

@@ -1,7 +1,7 @@
 """Outputs of the live loop: video files, image sequences, raw frames, a still, a window, a function."""
 
 from edgefuse.errors import InputError
-from edgefuse.plugins import Registry
+from edgefuse.packages import Registry
 from edgefuse.runtime.frames import FrameState, FrameStats, FusedFrame
 from edgefuse.runtime.sinks.base import (
     Callback,

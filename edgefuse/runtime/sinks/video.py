@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edgefuse.errors import InputError, unknown_name
 from edgefuse.files import check_writable
 from edgefuse.images import Image, size_of
-from edgefuse.memory import return_memory
+from edgefuse.machine import return_memory
 from edgefuse.runtime.compose import side_by_side
 from edgefuse.runtime.frames import HD_LINES, NOMINAL_FPS, FusedFrame
 from edgefuse.runtime.sinks.base import OutputOptions, QuotaReachedError, Sink

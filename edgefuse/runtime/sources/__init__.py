@@ -1,7 +1,7 @@
 """Sources of frames: cameras, files, folders, network streams and the simulated rig."""
 
 from edgefuse.errors import SourceError, unknown_name
-from edgefuse.plugins import Registry
+from edgefuse.packages import Registry
 from edgefuse.runtime.frames import Frame, Role
 from edgefuse.runtime.sources.base import Source, SourceKind, Spec, safe_name
 from edgefuse.runtime.sources.folder import ImageFolder, Recording

@@ -1,7 +1,7 @@
 """The networks, by name. Each is a `FusionNetwork`."""
 
 from edgefuse.errors import InputError, ModelError
-from edgefuse.plugins import Registry, load_file
+from edgefuse.packages import Registry, load_file
 from edgefuse.train.models.base import FusionNetwork, parameter_count
 from edgefuse.train.models.cnn import CNN, GAN
 from edgefuse.train.models.nano import Nano

@@ -25,7 +25,7 @@ class FusionNetwork(nn.Module):
     white_levels: ClassVar[tuple[float, ...]] = (1.0,)
     """What `reparameterize` can make white in the input and the answer."""
     uses_levels: ClassVar[bool] = False
-    """`forward` also takes how bright both pictures are, `[B, 5]`: see `edgefuse.levels`."""
+    """`forward` also takes how bright both pictures are, `[B, 5]`: see `edgefuse.images`."""
     white_level: float = 1.0
     """What white is; 255 in a copy that takes and gives grey levels."""
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgefuse.levels import levels_of_counts
+from edgefuse.images import levels_of_counts
 from edgefuse.train.models.base import FusionNetwork
 
 PHASES = 16
@@ -77,7 +77,7 @@ class Tone(NamedTuple):
 
 
 def tone_of(levels: Tensor) -> Tone:
-    """Return the tone for `[N, 5]`, see `edgefuse.levels`."""
+    """Return the tone for `[N, 5]`, see `edgefuse.images`."""
     thermal, warmth, visible, spread, above = levels[:, :, None, None].unbind(1)
     wanted = SPREAD ** (1 - FOLLOWS) * spread.clamp_min(GREY) ** FOLLOWS
     common = warmth.clamp_min(GREY / 8)
@@ -94,7 +94,7 @@ def tone_of(levels: Tensor) -> Tone:
 
 
 def levels_of(sources: Tensor) -> Tensor:
-    """Return the levels `[N, 5]`, see `edgefuse.levels`, of whole pictures `[N, 2, H, W]` in [0, 1]."""
+    """Return the levels `[N, 5]`, see `edgefuse.images`, of whole pictures `[N, 2, H, W]` in [0, 1]."""
     greys = (255 * sources).round().clamp(0, 255).to(torch.int64).flatten(2).cpu()
     counts = [[torch.bincount(picture, minlength=256).numpy() for picture in pair] for pair in greys]
     return torch.from_numpy(np.stack([levels_of_counts(np.asarray(c, np.float64)) for c in counts])).to(
