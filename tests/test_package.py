@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import edgefuse
+from edgefuse.cli import COMMANDS
 from edgefuse.packages import is_installed
 
 ROOT = Path(__file__).parents[1]
@@ -86,7 +87,7 @@ def functions_of(path: Path) -> dict[str, int]:
     found = {}
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            command = path.parent.name == "cli" and node.name == path.stem
+            command = path.parent.name == "cli" and node.name.replace("_", "-") in COMMANDS
             first = node.body[1].lineno if command else node.lineno
             found[f"{path}:{node.name}"] = (node.end_lineno or first) - first + 1
     return found

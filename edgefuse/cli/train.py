@@ -159,8 +159,6 @@ def reproduce(
 
     Every row is trained for the same number of steps, or epochs. Interrupted, the same command continues.
     """
-    from edgefuse.packages import require
-
     require("train", "torch", "safetensors", "matplotlib")
     import torch
 
