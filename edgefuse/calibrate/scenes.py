@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from edgefuse.align import Align, Aligned
 from edgefuse.calibrate.features import Floats, Picture, edge_field
-from edgefuse.calibrate.manual import Boards
 from edgefuse.errors import InputError
 from edgefuse.images import IMAGE_SUFFIXES, Image, fit_size, luma, read_image, read_visible, write_image
 from edgefuse.pairs import pair_folders
@@ -24,6 +23,7 @@ from edgefuse.palettes import has_palette
 from edgefuse.thermal import as_infrared, read_infrared
 
 if TYPE_CHECKING:
+    from edgefuse.calibrate.manual import Boards
     from edgefuse.runtime.frames import Frame
     from edgefuse.runtime.sources import Source
 
@@ -238,7 +238,7 @@ def _thumb(vis: Image) -> Floats:
 def collect(
     ir: str,
     vis: str,
-    scenes: Scenes | Boards,
+    scenes: "Scenes | Boards",
     wanted: int = ENOUGH_SCENES,
     duration: float | None = None,
     progress: Callable[[int, int], object] | None = None,

@@ -5,13 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
-from edgefuse.cli.console import stderr, stdout
+from edgefuse.cli.console import Output, stderr, stdout
 from edgefuse.cli.options import OUTPUTS, InfraredSource, VisibleSource
 from edgefuse.errors import InputError, SourceError, counted
 
@@ -25,103 +23,60 @@ if TYPE_CHECKING:
 def calibrate(
     ir: InfraredSource,
     vis: VisibleSource,
-    out: Annotated[
-        Path,
-        typer.Option("--out", metavar="FILE", rich_help_panel=OUTPUTS, help="The rig file to write."),
-    ] = Path("rig.json"),
-    pictures: Annotated[
-        bool,
-        typer.Option(
-            "--pictures/--no-pictures",
-            rich_help_panel=OUTPUTS,
-            help="Save a picture of before and after.",
-        ),
-    ] = True,
-    keep: Annotated[
-        Path | None,
-        typer.Option(
-            "--keep",
-            metavar="FOLDER",
-            rich_help_panel=OUTPUTS,
-            help="Keep the scenes in FOLDER, and start with those that an earlier run kept there.",
-        ),
-    ] = None,
-    model: Annotated[
-        Literal["similarity", "affine", "homography"] | None,
-        typer.Option("--model", help="Kind of map. By default the scenes decide."),
-    ] = None,
-    points: Annotated[
-        str | None,
-        typer.Option(
-            "--points",
-            metavar="X,Y:X,Y …",
-            help="Set the map by hand: two or more points, each in infrared and in visible pixels.",
-        ),
-    ] = None,
-    board: Annotated[
-        str | None,
-        typer.Option(
-            "--board",
-            metavar="9x6|7x5:circles",
-            help="Set the map by a board that both cameras see, heated or cut out: inner corners of a "
-            "chessboard, or circles.",
-        ),
-    ] = None,
-    nudge: Annotated[
-        bool,
-        typer.Option(
-            "--nudge",
-            help="Then adjust the map in a window: keys move, zoom and turn infrared, R refines, K keeps.",
-        ),
-    ] = False,
-    refine: Annotated[
-        bool, typer.Option("--refine", help="Refine a map that --points or --board set.")
-    ] = False,
-    distortion: Annotated[
-        str | None,
-        typer.Option(
-            "--distortion",
-            metavar="K[,K]",
-            help="Distortion of infrared and visible lens: r becomes r (1 + K r²), in half diagonals.",
-            show_default="estimated",
-        ),
-    ] = None,
-    baseline: Annotated[
-        str | None,
-        typer.Option(
-            "--baseline",
-            metavar="METRES",
-            help="How far infrared is right of the visible camera, or RIGHT,DOWN: for `distance` of stream.",
-        ),
-    ] = None,
-    focal: Annotated[
-        float | None,
-        typer.Option("--focal", metavar="PX", help="Focal length of the visible camera, for --baseline."),
-    ] = None,
-    distance: Annotated[
-        float | None,
-        typer.Option(
-            "--distance",
-            metavar="METRES",
-            help="How far away the scenes are, for --baseline.",
-            show_default="far",
-        ),
-    ] = None,
-    distances: Annotated[
-        str | None,
-        typer.Option(
-            "--distances",
-            metavar="METRES,…",
-            help="How far away each scene is: learns the parallax.",
-        ),
-    ] = None,
-    scenes: Annotated[
-        int, typer.Option("--scenes", metavar="N", min=1, help="Scenes of a live camera to wait for.")
-    ] = 9,
-    duration: Annotated[
-        float,
-        typer.Option("--duration", metavar="SECONDS", min=0.1, help="Longest time to watch live cameras."),
-    ] = 120.0,
+    out: Path = typer.Option(
+        Path("rig.json"), metavar="FILE", rich_help_panel=OUTPUTS, help="The rig file to write."
+    ),
+    pictures: bool = typer.Option(True, rich_help_panel=OUTPUTS, help="Save a picture of before and after."),
+    keep: Path | None = typer.Option(
+        None,
+        metavar="FOLDER",
+        rich_help_panel=OUTPUTS,
+        help="Keep the scenes in FOLDER, and start with those that an earlier run kept there.",
+    ),
+    model: Literal["similarity", "affine", "homography"] | None = typer.Option(
+        None, help="Kind of map. By default the scenes decide."
+    ),
+    points: str | None = typer.Option(
+        None,
+        metavar="X,Y:X,Y …",
+        help="Set the map by hand: two or more points, each in infrared and in visible pixels.",
+    ),
+    board: str | None = typer.Option(
+        None,
+        metavar="9x6|7x5:circles",
+        help="Set the map by a board that both cameras see, heated or cut out: inner corners of a "
+        "chessboard, or circles.",
+    ),
+    nudge: bool = typer.Option(
+        False,
+        "--nudge",
+        help="Then adjust the map in a window: keys move, zoom and turn infrared, R refines, K keeps.",
+    ),
+    refine: bool = typer.Option(False, "--refine", help="Refine a map that --points or --board set."),
+    distortion: str | None = typer.Option(
+        None,
+        metavar="K[,K]",
+        help="Distortion of infrared and visible lens: r becomes r (1 + K r²), in half diagonals.",
+        show_default="estimated",
+    ),
+    baseline: str | None = typer.Option(
+        None,
+        metavar="METRES",
+        help="How far infrared is right of the visible camera, or RIGHT,DOWN: for `distance` of stream.",
+    ),
+    focal: float | None = typer.Option(
+        None, metavar="PX", help="Focal length of the visible camera, for --baseline."
+    ),
+    distance: float | None = typer.Option(
+        None, metavar="METRES", help="How far away the scenes are, for --baseline.", show_default="far"
+    ),
+    distances: str | None = typer.Option(
+        None, metavar="METRES,…", help="How far away each scene is: learns the parallax."
+    ),
+    scenes: int = typer.Option(9, metavar="N", min=1, help="Scenes of a live camera to wait for."),
+    duration: float = typer.Option(
+        120.0, metavar="SECONDS", min=0.1, help="Longest time to watch live cameras."
+    ),
 ) -> None:
     """Align two cameras by what they see.
 
@@ -180,8 +135,7 @@ def calibrate(
         rig = _nudged(rig, collected, out)
     rig.save(out)
     if pictures:
-        picture = out.with_suffix(".png")
-        write_image(picture, before_and_after(rig, *collected.pairs[0]))
+        write_image(out.with_suffix(".png"), before_and_after(rig, *collected.pairs[0]))
     _print(console, rig, found, out, collected)
 
 
@@ -227,7 +181,7 @@ REMIND_SECONDS = 15.0
 
 @contextmanager
 def _progress(
-    console: Console, collected: "Scenes | Boards", wanted: int
+    console: Output, collected: "Scenes | Boards", wanted: int
 ) -> "Iterator[Callable[[int, int], None]]":
     """Show how many scenes there are, and how near a map from so many of them usually is."""
     from edgefuse.calibrate import Scenes
@@ -237,25 +191,21 @@ def _progress(
             return progress_of(collected.pairs, count, wanted)
         return f"{count} of {wanted} views of the board"
 
-    if not console.is_terminal:
-        last, said = 0, time.monotonic()
+    if console.is_terminal:
+        with console.status("waiting for pictures") as line:
+            yield lambda count, _: line.update(f"{text(count)}; now show another one")
+        return
+    last, said = 0, time.monotonic()
 
-        def note(count: int, _: int) -> None:
-            nonlocal last, said
-            if count > last:
-                console.print(text(count), highlight=False)
-            elif time.monotonic() - said > REMIND_SECONDS:
-                console.print(
-                    f"{text(count)}; now show another one, Ctrl-C takes what is there", highlight=False
-                )
-            else:
-                return
+    def note(count: int, _: int) -> None:
+        nonlocal last, said
+        late = time.monotonic() - said > REMIND_SECONDS
+        if count > last or late:
+            reminder = "" if count > last else "; now show another one, Ctrl-C takes what is there"
+            console.say(text(count) + reminder)
             last, said = count, time.monotonic()
 
-        yield note
-        return
-    with console.status("waiting for pictures") as line:
-        yield lambda count, _: line.update(f"{text(count)}; now show another one")
+    yield note
 
 
 def progress_of(pairs: "Sequence[Pair]", count: int, wanted: int) -> str:
@@ -280,7 +230,7 @@ def _nudged(rig: "Rig", collected: "Scenes | Boards", out: Path) -> "Rig":
     return kept if kept == rig else replace(kept, model="nudged", confidence=1.0)
 
 
-def _print(console: Console, rig: "Rig", found: "Estimate", out: Path, collected: "Scenes | Boards") -> None:
+def _print(console: Output, rig: "Rig", found: "Estimate", out: Path, collected: "Scenes | Boards") -> None:
     import numpy as np
 
     from edgefuse.calibrate import both_grey
@@ -288,43 +238,36 @@ def _print(console: Console, rig: "Rig", found: "Estimate", out: Path, collected
 
     found = replace(found, matrix=np.array(rig.matrix))
     scale, turn, right, down = found.moves(rig.ir_size, rig.vis_size)
-    seen = f"{counted(found.scenes, 'scene')}, {counted(found.pairs, 'pair')}" if found.pairs else "by hand"
     if rig.model in ("board", "points"):
         seen = counted(found.scenes, "view") + " of the board" if rig.model == "board" else "points"
+    elif found.pairs:
+        seen = f"{counted(found.scenes, 'scene')}, {counted(found.pairs, 'pair')}"
+    else:
+        seen = "by hand"
     flip = f", infrared is {found.flip}" if found.flip else ""
     if rig.ir_distortion or rig.vis_distortion:
         flip += f", distortion {rig.ir_distortion:+.3f} (infrared), {rig.vis_distortion:+.3f} (visible)"
-    console.print(
+    console.say(
         f"{seen} → {found.model}{flip}: scale "
         f"{scale:.3f}, turn {turn:+.1f}°, centre {right:+.1f}, {down:+.1f} px; infrared covers "
-        f"{rig.overlap:.0%} of the visible picture",
-        highlight=False,
-        soft_wrap=True,
+        f"{rig.overlap:.0%} of the visible picture"
     )
     certain = ""
     if found.z and rig.model != "nudged":
         expected = _expected(collected.pairs, max(found.scenes, 1))
         certain = f", expected error ± {expected:.1f} px, confidence {rig.confidence:.2f} (z {found.z:.1f})"
-    console.print(
-        f"residual {rig.residual_px:.1f} px{certain} → [bold]{escape(str(out))}[/]",
-        highlight=False,
-        soft_wrap=True,
-    )
+    console.say(f"residual {rig.residual_px:.1f} px{certain} → {out}")
     if 0 < found.scenes < 3 and found.z:
-        console.print("More scenes make it better: 3 or more, best 9, at the distance that matters.")
+        console.say("More scenes make it better: 3 or more, best 9, at the distance that matters.")
     if both_grey(collected.pairs):
-        console.print(
+        console.say(
             "Both cameras give grey pictures, so nothing in them says whether --ir and --vis are "
-            f"exchanged: look at {escape(str(out.with_suffix('.png')))}, where infrared is orange.",
-            highlight=False,
-            soft_wrap=True,
-        )
-    if rig.parallax is not None and rig.distance is None:
-        console.print(
-            "This takes what the pictures show for far away. If it is nearer, give --distance METRES: else "
-            "moving the map to another distance moves it by too much.",
-            highlight=False,
-            soft_wrap=True,
+            f"exchanged: look at {out.with_suffix('.png')}, where infrared is orange."
         )
     if rig.parallax is not None:
-        console.print(f"Off at other distances: {parallax_table(rig)}", highlight=False, soft_wrap=True)
+        if rig.distance is None:
+            console.say(
+                "This takes what the pictures show for far away. If it is nearer, give --distance METRES: "
+                "else moving the map to another distance moves it by too much."
+            )
+        console.say(f"Off at other distances: {parallax_table(rig)}")
