@@ -5,7 +5,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
 from edgefuse.calibrate import CalibrationError, Estimate, Scenes, collect, estimate, expected_error, make_rig
@@ -14,6 +13,7 @@ from edgefuse.calibrate.nudge import before_and_after
 from edgefuse.calibrate.scenes import EXPECTED_PX
 from edgefuse.cli import app
 from edgefuse.cli.calibrate import _progress, progress_of
+from edgefuse.cli.console import Output
 from edgefuse.errors import InputError, counted
 from edgefuse.images import luma, write_image
 from edgefuse.runtime.record import LosslessVideo
@@ -431,7 +431,7 @@ def test_who_waits_without_a_terminal_hears_what_for(monkeypatch):
     now, scenes = [0.0], Scenes()
     scenes.offer(textured(1), textured(2))
     monkeypatch.setattr("edgefuse.cli.calibrate.time.monotonic", lambda: now[0])
-    with _progress(Console(file=(said := io.StringIO()), width=200), scenes, 9) as show:
+    with _progress(Output(file=(said := io.StringIO()), width=200), scenes, 9) as show:
         for seconds, count in ((1, 1), (10, 1), (17, 1), (20, 1), (33, 2), (40, 2)):
             now[0] = float(seconds)
             show(count, 1)
