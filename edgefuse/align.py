@@ -174,7 +174,7 @@ ROUNDS = 8
 def check_distortion(what: str, k: float) -> None:
     """Raise `InputError` for a k that no lens has."""
     if not abs(k) <= MOST:
-        raise InputError(f"{what} is {k:g}, -{MOST:g} to {MOST:g} is possible")
+        raise InputError(f"{what} is {k:g}, it must be from -{MOST:g} to {MOST:g}")
 
 
 def undistort(x: Floats, y: Floats, shape: tuple[int, ...], k: float) -> tuple[Floats, Floats]:

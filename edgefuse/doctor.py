@@ -120,11 +120,8 @@ def engines() -> Iterator[Finding]:
                 usable += 1
                 yield ok(f"{name}: runs, {fuser.engine.device}")
         except EdgefuseError as error:
-            yield Finding(
-                "warning",
-                f"{name}: {error}",
-                "Fix it if you need it; else use another --engine.",
-            )
+            fix = "Fix it if you need it; else use another --engine."
+            yield Finding("warning", f"{name}: {error}", fix)
     if not usable:
         yield Finding("problem", "no engine runs the default model", f"{INSTALL_HINTS['cpu']}.")
 
@@ -209,11 +206,8 @@ def codecs() -> Iterator[Finding]:
         except ValueError:  # av.codec.codec.UnknownCodecError is one
             missing.append(name)
     if missing:
-        yield Finding(
-            "problem" if "h264" in missing else "warning",
-            f"PyAV {av.__version__} cannot write {', '.join(missing)}",
-            f"{LIBRARIES['av'][1]}.",
-        )
+        text = f"PyAV {av.__version__} cannot write {', '.join(missing)}"
+        yield Finding("problem" if "h264" in missing else "warning", text, f"{LIBRARIES['av'][1]}.")
     else:
         yield ok(f"PyAV {av.__version__} writes {', '.join(CODECS)}")
 
@@ -226,11 +220,8 @@ def disk() -> Iterator[Finding]:
     try:
         tempfile.TemporaryFile(dir=here).close()
     except OSError as error:
-        yield Finding(
-            "warning",
-            f"{here} cannot be written: {error.strerror}",
-            "Run it in another folder.",
-        )
+        text = f"{here} cannot be written: {error.strerror}"
+        yield Finding("warning", text, "Run it in another folder.")
     else:
         free = shutil.disk_usage(here).free
         text = f"{free / 1e9:.1f} GB free in {here}"

@@ -71,21 +71,15 @@ def read_image(path: str | Path, role: Role | None = None, bits: int | None = No
         raise InputError(f"{path} is not an image that can be decoded ({len(data)} bytes)")
     image = upright(plain(image, str(path), measured=role == "ir"), stored)
     if stored.pages > 1:
-        warn_once(
-            folder,
-            "only the first page or frame of each image is used",
-        )
+        warn_once(folder, "only the first page or frame of each image is used")
     if abs(stored.aspect - 1) > 0.02:
-        warn_once(
-            folder,
-            f"the files say that pixels are {stored.aspect:.3g}:1: treating them as square",
-        )
+        warn_once(folder, f"the files say that pixels are {stored.aspect:.3g}:1: treating them as square")
     if role == "ir" and stored.radiometric:
-        warn_once(
-            folder,
+        warning = (
             "images are radiometric JPEGs: using the rendered picture, not the temperatures; extract those "
-            "with `exiftool -b -RawThermalImage FILE`",
+            "with `exiftool -b -RawThermalImage FILE`"
         )
+        warn_once(folder, warning)
     return _as_meant(image, stored, role, bits, folder)
 
 

@@ -85,8 +85,8 @@ class Rig:
             raise InputError(f"it has version {self.version}, this edgefuse reads version {VERSION}")
         for what, size in (("ir_size", self.ir_size), ("vis_size", self.vis_size)):
             if not all(MIN_SIDE <= side <= MAX_SIDE for side in size):
-                allowed = f"{MIN_SIDE}x{MIN_SIDE} to {MAX_SIDE}x{MAX_SIDE}"
-                raise InputError(f"{what} is {size[0]}x{size[1]}, {allowed} is possible")
+                allowed = f"from {MIN_SIDE}x{MIN_SIDE} to {MAX_SIDE}x{MAX_SIDE}"
+                raise InputError(f"{what} is {size[0]}x{size[1]}, it must be {allowed}")
         if not 0 <= self.confidence <= 1 or not 0 <= self.overlap <= 1:
             raise InputError(f"confidence {self.confidence} and overlap {self.overlap} must be in 0..1")
         if not 0 <= self.residual_px < 1e5:
@@ -172,8 +172,8 @@ class Rig:
         if vis_shape is not None:
             scale = scaling(vis_shape, (self.vis_size[1], self.vis_size[0]))
             change = scale @ change @ np.linalg.inv(scale)
-        right, down, forward = change @ np.array(self.parallax or (0, 0, 0))
-        parallax = None if self.parallax is None else (float(right), float(down), float(forward))
+        right, down, forward = (float(part) for part in change @ np.array(self.parallax or (0, 0, 0)))
+        parallax = None if self.parallax is None else (right, down, forward)
         return replace(self, matrix=rows(change @ np.array(self.matrix)), parallax=parallax)
 
     def matrix_for(self, ir_shape: tuple[int, ...], vis_shape: tuple[int, ...]) -> Matrix:
@@ -182,16 +182,15 @@ class Rig:
         Raises:
             InputError: the proportions differ: the picture was cropped or is of another camera.
         """
-        matrix = np.array(self.matrix)
-        known, given = self.ir_size, (ir_shape[1], ir_shape[0])
-        if given != known:
-            _check_proportions("infrared", known, given)
-            matrix = matrix @ scaling(ir_shape, (known[1], known[0]))
-        known, given = self.vis_size, (vis_shape[1], vis_shape[0])
-        if given != known:
-            _check_proportions("visible", known, given)
-            matrix = scaling((known[1], known[0]), vis_shape) @ matrix
-        return matrix
+        sizes = ("infrared", ir_shape, self.ir_size), ("visible", vis_shape, self.vis_size)
+        for what, shape, (width, height) in sizes:
+            if abs((shape[1] / shape[0]) / (width / height) - 1) > ASPECT_TOLERANCE:
+                raise InputError(
+                    f"the {what} picture is {shape[1]}x{shape[0]}, the rig file was made for "
+                    f"{width}x{height}: the proportions differ, so it is another camera, or another crop; calibrate again"
+                )
+        to_known = scaling(ir_shape, self.ir_size[::-1])
+        return scaling(self.vis_size[::-1], vis_shape) @ np.array(self.matrix) @ to_known
 
     def align(self) -> "RigAlign":
         """Return what brings infrared pictures onto the visible camera's pixels."""
@@ -312,9 +311,7 @@ class _Warp:
 
 def _valid(rig: Rig, vis_shape: tuple[int, ...]) -> Image | None:
     """Return where infrared is in a visible picture of this shape."""
-    width, height = rig.ir_size
-    size = (vis_shape[0], vis_shape[1])
-    return _Warp(rig, (height, width), size).valid
+    return _Warp(rig, rig.ir_size[::-1], (vis_shape[0], vis_shape[1])).valid
 
 
 def _mirrored(at: Matrix, length: int) -> Matrix:
@@ -408,11 +405,3 @@ def as_align(align: "Align | str | Path | None", distance: float | None = None) 
     if distance is not None:
         raise InputError(f"a distance ({distance:g} m) needs a rig file: give --rig FILE too")
     return align
-
-
-def _check_proportions(what: str, known: tuple[int, int], given: tuple[int, int]) -> None:
-    if abs((given[0] / given[1]) / (known[0] / known[1]) - 1) > ASPECT_TOLERANCE:
-        raise InputError(
-            f"the {what} picture is {given[0]}x{given[1]}, the rig file was made for {known[0]}x{known[1]}: "
-            "the proportions differ, so it is another camera, or another crop; calibrate again"
-        )

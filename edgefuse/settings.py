@@ -6,9 +6,10 @@ A field is declared by `setting(default, "What it means.")`. From that follow th
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, field, fields, is_dataclass
 from functools import cache
+from operator import ge, gt, le, lt
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
@@ -23,6 +24,7 @@ else:
     import tomli as tomllib
 
 T = TypeVar("T")
+HOLDS: dict[str, Callable[[Any, float], bool]] = {"at least": ge, "above": gt, "at most": le, "below": lt}
 
 
 def setting(
@@ -50,13 +52,13 @@ def setting(
         above: see `least`.
         below: see `most`.
     """
-    bounds = {"at least": least, "above": above, "at most": most, "below": below}
+    bounds = zip(HOLDS, (least, above, most, below), strict=True)
     metadata = {
         "help": help,
         "unset": unset,
         "metavar": metavar,
         "formerly": formerly,
-        "bounds": {words: limit for words, limit in bounds.items() if limit is not None},
+        "bounds": {words: limit for words, limit in bounds if limit is not None},
     }
     if isinstance(default, type) or default == {}:
         return field(default_factory=default if isinstance(default, type) else dict, metadata=metadata)
@@ -119,13 +121,7 @@ def check(settings: Any) -> None:
         if (choices := _choices(each.type)) and value not in choices:
             raise InputError(unknown_name(each.name.replace("_", " "), str(value), choices))
         bounds: dict[str, float] = each.metadata.get("bounds", {})
-        tests = {
-            "at least": lambda limit, v=value: v >= limit,
-            "above": lambda limit, v=value: v > limit,
-            "at most": lambda limit, v=value: v <= limit,
-            "below": lambda limit, v=value: v < limit,
-        }
-        if not all(tests[words](limit) for words, limit in bounds.items()):
+        if not all(HOLDS[words](value, limit) for words, limit in bounds.items()):
             wanted = " and ".join(f"{words} {limit:g}" for words, limit in bounds.items())
             raise InputError(f"{each.name} is {value}, it must be {wanted}")
 

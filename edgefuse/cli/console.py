@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from enum import IntEnum
@@ -21,6 +21,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
+from rich.table import Table
 
 from edgefuse.errors import EdgefuseError, first_line
 from edgefuse.packages import LIBRARIES, NOT_INSTALLED
@@ -75,6 +76,16 @@ def stdout(*, quiet: bool = False) -> Output:
 def stderr() -> Output:
     """Return standard error."""
     return Output(stderr=True)
+
+
+def table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:
+    """Return a table without rows: columns of texts, which are wrapped, then of numbers."""
+    made = Table(title=title, title_justify="left")
+    for name in texts:
+        made.add_column(name, overflow="fold")
+    for name in numbers:
+        made.add_column(name, justify="right")
+    return made
 
 
 @contextmanager
@@ -199,10 +210,8 @@ def explained(error: Exception) -> tuple[ExitCode, str]:
     if package := _package_that_failed(error):
         name, hint = LIBRARIES[package]
         if isinstance(error, ModuleNotFoundError) and error.name == package:
-            return (
-                ExitCode.ERROR,
-                f"{name} is not installed: {NOT_INSTALLED.get(package, f'pip install {package}')}",
-            )
+            command = NOT_INSTALLED.get(package, f"pip install {package}")
+            return ExitCode.ERROR, f"{name} is not installed: {command}"
         return ExitCode.ERROR, f"{name} cannot be loaded ({first_line(error)}): {hint}"
     if isinstance(error, OSError):
         text = error.strerror or str(error)

@@ -5,13 +5,11 @@ from typing import TYPE_CHECKING, cast
 
 import typer
 
-from edgefuse.cli.console import ExitCode, Output, progress, stderr
+from edgefuse.cli.console import ExitCode, progress, stderr
 from edgefuse.errors import InputError, counted, listed
 from edgefuse.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from edgefuse.spec import Aspect
 
 READING = "Reading files"
@@ -74,14 +72,7 @@ def fuse(
     Takes two images, two folders or two videos; the result is in colour. Files that cannot be read are
     listed at the end, and the exit code is then 3.
     """
-    from edgefuse.batch import (
-        FuseConfig,
-        are_recordings,
-        check_resumed,
-        fuse_files,
-        fuse_recordings,
-        plan,
-    )
+    from edgefuse.batch import FuseConfig, are_recordings, check_resumed, fuse_files, fuse_recordings, plan
     from edgefuse.images import bits_of
     from edgefuse.machine import usable_cores
     from edgefuse.thermal_config import ThermalConfig
@@ -106,7 +97,11 @@ def fuse(
     if are_recordings(ir, vis):
         if distribute or resume:
             raise InputError(f"{ir} is a recording: --engine-cluster and --resume are for folders of images")
-        _write_frames(console, fuse_recordings(ir, vis, out, config, texts), out)
+        count = 0
+        with progress(console, "Fusing") as show:
+            for count in fuse_recordings(ir, vis, out, config, texts):
+                show(count)
+        console.say(f"Wrote {counted(count, 'fused frame')}: {out}")
         return
     jobs = plan(ir, vis, out)
     if resume and ir.is_dir():
@@ -134,11 +129,3 @@ def fuse(
         for reason in failed:
             console.say(f"  {reason}")
         raise typer.Exit(ExitCode.PARTIAL)
-
-
-def _write_frames(console: Output, numbers: "Iterator[int]", out: Path) -> None:
-    count = 0
-    with progress(console, "Fusing") as show:
-        for count in numbers:
-            show(count)
-    console.say(f"Wrote {counted(count, 'fused frame')}: {out}")

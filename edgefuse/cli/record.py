@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from edgefuse.cli.console import Output, ending_on_signals, stdout, stopping_on_signals
+from edgefuse.cli.console import Output, ending_on_signals, stdout, stopping_on_signals, table
 from edgefuse.cli.options import (
     OUTPUTS,
     Duration,
@@ -95,15 +94,12 @@ def _status(console: Output) -> "Iterator[Callable[[Mapping[Role, int]], None]]"
 
 
 def _print_result(result: "tuple[RecordedCamera, RecordedCamera]", ended: str, console: Output) -> None:
-    table = Table(title="recorded", title_justify="left")
-    table.add_column("camera", overflow="fold")
-    table.add_column("folder", overflow="fold")
-    for column in ("parts", "frames", "dropped", "failed", "lost", "MB"):
-        table.add_column(column, justify="right")
+    numbers = ["parts", "frames", "dropped", "failed", "lost", "MB"]
+    recorded = table("recorded", ["camera", "folder"], numbers)
     for camera in result:
         folder = str(camera.files[0].parent) if camera.files else "none"
         counts = (len(camera.files), camera.written, camera.dropped, camera.failed, camera.losses)
         size = f"{camera.size / 1e6:.1f}"
-        table.add_row(escape(camera.name), escape(folder), *map(str, counts), size)
-    console.print(table)
+        recorded.add_row(escape(camera.name), escape(folder), *map(str, counts), size)
+    console.print(recorded)
     console.say(f"ended: {ended}")

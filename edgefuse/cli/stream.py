@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from edgefuse.cli.console import (
     ExitCode,
@@ -17,6 +16,7 @@ from edgefuse.cli.console import (
     stderr,
     stdout,
     stopping_on_signals,
+    table,
 )
 from edgefuse.cli.options import CAMERAS, HIDDEN, OUTPUTS, bytes_of, required, with_settings
 from edgefuse.errors import InputError, SourceError, counted
@@ -65,10 +65,7 @@ def print_report(report: "Report", console: Output) -> None:
     """Print a verdict in one line, then tables of stages, sources and outputs, and a summary."""
     problems, sentence = verdict(report)
     console.say(sentence, "bold" if problems else "bold green")
-    stages = Table(title="time per stage in ms", title_justify="left")
-    stages.add_column("stage")
-    for column in ("p50", "p95", "p99", "max", "count"):
-        stages.add_column(column, justify="right")
+    stages = table("time per stage in ms", ["stage"], ["p50", "p95", "p99", "max", "count"])
     for name, times in report.stages.items():
         if report.live or name not in WAITING:
             values = (times.p50, times.p95, times.p99, times.max)
@@ -97,8 +94,8 @@ def verdict(report: "Report") -> tuple[list[str], str]:
     lost = [f"{n} of {captured[name]} {name} frames not fused" for name, n in unused.items() if n]
     if not lost and not any(sink.dropped for sink in report.sinks):
         lost = ["nothing dropped"]
-    facts += lost
-    return problems, "; ".join([f"{'Problems' if problems else 'All well'}: {', '.join(facts)}", *problems])
+    how = "Problems" if problems else "All well"
+    return problems, "; ".join([f"{how}: {', '.join([*facts, *lost])}", *problems])
 
 
 def _problems(report: "Report") -> Iterator[str]:
@@ -127,18 +124,14 @@ def _problems(report: "Report") -> Iterator[str]:
 
 
 def _print_frames(report: "Report", console: Output) -> None:
-    table = Table(title="frames", title_justify="left")
-    for column in ("", "name"):
-        table.add_column(column, overflow="fold")
-    for column in ("in", "fused", "unpaired", "dropped", "failed"):
-        table.add_column(column, justify="right")
+    frames = table("frames", ["", "name"], ["in", "fused", "unpaired", "dropped", "failed"])
     for source in report.sources:
         counts = (source.captured, source.fused, source.unpaired, source.dropped, source.failed)
-        table.add_row(source.camera, escape(source.name), *map(str, counts))
+        frames.add_row(source.camera, escape(source.name), *map(str, counts))
     for sink in report.sinks:
         kind = "output, failed" if sink.error else "output"
-        table.add_row(kind, escape(sink.name), str(sink.written), "", "", str(sink.dropped), "")
-    console.print(table)
+        frames.add_row(kind, escape(sink.name), str(sink.written), "", "", str(sink.dropped), "")
+    console.print(frames)
 
 
 def _facts(report: "Report") -> Iterator[str]:
@@ -239,11 +232,9 @@ def stream(
         ir_camera, vis_camera = live.connect_pair(ir, vis, config.realtime)
         stack.enter_context(ir_camera)
         stack.enter_context(vis_camera)
-        drift = _drift(config, align)
-        alignment = _alignment(config, align, ir_camera, vis_camera)
-        outputs = _open_outputs(config, ir_camera, vis_camera, align, alignment, stop)
-        page = _open_page(config, fuser.engine.device, ir_camera, vis_camera, align, alignment)
-        outputs += [page] if page is not None else []
+        cameras = ir_camera, vis_camera
+        drift, alignment = _watch_alignment(config, align, *cameras)
+        outputs, page = _open_outputs(config, cameras, align, alignment, fuser.engine.device, stop)
         for output in outputs:
             stack.enter_context(output)
         with stopping_on_signals(lambda reason: stop(reason, immediate=True)):
@@ -283,11 +274,11 @@ def _check(config: StreamConfig) -> None:
     from edgefuse.runtime.sinks.pictures import check_display
 
     align = as_align(config.rig, config.distance)
-    _drift(config, align)
     with ExitStack() as stack:
         ir, vis = live.connect_pair(required(config, "ir"), required(config, "vis"), config.realtime)
         stack.enter_context(ir)
         stack.enter_context(vis)
+        _watch_alignment(config, align, ir, vis)
         fuser = stack.enter_context(Fuser(config.model, config.threads, config.engine, rebuild=False))
         options = _output_options(config, ir, vis)
         for written in config.out:
@@ -331,16 +322,24 @@ def _raise_failure(report: "Report") -> None:
 
 def _open_outputs(
     config: StreamConfig,
-    ir: "Camera",
-    vis: "Camera",
+    cameras: "tuple[Camera, Camera]",
     align: "Align | None",
     alignment: "Alignment | None",
+    engine: str,
     stop: StopRequest,
-) -> "list[Sink]":
-    """Open what is asked for: files, a still, a window."""
+) -> "tuple[list[Sink], LivePage | None]":
+    """Open what is asked for: files, a still, a window, and last the live page."""
+    from edgefuse.rig import RigAlign
     from edgefuse.runtime import sinks
 
-    crop, options = _cropping(config, align), _output_options(config, ir, vis)
+    overlap = align.overlap if isinstance(align, RigAlign) and config.crop == "overlap" else None
+    if config.crop == "overlap" and overlap is None:
+        raise InputError("--crop overlap needs to know where infrared is: give --rig FILE")
+
+    def crop(output: "Sink") -> "Sink":
+        return output if overlap is None else sinks.Cropped(output, overlap)
+
+    options = _output_options(config, *cameras)
     outputs = [sinks.open_output(written, options) for written in config.out]
     if config.still is not None:
         outputs.append(sinks.Still(config.still))
@@ -349,20 +348,16 @@ def _open_outputs(
 
         keys = None if alignment is None else Nudge(alignment)
         outputs.append(sinks.Window(lambda: stop("the window was closed"), config.side_by_side, keys))
-    return [crop(output) for output in outputs]
 
+    outputs = [crop(output) for output in outputs]
+    if config.serve is None:
+        return outputs, None
+    from edgefuse.runtime.serve import Address, Limits, LivePage, Recorder
 
-def _cropping(config: StreamConfig, align: "Align | None") -> "Callable[[Sink], Sink]":
-    """Return what cuts an output down to what is asked for."""
-    from edgefuse.rig import RigAlign
-    from edgefuse.runtime import sinks
-
-    if config.crop != "overlap":
-        return lambda output: output
-    if not isinstance(align, RigAlign):
-        raise InputError("--crop overlap needs to know where infrared is: give --rig FILE")
-    overlap = align.overlap
-    return lambda output: sinks.Cropped(output, overlap)
+    limits = Limits(config.max_dropped, config.max_latency)
+    address, recorder = Address.parse(config.serve), Recorder(options, crop)
+    page = LivePage(address, config.model, engine, alignment, recorder, limits)
+    return [*outputs, page], page
 
 
 def _output_options(config: StreamConfig, ir: "Camera", vis: "Camera") -> "OutputOptions":
@@ -373,60 +368,28 @@ def _output_options(config: StreamConfig, ir: "Camera", vis: "Camera") -> "Outpu
             raise InputError(f"--{name.replace('_', '-')} is about the files of --out: give one")
     if double := next((written for written in config.out if config.out.count(written) > 1), None):
         raise InputError(f"the output {double} is given twice")
-    return sinks.OutputOptions(
-        live.file_rate(ir, vis, config.rate),
-        config.side_by_side,
-        config.codec,
-        config.segment,
-        bytes_of(config.max_size),
-    )
+    rate, most = live.file_rate(ir, vis, config.rate), bytes_of(config.max_size)
+    return sinks.OutputOptions(rate, config.side_by_side, config.codec, config.segment, most)
 
 
-def _drift(config: StreamConfig, align: "Align | None") -> "Drift | None":
-    """Return what watches over the alignment of a rig file."""
-    from edgefuse.rig import RigAlign
-
-    if not isinstance(align, RigAlign):
-        if config.refine != "off":
-            raise InputError(f"--refine {config.refine} needs an alignment to start from: give --rig FILE")
-        return None
-    from edgefuse.calibrate.drift import Drift, FollowDistance
-
-    if config.refine == "distance":
-        return FollowDistance(align)
-    return Drift(align, refine=config.refine == "live")
-
-
-def _alignment(
+def _watch_alignment(
     config: StreamConfig, align: "Align | None", ir: "Camera", vis: "Camera"
-) -> "Alignment | None":
-    """Return what moves the alignment of a rig file by hand; doubt one of other cameras."""
+) -> "tuple[Drift | None, Alignment | None]":
+    """Return what watches over the alignment of a rig file, and what moves it by hand; doubt a foreign one."""
     from edgefuse.rig import RigAlign
     from edgefuse.runtime.alignment import Alignment, doubt_rig
 
     doubt_rig(align, ir, vis)
     if config.rig is None or not isinstance(align, RigAlign):
-        return None
+        if config.refine != "off":
+            raise InputError(f"--refine {config.refine} needs an alignment to start from: give --rig FILE")
+        return None, None
+    from edgefuse.calibrate.drift import Drift, FollowDistance
     from edgefuse.calibrate.nudge import by_frame
 
-    return Alignment(config.rig, align, by_frame)
-
-
-def _open_page(
-    config: StreamConfig,
-    engine: str,
-    ir: "Camera",
-    vis: "Camera",
-    align: "Align | None",
-    alignment: "Alignment | None",
-) -> "LivePage | None":
-    if config.serve is None:
-        return None
-    from edgefuse.runtime.serve import Address, Limits, LivePage, Recorder
-
-    limits = Limits(config.max_dropped, config.max_latency)
-    recorder = Recorder(_output_options(config, ir, vis), _cropping(config, align))
-    return LivePage(Address.parse(config.serve), config.model, engine, alignment, recorder, limits)
+    following = config.refine == "distance"
+    drift = FollowDistance(align) if following else Drift(align, refine=config.refine == "live")
+    return drift, Alignment(config.rig, align, by_frame)
 
 
 def refuse_own_input(written: str | None, *sources: str) -> None:
