@@ -187,7 +187,8 @@ class Rig:
             if abs((shape[1] / shape[0]) / (width / height) - 1) > ASPECT_TOLERANCE:
                 raise InputError(
                     f"the {what} picture is {shape[1]}x{shape[0]}, the rig file was made for "
-                    f"{width}x{height}: the proportions differ, so it is another camera, or another crop; calibrate again"
+                    f"{width}x{height}: the proportions differ, so it is another camera, or another crop; "
+                    "calibrate again"
                 )
         to_known = scaling(ir_shape, self.ir_size[::-1])
         return scaling(self.vis_size[::-1], vis_shape) @ np.array(self.matrix) @ to_known

@@ -375,7 +375,7 @@ def _output_options(config: StreamConfig, ir: "Camera", vis: "Camera") -> "Outpu
 def _watch_alignment(
     config: StreamConfig, align: "Align | None", ir: "Camera", vis: "Camera"
 ) -> "tuple[Drift | None, Alignment | None]":
-    """Return what watches over the alignment of a rig file, and what moves it by hand; doubt a foreign one."""
+    """Return what watches over the alignment of a rig file, and what moves it by hand."""
     from edgefuse.rig import RigAlign
     from edgefuse.runtime.alignment import Alignment, doubt_rig
 
