@@ -50,9 +50,10 @@ there would hide it."""
 
 
 class Module(NamedTuple):
-    """Files of the package, and the tests that should notice a fault in them."""
+    """Files of the package, or single classes of them, and the tests that should notice a fault in them."""
 
     files: tuple[str, ...]
+    """`file.py`, or `file.py::Class`."""
     tests: tuple[str, ...]
 
 
@@ -63,7 +64,9 @@ GATES = (
     "equal_answers_have_an_infinite_psnr", "pairs_to_compare_on", "a_gate_is_one_sentence",
     "a_share_of_layers_is_a_sentence_without_a_pair", "extremes_are_white_black_and_white_on_black",
     "a_report_says_on_what_and_how_far_apart", "another_engine_may_not_be_wrong_on_one_pair",
-    "pairs_are_brought_to_the_size_that_a_file_takes",
+    "pairs_are_brought_to_the_size_that_a_file_takes", "an_engine_that_cannot_be_used_here_is_not_compared",
+    "each_precision_of_another_engine_has_its_limit",
+    "an_end_to_end_graph_is_compared_as_images_in_grey_levels",
 )  # fmt: skip
 PATCHES = (
     "aligned_pairs_are_cropped_at_one_place_and_others_apart",
@@ -93,17 +96,26 @@ MODULES = {
     "synchronisers": Module(
         ("runtime/live/pairing.py", "runtime/cameras/clock.py"), ("test_pairing_in_time.py",)
     ),
-    "agc": Module(("thermal.py", "runtime/cameras/camera.py"), ("test_thermal.py", "test_images.py")),
+    "agc": Module(
+        (
+            "thermal.py",
+            "runtime/cameras/camera.py::StillDetector",
+            "runtime/cameras/camera.py::ThermalPreprocess",
+        ),
+        ("test_thermal.py", "test_images.py"),
+    ),
     "palettes": Module(("palettes.py",), ("test_images.py",)),
     "supervisor": Module(
-        ("runtime/live/capture.py",), ("test_supervise.py", "test_live.py", "test_snapshot.py")
+        ("runtime/live/capture.py::Supervisor", "runtime/cameras/camera.py::Health"), ("test_supervise.py",)
     ),
     "sinks": Module(
         (
-            "runtime/sinks/video.py",
+            "runtime/sinks/video.py::VideoOut",
             "runtime/sinks/naming.py",
-            "runtime/sinks/pictures.py",
-            "runtime/sinks/base.py",
+            "runtime/sinks/pictures.py::ImageSequence",
+            "runtime/sinks/pictures.py::Still",
+            "runtime/sinks/pictures.py::RawOut",
+            "runtime/sinks/base.py::SinkWriter",
         ),
         ("test_sinks.py", "test_sink_series.py", "test_sink_writer.py"),
     ),
@@ -159,10 +171,16 @@ def _commit() -> str:
 
 
 def _run(module: Module, folder: Path, sample: int, seed: int) -> dict[str, Any]:
-    files = [f"edgefuse/{file}" for file in module.files]
+    places = [f"edgefuse/{file}".partition("::") for file in module.files]
+    files = list(dict.fromkeys(file for file, _, _ in places))
     _copy(folder, files, [f"tests/{file}" for file in module.tests])
     os.chdir(folder)  # mutmut reads its settings there, when it is imported
-    changes = {name: change for file in files for name, change in _mutants(file)}
+    changes = {
+        name: change
+        for file, _, owner in places
+        for name, change in _mutants(file)
+        if not owner or f"ǁ{owner}ǁ" in name
+    }
     chosen = sorted(random.Random(seed).sample(sorted(changes), min(sample, len(changes))))
     if not changes:
         raise SystemExit(f"{files} have no functions to put faults into")

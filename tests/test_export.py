@@ -1,5 +1,6 @@
-import itertools
 from functools import cache
+from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
@@ -22,7 +23,7 @@ from edgefuse.export.verify import (
     sentence,
     simulated_pairs,
 )
-from edgefuse.images import write_image
+from edgefuse.images import MIN_SIDE, write_image
 from edgefuse.metrics import CORE_METRICS
 from edgefuse.runtime.engines import ENGINES, Engine
 from edgefuse.runtime.engines.onnxruntime import CpuEngine
@@ -202,6 +203,7 @@ def test_one_wrong_pair_among_right_ones_fails(pairs, precision, at, wrong):
     (failed,) = (gate for gate in report.gates if not gate.passed)
     assert failed.name == ("max difference" if precision == "fp32" else "PSNR")
     assert failed.pair == report.worst == pairs[at].name
+    assert report.max_difference == (0.4 if np.isfinite(wrong) else 1.0)
 
 
 @pytest.mark.parametrize("wrong", [0.9, np.nan])
@@ -215,21 +217,40 @@ def test_one_wrong_extreme_among_right_ones_fails(pairs, at, wrong):
     assert (failed.name, failed.pair) == ("PSNR at extremes", extreme_pairs((16, 16))[at].name)
 
 
+@pytest.fixture
+def pretend(monkeypatch):
+    """Have an engine that answers these values; return those that were closed."""
+
+    def install(name, *values, precision="fp32", device="nowhere"):
+        closed = []
+
+        class Pretended(Answers):
+            def __init__(self, _):
+                super().__init__(*values, precision=precision)
+                self.device = device
+
+            missing = staticmethod(lambda: None)
+
+            def close(self):
+                closed.append(self)
+
+        monkeypatch.setitem(ENGINES, name, Pretended)
+        return closed
+
+    return install
+
+
 @pytest.mark.parametrize("wrong", [0.9, np.nan])
 @pytest.mark.parametrize("at", [0, 1, 2])
-def test_another_engine_may_not_be_wrong_on_one_pair(monkeypatch, exported, pairs, at, wrong):
-    file, runs = exported("nano")[0], itertools.count()
-
-    class WrongOnce(CpuEngine):
-        def run(self, inputs):
-            answer = super().run(inputs)
-            return np.full_like(answer, wrong) if next(runs) == at else answer
-
-    monkeypatch.setitem(ENGINES, "openvino", WrongOnce)
-    (gate,) = compare_engine("openvino", file, CpuEngine(file), pairs)
+def test_another_engine_may_not_be_wrong_on_one_pair(pretend, pairs, at, wrong):
+    values = [0.5, 0.5, 0.5]
+    values[at] = wrong
+    closed = pretend("openvino", *values)
+    (gate,) = compare_engine("openvino", Path("x"), Answers(0.5), pairs)
     assert (gate.name, gate.passed, gate.pair) == ("PSNR on openvino", False, pairs[at].name)
-    assert gate.limit == 55
-    (gate,) = compare_engine("openvino", file, CpuEngine(file), pairs)
+    assert (gate.limit, len(closed)) == (55, 1)
+    pretend("openvino", 0.5)
+    (gate,) = compare_engine("openvino", Path("x"), Answers(0.5), pairs)
     assert gate.passed
 
 
@@ -243,14 +264,64 @@ def test_a_file_that_another_engine_computes_wrongly_is_not_written(monkeypatch,
     assert not out.exists()
 
 
-def test_an_engine_that_cannot_be_used_here_is_not_compared(monkeypatch, exported, pairs):
-    class NoGpu(CpuEngine):
-        def __init__(self, path, threads=None, *, rebuild=True):
-            raise BackendError("no GPU")
+def test_an_engine_that_cannot_be_used_here_is_not_compared(monkeypatch, caplog, pretend, pairs):
+    caplog.set_level("INFO")
+    for refuse, said in (("__init__", ["not compared on cuda: no GPU"]), ("missing", [])):
+        caplog.clear()
+        pretend("cuda", 0.5)
+        monkeypatch.setattr(
+            ENGINES["cuda"], refuse, Mock(side_effect=BackendError("no GPU")) if said else lambda: "no driver"
+        )
+        assert compare_engine("cuda", Path("x"), Answers(0.5), pairs) == []
+        assert caplog.messages == said
 
-    monkeypatch.setitem(ENGINES, "cuda", NoGpu)
-    file = exported("nano")[0]
-    assert compare_engine("cuda", file, CpuEngine(file), pairs) == []
+
+@pytest.mark.parametrize(
+    ("precision", "device", "limit"),
+    [
+        ("fp32", "x", 55),
+        ("fp16", "x", 55),
+        ("int8", "x", 40),
+        ("fp32", "x in bf16", 40),
+        ("int8", "x in bf16", 40),
+    ],
+)
+def test_each_precision_of_another_engine_has_its_limit(pretend, pairs, precision, device, limit):
+    """On real pairs; on the extremes, which a file in fp32 is not tried on, it is the same for all."""
+    for above in (0.1, -0.1):
+        pretend("cuda", 0.5 + 10 ** (-(limit + above) / 20), precision=precision, device=device)
+        first, *extremes = compare_engine("cuda", Path("x"), Answers(0.5), pairs)
+        assert (first.name, first.limit, first.passed) == ("PSNR on cuda", limit, above > 0)
+        assert first.value == pytest.approx(limit + above, abs=0.01)
+        found = [(gate.name, gate.limit) for gate in extremes]
+        assert found == [("PSNR at extremes on cuda", 40)] * (precision != "fp32")
+
+
+def test_an_end_to_end_graph_is_compared_as_images_in_grey_levels(pairs):
+    class Images(Answers):
+        """Answers the visible image, but one pixel `wrong` levels away, on infrared that is not white."""
+
+        def __init__(self, wrong):
+            super().__init__(0)
+            self.spec, self.wrong = ModelSpec("nano", 4, graph="end_to_end"), wrong
+
+        def run(self, inputs):
+            fused = inputs["vis"].copy()
+            if inputs["ir"].min() < 255:
+                fused[0, 3, 4] ^= self.wrong
+            return fused
+
+    coloured = [pair._replace(vis=np.repeat(pair.vis[..., None], 3, -1)) for pair in pairs]
+    for wrong, passed in ((0, True), (1, True), (2, False)):
+        report = compare(Images(wrong), Images(0), coloured, "x")
+        (gate,) = report.gates
+        assert (gate.name, gate.passed) == ("max difference", passed)
+        assert gate.value == pytest.approx(wrong / 255, rel=1e-5)
+        assert report.max_difference == pytest.approx(wrong / 255, rel=1e-2)
+        if wrong:
+            smallest = min(pairs[:2], key=lambda pair: pair.vis.size)
+            mean = wrong**2 / smallest.vis.size
+            assert report.psnr == pytest.approx(20 * np.log10(255) - 10 * np.log10(mean), abs=0.01)
 
 
 def test_one_pair_may_not_lose_what_the_others_gain(monkeypatch, pairs):
@@ -270,6 +341,7 @@ def test_a_gate_that_nothing_was_measured_for_fails():
     assert {gate.name for gate in results if gate.passed} == {"PSNR", "layers in int8"}
     failed = [gate for gate in results if not gate.passed]
     assert [gate.name for gate in failed] == ["PSNR at extremes", "EN", "MI", "VIF", "Qabf", "SSIM"]
+    assert {(gate.value, gate.pair) for gate in failed} == {(None, "")}
     assert sentence(failed[0]) == "PSNR at extremes could not be measured, 40 required"
 
 
@@ -353,17 +425,29 @@ def test_equal_answers_have_an_infinite_psnr(pairs):
         compare(Answers(0.5), Answers(0.5), [], "x")
 
 
-def test_pairs_to_compare_on(tmp_path):
+def test_pairs_to_compare_on(monkeypatch, tmp_path):
     for side in ("ir", "vis"):
         (tmp_path / side).mkdir()
         for k in range(20):
             write_image(tmp_path / side / f"{k:02}.png", np.full((16, 20, 3), k, np.uint8))
     described, found = folder_pairs(tmp_path / "ir", tmp_path / "vis", limit=5)
     assert [name for name, *_ in found] == ["00", "04", "08", "12", "16"]
-    assert described.startswith("5 pairs of")
+    assert described == f"5 pairs of {tmp_path / 'ir'} and {tmp_path / 'vis'}"
+    assert [(ir[0, 0], vis[0, 0, 0]) for _, ir, vis, _ in found] == [(k, k) for k in (0, 4, 8, 12, 16)]
+    assert len(folder_pairs(tmp_path / "ir", tmp_path / "vis")[1]) == 8
     described, found = simulated_pairs((64, 48))
-    assert "simulated" in described
+    assert described == "4 frames of the simulated rig"
+    assert [pair.name for pair in found] == ["frame 0", "frame 25", "frame 50", "frame 75"]
     assert {image.shape for _, ir, vis, _ in found for image in (ir, vis[..., 0])} == {(48, 64)}
+    monkeypatch.setattr("edgefuse.export.verify.HUGE", 64 * 48)
+    described, found = simulated_pairs((64, 48))
+    assert (described, len(found)) == ("1 frame of the simulated rig", 1)
+    assert len(simulated_pairs((63, 48))[1]) == 4
+    monkeypatch.setattr("edgefuse.sim.rig.MAX_SIDE", 40)
+    ((_, ir, vis, _),) = simulated_pairs((80, 60), 1)[1]
+    assert (ir.shape, vis.shape) == ((30, 40), (30, 40, 3)), "smaller, of the same shape"
+    ((_, ir, _, _),) = simulated_pairs((400, 60), 1)[1]
+    assert ir.shape == (MIN_SIDE, 40)
 
 
 def test_a_folder_that_refuses_is_named(weights, pairs, tmp_path):

@@ -308,7 +308,7 @@ def int8_share(file: Path, feed: Mapping[str, Any]) -> float:
         options.optimized_model_filepath = f"{scratch}/optimised.onnx"
         session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         session.run(None, dict(feed))
-        events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
+        events = json.loads(Path(session.end_profiling()).read_bytes())
         optimised = onnx.load(f"{scratch}/optimised.onnx").graph
     shapes = {tensor.name: tuple(tensor.dims) for tensor in optimised.initializer}
     for node in optimised.node:

@@ -33,10 +33,10 @@ LOSSES = (EdgefuseError, OSError, av.FFmpegError, cv2.error)
 class ReaderThread:
     """One thread with the source that it reads."""
 
-    limit: float
-    """Seconds that the source may be busy."""
-    patience: float
-    """Seconds after which the thread is replaced."""
+    limit: float = 0.0
+    """Seconds that the source may be busy; set before it is."""
+    patience: float = 0.0
+    """Seconds after which the thread is replaced; set before the source is busy."""
     source: Source | None = None
     busy_since: float | None = None
     thread: threading.Thread | None = None
@@ -73,10 +73,7 @@ class Supervisor:
         self._closing = threading.Event()
         self._opened = not camera.reopens
         self._stuck: list[ReaderThread] = []
-        self._reader = self._new_reader()
-
-    def _new_reader(self) -> ReaderThread:
-        return ReaderThread(self._policy.stuck_open, self._policy.stuck_open)
+        self._reader = ReaderThread()
 
     @property
     def fps(self) -> float:
@@ -109,7 +106,7 @@ class Supervisor:
             self._stuck.append(self._reader)
             self.health.stuck_threads += 1
             self.health.mark_lost(f"{self.name} does not answer: read thread is stuck, starting a new one")
-            self._reader = self._new_reader()
+            self._reader = ReaderThread()
             self._start(self._reader)
         elif self.health.state is not State.FAILED:
             self.health.mark_lost(
