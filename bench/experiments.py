@@ -1,7 +1,7 @@
-"""The figures of docs/experiments.md, from what `edgefuse reproduce` entered into a results.json.
+"""The figures of docs/experiments.md, from what `edgefuse reproduce` entered into results.json files.
 
-python -m bench.experiments pairing/results.json    # copies it to docs/experiments.json and draws the curves
-make figures                                        # brings the tables into the page
+python -m bench.experiments FOLDER    # takes over FOLDER/PART/results.json, draws the curves
+make figures                          # brings the tables into the page
 """
 
 import datetime
@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse.experiments.grids import published
+from edgefuse.experiments.grids import improvement, published
 from edgefuse.metrics import CORE_METRICS
 from edgefuse.tables import Cell, Column, Row, Table, as_markdown
 
@@ -28,6 +29,8 @@ EPOCHS, CAP = 100, 3000
 LENGTHS = ("100 epochs", "400 steps", "1,500 steps", "6,000 steps")
 BASES = (15, 30, 60, 150)
 SEEDS = 5
+PARTS = ("pairing", "table1-steps", "table1-epochs", "table2")
+"""Folders of results; the first is the grid of Table 3."""
 RESAMPLES = 10_000
 LITTLE = 1.0
 """Percent: a gain that is not worth a statement about its order."""
@@ -53,17 +56,22 @@ class Pairing(NamedTuple):
 
     def gains(self) -> list[float]:
         """Return for each seed the mean relative gain of the five metrics, in percent, as the paper does."""
-        means = [[{m: np.mean(_scores(run)[m]) for m in CORE_METRICS} for run in runs] for runs in self]
-        return [
-            float(np.mean([100 * (new[m] / old[m] - 1) for m in CORE_METRICS]))
-            for old, new in zip(*means, strict=True)
-        ]
+        return [improvement(_means(old), _means(new)) for old, new in zip(*self, strict=True)]
 
 
-def _scores(run: Run) -> dict[str, list[float]]:
-    scores: dict[str, list[float]]
-    (scores,) = run["scores"].values()
+def _scores(run: Run, test: str = "") -> dict[str, list[float]]:
+    """Return the scores of all pairs of the test set whose name begins so: of the only one, if not told."""
+    (scores,) = (scores for name, scores in run["scores"].items() if name.startswith(test))
     return scores
+
+
+def _means(run: Run, test: str = "") -> dict[str, float]:
+    return {metric: float(np.mean(values)) for metric, values in _scores(run, test).items()}
+
+
+def _part(name: str) -> dict[str, Any]:
+    """Return a part's `date`, `commit` and `runs`."""
+    return json.loads(OUT.read_text("utf-8"))[name]
 
 
 def length_of(run: Run) -> list[str]:
@@ -76,7 +84,7 @@ def length_of(run: Run) -> list[str]:
 
 def pairings() -> dict[tuple[str, str, int], Pairing]:
     """Return all pairings that have a seed, by what the base is of, length and base."""
-    runs = list(json.loads(OUT.read_text("utf-8"))["runs"].values())
+    runs = list(_part("pairing")["runs"].values())
     found = {}
     for of in ("patches", "images"):
         for length in LENGTHS:
@@ -104,8 +112,8 @@ def gains() -> str:
     return _captioned(Table("", [Column(f"base {base}") for base in BASES], rows))
 
 
-def _captioned(table: Table) -> str:
-    facts = json.loads(OUT.read_text("utf-8"))
+def _captioned(table: Table, part: str = "pairing") -> str:
+    facts = _part(part)
     where = f"to {facts['date']} with the code of commit {facts['commit']}"
     return f"{as_markdown(table)}\nTrained and measured {where}, by the commands of this page.\n"
 
@@ -119,9 +127,7 @@ def papers_gains() -> list[float]:
 def _gain(pairing: Pairing | None) -> Cell:
     if pairing is None:
         return Cell("not run")
-    values = pairing.gains()
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return Cell(f"{statistics.mean(values):+.1f}{spread} ({_seeds(len(values))})")
+    return Cell(f"{_spread(pairing.gains(), '+.1f')} ({_seeds(pairing.seeds)})")
 
 
 def _seeds(count: int) -> str:
@@ -234,12 +240,45 @@ def cells() -> str:
 SIDES = ("train", "test")
 
 
-def _spread(values: list[float]) -> str:
-    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.3f}{spread}"
+def _spread(values: list[float], form: str = ".3f") -> str:
+    spread = f" ± {statistics.stdev(values):{form.lstrip('+')}}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):{form}}{spread}"
 
 
-FIGURES: dict[str, Callable[[], str]] = {"answer": answer, "gains": gains, "tests": tests, "cells": cells}
+def rows(part: str, test: str = "") -> str:
+    """Return one row for each training of a part: its pairs, its scores, and the mean gain over its first."""
+    groups: dict[tuple[Any, ...], list[Run]] = {}
+    for run in sorted(_part(part)["runs"].values(), key=lambda run: run["seed"]):
+        key = tuple(run[name] for name in ("paradigm", "ir", "vis", "base", "pairs"))
+        groups.setdefault(key, []).append(run)
+    means = {key: [_means(run, test) for run in runs] for key, runs in groups.items()}
+    best = {m: max(statistics.mean(v[m] for v in each) for each in means.values()) for m in CORE_METRICS}
+    old = next(iter(means.values()))
+    table = []
+    for key, new in means.items():
+        paradigm, ir, vis, base, pairs = key
+        run = groups[key][0]
+        cells = [Cell(f"{value:,}") for value in (base, pairs, run["distinct"], run["steps"], len(new))]
+        for metric in CORE_METRICS:
+            values = [each[metric] for each in new]
+            cells.append(Cell(_spread(values), "best" if statistics.mean(values) == best[metric] else ""))
+        gains = [improvement(a, b) for a, b in zip(old, new, strict=True)]
+        cells.append(Cell("" if new is old else _spread(gains, "+.1f")))
+        table.append(Row(f"{paradigm}, {ir}" + f" × {vis}" * (ir != vis), cells))
+    heads = ["base", "pairs", "drawn", "steps", "seeds", *CORE_METRICS, "mean gain, %"]
+    return _captioned(Table("", [*map(Column, heads)], table), part)
+
+
+FIGURES: dict[str, Callable[[], str]] = {
+    "answer": answer,
+    "gains": gains,
+    "tests": tests,
+    "cells": cells,
+    "table1-steps": partial(rows, "table1-steps"),
+    "table1-epochs": partial(rows, "table1-epochs"),
+    "table2, roadscene/test": partial(rows, "table2", "roadscene/test"),
+    "table2, llvip/test": partial(rows, "table2", "llvip/test"),
+}
 
 
 def draw(out: Path) -> None:
@@ -266,23 +305,30 @@ def draw(out: Path) -> None:
                 grid[line][column].grid(alpha=0.25)
         grid[1][column].set_xlabel("step", fontsize=8)
     if shown:
-        grid[0][0].legend(fontsize=7)
+        figure.legend(
+            *grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8
+        )
         figure.suptitle(f"{shown[0][0]}, {shown[0][1]}")
     figure.savefig(out, dpi=90)
 
 
-def main(results: Path, commit: str = "") -> None:
+def main(folder: Path, commit: str = "") -> None:
     """Take over the results; `commit` is that of the code which trained, the present one by default."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=7"]
-    facts = {
-        "date": datetime.date.fromtimestamp(results.stat().st_mtime).isoformat(),
-        "commit": commit
-        or subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip(),
-        "runs": json.loads(results.read_text("utf-8")),
-    }
-    lines = [f"{json.dumps(name)}: {json.dumps(run)}" for name, run in facts["runs"].items()]
-    head = json.dumps({key: facts[key] for key in ("date", "commit")})[:-1]
-    OUT.write_text(head + ', "runs": {\n' + ",\n".join(lines) + "\n}}\n", "utf-8")
+    commit = commit or subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    known = json.loads(OUT.read_text("utf-8"))
+    for part in PARTS:
+        if (results := folder / part / "results.json").exists():
+            date = datetime.date.fromtimestamp(results.stat().st_mtime).isoformat()
+            known[part] = {"date": date, "commit": commit, "runs": json.loads(results.read_text("utf-8"))}
+    # One run a line, so that a new one changes a line only.
+    parts = [
+        f'{json.dumps(part)}: {{"date": "{facts["date"]}", "commit": "{facts["commit"]}", "runs": {{\n'
+        + ",\n".join(f"{json.dumps(name)}: {json.dumps(run)}" for name, run in facts["runs"].items())
+        + "\n}}"
+        for part, facts in known.items()
+    ]
+    OUT.write_text("{\n" + ",\n".join(parts) + "\n}\n", "utf-8")
     draw(OUT.with_suffix(".png"))
 
 

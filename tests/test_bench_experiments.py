@@ -23,7 +23,7 @@ def run(paradigm, base, pairs, steps, seed, values, base_of="patches"):
 
 def write(runs):
     facts = {"date": "2026-11-28", "commit": "abc1234", "runs": {str(k): each for k, each in enumerate(runs)}}
-    experiments.OUT.write_text(json.dumps(facts))
+    experiments.OUT.write_text(json.dumps({"pairing": facts}))
 
 
 @pytest.fixture
@@ -110,3 +110,31 @@ def test_the_order_of_the_gains_is_told(results, values, gains, order):
     write(runs)
     sentence = experiments._sentence(experiments.pairings(), "patches", "1,500 steps")
     assert sentence == f"against SPTP {gains} at base 15, 30, 60, 150 (1 seed){order}"
+
+
+def test_every_training_of_a_table_is_compared_with_its_first(results):
+    runs = [run("sptp", 32, 32, 3000, seed, [value]) for seed, value in enumerate((0.5, 0.4))]
+    runs += [run("uptp", 32, 1600, 3000, seed, [value]) for seed, value in enumerate((0.6, 0.4))]
+    places = [("a", "a")] * 2 + [("a", "b")] * 2
+    runs = [each | {"ir": ir, "vis": vis} for each, (ir, vis) in zip(runs, places, strict=True)]
+    facts = {"date": "2026-11-28", "commit": "abc1234", "runs": {str(k): each for k, each in enumerate(runs)}}
+    experiments.OUT.write_text(json.dumps({"table2": facts}))
+    lines = experiments.rows("table2", "one").splitlines()
+    core = " | ".join(["0.450 ± 0.071"] * 5)
+    assert lines[2] == f"| sptp, a | 32 | 32 | 32 | 3,000 | 2 | {core} |  |"
+    core = " | ".join(["**0.500 ± 0.141**"] * 5)
+    assert lines[3] == f"| uptp, a × b | 32 | 1,600 | 1,600 | 3,000 | 2 | {core} | +10.0 ± 14.1 |"
+
+
+def test_results_are_taken_over_part_by_part(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments, "OUT", tmp_path / "docs.json")
+    monkeypatch.setattr(experiments, "draw", lambda out: None)
+    known = {"table2": {"date": "2026-11-01", "commit": "abc1234", "runs": {"x": {"seed": 0}}}}
+    experiments.OUT.write_text(json.dumps(known))
+    (tmp_path / "pairing").mkdir()
+    (tmp_path / "pairing" / "results.json").write_text('{"y": {"seed": 1}, "z": {"seed": 2}}')
+    experiments.main(tmp_path, "def5678")
+    entered = json.loads(experiments.OUT.read_text())
+    assert entered["table2"] == known["table2"]
+    assert entered["pairing"]["commit"] == "def5678"
+    assert entered["pairing"]["runs"] == {"y": {"seed": 1}, "z": {"seed": 2}}
