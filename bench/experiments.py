@@ -31,6 +31,7 @@ BASES = (15, 30, 60, 150)
 SEEDS = 5
 PARTS = ("pairing", "table1-steps", "table1-epochs", "table2")
 """Folders of results; the first is the grid of Table 3."""
+KEPT = ("paradigm", "ir", "vis", "base", "base_of", "pairs", "distinct", "steps", "seed")
 RESAMPLES = 10_000
 LITTLE = 1.0
 """Percent: a gain that is not worth a statement about its order."""
@@ -224,13 +225,11 @@ def cells() -> str:
     for (of, length, base), pairing in pairings().items():
         for name, runs in zip(("sptp", "aptp"), pairing, strict=True):
             first = runs[0]
-            last = [run["curve"][-1] for run in runs]
             texts = [f"{first['steps']:,}", f"{first['distinct']:,} of {first['pairs']:,}", str(len(runs))]
             texts += [_spread([float(np.mean(_scores(run)[m])) for run in runs]) for m in CORE_METRICS]
             for value in ("loss", "VIF"):
-                texts += [
-                    f"{statistics.mean(row[f'{where}_{value}'] for row in last):.3f}" for where in SIDES
-                ]
+                ends = ([run["curve"][f"{side}_{value}"][-1] for run in runs] for side in SIDES)
+                texts += [f"{statistics.mean(end):.3f}" for end in ends]
             rows.append(Row(f"{of}, {length}, base {base}, {name}", [*map(Cell, texts)]))
     heads = ["steps", "pairs drawn", "seeds", *CORE_METRICS]
     heads += [f"{value}, {side} patches" for value in ("loss", "VIF") for side in SIDES]
@@ -297,8 +296,8 @@ def draw(out: Path) -> None:
             color = {"sptp": "tab:blue", "aptp": "tab:green"}[name]
             for line, value in enumerate(("loss", "VIF")):
                 for side, style in (("train", ":"), ("test", "-")):
-                    curves = [[row[f"{side}_{value}"] for row in run["curve"]] for run in runs]
-                    steps = [row["step"] for row in runs[0]["curve"]]
+                    curves = [run["curve"][f"{side}_{value}"] for run in runs]
+                    steps = runs[0]["curve"]["step"]
                     label = f"{name}, {side} patches"
                     grid[line][column].plot(steps, np.mean(curves, 0), style, color=color, label=label)
                 grid[line][column].set_title(f"base {key[2]}: {value}", fontsize=10)
@@ -312,6 +311,17 @@ def draw(out: Path) -> None:
     figure.savefig(out, dpi=90)
 
 
+def _short(run: Run) -> Run:
+    """Return what the page needs of a run: the curve by columns, numbers to five places."""
+
+    def rounded(columns: dict[str, list[float]]) -> dict[str, list[float]]:
+        return {name: [round(value, 5) for value in values] for name, values in columns.items()}
+
+    curve = {name: [row[name] for row in run["curve"]] for name in run["curve"][0]}
+    scores = {test: rounded(columns) for test, columns in run["scores"].items()}
+    return {key: run[key] for key in KEPT} | {"curve": rounded(curve), "scores": scores}
+
+
 def main(folder: Path, commit: str = "") -> None:
     """Take over the results; `commit` is that of the code which trained, the present one by default."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=7"]
@@ -320,14 +330,17 @@ def main(folder: Path, commit: str = "") -> None:
     for part in PARTS:
         if (results := folder / part / "results.json").exists():
             date = datetime.date.fromtimestamp(results.stat().st_mtime).isoformat()
-            known[part] = {"date": date, "commit": commit, "runs": json.loads(results.read_text("utf-8"))}
+            runs = json.loads(results.read_text("utf-8"))
+            short = {name: _short(run) for name, run in runs.items()}
+            known[part] = {"date": date, "commit": commit, "runs": short}
     # One run a line, so that a new one changes a line only.
-    parts = [
-        f'{json.dumps(part)}: {{"date": "{facts["date"]}", "commit": "{facts["commit"]}", "runs": {{\n'
-        + ",\n".join(f"{json.dumps(name)}: {json.dumps(run)}" for name, run in facts["runs"].items())
-        + "\n}}"
-        for part, facts in known.items()
-    ]
+    parts = []
+    for part, facts in known.items():
+        lines = (
+            f"{json.dumps(n)}: {json.dumps(run, separators=(',', ':'))}" for n, run in facts["runs"].items()
+        )
+        head = f'{json.dumps(part)}: {{"date": "{facts["date"]}", "commit": "{facts["commit"]}", "runs": {{\n'
+        parts.append(head + ",\n".join(lines) + "\n}}")
     OUT.write_text("{\n" + ",\n".join(parts) + "\n}\n", "utf-8")
     draw(OUT.with_suffix(".png"))
 

@@ -11,7 +11,7 @@ from edgefuse.metrics import CORE_METRICS
 
 def run(paradigm, base, pairs, steps, seed, values, base_of="patches"):
     scores = dict.fromkeys(CORE_METRICS, values)
-    curve = [{"step": steps, "train_loss": 0.1, "test_loss": 0.2, "train_VIF": 0.5, "test_VIF": 0.4}]
+    curve = {"step": [steps], "train_loss": [0.1], "test_loss": [0.2], "train_VIF": [0.5], "test_VIF": [0.4]}
     facts = {"paradigm": paradigm, "base": base, "pairs": pairs, "steps": steps, "seed": seed}
     return facts | {
         "base_of": base_of,
@@ -131,10 +131,17 @@ def test_results_are_taken_over_part_by_part(tmp_path, monkeypatch):
     monkeypatch.setattr(experiments, "draw", lambda out: None)
     known = {"table2": {"date": "2026-11-01", "commit": "abc1234", "runs": {"x": {"seed": 0}}}}
     experiments.OUT.write_text(json.dumps(known))
+    runs = {f"run {seed}": run("sptp", 15, 15, 188, seed, [0.1234567]) for seed in (1, 2)}
+    curve = [{"step": 94.0, "test_VIF": 0.3}, {"step": 188.0, "test_VIF": 0.4}]
+    runs = {name: each | {"ir": "a", "vis": "a", "cpu_s": 4.9, "curve": curve} for name, each in runs.items()}
     (tmp_path / "pairing").mkdir()
-    (tmp_path / "pairing" / "results.json").write_text('{"y": {"seed": 1}, "z": {"seed": 2}}')
+    (tmp_path / "pairing" / "results.json").write_text(json.dumps(runs))
     experiments.main(tmp_path, "def5678")
     entered = json.loads(experiments.OUT.read_text())
     assert entered["table2"] == known["table2"]
     assert entered["pairing"]["commit"] == "def5678"
-    assert entered["pairing"]["runs"] == {"y": {"seed": 1}, "z": {"seed": 2}}
+    assert [each["seed"] for each in entered["pairing"]["runs"].values()] == [1, 2]
+    first = entered["pairing"]["runs"]["run 1"]
+    assert first["scores"]["one field all"]["VIF"] == [0.12346]
+    assert first["curve"] == {"step": [94.0, 188.0], "test_VIF": [0.3, 0.4]}
+    assert "cpu_s" not in first
