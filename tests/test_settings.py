@@ -9,13 +9,13 @@ import pytest
 from typer.testing import CliRunner
 
 from edgefuse.cli import COMMANDS, app
-from edgefuse.cli.options import KINDS
+from edgefuse.cli.options import KINDS, OLD
 from edgefuse.cli.train import RECIPES
 from edgefuse.errors import EdgefuseError, InputError
 from edgefuse.export.config import ExportConfig
 from edgefuse.images import write_image
 from edgefuse.runtime.config import StreamConfig
-from edgefuse.settings import assign, check, from_plain, listing, read, setting, to_plain
+from edgefuse.settings import assign, check, find_setting, from_plain, listing, read, setting, to_plain
 from edgefuse.train.config import LossConfig, TrainConfig
 
 
@@ -180,6 +180,25 @@ def test_settings_are_listed(run, command):
     for each in listing(kind):
         assert f"{each.name} " in out
         assert each.metadata["help"], each.name
+
+
+def test_every_old_option_has_a_setting_or_an_option_today():
+    kinds = {"train": TrainConfig, "reproduce": TrainConfig, "stream": StreamConfig, "export": ExportConfig}
+    for command, table in OLD.items():
+        for new in table.values():
+            if not new.startswith("-"):
+                key, _, value = new.partition("=")
+                assign(kinds[command], {}, new) if value else find_setting(kinds[command], key)
+
+
+def test_old_options_work_with_a_hint(folder):
+    images = ("--ir", folder / "ir", "--vis", folder / "vis", "--steps", 1, "--patch", 32)
+    old = ("--lr", "0.01", "--alpha=2", "--out", folder / "old")
+    result = train(*images, *old)
+    assert result.exit_code == 0, result.output
+    assert "hint: --lr is now --set learning_rate=0.01" in result.stderr
+    assert saved(folder / "old")["learning_rate"] == 0.01
+    assert saved(folder / "old")["losses"]["gradient"] == 2
 
 
 @pytest.mark.parametrize("command", COMMANDS)

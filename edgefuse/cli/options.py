@@ -27,6 +27,67 @@ HIDDEN = ""
 ORDER = {"Arguments": 0, "Options": 2}  # of the groups in the help; 1: all others
 METAVARS: dict[Any, str] = {int: "N", float: "X", str: "NAME"}
 
+OLD: dict[str, dict[str, str]] = {
+    "train": {
+        "--aligned": "aligned=",
+        "--alpha": "losses.gradient=",
+        "--base": "base=",
+        "--beta": "losses.ssim=",
+        "--checkpoint-minutes": "checkpoint_minutes=",
+        "--compile": "compile=true",
+        "--ema": "ema=",
+        "--fallback": "losses.fallback=",
+        "--gradient-scale": "losses.gradient_scale=",
+        "--gradient-target": "losses.gradient_target=",
+        "--hold-out": "hold_out=",
+        "--init": "init=",
+        "--intensity-power": "losses.intensity_power=",
+        "--lambda": "losses.adversarial=",
+        "--lr": "learning_rate=",
+        "--pairs": "pairs=",
+        "--precision": "precision=",
+        "--sample-every": "sample_every=",
+        "--spoil": "corrupt=",
+        "--ssim-weights": "losses.ssim_weights=",
+        "--teacher": "teacher=",
+        "--threads": "threads=",
+    },
+    "reproduce": {
+        "--batch": "batch=",
+        "--gradient-scale": "losses.gradient_scale=",
+        "--lr": "learning_rate=",
+        "--patch": "patch=",
+        "--precision": "precision=",
+        "--threads": "threads=",
+    },
+    "export": {
+        "--calib-method": "-=",
+        "--dynamic": "-",
+        "--max-difference": "max_difference=",
+        "--max-levels": "max_levels=",
+        "--max-worse": "max_worse=",
+        "--min-extreme-psnr": "min_extreme_psnr=",
+        "--min-psnr": "min_psnr=",
+        "--opset": "-=",
+        "--tensorrt-batch": "tensorrt_batch=",
+        "--tensorrt-sizes": "tensorrt_sizes=",
+        "--workspace": "workspace=",
+    },
+    "evaluate": {"--no-trivial": "--no-baselines"},
+    "stream": {
+        "--codec": "codec=",
+        "--contrast": "contrast=",
+        "--max-skew": "max_skew=",
+        "--no-rebuild": "rebuild=false",
+        "--provider": "--engine",
+        "--quality": "quality=",
+        "--rate": "rate=",
+    },
+}
+"""Options of the last version, by command: what to write now. `key=` takes the old value, `key=value`
+replaces a flag, `--name` is another option, and `-` or `-=` (with a value) has no use any more."""
+
+
 ALONE = {"--serve": "8080"}
 """Options that may stand without a value, and the value that they then have."""
 WRITTEN = frozenset({"--out", "--json", "--csv", "--html", "--table", "--keep"})
@@ -34,10 +95,10 @@ WRITTEN = frozenset({"--out", "--json", "--csv", "--html", "--table", "--keep"})
 
 
 class Command(TyperCommand):
-    """A command whose options stand in groups, and that refuses words that a shell or a habit put there."""
+    """A command that understands the options of the last version, with a hint."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse, after the options that stand alone got their value.
+        """Parse, after old options are replaced.
 
         Raises:
             InputError: an empty word, which as a path would be the present folder, or a URL to write to,
@@ -57,7 +118,7 @@ class Command(TyperCommand):
                     "and folders; for a network stream, pipe `edgefuse stream --out -` into a program that "
                     "serves it"
                 )
-        return super().parse_args(ctx, _with_values(args))
+        return super().parse_args(ctx, _with_values(_today(args, OLD.get(self.name or "", {}))))
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; Ctrl-C, where it is not handled, ends it with the shell's exit code."""
@@ -87,6 +148,29 @@ def _with_values(args: Sequence[str]) -> list[str]:
         result.append(word)
         if word in ALONE and behind.startswith("-"):
             result.append(ALONE[word])
+    return result
+
+
+def _today(args: Sequence[str], old: Mapping[str, str]) -> list[str]:
+    result: list[str] = []
+    rest = iter(args)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if name not in old:
+            result.append(word)
+            continue
+        new = old[name]
+        if new.endswith("=") and not equals:
+            value = next(rest, "")
+        if new.startswith("--"):
+            now = [new, value] if equals else [new]
+        elif new.startswith("-"):
+            now = []
+        else:
+            now = ["--set", new + value if new.endswith("=") else new]
+        said = f"is now {' '.join(now)}" if now else "no longer has any effect"
+        stderr().say(f"hint: {name} {said}; the next version removes the old option")
+        result += now
     return result
 
 
