@@ -347,6 +347,17 @@ def test_infrared_is_held_while_its_camera_is_silent() -> None:
     assert play.at(1.1, "vis") == [(None, 2)]
 
 
+def test_infrared_is_held_before_its_camera_is_overdue() -> None:
+    """A frame is as old as its picture, a camera is silent since its frame came: between the two, too."""
+    pairer = LiveSynchronizer(max_age=1.0)
+    pairer.push("ir", frame(0), 0.0, 0.04)
+    pairer.push("vis", frame(1), 0.255, 0.256)
+    pair = pairer.pop(0.277)
+    assert pair is not None
+    assert pair.held
+    assert pair.ir is not None
+
+
 def test_a_held_frame_says_so_and_the_visible_one_is_never_held() -> None:
     pairer = LiveSynchronizer(max_age=1.0)
     pairer.push("ir", frame(0), 0.0, 0.0)

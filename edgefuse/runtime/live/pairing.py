@@ -225,17 +225,18 @@ class LiveSynchronizer:
         best = min(self._partners, key=lambda one: abs(one.at - lead.at), default=None)
         silent = self._silent(self._partner, now)
         overdue = silent or self._overdue(self._partner, now)
-        near = best is not None and self._are_near(best, lead)
-        hold = best is not None and overdue and self._may_hold(self._partner, best, lead)
-        if best is not None and (near or hold):
-            if near and not silent and self._waits_on(lead, best, now):
+        if best is not None and self._are_near(best, lead):
+            if not silent and self._waits_on(lead, best, now):
                 return None
             self._lead, self._held = None, lead
-            return _pair_of(self._reference, lead, best, held=not near)
+            return _pair_of(self._reference, lead, best)
         if not overdue and (best is None or self._waits_on(lead, best, now)):
             return None
         if overdue or self._limit is None:
             self._lead = None
+            if best is not None and self._may_hold(self._partner, best, lead):
+                self._held = lead
+                return _pair_of(self._reference, lead, best, held=True)
             return _alone(self._reference, lead)
         self._drop_lead()
         return None
